@@ -1,0 +1,89 @@
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+
+/** A machine's public key, 64 lower-case hex digits without the `mkey:` before them. */
+export type MachineKey = string & { readonly __brand: 'MachineKey' };
+
+const KEY_LENGTH = 32;
+const SPKI_PREFIX = Buffer.from('302a300506032b656e032100', 'hex');
+const PKCS8_PREFIX = Buffer.from('302e020100300506032b656e04220420', 'hex');
+
+/** The machine key of 32 raw bytes. */
+export function machineKeyOf(raw: Uint8Array): MachineKey {
+  return Buffer.from(raw).toString('hex') as MachineKey;
+}
+
+/** The form Headscale and Tailscale print: `mkey:<64 hex>`. */
+export function formatMachineKey(key: MachineKey): string {
+  return `mkey:${key}`;
+}
+
+/** Enough of a key to tell nodes apart in a sentence. */
+export function shortMachineKey(key: MachineKey): string {
+  return `mkey:${key.slice(0, 8)}…`;
+}
+
+/** An X25519 public key of 32 raw bytes. */
+export function publicKeyOf(raw: Uint8Array): KeyObject {
+  return createPublicKey({ key: Buffer.concat([SPKI_PREFIX, raw]), format: 'der', type: 'spki' });
+}
+
+/** The 32 raw bytes of an X25519 public key. */
+export function rawPublicKeyOf(key: KeyObject): Buffer {
+  return key.export({ format: 'der', type: 'spki' }).subarray(SPKI_PREFIX.length);
+}
+
+/** An X25519 private key of 32 raw bytes; the copy made on the way is wiped. */
+export function privateKeyOf(raw: Uint8Array): KeyObject {
+  const der = Buffer.concat([PKCS8_PREFIX, raw]);
+  try {
+    return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+  } finally {
+    der.fill(0);
+  }
+}
+
+const PRIVATE_PREFIX = Buffer.from('privkey:');
+
+/**
+ * Reads the text of Headscale's `noise_private.key`: `privkey:` and 64 hex
+ * digits, white space around them allowed. The key is decoded from the bytes of
+ * `file` into one buffer, which is wiped; it is never a string.
+ *
+ * @returns undefined when `file` does not have that form.
+ */
+export function parsePrivateKeyFile(file: Uint8Array): KeyObject | undefined {
+  const text = trimmed(file);
+  const digits = text.subarray(PRIVATE_PREFIX.length);
+  if (!PRIVATE_PREFIX.equals(text.subarray(0, PRIVATE_PREFIX.length)) || digits.length !== 2 * KEY_LENGTH) {
+    return undefined;
+  }
+  const raw = Buffer.alloc(KEY_LENGTH);
+  try {
+    for (let i = 0; i < KEY_LENGTH; i++) {
+      const high = hexValue(digits[2 * i]);
+      const low = hexValue(digits[2 * i + 1]);
+      if (high === undefined || low === undefined) return undefined;
+      raw[i] = high * 16 + low;
+    }
+    return privateKeyOf(raw);
+  } finally {
+    raw.fill(0);
+  }
+}
+
+function trimmed(bytes: Uint8Array): Uint8Array {
+  const isSpace = (byte: number | undefined): boolean =>
+    byte === 0x20 || (byte !== undefined && byte >= 9 && byte <= 13);
+  let start = 0;
+  let end = bytes.length;
+  while (start < end && isSpace(bytes[start])) start++;
+  while (end > start && isSpace(bytes[end - 1])) end--;
+  return bytes.subarray(start, end);
+}
+
+function hexValue(byte: number | undefined): number | undefined {
+  if (byte === undefined) return undefined;
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;
+  const lower = byte | 0x20;
+  return lower >= 0x61 && lower <= 0x66 ? lower - 0x61 + 10 : undefined;
+}

@@ -1,0 +1,72 @@
+import { diffieHellman, type KeyObject } from 'node:crypto';
+import { decodeHandshakeHeader, type Initiation, type Parsed, parseInitiation } from './initiation.ts';
+import { type MachineKey, machineKeyOf, publicKeyOf } from './keys.ts';
+import { prologueOf, SymmetricState } from './symmetric-state.ts';
+
+/** The server's static key pair, as far as reading initiations needs it. */
+export interface NoiseKey {
+  readonly privateKey: KeyObject;
+  readonly publicRaw: Buffer;
+}
+
+/** Who sent this handshake; `missing` when there was no header, `unreadable` when it says nothing. */
+export type Identity =
+  | { readonly kind: 'identified'; readonly machineKey: MachineKey }
+  | { readonly kind: 'unreadable'; readonly why: string }
+  | { readonly kind: 'missing' };
+
+/**
+ * Reads the machine key from the value of `X-Tailscale-Handshake`. The tag proves that
+ * the sender of the *original* message holds the key; a replay proves nothing more.
+ */
+export function identify(key: NoiseKey, header: string | undefined): Identity {
+  if (header === undefined) return { kind: 'missing' };
+  const bytes = decodeHandshakeHeader(header);
+  if (!bytes.ok) return { kind: 'unreadable', why: bytes.why };
+  const initiation = parseInitiation(bytes.value);
+  if (!initiation.ok) return { kind: 'unreadable', why: initiation.why };
+  const read = readInitiation(key, initiation.value);
+  return read.ok ? { kind: 'identified', machineKey: read.value.machineKey } : { kind: 'unreadable', why: read.why };
+}
+
+export interface ReadInitiation {
+  readonly machineKey: MachineKey;
+  /** The handshake's state after the message: what a responder goes on from. */
+  readonly state: SymmetricState;
+}
+
+/**
+ * The responder's half of Noise IK, first message (Noise revision 34, section 7.5; tailscale
+ * `control/controlbase/handshake.go`, Server). Constant work: two X25519, two AEAD.
+ */
+export function readInitiation(key: NoiseKey, initiation: Initiation): Parsed<ReadInitiation> {
+  const state = new SymmetricState();
+  state.mixHash(prologueOf(initiation.version));
+  // <- s
+  state.mixHash(key.publicRaw);
+  // -> e
+  state.mixHash(initiation.ephemeralPublic);
+  // -> es
+  const es = exchange(key.privateKey, initiation.ephemeralPublic);
+  if (es === undefined) return { ok: false, why: 'key exchange' };
+  state.mixKey(es);
+  // -> s
+  const machineRaw = state.decryptAndHash(initiation.sealedMachineKey);
+  if (machineRaw === undefined) return { ok: false, why: 'machine key' };
+  // -> ss
+  const ss = exchange(key.privateKey, machineRaw);
+  if (ss === undefined) return { ok: false, why: 'key exchange' };
+  state.mixKey(ss);
+  // the empty payload: its tag proves that the client holds the machine key
+  if (state.decryptAndHash(initiation.sealedPayload) === undefined) return { ok: false, why: 'tag' };
+  return { ok: true, value: { machineKey: machineKeyOf(machineRaw), state } };
+}
+
+/** X25519, or undefined for a point of low order, whose shared secret would be all zero. */
+function exchange(privateKey: KeyObject, peerRaw: Uint8Array): Buffer | undefined {
+  try {
+    return diffieHellman({ privateKey, publicKey: publicKeyOf(peerRaw) });
+  } catch {
+    return undefined;
+  }
+}
