@@ -1,12 +1,30 @@
-import { diffieHellman, type KeyObject } from 'node:crypto';
+import { createPublicKey, diffieHellman, type KeyObject } from 'node:crypto';
 import { decodeHandshakeHeader, type Initiation, type Parsed, parseInitiation } from './initiation.ts';
-import { type MachineKey, machineKeyOf, publicKeyOf } from './keys.ts';
+import {
+  formatMachineKey,
+  type MachineKey,
+  machineKeyOf,
+  parsePrivateKeyFile,
+  publicKeyOf,
+  rawPublicKeyOf,
+} from './keys.ts';
 import { prologueOf, SymmetricState } from './symmetric-state.ts';
 
 /** The server's static key pair, as far as reading initiations needs it. */
 export interface NoiseKey {
   readonly privateKey: KeyObject;
   readonly publicRaw: Buffer;
+}
+
+/** The key pair of a `noise_private.key`'s bytes; undefined when they hold none. */
+export function parseNoiseKey(file: Uint8Array): NoiseKey | undefined {
+  const privateKey = parsePrivateKeyFile(file);
+  return privateKey && { privateKey, publicRaw: rawPublicKeyOf(createPublicKey(privateKey)) };
+}
+
+/** The public half as Headscale's `/key` gives it: `mkey:<64 hex>`. */
+export function formatNoiseKey(key: NoiseKey): string {
+  return formatMachineKey(machineKeyOf(key.publicRaw));
 }
 
 /** Who sent this handshake; `missing` when there was no header, `unreadable` when it says nothing. */

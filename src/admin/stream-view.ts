@@ -1,0 +1,44 @@
+import type { Clock } from '../clock.ts';
+import { formatMachineKey } from '../identity/keys.ts';
+import type { KernelEvidence } from '../liveness/evidence.ts';
+import type { Stream } from '../streams/stream.ts';
+
+/** A contest as far as it is shown. */
+export interface ContestView {
+  readonly old: Stream;
+  readonly newcomer: Stream;
+  readonly openedAt: Stream['openedAt'];
+  readonly waitingFor: string | undefined;
+  readonly until: Stream['openedAt'] | undefined;
+}
+
+/** A stream as `/streams` shows it. Times are ISO 8601, durations in milliseconds. */
+export function streamView(
+  clock: Clock,
+  stream: Stream,
+  kernel: KernelEvidence | undefined,
+  contests: readonly ContestView[],
+): object {
+  const iso = (instant: Stream['openedAt']): string => clock.dateOf(instant).toISOString();
+  return {
+    id: stream.id,
+    kind: stream.kind,
+    machineKey: stream.machineKey === undefined ? null : formatMachineKey(stream.machineKey),
+    remoteAddress: stream.remoteAddress,
+    openedAt: iso(stream.openedAt),
+    lastHeardAt: iso(stream.heardAt),
+    bytesReceived: stream.bytesReceived,
+    bytesSent: stream.bytesSent,
+    state: stream.state.kind,
+    heldUntil: stream.state.kind === 'held' ? iso(stream.state.until) : null,
+    closing: stream.state.kind === 'closing' ? stream.state.reason : null,
+    kernel: kernel ?? null,
+    contests: contests.map((contest) => ({
+      role: contest.old === stream ? 'old' : 'newcomer',
+      against: contest.old === stream ? contest.newcomer.id : contest.old.id,
+      openedAt: iso(contest.openedAt),
+      waitingFor: contest.waitingFor ?? null,
+      until: contest.until === undefined ? null : iso(contest.until),
+    })),
+  };
+}

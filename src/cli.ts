@@ -1,0 +1,112 @@
+#!/usr/bin/env node
+import { Command, CommanderError, Option } from 'commander';
+import { loadConfig } from './config/load.ts';
+import { readNoiseKey } from './config/noise-key.ts';
+import { DEFAULTS, LOG_LEVELS } from './config/schema.ts';
+import { reasonOf, StartError, UsageError } from './errors.ts';
+import { createLogger, type Logger } from './telemetry/log.ts';
+import { version } from './version.ts';
+import { startWatchdog, type Watchdog } from './watchdog.ts';
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+const program = new Command('headscale-watchdog')
+  .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
+  .version(version)
+  .exitOverride()
+  .showHelpAfterError('(see --help)');
+
+program
+  .command('serve')
+  .description('proxy clients to Headscale and watch over their streams')
+  .addOption(new Option('--upstream <url>', 'where Headscale listens').default(DEFAULTS.upstream))
+  .addOption(
+    new Option(
+      '--noise-key <file>',
+      "Headscale's noise_private.key; without it nodes cannot be told apart, and none is helped",
+    ),
+  )
+  .addOption(new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen))
+  .addOption(
+    new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
+      DEFAULTS.admin,
+    ),
+  )
+  .addOption(
+    new Option(
+      '--silent-after <duration>',
+      'how long an old stream may be silent before its node, back on a new one, takes over; less risks a slow phone',
+    ).default(DEFAULTS.silentAfter),
+  )
+  .addOption(
+    new Option(
+      '--hold <duration|auto|off>',
+      'how long a new stream may wait for the verdict on an old one; auto: 1500ms before Headscale 0.27, which may refuse a second stream, else off',
+    ).default(DEFAULTS.hold),
+  )
+  .addOption(new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel))
+  .action(serve);
+
+program
+  .command('demo')
+  .description('show what it does: a Headscale stand-in and 20 simulated nodes, without and with the watchdog')
+  .action(demo);
+
+async function serve(flags: Record<string, unknown>): Promise<void> {
+  const config = loadConfig(flags);
+  const noiseKey = config.noiseKeyFile === undefined ? undefined : readNoiseKey(config.noiseKeyFile);
+  const log = createLogger(config.logLevel, process.stdout);
+  const stopped = nextSignal();
+  const watchdog = await startWatchdog(config, { noiseKey, log });
+  failOpen(log);
+  announce(watchdog, log, config.upstream);
+  log.info({ signal: await stopped }, 'stopping');
+  await watchdog.close();
+}
+
+function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
+  const text = ({ address, port }: { address: string; port: number }): string =>
+    `${address.includes(':') ? `[${address}]` : address}:${port}`;
+  log.info({ listen: text(listenAddress), admin: text(adminAddress), upstream: upstream.origin, version }, 'listening');
+}
+
+/** An error nobody caught is ours, and no node's: it is logged, and the streams flow on. */
+function failOpen(log: Logger): void {
+  const report = (error: unknown): void => {
+    log.error(
+      { reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined },
+      'internal error: traffic flows on',
+    );
+  };
+  process.on('uncaughtException', report);
+  process.on('unhandledRejection', report);
+}
+
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+  });
+}
+
+async function demo(): Promise<void> {
+  throw new StartError('not yet');
+}
+
+function failed(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+  if (error instanceof UsageError) {
+    for (const problem of error.problems) process.stderr.write(`headscale-watchdog: ${problem}\n`);
+    return EXIT_USAGE;
+  }
+  process.stderr.write(
+    `headscale-watchdog: ${error instanceof StartError ? error.message : `internal error: ${(error as Error).stack}`}\n`,
+  );
+  return EXIT_FAILED;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = failed(error);
+}

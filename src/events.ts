@@ -1,0 +1,80 @@
+import type { CloseReason, Stream, StreamKind } from './streams/stream.ts';
+
+/** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
+export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
+export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'old_ended', 'newcomer_ended'];
+
+export type HandshakeResult = 'identified' | 'unreadable' | 'missing';
+export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing'];
+
+/** Why a held newcomer was let go. */
+export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
+
+/** All that happens. Log, metrics and the page listen; nothing else knows that they exist. */
+export type WatchdogEvent =
+  | {
+      readonly kind: 'handshake';
+      readonly result: HandshakeResult;
+      readonly why: string | undefined;
+      readonly remoteAddress: string;
+    }
+  | { readonly kind: 'stream opened'; readonly stream: Stream }
+  | {
+      readonly kind: 'stream closed';
+      readonly stream: Stream;
+      readonly reason: CloseReason;
+      readonly lifetimeMs: number;
+    }
+  | { readonly kind: 'contest opened'; readonly old: Stream; readonly newcomer: Stream }
+  | {
+      readonly kind: 'contest ended';
+      readonly old: Stream;
+      readonly newcomer: Stream;
+      readonly verdict: ContestVerdict;
+      readonly lastedMs: number;
+    }
+  | { readonly kind: 'held'; readonly stream: Stream; readonly atMostMs: number }
+  | { readonly kind: 'released'; readonly stream: Stream; readonly why: ReleaseReason; readonly heldMs: number }
+  | {
+      readonly kind: 'severed';
+      readonly stream: Stream;
+      readonly newcomer: Stream;
+      readonly because: 'dead' | 'silent';
+      /** Since the client's last byte. */
+      readonly silentMs: number;
+    }
+  | { readonly kind: 'upstream up'; readonly upstream: string; readonly version: string | undefined }
+  | { readonly kind: 'upstream down'; readonly upstream: string; readonly reason: string }
+  | {
+      readonly kind: 'upstream refused';
+      readonly streamKind: StreamKind;
+      readonly status: number;
+      readonly remoteAddress: string;
+    }
+  | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
+  | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
+
+export type Listener = (event: WatchdogEvent) => void;
+export type Emit = (event: WatchdogEvent) => void;
+
+/** Hands every event to every listener at once. A listener that throws harms neither the others nor the stream. */
+export class Events {
+  readonly #listeners = new Set<Listener>();
+
+  readonly emit: Emit = (event) => {
+    for (const listener of this.#listeners) {
+      try {
+        listener(event);
+      } catch (error) {
+        if (event.kind !== 'internal error')
+          this.emit({ kind: 'internal error', during: `telling of '${event.kind}'`, error });
+      }
+    }
+  };
+
+  /** @returns what ends the listening. */
+  listen(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}

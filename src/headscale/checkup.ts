@@ -1,0 +1,116 @@
+import type { Clock, Timer } from '../clock.ts';
+import { reasonOf } from '../errors.ts';
+import type { Emit } from '../events.ts';
+import type { HeadscaleApi } from './api.ts';
+
+const CHECK_EVERY_MS = 60_000;
+const CHECK_EVERY_WHILE_DOWN_MS = 2000;
+
+/** What is known of Headscale; `up` is undefined until the first word. */
+export interface UpstreamHealth {
+  readonly up: boolean | undefined;
+  /** Why it is down. */
+  readonly reason: string | undefined;
+  /** Undefined before 0.27, and while it is not known. */
+  readonly version: string | undefined;
+  /** Whether our key file fits Headscale's key; undefined until both are known. */
+  readonly keyMatches: boolean | undefined;
+}
+
+/**
+ * Knows whether Headscale is up (from every connection to it, and by asking each minute, or every two seconds while
+ * it is down), its version, and whether our key is its key. It says each change once.
+ */
+export class Checkup {
+  readonly #clock: Clock;
+  readonly #api: HeadscaleApi;
+  readonly #emit: Emit;
+  readonly #upstream: string;
+  readonly #ourKey: () => string | undefined;
+  #health: UpstreamHealth = { up: undefined, reason: undefined, version: undefined, keyMatches: undefined };
+  #timer: Timer | undefined;
+  #asking: Promise<void> | undefined;
+  #closed = false;
+
+  /** @param ourKey the public half of the key file, `mkey:<hex>`; undefined where there is none. */
+  constructor(clock: Clock, api: HeadscaleApi, upstream: URL, ourKey: () => string | undefined, emit: Emit) {
+    this.#clock = clock;
+    this.#api = api;
+    this.#emit = emit;
+    this.#upstream = upstream.origin;
+    this.#ourKey = ourKey;
+  }
+
+  get health(): UpstreamHealth {
+    return this.#health;
+  }
+
+  /** Asks Headscale now; at most one question is out at a time. */
+  check(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#asking ??= this.#ask().finally(() => {
+      this.#asking = undefined;
+      this.#schedule();
+    });
+    return this.#asking;
+  }
+
+  /** A connection to Headscale came about. */
+  reached(): void {
+    // Back after an outage: perhaps with another version or key, so it is asked before it is believed.
+    if (this.#health.up === false) void this.check();
+  }
+
+  /** A connection to Headscale did not come about. */
+  unreachable(reason: string): void {
+    if (this.#health.up === false || this.#closed) return;
+    this.#health = { ...this.#health, up: false, reason };
+    this.#emit({ kind: 'upstream down', upstream: this.#upstream, reason });
+    this.#schedule();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#timer?.cancel();
+    await this.#api.close();
+    await this.#asking;
+  }
+
+  #schedule(): void {
+    this.#timer?.cancel();
+    if (this.#closed) return;
+    const delayMs = this.#health.up === false ? CHECK_EVERY_WHILE_DOWN_MS : CHECK_EVERY_MS;
+    this.#timer = this.#clock.after(delayMs, () => void this.check());
+  }
+
+  async #ask(): Promise<void> {
+    try {
+      const [key, version] = await Promise.all([this.#api.noisePublicKey(), this.#api.version()]);
+      if (this.#closed) return;
+      this.#isUp(version);
+      this.#compare(key);
+    } catch (error) {
+      this.unreachable(reasonOf(error));
+    }
+  }
+
+  #isUp(version: string | undefined): void {
+    const wasUp = this.#health.up === true && this.#health.version === version;
+    this.#health = { ...this.#health, up: true, reason: undefined, version };
+    if (!wasUp) this.#emit({ kind: 'upstream up', upstream: this.#upstream, version });
+  }
+
+  #compare(upstreams: string | undefined): void {
+    const ours = this.#ourKey();
+    if (ours === undefined || upstreams === undefined) return;
+    const matches = ours === upstreams;
+    const isNews = this.#health.keyMatches !== matches;
+    this.#health = { ...this.#health, keyMatches: matches };
+    if (isNews) this.#emit({ kind: 'noise key checked', matches, ours, upstreams });
+  }
+}
+
+/** From 0.27 on Headscale answers `/version`, and takes a second stream beside the first: nobody needs to wait. */
+export function needsHold(health: UpstreamHealth): boolean {
+  return health.version === undefined;
+}

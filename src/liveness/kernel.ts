@@ -1,0 +1,108 @@
+import type { Socket } from 'node:net';
+import { reasonOf } from '../errors.ts';
+import type { KernelEvidence } from './evidence.ts';
+
+/** What Linux can be asked and told about a client's connection. The only file that knows the system's calls. */
+export interface Kernel {
+  /** Undefined when the connection is gone, or is none of TCP's. */
+  evidenceOf(socket: Socket): KernelEvidence | undefined;
+  /** Sends a keepalive probe as soon as the line has been quiet for a second. */
+  probe(socket: Socket): void;
+  endProbes(socket: Socket): void;
+}
+
+export type KernelOrNot = { readonly ok: true; readonly kernel: Kernel } | { readonly ok: false; readonly why: string };
+
+// <asm-generic/socket.h>, <linux/tcp.h>
+const SOL_SOCKET = 1;
+const SO_KEEPALIVE = 9;
+const IPPROTO_TCP = 6;
+const TCP_KEEPIDLE = 4;
+const TCP_KEEPINTVL = 5;
+const TCP_KEEPCNT = 6;
+const TCP_INFO = 11;
+
+/** struct tcp_info up to tcpi_rttvar, the same since Linux 2.6. */
+const TCP_INFO_LENGTH = 76;
+const AT = {
+  retransmits: 2,
+  probes: 3,
+  unacked: 24,
+  lastDataReceived: 52,
+  lastAckReceived: 56,
+  rtt: 68,
+  rttvar: 72,
+} as const;
+
+/** The kernel's own next probe: further off than any inquiry lasts, so that each probe is one of ours. */
+const OWN_PROBES_EVERY_S = 75;
+/** The kernel drops a connection after this many unanswered probes. The verdict is ours to find, so: its maximum. */
+const PROBES_BEFORE_DROP = 127;
+
+/** Loads the system's calls; says why not where they cannot be had. */
+export async function loadKernel(platform: NodeJS.Platform = process.platform): Promise<KernelOrNot> {
+  if (platform !== 'linux') return { ok: false, why: `needs Linux, this is ${platform}` };
+  try {
+    const koffi = await import('koffi');
+    const libc = koffi.load(null);
+    const getsockopt = libc.func('int getsockopt(int, int, int, void *, void *)');
+    const setsockopt = libc.func('int setsockopt(int, int, int, void *, uint32_t)');
+    return { ok: true, kernel: kernelOf(getsockopt, setsockopt) };
+  } catch (error) {
+    return { ok: false, why: `koffi cannot be loaded: ${reasonOf(error)}` };
+  }
+}
+
+type SystemCall = (...args: unknown[]) => number;
+
+function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel {
+  // One thread, and nothing is awaited between filling and reading: one buffer serves all.
+  const info = Buffer.alloc(TCP_INFO_LENGTH);
+  const infoLength = Buffer.alloc(4);
+  const value = Buffer.alloc(4);
+
+  const set = (fd: number, level: number, option: number, to: number): void => {
+    value.writeInt32LE(to);
+    setsockopt(fd, level, option, value, 4);
+  };
+
+  return {
+    evidenceOf(socket) {
+      const fd = fdOf(socket);
+      if (fd === undefined) return undefined;
+      infoLength.writeUInt32LE(TCP_INFO_LENGTH);
+      if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
+      return readTcpInfo(info);
+    },
+    probe(socket) {
+      const fd = fdOf(socket);
+      if (fd === undefined) return;
+      set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES_BEFORE_DROP);
+      set(fd, IPPROTO_TCP, TCP_KEEPINTVL, OWN_PROBES_EVERY_S);
+      set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+      // Each setting of the idle time starts its timer anew; on a quiet line it has run out already.
+      set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
+    },
+    endProbes(socket) {
+      const fd = fdOf(socket);
+      if (fd !== undefined) set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    },
+  };
+}
+
+function readTcpInfo(info: Buffer): KernelEvidence {
+  return {
+    unackedSegments: info.readUInt32LE(AT.unacked),
+    retransmits: info.readUInt8(AT.retransmits),
+    unansweredProbes: info.readUInt8(AT.probes),
+    receivedAgoMs: Math.min(info.readUInt32LE(AT.lastDataReceived), info.readUInt32LE(AT.lastAckReceived)),
+    rttMs: info.readUInt32LE(AT.rtt) / 1000,
+    rttvarMs: info.readUInt32LE(AT.rttvar) / 1000,
+  };
+}
+
+/** The descriptor of a socket, also of a TLS one; Node has no public way to it. */
+function fdOf(socket: Socket): number | undefined {
+  const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
+  return fd !== undefined && fd >= 0 ? fd : undefined;
+}

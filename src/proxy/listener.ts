@@ -1,0 +1,80 @@
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { codeOf, reasonOf, StartError } from '../errors.ts';
+import type { StreamKind } from '../streams/stream.ts';
+import { forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
+import type { PlainProxy } from './plain.ts';
+import { plainAnswer, type UpgradeRequest } from './tunnel.ts';
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface ListenerPorts {
+  readonly plain: PlainProxy;
+  upgrade(upgrade: UpgradeRequest, origin: Origin): void;
+}
+
+/** An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy. */
+export function createListener(ports: ListenerPorts): Server {
+  const server = createServer();
+  server.on('request', (request, response) => ports.plain(request, response, originOf(request)));
+  server.on('upgrade', (request: IncomingMessage, client: Socket, head: Buffer) => {
+    // Until somebody listens, an error of the socket would end the process.
+    client.on('error', () => {});
+    if (hasBody(request)) {
+      client.end(plainAnswer(400, 'A request with a body cannot be upgraded: send it without Upgrade.'));
+      return;
+    }
+    const origin = originOf(request);
+    const rawHeaders = forwardedRawHeaders(request.rawHeaders, origin);
+    // Node would send a POST without a length as chunked.
+    if (request.headers['content-length'] === undefined && request.method !== 'GET')
+      rawHeaders.push('Content-Length', '0');
+    ports.upgrade({ request, client, head, rawHeaders }, origin);
+  });
+  return server;
+}
+
+/** @throws StartError when the address cannot be listened on. */
+export function listen(server: Server, { host, port }: HostPort, flag: string): Promise<AddressInfo> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(listenError(error, flag, host, port)));
+    server.listen({ host, port }, () => resolve(server.address() as AddressInfo));
+  });
+}
+
+function listenError(error: Error, flag: string, host: string, port: number): StartError {
+  const where = `cannot listen on ${flag} ${host.includes(':') ? `[${host}]` : host}:${port}`;
+  switch (codeOf(error)) {
+    case 'EADDRINUSE':
+      return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });
+    case 'EACCES':
+      return new StartError(`${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, { cause: error });
+    case 'EADDRNOTAVAIL':
+      return new StartError(`${where}: this machine does not have that address`, { cause: error });
+    default:
+      return new StartError(`${where}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** A stream's kind, from the path and the protocol its request asks for. */
+export function kindOf(request: IncomingMessage): StreamKind {
+  const path = (request.url ?? '').split('?', 1)[0];
+  if (path === '/ts2021') return 'control';
+  return path === '/derp' ? 'derp' : 'other';
+}
+
+function originOf(request: IncomingMessage): Origin {
+  return {
+    address: plainAddress(request.socket.remoteAddress),
+    proto: 'encrypted' in request.socket ? 'https' : 'http',
+    host: request.headers.host,
+  };
+}
+
+function hasBody(request: IncomingMessage): boolean {
+  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
+  return encoding !== undefined || (length !== undefined && Number(length) !== 0);
+}

@@ -1,0 +1,310 @@
+import {
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingMessage,
+  ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { Clock } from '../clock.ts';
+import { reasonOf } from '../errors.ts';
+import { FirstRecord } from '../streams/first-record.ts';
+import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import type { Upstream } from './upstream.ts';
+
+/** What a client may send before Headscale's 101 is kept up to here; then it is not read on. */
+const EARLY_BYTES = 64 * 1024;
+/** A tunnel with one end gone is ended when nothing has moved for this long. */
+const LINGER_MS = 60_000;
+
+/** Whom a tunnel tells. */
+export interface TunnelPorts {
+  readonly clock: Clock;
+  readonly upstream: Upstream;
+  /** The client's first whole record has reached an open session. */
+  firstRecord(stream: Stream): void;
+  /** One end is gone. */
+  ending(stream: Stream, reason: CloseReason): void;
+  /** The connection to Headscale is closed, or there will never be one. */
+  upstreamClosed(stream: Stream): void;
+  closed(stream: Stream, reason: CloseReason): void;
+  upstreamReached(): void;
+  upstreamUnreachable(reason: string): void;
+  upstreamRefused(stream: Stream, status: number): void;
+}
+
+/** An upgrade request as it came in. */
+export interface UpgradeRequest {
+  readonly request: IncomingMessage;
+  readonly client: Socket;
+  /** What the client sent behind its request's head. */
+  readonly head: Buffer;
+  /** What Headscale is to see. */
+  readonly rawHeaders: string[];
+}
+
+/**
+ * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
+ * Headscale before `forward`, and nothing the client sent after its request before Headscale's 101.
+ */
+export class Tunnel {
+  readonly stream: Stream;
+  readonly #ports: TunnelPorts;
+  readonly #upgrade: UpgradeRequest;
+  readonly #client: Socket;
+  #firstRecord: FirstRecord | undefined;
+  #early: Buffer[] = [];
+  #earlyBytes = 0;
+  #asking: ClientRequest | undefined;
+  #upstream: Socket | undefined;
+  /** Headscale has answered 101: what comes in goes out at the other side. */
+  #joined = false;
+  #upstreamIsClosed = false;
+  #clientIsClosed = false;
+  /** The client's connection goes as soon as the upstream's has gone. */
+  #clientFollows = false;
+
+  constructor(stream: Stream, upgrade: UpgradeRequest, ports: TunnelPorts) {
+    this.stream = stream;
+    this.#upgrade = upgrade;
+    this.#ports = ports;
+    this.#client = upgrade.client;
+    this.#firstRecord = stream.kind === 'control' ? new FirstRecord() : undefined;
+    this.#attachClient();
+    if (upgrade.head.length > 0) this.#fromClient(upgrade.head);
+  }
+
+  /** The client's connection, for those who ask the kernel about it. */
+  get client(): Socket {
+    return this.#client;
+  }
+
+  /** Shows the upgrade to Headscale. */
+  forward(): void {
+    if (!isLive(this.stream)) return;
+    setState(this.stream, { kind: 'connecting' });
+    const { request, rawHeaders } = this.#upgrade;
+    const { upstream } = this.#ports;
+    try {
+      this.#asking = httpRequest({
+        method: request.method,
+        path: request.url,
+        headers: rawHeaders,
+        createConnection: () => this.#connect(),
+        host: upstream.host,
+        port: upstream.port,
+      });
+    } catch (error) {
+      this.#answer(400, `This request cannot be passed on: ${reasonOf(error)}`, 'upstream_refused');
+      return;
+    }
+    this.#asking.on('upgrade', (response, _socket, head) => this.#open(response, head));
+    this.#asking.on('response', (response) => this.#passOn(response));
+    this.#asking.on('error', (error) => this.#unreachable(error));
+    this.#asking.end();
+  }
+
+  /** Ends the upstream connection, and once that has closed, the client's. */
+  end(reason: CloseReason): void {
+    this.#leave(reason);
+    this.#clientFollows = true;
+    this.#asking?.destroy();
+    if (this.#upstream !== undefined && !this.#upstreamIsClosed) this.#upstream.destroy();
+    else this.#client.destroy();
+  }
+
+  #connect(): Socket {
+    const socket = this.#ports.upstream.connect();
+    this.#upstream = socket;
+    socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () => this.#ports.upstreamReached());
+    socket.once('close', () => this.#upstreamClosed());
+    return socket;
+  }
+
+  #attachClient(): void {
+    const client = this.#client;
+    client.on('data', (chunk: Buffer) => this.#fromClient(chunk));
+    // A FIN is an event here: unhandled, the socket would stay in CLOSE_WAIT and look alive.
+    client.on('end', () => {
+      if (this.#joined) {
+        this.#leave('client_closed');
+        this.#upstream?.end();
+        this.#linger();
+      } else if (isLive(this.stream)) {
+        this.end('client_left_early');
+      }
+    });
+    client.on('drain', () => this.#upstream?.resume());
+    client.on('error', () => this.#leave('client_error'));
+    client.on('timeout', () => this.#client.destroy());
+    client.on('close', () => {
+      this.#clientIsClosed = true;
+      this.#leave('client_error');
+      this.#asking?.destroy();
+      const upstream = this.#upstream;
+      if (upstream === undefined) this.#upstreamClosed();
+      // Ended both ways it only flushes; anything else is cut short, and Headscale is told so.
+      else if (!upstream.readableEnded || !upstream.writableEnded) abort(upstream);
+      this.#closeWhenDone();
+    });
+  }
+
+  #fromClient(chunk: Buffer): void {
+    this.stream.heardAt = this.#ports.clock.now();
+    this.stream.bytesReceived += chunk.length;
+    if (this.#joined) {
+      if (this.#upstream?.write(chunk) === false) this.#client.pause();
+      if (this.#firstRecord) this.#seekFirstRecord(chunk);
+    } else if (isLive(this.stream)) {
+      this.#early.push(chunk);
+      this.#earlyBytes += chunk.length;
+      if (this.#earlyBytes >= EARLY_BYTES) this.#client.pause();
+    }
+  }
+
+  #seekFirstRecord(chunk: Buffer): void {
+    if (!this.#firstRecord?.feed(chunk)) return;
+    this.#firstRecord = undefined;
+    this.stream.firstRecordAt = this.#ports.clock.now();
+    this.#ports.firstRecord(this.stream);
+  }
+
+  #open(response: IncomingMessage, head: Buffer): void {
+    const upstream = this.#upstream as Socket;
+    if (!setState(this.stream, { kind: 'open' })) {
+      upstream.destroy();
+      return;
+    }
+    this.#asking = undefined;
+    this.#joined = true;
+    this.#attachUpstream(upstream);
+    this.#client.write(headOf(response), 'latin1');
+    if (head.length > 0) this.#fromUpstream(head);
+    for (const chunk of this.#early) {
+      upstream.write(chunk);
+      if (this.#firstRecord) this.#seekFirstRecord(chunk);
+    }
+    this.#early = [];
+    this.#client.resume();
+  }
+
+  #attachUpstream(upstream: Socket): void {
+    upstream.on('data', (chunk: Buffer) => this.#fromUpstream(chunk));
+    upstream.on('end', () => {
+      this.#leave('upstream_closed');
+      this.#client.end();
+      this.#linger();
+    });
+    upstream.on('drain', () => this.#client.resume());
+    upstream.on('error', () => {
+      this.#leave('upstream_error');
+      abort(this.#client);
+    });
+    upstream.on('timeout', () => upstream.destroy());
+  }
+
+  #fromUpstream(chunk: Buffer): void {
+    this.stream.bytesSent += chunk.length;
+    if (this.#client.write(chunk) === false) this.#upstream?.pause();
+  }
+
+  #upstreamClosed(): void {
+    if (this.#upstreamIsClosed) return;
+    this.#upstreamIsClosed = true;
+    if (this.#joined) this.#leave('upstream_error');
+    this.#ports.upstreamClosed(this.stream);
+    if (this.#clientFollows) this.#client.destroy();
+    else if (this.#joined && !this.#client.writableEnded) abort(this.#client);
+    this.#closeWhenDone();
+  }
+
+  /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
+  #passOn(response: IncomingMessage): void {
+    this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
+    this.#leave('upstream_refused');
+    this.#early = [];
+    const answer = new ServerResponse(this.#upgrade.request);
+    answer.shouldKeepAlive = false;
+    answer.assignSocket(this.#client);
+    const rawHeaders = withoutConnection(response.rawHeaders);
+    answer.writeHead(response.statusCode ?? 502, response.statusMessage, rawHeaders);
+    response.on('error', () => abort(this.#client));
+    answer.on('finish', () => {
+      answer.detachSocket(this.#client);
+      this.#finishClient();
+    });
+    response.pipe(answer);
+  }
+
+  #unreachable(error: Error): void {
+    if (!isLive(this.stream)) return;
+    this.#ports.upstreamUnreachable(reasonOf(error));
+    this.#answer(502, 'Headscale cannot be reached.', 'upstream_unreachable');
+  }
+
+  #answer(status: number, text: string, reason: CloseReason): void {
+    this.#leave(reason);
+    this.#early = [];
+    this.#upstream?.destroy();
+    this.#client.write(plainAnswer(status, text));
+    this.#finishClient();
+  }
+
+  /** FIN behind what was written, and the rest of what the client says is read and dropped, so that no RST overtakes the answer. */
+  #finishClient(): void {
+    this.#client.end();
+    this.#client.resume();
+    this.#linger();
+  }
+
+  #linger(): void {
+    this.#client.setTimeout(LINGER_MS);
+    this.#upstream?.setTimeout(LINGER_MS);
+  }
+
+  /** Notes the first cause of the end; later ones follow from it. */
+  #leave(reason: CloseReason): void {
+    if (setState(this.stream, { kind: 'closing', reason })) this.#ports.ending(this.stream, reason);
+  }
+
+  #closeWhenDone(): void {
+    if (!this.#clientIsClosed || !this.#upstreamIsClosed || this.stream.state.kind !== 'closing') return;
+    const { reason } = this.stream.state;
+    setState(this.stream, { kind: 'closed', reason });
+    this.#ports.closed(this.stream, reason);
+  }
+}
+
+/** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
+function abort(socket: Socket): void {
+  if (socket instanceof TLSSocket) socket.destroy();
+  else socket.resetAndDestroy();
+}
+
+function headOf(response: IncomingMessage): string {
+  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
+  for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
+    head += `${response.rawHeaders[i]}: ${response.rawHeaders[i + 1]}\r\n`;
+  }
+  return `${head}\r\n`;
+}
+
+function withoutConnection(rawHeaders: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string;
+    const hopByHop = /^(connection|keep-alive|transfer-encoding)$/i.test(name);
+    if (!hopByHop) kept.push(name, rawHeaders[i + 1] as string);
+  }
+  return kept;
+}
+
+/** A whole answer of our own, for a socket that has no ServerResponse. */
+export function plainAnswer(status: number, text: string): string {
+  const body = `${text}\n`;
+  return (
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+  );
+}

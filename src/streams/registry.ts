@@ -1,0 +1,47 @@
+import type { MachineKey } from '../identity/keys.ts';
+import type { Stream, StreamId } from './stream.ts';
+
+/** All streams that are not closed, by id and by machine key; in the order they were opened. */
+export class Registry {
+  readonly #byId = new Map<StreamId, Stream>();
+  readonly #byKey = new Map<MachineKey, Stream[]>();
+  #lastId = 0;
+
+  nextId(): StreamId {
+    this.#lastId += 1;
+    return this.#lastId as StreamId;
+  }
+
+  add(stream: Stream): void {
+    this.#byId.set(stream.id, stream);
+    if (stream.machineKey === undefined) return;
+    const siblings = this.#byKey.get(stream.machineKey);
+    if (siblings) siblings.push(stream);
+    else this.#byKey.set(stream.machineKey, [stream]);
+  }
+
+  remove(stream: Stream): void {
+    this.#byId.delete(stream.id);
+    if (stream.machineKey === undefined) return;
+    const rest = this.ofMachineKey(stream.machineKey).filter((other) => other !== stream);
+    if (rest.length > 0) this.#byKey.set(stream.machineKey, rest);
+    else this.#byKey.delete(stream.machineKey);
+  }
+
+  get(id: StreamId): Stream | undefined {
+    return this.#byId.get(id);
+  }
+
+  all(): IterableIterator<Stream> {
+    return this.#byId.values();
+  }
+
+  /** A node's streams, oldest first. */
+  ofMachineKey(key: MachineKey): readonly Stream[] {
+    return this.#byKey.get(key) ?? [];
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+}

@@ -1,0 +1,94 @@
+import type { Instant } from '../clock.ts';
+import type { MachineKey } from '../identity/keys.ts';
+
+export type StreamId = number & { readonly __brand: 'StreamId' };
+
+/** `control`: ts2021, a node's one connection to Headscale. `derp`: Headscale's embedded relay. `other`: any other upgrade. */
+export type StreamKind = 'control' | 'derp' | 'other';
+export const STREAM_KINDS: readonly StreamKind[] = ['control', 'derp', 'other'];
+
+/** What ended a stream: the first cause, whatever followed from it. */
+export type CloseReason =
+  /** The client sent FIN. */
+  | 'client_closed'
+  /** The client's connection broke (reset, timed out). */
+  | 'client_error'
+  /** The client left while it was held or before Headscale had answered. */
+  | 'client_left_early'
+  /** Headscale sent FIN. */
+  | 'upstream_closed'
+  /** The connection to Headscale broke. */
+  | 'upstream_error'
+  /** Headscale answered the upgrade with something other than 101. */
+  | 'upstream_refused'
+  /** Headscale could not be reached. */
+  | 'upstream_unreachable'
+  /** Rule 1: nobody answers at the other end. */
+  | 'severed_dead'
+  /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
+  | 'severed_silent'
+  /** The watchdog itself stopped. */
+  | 'shutdown';
+export const CLOSE_REASONS: readonly CloseReason[] = [
+  'client_closed',
+  'client_error',
+  'client_left_early',
+  'upstream_closed',
+  'upstream_error',
+  'upstream_refused',
+  'upstream_unreachable',
+  'severed_dead',
+  'severed_silent',
+  'shutdown',
+];
+
+export type StreamState =
+  /** Read, but not yet shown to Headscale: its node's old stream is being asked. */
+  | { readonly kind: 'held'; readonly since: Instant; readonly until: Instant }
+  /** On its way to Headscale, which has not answered the upgrade yet. */
+  | { readonly kind: 'connecting' }
+  | { readonly kind: 'open' }
+  /** One end is gone; what is still on its way is passed on. */
+  | { readonly kind: 'closing'; readonly reason: CloseReason }
+  | { readonly kind: 'closed'; readonly reason: CloseReason };
+
+/** One upgraded connection and what is known of it. Bytes and times are those of the client's side. */
+export interface Stream {
+  readonly id: StreamId;
+  readonly kind: StreamKind;
+  /** Undefined where no handshake could be read: such a stream takes part in nothing. */
+  readonly machineKey: MachineKey | undefined;
+  /** `address:port`, an IPv6 address in brackets. */
+  readonly remoteAddress: string;
+  readonly openedAt: Instant;
+  /** When the client last sent a byte; its upgrade request counts. */
+  heardAt: Instant;
+  /** When the client's first whole Noise record had reached an open session. */
+  firstRecordAt: Instant | undefined;
+  /** From the client, after its request. */
+  bytesReceived: number;
+  /** To the client, after the 101. */
+  bytesSent: number;
+  state: StreamState;
+}
+
+/** The states from which a stream can still become, or is, a session: what a contest is about. */
+export function isLive(stream: Stream): boolean {
+  const { kind } = stream.state;
+  return kind === 'held' || kind === 'connecting' || kind === 'open';
+}
+
+const FOLLOWERS: { readonly [from in StreamState['kind']]: readonly StreamState['kind'][] } = {
+  held: ['connecting', 'closing', 'closed'],
+  connecting: ['held', 'open', 'closing', 'closed'],
+  open: ['closing', 'closed'],
+  closing: ['closed'],
+  closed: [],
+};
+
+/** Moves a stream on, and says whether that was a legal step: an illegal one changes nothing. */
+export function setState(stream: Stream, next: StreamState): boolean {
+  if (!FOLLOWERS[stream.state.kind].includes(next.kind)) return false;
+  stream.state = next;
+  return true;
+}

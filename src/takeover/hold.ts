@@ -1,0 +1,69 @@
+import type { Clock, Instant, Timer } from '../clock.ts';
+import type { ReleaseReason } from '../events.ts';
+import type { Stream } from '../streams/stream.ts';
+
+/**
+ * A newcomer kept back from Headscale while its old streams are asked: until each has ended
+ * or answered, and for `holdMs` at most.
+ */
+export class Hold {
+  readonly newcomer: Stream;
+  readonly #since: Instant;
+  readonly #waitsFor: Set<Stream>;
+  readonly #timer: Timer;
+  readonly #clock: Clock;
+  readonly #onRelease: (why: ReleaseReason, heldMs: number) => void;
+  #answers = 0;
+  #over = false;
+
+  constructor(parts: {
+    readonly clock: Clock;
+    readonly newcomer: Stream;
+    readonly oldStreams: Iterable<Stream>;
+    readonly holdMs: number;
+    readonly onRelease: (why: ReleaseReason, heldMs: number) => void;
+  }) {
+    this.newcomer = parts.newcomer;
+    this.#clock = parts.clock;
+    this.#since = parts.clock.now();
+    this.#waitsFor = new Set(parts.oldStreams);
+    this.#onRelease = parts.onRelease;
+    this.#timer = parts.clock.after(parts.holdMs, () => this.release('hold over'));
+  }
+
+  get since(): Instant {
+    return this.#since;
+  }
+
+  waitsFor(old: Stream): boolean {
+    return this.#waitsFor.has(old);
+  }
+
+  oldAnswered(old: Stream): void {
+    if (this.#waitsFor.delete(old)) this.#answers += 1;
+    this.#releaseWhenDone();
+  }
+
+  /** The old stream's connection to Headscale has closed. */
+  oldClosed(old: Stream): void {
+    this.#waitsFor.delete(old);
+    this.#releaseWhenDone();
+  }
+
+  release(why: ReleaseReason): void {
+    if (this.#over) return;
+    this.drop();
+    this.#onRelease(why, this.#clock.now() - this.#since);
+  }
+
+  /** Ends the hold without forwarding anything: the newcomer itself has left. */
+  drop(): void {
+    this.#over = true;
+    this.#timer.cancel();
+  }
+
+  #releaseWhenDone(): void {
+    if (this.#waitsFor.size > 0) return;
+    this.release(this.#answers > 0 ? 'old streams answered' : 'old streams ended');
+  }
+}

@@ -1,0 +1,191 @@
+import { type Clock, plus } from '../clock.ts';
+import type { ContestVerdict, Emit } from '../events.ts';
+import type { Registry } from '../streams/registry.ts';
+import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { Contest } from './contest.ts';
+import { Hold } from './hold.ts';
+import { Inquiry, type Witness } from './inquiry.ts';
+
+/** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
+export interface Member extends Witness {
+  readonly stream: Stream;
+  /** Ends it: the upstream connection first, then the client's. */
+  sever(because: 'dead' | 'silent'): void;
+  /** Shows it to Headscale. Called once at most. */
+  forward(): void;
+}
+
+export interface TakeoverSettings {
+  /** How long a client may say nothing before rule 2 calls it silent, in milliseconds. */
+  silentAfterMs(): number;
+  /** How long a newcomer is held at most, in milliseconds; 0: never. */
+  holdMs(): number;
+}
+
+interface Seat {
+  readonly member: Member;
+  /** Asks about this stream, once it is an old one. */
+  readonly inquiry: Inquiry;
+  /** Keeps this stream back, while it is a held newcomer. */
+  hold: Hold | undefined;
+  /** The contests it is part of, as the old one or as the newcomer. */
+  readonly contests: Set<Contest>;
+}
+
+/** With holding off, old streams are asked as eagerly as the default hold would. */
+export const DEFAULT_HOLD_MS = 1500;
+
+/** Opens a contest between a node's newcomer and each of its old streams, holds the newcomer meanwhile, and severs what has lost. */
+export class Takeover {
+  readonly #clock: Clock;
+  readonly #registry: Registry;
+  readonly #settings: TakeoverSettings;
+  readonly #emit: Emit;
+  readonly #seats = new Map<Stream, Seat>();
+
+  constructor(clock: Clock, registry: Registry, settings: TakeoverSettings, emit: Emit) {
+    this.#clock = clock;
+    this.#registry = registry;
+    this.#settings = settings;
+    this.#emit = emit;
+  }
+
+  /** Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once. */
+  admit(member: Member): void {
+    const { stream } = member;
+    const seat = this.#seat(member);
+    const rivals = this.#rivalsOf(stream);
+    if (rivals.length === 0) {
+      member.forward();
+      return;
+    }
+    try {
+      this.#contest(seat, rivals);
+    } catch (error) {
+      this.#emit({ kind: 'internal error', during: 'opening a contest', error });
+      seat.hold?.release('error');
+    }
+    if (seat.hold === undefined && isLive(stream)) member.forward();
+  }
+
+  /** The stream's first whole record from its client has reached an open session. */
+  recorded(stream: Stream): void {
+    for (const contest of this.contestsOf(stream)) contest.judge();
+  }
+
+  /** One end of the stream is gone: it takes part in nothing any more, but Headscale may still hold it. */
+  ending(stream: Stream, reason: CloseReason): void {
+    const seat = this.#seats.get(stream);
+    if (seat === undefined) return;
+    seat.inquiry.stop();
+    seat.hold?.drop();
+    for (const contest of seat.contests) {
+      this.#end(contest, contest.newcomer === stream ? 'newcomer_ended' : verdictOf(reason));
+    }
+  }
+
+  /** Headscale's connection of the stream has closed: who waited for that may go on. */
+  closed(stream: Stream): void {
+    if (!this.#seats.delete(stream) || stream.machineKey === undefined) return;
+    for (const sibling of this.#registry.ofMachineKey(stream.machineKey)) {
+      this.#seats.get(sibling)?.hold?.oldClosed(stream);
+    }
+  }
+
+  contestsOf(stream: Stream): readonly Contest[] {
+    return [...(this.#seats.get(stream)?.contests ?? [])];
+  }
+
+  /** How many inquiries, holds and contests are alive: nothing may outlive its stream. */
+  get size(): number {
+    return this.#seats.size;
+  }
+
+  #seat(member: Member): Seat {
+    const inquiry = new Inquiry(this.#clock, member, () => this.#news(seat));
+    const seat: Seat = { member, inquiry, hold: undefined, contests: new Set() };
+    this.#seats.set(member.stream, seat);
+    return seat;
+  }
+
+  #rivalsOf(newcomer: Stream): readonly Seat[] {
+    if (newcomer.machineKey === undefined) return [];
+    return this.#registry
+      .ofMachineKey(newcomer.machineKey)
+      .filter((old) => old !== newcomer && isLive(old))
+      .map((old) => this.#seats.get(old))
+      .filter((seat) => seat !== undefined);
+  }
+
+  #contest(newcomer: Seat, rivals: readonly Seat[]): void {
+    const holdMs = this.#settings.holdMs();
+    const asked = rivals.filter((old) => old.inquiry.ask(holdMs > 0 ? holdMs : DEFAULT_HOLD_MS));
+    if (holdMs > 0 && asked.length > 0) this.#hold(newcomer, asked, holdMs);
+    for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
+  }
+
+  #open(old: Seat, newcomer: Seat): Contest {
+    const contest = new Contest({
+      clock: this.#clock,
+      old: old.member.stream,
+      newcomer: newcomer.member.stream,
+      inquiry: old.inquiry,
+      silentAfterMs: this.#settings.silentAfterMs(),
+      onSever: (because) => this.#sever(old.member, newcomer.member.stream, because),
+    });
+    old.contests.add(contest);
+    newcomer.contests.add(contest);
+    this.#emit({ kind: 'contest opened', old: contest.old, newcomer: contest.newcomer });
+    return contest;
+  }
+
+  #end(contest: Contest, verdict: ContestVerdict): void {
+    const { old, newcomer } = contest;
+    const lastedMs = contest.end();
+    if (lastedMs === undefined) return;
+    this.#seats.get(old)?.contests.delete(contest);
+    this.#seats.get(newcomer)?.contests.delete(contest);
+    this.#emit({ kind: 'contest ended', old, newcomer, verdict, lastedMs });
+    const stillContested = [...(this.#seats.get(old)?.contests ?? [])].some((other) => other.old === old);
+    if (!stillContested) this.#seats.get(old)?.inquiry.stop();
+  }
+
+  #hold(newcomer: Seat, asked: readonly Seat[], holdMs: number): void {
+    const { stream } = newcomer.member;
+    const now = this.#clock.now();
+    setState(stream, { kind: 'held', since: now, until: plus(now, holdMs) });
+    newcomer.hold = new Hold({
+      clock: this.#clock,
+      newcomer: stream,
+      oldStreams: asked.map((old) => old.member.stream),
+      holdMs,
+      onRelease: (why, heldMs) => {
+        this.#emit({ kind: 'released', stream, why, heldMs });
+        newcomer.member.forward();
+      },
+    });
+    this.#emit({ kind: 'held', stream, atMostMs: holdMs });
+  }
+
+  #news(old: Seat): void {
+    for (const contest of old.contests) {
+      if (contest.old !== old.member.stream) continue;
+      const hold = this.#seats.get(contest.newcomer)?.hold;
+      if (hold && old.inquiry.answeredSince(hold.since)) hold.oldAnswered(old.member.stream);
+      contest.judge();
+    }
+  }
+
+  #sever(old: Member, newcomer: Stream, because: 'dead' | 'silent'): void {
+    if (!isLive(old.stream)) return;
+    const silentMs = this.#clock.now() - old.stream.heardAt;
+    this.#emit({ kind: 'severed', stream: old.stream, newcomer, because, silentMs });
+    old.sever(because);
+  }
+}
+
+function verdictOf(reason: CloseReason): ContestVerdict {
+  if (reason === 'severed_dead') return 'dead';
+  if (reason === 'severed_silent') return 'silent';
+  return 'old_ended';
+}
