@@ -30,6 +30,7 @@ export class Intake {
   readonly #parts: IntakeParts;
   readonly #tunnels = new Map<Stream, Tunnel>();
   readonly #ports: TunnelPorts;
+  #onEmpty: () => void = () => {};
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
@@ -57,9 +58,13 @@ export class Intake {
     return tunnel === undefined ? undefined : this.#parts.kernel?.evidenceOf(tunnel.client);
   }
 
-  /** Ends every stream. */
-  end(): void {
-    for (const tunnel of this.#tunnels.values()) tunnel.end('shutdown');
+  /** Ends every stream; resolves when all are closed. */
+  end(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onEmpty = resolve;
+      for (const tunnel of this.#tunnels.values()) tunnel.end('shutdown');
+      if (this.#tunnels.size === 0) resolve();
+    });
   }
 
   #streamOf(upgrade: UpgradeRequest, origin: Origin): Stream {
@@ -116,6 +121,7 @@ export class Intake {
         this.#tunnels.delete(stream);
         registry.remove(stream);
         emit({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
+        if (this.#tunnels.size === 0) this.#onEmpty();
       },
     };
   }

@@ -90,8 +90,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   });
 
   const close = async (): Promise<void> => {
-    const closed = Promise.all([closeServer(listener), closeServer(admin)]);
-    intake.end();
+    const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
     listener.closeAllConnections();
     admin.closeAllConnections();
     upstream.agent.destroy();

@@ -20,6 +20,8 @@ export function headscaleApi(upstream: URL): HeadscaleApi {
     headersTimeout: TIMEOUT_MS,
     bodyTimeout: TIMEOUT_MS,
     maxResponseSize: LONGEST_ANSWER,
+    // Asked once a minute: a connection kept between two questions would only be one more to lose.
+    pipelining: 0,
   });
 
   async function get(path: string): Promise<Record<string, unknown> | undefined> {

@@ -229,6 +229,8 @@ export class Tunnel {
     answer.assignSocket(this.#client);
     const rawHeaders = withoutConnection(response.rawHeaders);
     answer.writeHead(response.statusCode ?? 502, response.statusMessage, rawHeaders);
+    // Node's server has let go of the socket with the upgrade, and no longer tells the response of its drains.
+    this.#client.on('drain', () => answer.emit('drain'));
     response.on('error', () => abort(this.#client));
     answer.on('finish', () => {
       answer.detachSocket(this.#client);

@@ -1,0 +1,103 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { formatMachineKey } from '../../src/identity/keys.ts';
+import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
+
+// Made by Tailscale's own code: see test/e2e/go/tailscale/record-initiation.
+interface Recorded {
+  readonly version: number;
+  readonly serverPrivateKey: string;
+  readonly serverPublicKey: string;
+  readonly machineKey: string;
+  readonly header: string;
+}
+const { initiations } = JSON.parse(readFileSync(new URL('../vectors/initiations.json', import.meta.url), 'utf8')) as {
+  readonly initiations: readonly Recorded[];
+};
+
+function keyOf(recorded: Recorded): NoiseKey {
+  const key = parseNoiseKey(Buffer.from(`${recorded.serverPrivateKey}\n`));
+  if (key === undefined) throw new Error('the vector holds no key');
+  return key;
+}
+
+function readBy(key: NoiseKey, header: string | undefined): string {
+  const identity = identify(key, header);
+  return identity.kind === 'identified' ? formatMachineKey(identity.machineKey) : identity.kind;
+}
+
+describe.each(initiations)('identify, a handshake of Tailscale, protocol version $version', (recorded) => {
+  const key = keyOf(recorded);
+
+  test('reads the machine key', () => {
+    expect(readBy(key, recorded.header)).toBe(recorded.machineKey);
+  });
+
+  test('the public half of the key file is what Headscale says of itself', () => {
+    expect(formatNoiseKey(key)).toBe(recorded.serverPublicKey);
+  });
+
+  // Every value of every byte for one handshake, three for the others: each costs an X25519.
+  const flips = recorded === initiations[0] ? Array.from({ length: 255 }, (_, i) => i + 1) : [0x01, 0x80, 0xff];
+  test(`every corruption of one byte (${flips.length} each) is unreadable`, () => {
+    const bytes = Buffer.from(recorded.header, 'base64');
+    for (let at = 0; at < bytes.length; at++) {
+      for (const flip of flips) {
+        const corrupt = Buffer.from(bytes);
+        corrupt[at] = (corrupt[at] as number) ^ flip;
+        expect(readBy(key, corrupt.toString('base64')), `byte ${at} ^ ${flip}`).toBe('unreadable');
+      }
+    }
+  });
+});
+
+describe('identify', () => {
+  const [recorded] = initiations as [Recorded];
+  const key = keyOf(recorded);
+
+  test('without a handshake it is missing', () => {
+    expect(readBy(key, undefined)).toBe('missing');
+  });
+
+  test.each([
+    ['nothing', ''],
+    ['no base64', '!'.repeat(136)],
+    ['base64 of the URL alphabet', recorded.header.replaceAll('+', '-').replaceAll('/', '_')],
+    ['one byte less', Buffer.from(recorded.header, 'base64').subarray(1).toString('base64')],
+    ['one byte more', `${recorded.header.slice(0, -1)}AAA==`],
+    ['a list of two', `${recorded.header}, ${recorded.header}`],
+    ['a megabyte', 'A'.repeat(1 << 20)],
+  ])('%s is unreadable', (_what, header) => {
+    expect(readBy(key, header)).toBe('unreadable');
+  });
+
+  test('under another key it is unreadable', () => {
+    expect(readBy(keyOf(initiations[1] as Recorded), recorded.header)).toBe('unreadable');
+  });
+
+  test.each([0, 1])('an ephemeral key of low order (%d) is unreadable, not an error', (point) => {
+    const bytes = Buffer.from(recorded.header, 'base64');
+    bytes.fill(0, 5, 37);
+    bytes[5] = point;
+    expect(identify(key, bytes.toString('base64'))).toEqual({ kind: 'unreadable', why: 'key exchange' });
+  });
+});
+
+describe('parseNoiseKey', () => {
+  const [{ serverPrivateKey: text }] = initiations as [Recorded];
+
+  test.each([['\n'], [''], ['\r\n'], ['  ']])('takes %j behind the key', (end) => {
+    expect(parseNoiseKey(Buffer.from(text + end))).toBeDefined();
+  });
+
+  test.each([
+    ['nothing', ''],
+    ['no prefix', text.slice(8)],
+    ['a public key', text.replace('privkey', 'mkey')],
+    ['a digit less', text.slice(0, -1)],
+    ['a digit more', `${text}0`],
+    ['no hex', `${text.slice(0, -1)}g`],
+  ])('refuses %s', (_what, file) => {
+    expect(parseNoiseKey(Buffer.from(file))).toBeUndefined();
+  });
+});

@@ -1,0 +1,48 @@
+import { describe, expect, test } from 'vitest';
+import type { Instant } from '../../src/clock.ts';
+import { answerWaitMs, isDead, type KernelEvidence } from '../../src/liveness/evidence.ts';
+
+const NOW = 50_000 as Instant;
+const ago = (ms: number): Instant => (NOW - ms) as Instant;
+const quiet: KernelEvidence = {
+  unackedSegments: 0,
+  retransmits: 0,
+  unansweredProbes: 0,
+  receivedAgoMs: 20_000,
+  rttMs: 1,
+  rttvarMs: 0.5,
+};
+
+describe('isDead', () => {
+  test.each([
+    ['nothing asked', quiet, undefined, false],
+    ['three probes, 450 ms', { ...quiet, unansweredProbes: 3 }, ago(450), true],
+    ['three probes, 449 ms', { ...quiet, unansweredProbes: 3 }, ago(449), false],
+    ['two probes, however long', { ...quiet, unansweredProbes: 2 }, ago(60_000), false],
+    ['three probes that were not ours', { ...quiet, unansweredProbes: 3 }, undefined, false],
+    [
+      'three probes, slow line, its time not up',
+      { ...quiet, unansweredProbes: 9, rttMs: 300, rttvarMs: 50 },
+      ago(1499),
+      false,
+    ],
+    [
+      'three probes, slow line, its time up',
+      { ...quiet, unansweredProbes: 9, rttMs: 300, rttvarMs: 50 },
+      ago(1500),
+      true,
+    ],
+    ['two retransmissions', { ...quiet, unackedSegments: 1, retransmits: 2 }, undefined, true],
+    ['one retransmission', { ...quiet, unackedSegments: 1, retransmits: 1 }, undefined, false],
+    ['retransmissions of what has been acknowledged since', { ...quiet, retransmits: 2 }, undefined, false],
+  ])('%s', (_criterion, evidence, firstProbeAt, expected) => {
+    expect(isDead(evidence, firstProbeAt, NOW)).toBe(expected);
+  });
+});
+
+describe('answerWaitMs', () => {
+  test('is 450 ms on a fast line and three times rtt + 4 rttvar on a slow one', () => {
+    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 })).toBe(450);
+    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 })).toBe(3000);
+  });
+});

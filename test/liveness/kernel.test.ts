@@ -1,0 +1,70 @@
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type Kernel, loadKernel } from '../../src/liveness/kernel.ts';
+import { Harness, until } from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
+  let kernel: Kernel;
+  let accepted: Socket;
+  let client: Socket;
+  beforeEach(async () => {
+    const loaded = await loadKernel();
+    if (!loaded.ok) throw new Error(loaded.why);
+    ({ kernel } = loaded);
+    const server = createServer({ allowHalfOpen: true });
+    const connected = new Promise<Socket>((resolve) => server.once('connection', resolve));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    client = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    accepted = await connected;
+    harness.defer(() => new Promise((resolve) => server.close(resolve)));
+    harness.defer(() => accepted.destroy());
+    harness.defer(() => client.destroy());
+  });
+
+  test('says how long the client has been quiet', async () => {
+    client.write('x');
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    expect(kernel.evidenceOf(accepted)?.receivedAgoMs).toBeGreaterThanOrEqual(100);
+    client.write('x');
+    await until(() => (kernel.evidenceOf(accepted)?.receivedAgoMs ?? 1000) < 100, 'the new byte counts');
+  });
+
+  test('a client that does not read leaves nothing unacknowledged: its kernel answers for it', async () => {
+    client.pause();
+    accepted.write(Buffer.alloc(1000));
+    await until(() => kernel.evidenceOf(accepted)?.unackedSegments === 0, 'acknowledged');
+    expect(kernel.evidenceOf(accepted)).toMatchObject({ retransmits: 0, unansweredProbes: 0 });
+  });
+
+  test('a probe on a quiet line is answered by the live kernel at once', async () => {
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    expect(kernel.evidenceOf(accepted)?.receivedAgoMs).toBeGreaterThanOrEqual(1000);
+    kernel.probe(accepted);
+    await until(() => (kernel.evidenceOf(accepted)?.receivedAgoMs ?? 1000) < 100, 'answered', 300);
+    expect(kernel.evidenceOf(accepted)?.unansweredProbes).toBe(0);
+    kernel.endProbes(accepted);
+  });
+
+  test('round trip times are plausible for loopback', () => {
+    const evidence = kernel.evidenceOf(accepted);
+    expect(evidence?.rttMs).toBeGreaterThan(0);
+    expect(evidence?.rttMs).toBeLessThan(50);
+  });
+
+  test('a closed connection has no evidence, and asking about it harms nothing', async () => {
+    accepted.destroy();
+    await until(() => accepted.closed, 'closed');
+    expect(kernel.evidenceOf(accepted)).toBeUndefined();
+    kernel.probe(accepted);
+    kernel.endProbes(accepted);
+  });
+});
+
+describe('loadKernel', () => {
+  test('says why there is none elsewhere', async () => {
+    expect(await loadKernel('darwin')).toEqual({ ok: false, why: 'needs Linux, this is darwin' });
+  });
+});

@@ -1,0 +1,118 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const CLAIMS = [
+  'X-Forwarded-For: 6.6.6.6',
+  'x-forwarded-for: 6.6.6.7',
+  'X-FORWARDED-PROTO: https',
+  'X-Forwarded-Host: evil.example',
+  'X-Real-IP: 6.6.6.6',
+  'True-Client-IP: 6.6.6.6',
+  'Forwarded: for=6.6.6.6',
+].join('\r\n');
+
+/** The headers that say where a request is from, sorted, as the upstream saw them. */
+function origins(rawHeaders: readonly string[]): string[] {
+  const lines = rawHeaders.flatMap((name, i) => (i % 2 === 0 ? [`${name.toLowerCase()}: ${rawHeaders[i + 1]}`] : []));
+  return lines.filter((line) => /forwarded|real-ip|client-ip/.test(line)).sort();
+}
+
+const TRUTH = [
+  'x-forwarded-for: 127.0.0.1',
+  'x-forwarded-host: head.example',
+  'x-forwarded-proto: http',
+  'x-real-ip: 127.0.0.1',
+];
+
+describe('listener', () => {
+  test("an upgrade's own claims of origin are dropped and ours set; all other headers keep name, order and value", async () => {
+    let rawHeaders: readonly string[] = [];
+    const upstream = await harness.upstream((request, socket) => {
+      ({ rawHeaders } = request);
+      socket.end(SWITCHING);
+    });
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(upgradeHead('/ts2021', `X-oDD-CaSe: a  b\r\n${CLAIMS}\r\nCookie: 1\r\nCookie: 2\r\n`));
+    await readHead(client);
+    expect(origins(rawHeaders)).toEqual(TRUTH);
+    const rest = rawHeaders.slice(0, -8);
+    expect(rest).toEqual([
+      ...['Host', 'head.example', 'Upgrade', 'test', 'Connection', 'Upgrade', 'Content-Length', '0'],
+      ...['X-oDD-CaSe', 'a  b', 'Cookie', '1', 'Cookie', '2'],
+    ]);
+  });
+
+  test('so it is for a plain request, which comes back whole', async () => {
+    let rawHeaders: readonly string[] = [];
+    const upstream = await harness.upstream(
+      () => {},
+      (request, response) => {
+        if (request.url === '/echo?q=1') ({ rawHeaders } = request);
+        response.writeHead(201, { 'X-Answer': 'yes' });
+        request.pipe(response);
+      },
+    );
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(
+      `PUT /echo?q=1 HTTP/1.1\r\nHost: head.example\r\n${CLAIMS}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody`,
+    );
+    const answer = (await readAll(client)).toString();
+    expect(answer).toMatch(/^HTTP\/1\.1 201 /);
+    expect(answer).toMatch(/x-answer: yes/i);
+    expect(answer).toMatch(/body/);
+    expect(origins(rawHeaders)).toEqual(TRUTH);
+  });
+
+  test('Headscale down: 502 at once for plain requests and upgrades, one event, and /readyz says so; up again: it works', async () => {
+    const upstream = await harness.upstream(
+      (_request, socket) => void socket.end(SWITCHING),
+      (_request, response) => void response.end('{"publicKey":"none"}'),
+    );
+    const watchdog = await harness.watchdog(upstream.url);
+    await until(() => watchdog.events.some((event) => event.kind === 'upstream up'), 'Headscale is seen to be up');
+    upstream.server.closeAllConnections();
+    await new Promise((resolve) => upstream.server.close(resolve));
+
+    for (let i = 0; i < 5; i++) {
+      const start = performance.now();
+      const plain = await fetch(`${watchdog.url}/key?v=142`, { headers: { connection: 'close' } });
+      expect(plain.status).toBe(502);
+      const client = harness.client(watchdog.port);
+      client.write(upgradeHead('/ts2021'));
+      expect((await readAll(client)).toString()).toMatch(
+        /^HTTP\/1\.1 502 Bad Gateway\r\n[\s\S]*Headscale cannot be reached/,
+      );
+      client.end();
+      expect(performance.now() - start).toBeLessThan(500);
+    }
+    expect(watchdog.events.filter((event) => event.kind === 'upstream down')).toHaveLength(1);
+    const ready = await fetch(`${watchdog.admin}/readyz`, { headers: { connection: 'close' } });
+    expect(ready.status).toBe(200);
+    expect(await ready.json()).toMatchObject({
+      ready: true,
+      upstream: { up: false, reason: expect.stringContaining('ECONNREFUSED') },
+    });
+
+    await new Promise<void>((resolve) => upstream.server.listen(upstream.port, '127.0.0.1', resolve));
+    await until(() => watchdog.events.at(-1)?.kind === 'upstream up', 'Headscale is seen to be back');
+    const back = await fetch(`${watchdog.url}/key?v=142`, { headers: { connection: 'close' } });
+    expect(back.status).toBe(200);
+    await back.text();
+  });
+
+  test('what is no HTTP gets 400, and harms nobody', async () => {
+    const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write('\x16\x03\x01 this is no HTTP\r\n\r\n');
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 400 /);
+    const next = harness.client(port);
+    next.write(upgradeHead('/other'));
+    expect(await readHead(next)).toMatch(/ 101 /);
+  });
+});

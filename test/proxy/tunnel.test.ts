@@ -1,0 +1,256 @@
+import { createHash, randomFillSync } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import {
+  closed,
+  Harness,
+  type OnUpgrade,
+  readAll,
+  readHead,
+  SWITCHING,
+  until,
+  upgradeHead,
+} from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const MIB = 1024 * 1024;
+
+/** Answers 101 and hands over the socket. */
+function switching(then: (socket: Socket, head: Buffer) => void): OnUpgrade {
+  return (_request, socket, head) => {
+    socket.on('error', () => {});
+    socket.write(SWITCHING);
+    then(socket, head);
+  };
+}
+
+/** Why the one stream of a test closed, once it has. */
+async function closeReason(events: readonly WatchdogEvent[]): Promise<string | undefined> {
+  await until(() => events.some(({ kind }) => kind === 'stream closed'), 'the stream is closed');
+  return events.flatMap((event) => (event.kind === 'stream closed' ? [event.reason] : []))[0];
+}
+
+function sha256(data: Buffer): string {
+  return createHash('sha256').update(data).digest('hex');
+}
+
+describe('Tunnel, bytes', () => {
+  test('64 MiB go both ways at once, unchanged', async () => {
+    const [up, down] = [randomFillSync(Buffer.alloc(64 * MIB)), randomFillSync(Buffer.alloc(64 * MIB))];
+    let atUpstream: Promise<Buffer> | undefined;
+    const upstream = await harness.upstream(
+      switching((socket) => {
+        atUpstream = readAll(socket);
+        socket.end(down);
+      }),
+    );
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    client.end(up);
+    const atClient = await readAll(client);
+    expect(sha256(atClient)).toBe(sha256(down));
+    expect(sha256(await (atUpstream as Promise<Buffer>))).toBe(sha256(up));
+    await until(() => events.some((event) => event.kind === 'stream closed'), 'the stream is closed');
+    const event = events.find(({ kind }) => kind === 'stream closed');
+    expect(event).toMatchObject({ stream: { bytesReceived: 64 * MIB, bytesSent: 64 * MIB } });
+  });
+
+  test('what the client sends before the 101 arrives after it, in order, and not before', async () => {
+    let answer = (): void => {};
+    let early = '';
+    let atUpstream: Promise<Buffer> | undefined;
+    const upstream = await harness.upstream((_request, socket, head) => {
+      early = head.toString();
+      socket.on('data', (chunk) => (early += chunk));
+      answer = () => {
+        socket.removeAllListeners('data');
+        socket.write(SWITCHING);
+        atUpstream = readAll(socket);
+      };
+    });
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(`${upgradeHead('/other')}one `);
+    await until(() => upstream.sockets.size === 1, 'the upgrade has come');
+    client.write('two ');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(early).toBe('');
+    answer();
+    expect(await readHead(client)).toMatch(/ 101 /);
+    client.end('three');
+    expect((await (atUpstream as Promise<Buffer>)).toString()).toBe('one two three');
+  });
+
+  test('a reader that does not read slows the writer down: memory stays bounded', async () => {
+    let sent = 0;
+    const upstream = await harness.upstream(
+      switching((socket) => {
+        const chunk = Buffer.alloc(MIB);
+        const pump = (): void => {
+          while (!socket.destroyed && socket.write(chunk)) sent += chunk.length;
+          sent += chunk.length;
+        };
+        socket.on('drain', pump);
+        pump();
+      }),
+    );
+    const { port } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    client.pause();
+    const before = process.memoryUsage().arrayBuffers;
+    let last = -1;
+    await until(async () => {
+      const stalled = sent === last;
+      last = sent;
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      return stalled && sent > 0;
+    }, 'the writer has stopped');
+    // The kernel's buffers on four sockets take a few MiB; the watchdog's own take none worth naming.
+    expect(sent).toBeLessThan(48 * MIB);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(16 * MIB);
+  });
+});
+
+describe('Tunnel, ends', () => {
+  test("a client's FIN reaches Headscale, whose answer still reaches the client", async () => {
+    const upstream = await harness.upstream(
+      switching((socket) => {
+        socket.on('end', () => socket.end('farewell'));
+        socket.resume();
+      }),
+    );
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    client.end('done');
+    expect((await readAll(client)).toString()).toBe('farewell');
+    expect(await closeReason(events)).toBe('client_closed');
+    await until(() => upstream.sockets.size === 0, 'the upstream connection is closed');
+  });
+
+  test("Headscale's FIN reaches the client, whose last words still reach Headscale", async () => {
+    let atUpstream: Promise<Buffer> | undefined;
+    const upstream = await harness.upstream(
+      switching((socket) => {
+        atUpstream = readAll(socket);
+        socket.end('bye');
+      }),
+    );
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    expect((await readAll(client)).toString()).toBe('bye');
+    client.end('last words');
+    expect((await (atUpstream as Promise<Buffer>)).toString()).toBe('last words');
+    expect(await closeReason(events)).toBe('upstream_closed');
+  });
+
+  test("a client's reset resets the upstream connection", async () => {
+    let error: NodeJS.ErrnoException | undefined;
+    const upstream = await harness.upstream(
+      switching((socket) => {
+        socket.on('error', (raised) => (error = raised));
+        socket.resume();
+      }),
+    );
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    client.resetAndDestroy();
+    await until(() => upstream.sockets.size === 0, 'the upstream connection is closed');
+    expect(error?.code).toBe('ECONNRESET');
+    expect(await closeReason(events)).toBe('client_error');
+  });
+
+  test("Headscale's reset resets the client's connection", async () => {
+    const upstream = await harness.upstream(switching((socket) => setTimeout(() => socket.resetAndDestroy(), 20)));
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    let error: NodeJS.ErrnoException | undefined;
+    client.on('error', (raised) => (error = raised));
+    client.resume();
+    await closed(client);
+    expect(error?.code).toBe('ECONNRESET');
+    expect(await closeReason(events)).toBe('upstream_error');
+  });
+
+  test('a client that leaves before the 101 takes its upstream connection with it', async () => {
+    const upstream = await harness.upstream((_request, socket) => {
+      socket.on('error', () => {});
+      socket.on('end', () => socket.end()).resume();
+    });
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(upgradeHead('/other'));
+    await until(() => upstream.sockets.size === 1, 'the upgrade has come');
+    client.end();
+    await until(() => upstream.sockets.size === 0, 'the upstream connection is closed');
+    expect(await closeReason(events)).toBe('client_left_early');
+  });
+
+  test('close() ends every stream', async () => {
+    const upstream = await harness.upstream(switching((socket) => void socket.resume()));
+    const { port, watchdog, events } = await harness.watchdog(upstream.url);
+    const client = await harness.upgraded(port);
+    client.on('end', () => client.end()).resume();
+    await watchdog.close();
+    await closed(client);
+    expect(events).toContainEqual(expect.objectContaining({ kind: 'stream closed', reason: 'shutdown' }));
+  });
+});
+
+describe('Tunnel, answers', () => {
+  test('one other than 101 is passed on whole, and the connection closes: a second request never reaches Headscale', async () => {
+    const seen: string[] = [];
+    const upstream = await harness.upstream(
+      (request, socket) => {
+        seen.push(request.url ?? '');
+        const body = 'x'.repeat(100_000);
+        socket.write(`HTTP/1.1 403 Not You\r\nX-Kept: yes\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+      },
+      (request, response) => {
+        seen.push(request.url ?? '');
+        response.end();
+      },
+    );
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(upgradeHead('/ts2021'));
+    const head = await readHead(client);
+    client.write('GET /secret HTTP/1.1\r\nHost: head.example\r\n\r\n');
+    const body = await readAll(client);
+    client.end();
+    expect(head).toMatch(/^HTTP\/1\.1 403 Not You\r\n/);
+    expect(head).toContain('X-Kept: yes');
+    expect(head.toLowerCase()).toContain('connection: close');
+    expect(body.length).toBe(100_000);
+    expect(seen.filter((url) => !/^\/(key|version)/.test(url))).toEqual(['/ts2021']);
+    expect(await closeReason(events)).toBe('upstream_refused');
+  });
+
+  test('an upgrade with a body gets 400 and never reaches Headscale', async () => {
+    const seen: string[] = [];
+    const upstream = await harness.upstream((request) => void seen.push(request.url ?? ''));
+    const { port } = await harness.watchdog(upstream.url);
+    for (const bad of ['Content-Length: 5\r\n\r\nhello', 'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n']) {
+      const client = harness.client(port);
+      client.write(`POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: test\r\nConnection: Upgrade\r\n${bad}`);
+      expect(await readHead(client)).toMatch(/^HTTP\/1\.1 400 /);
+    }
+    expect(seen).toEqual([]);
+  });
+
+  test('a POST without Content-Length is an upgrade like any other', async () => {
+    let chunked: string | undefined = 'not asked';
+    const upstream = await harness.upstream((request, socket) => {
+      chunked = request.headers['transfer-encoding'];
+      socket.end(`${SWITCHING}hello`);
+    });
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write('POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\n');
+    expect(await readHead(client)).toMatch(/ 101 /);
+    expect((await readAll(client)).toString()).toBe('hello');
+    expect(chunked).toBeUndefined();
+  });
+});

@@ -1,0 +1,178 @@
+import type { Clock, Instant, Timer } from '../../src/clock.ts';
+import { Events, type WatchdogEvent } from '../../src/events.ts';
+import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
+import type { KernelEvidence } from '../../src/liveness/evidence.ts';
+import { Registry } from '../../src/streams/registry.ts';
+import { type CloseReason, type Stream, setState } from '../../src/streams/stream.ts';
+import { type Member, Takeover } from '../../src/takeover/takeover.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));
+export const BOB = machineKeyOf(Buffer.alloc(32, 0xb0));
+
+/** A client's connection as its kernel would answer for it, with Linux's rule that only a quiet line is probed. */
+class FakeLine {
+  /** Nobody answers any more, as after a phone's battery was pulled. */
+  vanished = false;
+  evidenceIsThere = true;
+  rttMs = 20;
+  rttvarMs = 5;
+  unackedSegments = 0;
+  retransmits = 0;
+  probesSent = 0;
+  probing = false;
+  #unanswered = 0;
+  #receivedAt: Instant;
+  #keepalive: Timer | undefined;
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#receivedAt = clock.now();
+  }
+
+  evidence(): KernelEvidence | undefined {
+    if (!this.evidenceIsThere) return undefined;
+    const { unackedSegments, retransmits, rttMs, rttvarMs } = this;
+    const receivedAgoMs = this.#clock.now() - this.#receivedAt;
+    return { unackedSegments, retransmits, unansweredProbes: this.#unanswered, receivedAgoMs, rttMs, rttvarMs };
+  }
+
+  probe(): void {
+    this.probing = true;
+    this.#keepalive?.cancel();
+    const quietMs = this.#clock.now() - this.#receivedAt;
+    this.#keepalive = this.#clock.after(Math.max(0, 1000 - quietMs), () => this.#sendProbe());
+  }
+
+  endProbes(): void {
+    this.probing = false;
+    this.#keepalive?.cancel();
+  }
+
+  received(): void {
+    this.#receivedAt = this.#clock.now();
+    this.#unanswered = 0;
+  }
+
+  #sendProbe(): void {
+    if (this.unackedSegments > 0) return;
+    this.probesSent += 1;
+    this.#unanswered += 1;
+    if (!this.vanished) this.#clock.after(this.rttMs, () => !this.vanished && this.received());
+  }
+}
+
+/** A node's connection in the tests: what its client does, and what the watchdog did to it. */
+export class FakePeer implements Member {
+  readonly stream: Stream;
+  readonly line: FakeLine;
+  forwardedAt: Instant | undefined;
+  severedAt: Instant | undefined;
+  severedBecause: 'dead' | 'silent' | undefined;
+  readonly #bench: Bench;
+
+  constructor(bench: Bench, key: MachineKey | undefined) {
+    const now = bench.clock.now();
+    this.#bench = bench;
+    this.line = new FakeLine(bench.clock);
+    this.stream = {
+      id: bench.registry.nextId(),
+      kind: 'control',
+      machineKey: key,
+      remoteAddress: '192.0.2.1:1000',
+      openedAt: now,
+      heardAt: now,
+      firstRecordAt: undefined,
+      bytesReceived: 0,
+      bytesSent: 0,
+      state: { kind: 'connecting' },
+    };
+  }
+
+  evidence = (): KernelEvidence | undefined => this.line.evidence();
+  probe = (): void => this.line.probe();
+  endProbes = (): void => this.line.endProbes();
+
+  /** Headscale takes it, and the client's first record follows, both at once. */
+  forward(): void {
+    if (this.forwardedAt !== undefined) throw new Error('forwarded twice');
+    this.forwardedAt = this.#bench.clock.now();
+    setState(this.stream, { kind: 'connecting' });
+    if (!this.#bench.sessionsOpen) return;
+    setState(this.stream, { kind: 'open' });
+    this.speaksFirst();
+  }
+
+  sever(because: 'dead' | 'silent'): void {
+    if (this.severedAt !== undefined) throw new Error('severed twice');
+    this.severedAt = this.#bench.clock.now();
+    this.severedBecause = because;
+    this.#close(because === 'dead' ? 'severed_dead' : 'severed_silent', this.#bench.closingTakesMs);
+  }
+
+  /** Its client's first whole record. */
+  speaksFirst(): void {
+    this.stream.firstRecordAt = this.#bench.clock.now();
+    this.#bench.takeover.recorded(this.stream);
+  }
+
+  /** Its client sends a byte. */
+  speaks(): void {
+    this.stream.heardAt = this.#bench.clock.now();
+    this.line.received();
+  }
+
+  /** Its client, or Headscale, ends it. */
+  leaves(reason: CloseReason = 'client_closed'): void {
+    this.#close(reason, 0);
+  }
+
+  #close(reason: CloseReason, tookMs: number): void {
+    const { takeover, registry, clock } = this.#bench;
+    setState(this.stream, { kind: 'closing', reason });
+    takeover.ending(this.stream, reason);
+    clock.after(tookMs, () => {
+      setState(this.stream, { kind: 'closed', reason });
+      takeover.closed(this.stream);
+      registry.remove(this.stream);
+    });
+  }
+}
+
+/** Takeover on virtual time, with peers instead of sockets. */
+export class Bench {
+  readonly clock = new FakeClock();
+  readonly registry = new Registry();
+  readonly events: WatchdogEvent[] = [];
+  holdMs = 1500;
+  silentAfterMs = 30_000;
+  /** Whether Headscale takes what is forwarded, and clients speak at once. */
+  sessionsOpen = true;
+  /** How long an upstream connection takes to close once it is severed. */
+  closingTakesMs = 2;
+  readonly takeover: Takeover;
+
+  constructor() {
+    const bus = new Events();
+    bus.listen((event) => this.events.push(event));
+    const settings = { silentAfterMs: () => this.silentAfterMs, holdMs: () => this.holdMs };
+    this.takeover = new Takeover(this.clock, this.registry, settings, bus.emit);
+  }
+
+  /** A node opens a stream. */
+  opens(key: MachineKey | 'nobody' = ALICE): FakePeer {
+    const peer = new FakePeer(this, key === 'nobody' ? undefined : key);
+    this.registry.add(peer.stream);
+    this.takeover.admit(peer);
+    return peer;
+  }
+
+  verdicts(): readonly string[] {
+    return this.events.flatMap((event) => (event.kind === 'contest ended' ? [event.verdict] : []));
+  }
+
+  kinds(): readonly string[] {
+    return this.events.map((event) => event.kind);
+  }
+}

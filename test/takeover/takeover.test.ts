@@ -1,0 +1,309 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ALICE, Bench, BOB, type FakePeer } from './takeover-bench.ts';
+
+let bench: Bench;
+beforeEach(() => {
+  bench = new Bench();
+});
+
+/** Every test ends with all streams closed: then no timer, no seat and no probing may be left. */
+afterEach(() => {
+  expect(bench.events.filter((event) => event.kind === 'internal error')).toEqual([]);
+  for (const peer of peers) if (peer.stream.state.kind !== 'closed') peer.leaves();
+  peers = [];
+  bench.clock.advance(1000);
+  expect(bench.takeover.size).toBe(0);
+  expect(bench.clock.timers).toBe(0);
+});
+
+let peers: FakePeer[] = [];
+function opens(...args: Parameters<Bench['opens']>): FakePeer {
+  const peer = bench.opens(...args);
+  peers.push(peer);
+  return peer;
+}
+
+/** An old stream, last heard `quietMs` ago. */
+function oldStream(quietMs: number, key = ALICE): FakePeer {
+  const old = opens(key);
+  bench.clock.advance(quietMs);
+  return old;
+}
+
+describe('Takeover, rule 1: dead', () => {
+  test('a vanished old stream is severed 450 ms after the newcomer came, and the newcomer forwarded when it has closed', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    const start = bench.clock.now();
+    expect(newcomer.stream.state.kind).toBe('held');
+    bench.clock.advance(449);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+    expect((old.severedAt as number) - start).toBe(450);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(2);
+    expect((newcomer.forwardedAt as number) - start).toBe(452);
+    expect(bench.verdicts()).toEqual(['dead']);
+  });
+
+  test('data that two retransmissions could not deliver: severed at once', () => {
+    const old = oldStream(20_000);
+    Object.assign(old.line, { vanished: true, unackedSegments: 1, retransmits: 2 });
+    opens();
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('on a slow line it waits three times rtt + 4 rttvar', () => {
+    const old = oldStream(20_000);
+    Object.assign(old.line, { vanished: true, rttMs: 200, rttvarMs: 50 });
+    opens();
+    bench.clock.advance(1199);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('a line that was busy a moment ago is probed only after a second of quiet, and judged 450 ms after that', () => {
+    const old = oldStream(20_000);
+    old.speaks();
+    bench.clock.advance(300);
+    old.line.vanished = true;
+    opens();
+    bench.clock.advance(700 + 449);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('a line slower than the hold: the newcomer goes when the hold ends, the verdict comes later', () => {
+    const old = oldStream(20_000);
+    Object.assign(old.line, { vanished: true, rttMs: 600, rttvarMs: 100 });
+    const newcomer = opens();
+    const start = bench.clock.now();
+    bench.clock.advance(1500);
+    expect((newcomer.forwardedAt as number) - start).toBe(1500);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1500);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('one that answers a while and then vanishes is found within the ten seconds of probes', () => {
+    const old = oldStream(20_000);
+    opens();
+    bench.clock.advance(3000);
+    expect(old.severedAt).toBeUndefined();
+    old.line.vanished = true;
+    bench.clock.advance(4000);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('each of several old streams is judged for itself', () => {
+    bench.holdMs = 0;
+    const [dead, alive, alsoDead] = [oldStream(2000), oldStream(2000), oldStream(2000)];
+    for (const peer of [dead, alive, alsoDead]) peer.speaks();
+    bench.clock.advance(5000);
+    dead.line.vanished = true;
+    alsoDead.line.vanished = true;
+    bench.holdMs = 1500;
+    opens();
+    bench.clock.advance(1000);
+    expect([dead, alive, alsoDead].map((peer) => peer.severedBecause)).toEqual(['dead', undefined, 'dead']);
+  });
+});
+
+describe('Takeover, hold', () => {
+  test('is over as soon as the old stream has answered a probe', () => {
+    const old = oldStream(20_000);
+    const newcomer = opens();
+    const start = bench.clock.now();
+    bench.clock.advance(60);
+    expect((newcomer.forwardedAt as number) - start).toBe(50);
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'old streams answered' }));
+  });
+
+  test('lasts while one of several has not answered', () => {
+    bench.holdMs = 0;
+    const [alive, slow] = [oldStream(2000), oldStream(20_000)];
+    bench.holdMs = 1500;
+    slow.line.rttMs = 400;
+    alive.speaks();
+    bench.clock.advance(2000);
+    const newcomer = opens();
+    bench.clock.advance(399);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(51);
+    expect(newcomer.forwardedAt).toBeDefined();
+  });
+
+  test('there is none without kernel evidence, without old streams, or when it is off', () => {
+    const withoutOld = opens();
+    expect(withoutOld.forwardedAt).toBe(bench.clock.now());
+    withoutOld.line.evidenceIsThere = false;
+    bench.clock.advance(20_000);
+    expect(opens().forwardedAt).toBe(bench.clock.now());
+    bench.holdMs = 0;
+    bench.clock.advance(20_000);
+    expect(opens().forwardedAt).toBe(bench.clock.now());
+    expect(bench.kinds()).not.toContain('held');
+  });
+
+  test('with hold off a dead old stream is found as fast', () => {
+    bench.holdMs = 0;
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    bench.clock.advance(450);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('a held newcomer whose client leaves is dropped without a word to Headscale', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(100);
+    newcomer.leaves('client_left_early');
+    bench.clock.advance(20_000);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.verdicts()).toEqual(['newcomer_ended']);
+  });
+
+  test('a held newcomer that is overtaken is an old stream like any other: severed when dead', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    old.line.rttMs = 5000;
+    const overtaken = opens();
+    bench.clock.advance(100);
+    overtaken.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(1500);
+    expect(overtaken.severedBecause).toBe('dead');
+    expect(overtaken.forwardedAt).toBeUndefined();
+    expect(newcomer.forwardedAt).toBeDefined();
+  });
+
+  test('both of a client that tries two ports at once stay, and the loser leaves by itself', () => {
+    const first = opens();
+    bench.clock.advance(500);
+    const second = opens();
+    bench.clock.advance(100);
+    second.leaves('client_closed');
+    bench.clock.advance(60_000);
+    expect(first.severedAt).toBeUndefined();
+    expect(first.forwardedAt).toBeDefined();
+  });
+
+  test('an old stream that ends by itself lets the newcomer go when Headscale has closed it', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(200);
+    old.leaves('upstream_closed');
+    bench.clock.advance(0);
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    expect(bench.verdicts()).toEqual(['old_ended']);
+  });
+});
+
+describe('Takeover, rule 2: silent', () => {
+  test('a frozen old stream whose kernel answers is severed at its threshold, not before', () => {
+    const old = oldStream(10_000);
+    opens();
+    bench.clock.advance(19_999);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('silent');
+    expect(bench.verdicts()).toEqual(['silent']);
+  });
+
+  test('an old stream silent for long: severed when the newcomer is settled, one second past its first record', () => {
+    const old = oldStream(600_000);
+    opens();
+    bench.clock.advance(50 + 999);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('silent');
+  });
+
+  test('an old stream that is heard stays, for as long as it is heard', () => {
+    const old = oldStream(5000);
+    opens();
+    for (let second = 0; second < 300; second += 20) {
+      bench.clock.advance(20_000);
+      old.speaks();
+    }
+    bench.clock.advance(29_999);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('silent');
+  });
+
+  test('a newcomer that never speaks never takes over', () => {
+    const old = oldStream(600_000);
+    bench.sessionsOpen = false;
+    opens();
+    bench.clock.advance(3_600_000);
+    expect(old.severedAt).toBeUndefined();
+  });
+
+  test('a newcomer whose session ends within the second takes nothing over: a replayed handshake never settles', () => {
+    const old = oldStream(600_000);
+    const replay = opens();
+    bench.clock.advance(500);
+    replay.leaves('upstream_closed');
+    bench.clock.advance(3_600_000);
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.verdicts()).toEqual(['newcomer_ended']);
+  });
+
+  test('without kernel evidence it is the only rule, and works', () => {
+    const old = oldStream(600_000);
+    old.line.evidenceIsThere = false;
+    old.line.vanished = true;
+    opens();
+    bench.clock.advance(1000);
+    expect(old.severedBecause).toBe('silent');
+  });
+});
+
+describe('Takeover', () => {
+  test("another node's streams, and unidentified ones, are never touched", () => {
+    const [bob, unknown] = [oldStream(600_000, BOB), opens('nobody')];
+    bob.line.vanished = true;
+    unknown.line.vanished = true;
+    bench.clock.advance(600_000);
+    opens(ALICE);
+    opens('nobody');
+    bench.clock.advance(600_000);
+    expect([bob, unknown].map((peer) => peer.severedAt)).toEqual([undefined, undefined]);
+    expect(bench.kinds()).not.toContain('contest opened');
+  });
+
+  test('probing ends with the contest, and leaves a live phone in peace after ten seconds', () => {
+    const old = oldStream(20_000);
+    opens();
+    bench.clock.advance(10_100);
+    expect(old.line.probing).toBe(false);
+    expect(old.line.probesSent).toBeLessThanOrEqual(12);
+    const sent = old.line.probesSent;
+    bench.clock.advance(9000);
+    expect(old.line.probesSent).toBe(sent);
+  });
+
+  test('an error in a contest forwards the newcomer and severs nothing', () => {
+    const old = oldStream(20_000);
+    old.evidence = () => {
+      throw new Error('a mistake of ours');
+    };
+    const newcomer = opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    bench.clock.advance(60_000);
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.events.map((event) => event.kind)).toContain('internal error');
+    bench.events.length = 0;
+  });
+});
