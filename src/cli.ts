@@ -14,8 +14,8 @@ const EXIT_USAGE = 2;
 const program = new Command('headscale-watchdog')
   .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
   .version(version)
-  .exitOverride()
-  .showHelpAfterError('(see --help)');
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'headscale-watchdog: ')) })
+  .exitOverride();
 
 program
   .command('serve')
@@ -51,7 +51,9 @@ program
 program
   .command('demo')
   .description('show what it does: a Headscale stand-in and 20 simulated nodes, without and with the watchdog')
-  .action(demo);
+  .action(async () => {
+    process.exitCode = await demo();
+  });
 
 async function serve(flags: Record<string, unknown>): Promise<void> {
   const config = loadConfig(flags);
@@ -89,8 +91,26 @@ function nextSignal(): Promise<NodeJS.Signals> {
   });
 }
 
-async function demo(): Promise<void> {
-  throw new StartError('not yet');
+async function demo(): Promise<number> {
+  const { runDemo } = await import('./demo/demo.ts');
+  const stop = new AbortController();
+  void nextSignal().then(() => stop.abort());
+  return runDemo({
+    stdout: process.stdout,
+    isTty: process.stdout.isTTY === true,
+    signal: stop.signal,
+    startWatchdog: async ({ upstream, noiseKey, silentAfterMs }) => {
+      const anywhere = { host: '127.0.0.1', port: 0 };
+      const config = { ...loadConfig({}), upstream, silentAfterMs, listen: anywhere, admin: anywhere };
+      const watchdog = await startWatchdog(config, { noiseKey, log: createLogger('silent', process.stdout) });
+      const urlOf = ({ port }: { port: number }): URL => new URL(`http://127.0.0.1:${port}`);
+      return {
+        listenUrl: urlOf(watchdog.listenAddress),
+        adminUrl: urlOf(watchdog.adminAddress),
+        close: watchdog.close,
+      };
+    },
+  });
 }
 
 function failed(error: unknown): number {

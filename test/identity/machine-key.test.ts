@@ -1,25 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { formatMachineKey } from '../../src/identity/keys.ts';
 import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
-
-// Made by Tailscale's own code: see test/e2e/go/tailscale/record-initiation.
-interface Recorded {
-  readonly version: number;
-  readonly serverPrivateKey: string;
-  readonly serverPublicKey: string;
-  readonly machineKey: string;
-  readonly header: string;
-}
-const { initiations } = JSON.parse(readFileSync(new URL('../vectors/initiations.json', import.meta.url), 'utf8')) as {
-  readonly initiations: readonly Recorded[];
-};
-
-function keyOf(recorded: Recorded): NoiseKey {
-  const key = parseNoiseKey(Buffer.from(`${recorded.serverPrivateKey}\n`));
-  if (key === undefined) throw new Error('the vector holds no key');
-  return key;
-}
+import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 function readBy(key: NoiseKey, header: string | undefined): string {
   const identity = identify(key, header);
@@ -27,7 +9,7 @@ function readBy(key: NoiseKey, header: string | undefined): string {
 }
 
 describe.each(initiations)('identify, a handshake of Tailscale, protocol version $version', (recorded) => {
-  const key = keyOf(recorded);
+  const key = noiseKeyOf(recorded);
 
   test('reads the machine key', () => {
     expect(readBy(key, recorded.header)).toBe(recorded.machineKey);
@@ -52,8 +34,8 @@ describe.each(initiations)('identify, a handshake of Tailscale, protocol version
 });
 
 describe('identify', () => {
-  const [recorded] = initiations as [Recorded];
-  const key = keyOf(recorded);
+  const [recorded] = initiations;
+  const key = noiseKeyOf(recorded);
 
   test('without a handshake it is missing', () => {
     expect(readBy(key, undefined)).toBe('missing');
@@ -72,7 +54,7 @@ describe('identify', () => {
   });
 
   test('under another key it is unreadable', () => {
-    expect(readBy(keyOf(initiations[1] as Recorded), recorded.header)).toBe('unreadable');
+    expect(readBy(noiseKeyOf(initiations[1] ?? recorded), recorded.header)).toBe('unreadable');
   });
 
   test.each([0, 1])('an ephemeral key of low order (%d) is unreadable, not an error', (point) => {
@@ -84,7 +66,7 @@ describe('identify', () => {
 });
 
 describe('parseNoiseKey', () => {
-  const [{ serverPrivateKey: text }] = initiations as [Recorded];
+  const [{ serverPrivateKey: text }] = initiations;
 
   test.each([['\n'], [''], ['\r\n'], ['  ']])('takes %j behind the key', (end) => {
     expect(parseNoiseKey(Buffer.from(text + end))).toBeDefined();

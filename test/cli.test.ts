@@ -1,0 +1,132 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { Harness, until } from './support/harness.ts';
+import { initiations } from './support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+let folder: string;
+let keyFile: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-cli-'));
+  keyFile = join(folder, 'noise_private.key');
+  writeFileSync(keyFile, recorded.serverPrivateKey, { mode: 0o600 });
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+interface Run {
+  readonly child: ChildProcess;
+  stdout: string;
+  stderr: string;
+  readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+}
+
+/** The CLI as a process of its own. */
+function run(...args: string[]): Run {
+  const cli = new URL('../src/cli.ts', import.meta.url).pathname;
+  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+    child.on('close', (code, signal) => resolve({ code, signal }));
+  });
+  const result: Run = { child, stdout: '', stderr: '', ended };
+  child.stdout?.on('data', (chunk) => {
+    result.stdout += chunk;
+  });
+  child.stderr?.on('data', (chunk) => {
+    result.stderr += chunk;
+  });
+  harness.defer(() => {
+    child.kill('SIGKILL');
+    return ended;
+  });
+  return result;
+}
+
+async function failure(
+  ...args: string[]
+): Promise<{ readonly code: number | null; readonly lines: readonly string[] }> {
+  const started = run(...args);
+  const { code } = await started.ended;
+  return { code, lines: started.stderr.trimEnd().split('\n') };
+}
+
+const ANY_PORTS = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
+
+describe('headscale-watchdog serve', () => {
+  test('says what it listens on, tells no secret, and ends with 0 on SIGTERM', async () => {
+    const upstream = await harness.upstream(
+      () => {},
+      (_request, response) => void response.end(JSON.stringify({ publicKey: recorded.serverPublicKey })),
+    );
+    const args = ['--upstream', upstream.url, '--noise-key', keyFile, '--log-level', 'debug'];
+    const serve = run('serve', ...args, ...ANY_PORTS);
+    await until(
+      () => serve.stdout.includes("the noise key is Headscale's"),
+      'it has started and asked Headscale',
+      15_000,
+    );
+    const lines = serve.stdout.trimEnd().split('\n');
+    const listening = lines
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+      .find(({ msg }) => msg === 'listening');
+    expect(listening).toMatchObject({
+      level: 30,
+      listen: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+      upstream: upstream.url,
+    });
+    serve.child.kill('SIGTERM');
+    expect(await serve.ended).toEqual({ code: 0, signal: null });
+    expect(serve.stdout).not.toContain(recorded.serverPrivateKey.slice(8));
+    expect(serve.stderr).toBe('');
+  });
+
+  test('without --noise-key it starts, and says in one line what is off', async () => {
+    const serve = run('serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
+    await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
+    expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
+  });
+
+  test('a port in use: one line, exit 1', async () => {
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    harness.defer(() => new Promise((resolve) => other.close(resolve)));
+    const address = `127.0.0.1:${(other.address() as { port: number }).port}`;
+    const { code, lines } = await failure('serve', '--listen', address, '--admin', '127.0.0.1:0');
+    expect(code).toBe(1);
+    expect(lines).toEqual([
+      `headscale-watchdog: cannot listen on --listen ${address}: the port is in use; stop what uses it or choose another port`,
+    ]);
+  });
+
+  test.each([
+    ['no such file', () => join(folder, 'nope'), 'there is no such file'],
+    ['a folder', () => folder, 'is a folder'],
+    ['a file without a key', () => new URL(import.meta.url).pathname, 'holds no Noise key'],
+  ])('an unreadable key (%s): one line, exit 1', async (_what, path, why) => {
+    const { code, lines } = await failure('serve', '--noise-key', path(), ...ANY_PORTS);
+    expect(code).toBe(1);
+    expect(lines).toEqual([expect.stringContaining(`--noise-key ${path()}: `)]);
+    expect(lines[0]).toContain(why);
+  });
+
+  test('bad values: a line for each, exit 2', async () => {
+    const { code, lines } = await failure('serve', '--upstream', 'nonsense', '--hold', 'soon');
+    expect(code).toBe(2);
+    expect(lines).toEqual([
+      expect.stringContaining("--upstream: 'nonsense'"),
+      expect.stringContaining("--hold: 'soon'"),
+    ]);
+  });
+
+  test('an unknown flag, an argument too many, no command: exit 2', async () => {
+    const results = await Promise.all([failure('serve', '--silent', '3s'), failure('serve', 'now'), failure()]);
+    expect(results.map(({ code }) => code)).toEqual([2, 2, 2]);
+    expect(results[0]?.lines).toEqual(["headscale-watchdog: unknown option '--silent'"]);
+  });
+});

@@ -1,0 +1,70 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { type DemoOptions, type DemoTiming, type DemoWatchdogSetup, runDemo } from '../../src/demo/demo.ts';
+import { Harness, until } from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const QUICK: DemoTiming = { nodes: 3, freezes: 1, everyMs: 100, awayMs: 50, watchMs: 400, silentAfterMs: 1000 };
+
+/** Runs the demo, with a watchdog for as long as it lasts. */
+function demo(options: Partial<DemoOptions> & { readonly timing: DemoTiming }) {
+  const shown: string[] = [];
+  const abort = new AbortController();
+  const exitCode = runDemo({
+    stdout: { write: (text: string) => shown.push(text) },
+    isTty: false,
+    signal: abort.signal,
+    startWatchdog,
+    ...options,
+  });
+  return { exitCode, abort, screen: () => shown.join('') };
+}
+
+async function startWatchdog({ upstream, noiseKey, silentAfterMs }: DemoWatchdogSetup) {
+  const started = await harness.watchdog(upstream.href, { silentAfter: `${silentAfterMs}ms` }, noiseKey);
+  return {
+    listenUrl: new URL(started.url),
+    adminUrl: new URL(started.admin),
+    close: () => started.watchdog.close(),
+  };
+}
+
+/** No watchdog at all: the nodes go to the control server as before. */
+async function startNothing({ upstream }: DemoWatchdogSetup) {
+  return { listenUrl: upstream, adminUrl: upstream, close: async () => {} };
+}
+
+describe('runDemo', () => {
+  test('without a terminal: compares both ways, and exits 0', async () => {
+    const { exitCode, screen } = demo({ timing: { ...QUICK, watchMs: 3000 } });
+    expect(await exitCode).toBe(0);
+    expect(screen()).toMatch(/is still refused after 3\.\d s and \d+ tries/);
+    expect(screen()).toMatch(/is accepted \d\.\d s after its comeback/);
+    expect(screen()).toMatch(/accepted again +0 +1\n/);
+    expect(screen()).not.toContain('\u001b');
+  });
+
+  test('a watchdog that does not help is a failure: exits 1', async () => {
+    const { exitCode, screen } = demo({ timing: QUICK, startWatchdog: startNothing });
+    expect(await exitCode).toBe(1);
+    expect(screen()).toMatch(/accepted again +0 +0\n/);
+  });
+
+  test('on a terminal: stays up after the comparison, and ends when interrupted', async () => {
+    const { exitCode, abort, screen } = demo({ timing: QUICK, startWatchdog: startNothing, isTty: true });
+    await until(() => screen().includes('It goes on until Ctrl-C'), 'the comparison');
+    const freezesSoFar = screen().split('freezes:').length;
+    await until(() => screen().split('freezes:').length > freezesSoFar, 'another freeze');
+    abort.abort();
+    expect(await exitCode).toBe(1);
+  });
+
+  test('interrupted before the comparison: leaves nothing, and exits 130', async () => {
+    const { exitCode, abort, screen } = demo({ timing: QUICK });
+    await until(() => screen().includes('comes back'), 'a comeback');
+    abort.abort();
+    expect(await exitCode).toBe(130);
+    expect(screen()).not.toContain('Compared');
+  });
+});

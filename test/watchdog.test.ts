@@ -1,0 +1,138 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
+import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { initiations, noiseKeyOf } from './support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+const noiseKey = noiseKeyOf(recorded);
+
+async function get(
+  url: string,
+): Promise<{ readonly status: number; readonly type: string | null; readonly text: string }> {
+  const response = await fetch(url, { headers: { connection: 'close' } });
+  return { status: response.status, type: response.headers.get('content-type'), text: await response.text() };
+}
+
+/** The samples of a scrape, by name and labels. */
+async function scrape(admin: string): Promise<ReadonlyMap<string, number>> {
+  const lines = (await get(`${admin}/metrics`)).text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
+  );
+}
+
+/** A Headscale that answers 101 to every upgrade, and to `/key` with the recorded server's key. */
+function headscale(publicKey = recorded.serverPublicKey, version: object | undefined = undefined) {
+  return harness.upstream(
+    (_request, socket) => {
+      socket.on('error', () => {});
+      socket.on('end', () => socket.end()).resume();
+      socket.write(SWITCHING);
+    },
+    (request, response) => {
+      if (request.url?.startsWith('/key')) response.end(JSON.stringify({ publicKey }));
+      else if (request.url === '/version' && version) response.end(JSON.stringify(version));
+      else response.writeHead(404).end();
+    },
+  );
+}
+
+function handshake(header: string): string {
+  return upgradeHead('/ts2021', `X-Tailscale-Handshake: ${header}\r\n`);
+}
+
+describe('startWatchdog', () => {
+  test('knows a node from its handshake, and /streams shows what it knows', async () => {
+    const { url } = await headscale();
+    const { port, admin, events } = await harness.watchdog(url, {}, noiseKey);
+    const client = harness.client(port);
+    client.write(handshake(recorded.header));
+    await until(() => client.bytesRead > 0, 'the 101 has come');
+    client.write(Buffer.from([4, 0, 2, 1, 2]));
+    const streams = async () =>
+      (JSON.parse((await get(`${admin}/streams`)).text) as { streams: Record<string, unknown>[] }).streams;
+    await until(async () => (await streams())[0]?.bytesReceived === 5, 'the record was counted');
+    const [stream] = await streams();
+    expect(stream).toMatchObject({
+      id: 1,
+      kind: 'control',
+      machineKey: recorded.machineKey,
+      remoteAddress: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+      bytesSent: 0,
+      state: 'open',
+      contests: [],
+    });
+    expect(stream?.kernel).toMatchObject(process.platform === 'linux' ? { unansweredProbes: 0 } : {});
+    for (const time of ['openedAt', 'lastHeardAt'] as const) {
+      expect(Math.abs(Date.parse(stream?.[time] as string) - Date.now())).toBeLessThan(5000);
+    }
+    client.end();
+    await readAll(client);
+    await until(async () => (await streams()).length === 0, 'the stream is gone');
+    expect(events.map(({ kind }) => kind)).not.toContain('contest opened');
+  });
+
+  test.each([
+    ['unreadable', handshake(recorded.header.replace(/^..../, 'AAAA'))],
+    ['missing', upgradeHead('/ts2021')],
+  ])('a handshake that is %s is counted, and tunnelled all the same', async (result, head) => {
+    const { url } = await headscale();
+    const { port, admin } = await harness.watchdog(url, {}, noiseKey);
+    const client = harness.client(port);
+    client.write(head);
+    expect(await readHead(client)).toBe(SWITCHING);
+    expect((await scrape(admin)).get(`headscale_watchdog_handshakes_total{result="${result}"}`)).toBe(1);
+  });
+
+  test('every series is there before anything has happened', async () => {
+    const { url } = await headscale();
+    const { admin } = await harness.watchdog(url, {}, noiseKey);
+    const samples = await scrape(admin);
+    const expected = [
+      ...STREAM_KINDS.flatMap((kind) => [`streams{kind="${kind}"}`, `streams_opened_total{kind="${kind}"}`]),
+      ...STREAM_KINDS.flatMap((kind) =>
+        CLOSE_REASONS.map((reason) => `streams_closed_total{kind="${kind}",reason="${reason}"}`),
+      ),
+      ...['identified', 'unreadable', 'missing'].map((result) => `handshakes_total{result="${result}"}`),
+      ...['dead', 'silent', 'old_ended', 'newcomer_ended'].map((verdict) => `contests_total{verdict="${verdict}"}`),
+      ...['kernel', 'silence'].map((evidence) => `takeovers_total{evidence="${evidence}"}`),
+      ...['hold', 'contest', 'stream_lifetime'].map((name) => `${name}_seconds_count`),
+    ];
+    for (const name of expected) expect(samples.get(`headscale_watchdog_${name}`), name).toBe(0);
+    expect([...samples.keys()]).toContainEqual(
+      expect.stringMatching(/^headscale_watchdog_build_info\{version="\d+\.\d+\.\d+"\}$/),
+    );
+    await until(async () => (await scrape(admin)).get('headscale_watchdog_upstream_up') === 1, 'upstream_up is 1');
+    expect((await scrape(admin)).get('headscale_watchdog_noise_key_matches')).toBe(1);
+  });
+
+  test("a key that is not Headscale's is an error in the log and a metric, and traffic flows", async () => {
+    const { url } = await headscale(`mkey:${'0'.repeat(64)}`);
+    const { admin, port, events } = await harness.watchdog(url, {}, noiseKey);
+    await until(
+      () => events.some((event) => event.kind === 'noise key checked' && !event.matches),
+      'the mismatch is told',
+    );
+    expect((await scrape(admin)).get('headscale_watchdog_noise_key_matches')).toBe(0);
+    const client = harness.client(port);
+    client.write(handshake(recorded.header));
+    expect(await readHead(client)).toBe(SWITCHING);
+  });
+
+  test('the admin server: health, readiness, a 404 that helps, a 405', async () => {
+    const { url } = await headscale(recorded.serverPublicKey, { version: 'v0.29.2' });
+    const { admin } = await harness.watchdog(url, {}, noiseKey);
+    expect(await get(`${admin}/healthz`)).toMatchObject({ status: 200, text: 'ok\n' });
+    await until(async () => (await get(`${admin}/readyz`)).text.includes('v0.29.2'), 'Headscale has said its version');
+    const ready = await get(`${admin}/readyz`);
+    expect(ready.status).toBe(200);
+    expect(JSON.parse(ready.text)).toMatchObject({ ready: true, upstream: { url, up: true }, noiseKeyMatches: true });
+    expect(await get(`${admin}/nope`)).toMatchObject({ status: 404, text: expect.stringContaining('/metrics') });
+    const post = await fetch(`${admin}/streams`, { method: 'POST', headers: { connection: 'close' } });
+    expect(post.status).toBe(405);
+    await post.text();
+  });
+});
