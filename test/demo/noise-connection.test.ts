@@ -99,6 +99,19 @@ describe('connectNoise', () => {
   });
 });
 
+describe('connectNoise, frozen with a reader that lags', () => {
+  test('does not read on when the reader does', async () => {
+    const { near, client, server } = await noisePair();
+    client.duplex.once('readable', () => {});
+    server.duplex.write(randomBytes(1 << 20));
+    await until(() => near.isPaused(), 'the socket is paused, since nobody reads');
+    client.freeze();
+    client.duplex.resume();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(near.isPaused()).toBe(true);
+  });
+});
+
 describe('readExactly', () => {
   test('waits for as many bytes as asked, and leaves the rest in the stream', async () => {
     const [near, far] = await socketPair();

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { createOpener, createSealer, MAX_PLAINTEXT_LENGTH, MAX_RECORD_LENGTH } from '../../src/demo/noise-records.ts';
 
@@ -20,6 +20,15 @@ function chaotic(bytes: Buffer): Buffer[] {
 
 function bytewise(bytes: Buffer): Buffer[] {
   return Array.from(bytes, (byte) => Buffer.of(byte));
+}
+
+/** A record as `control/controlbase/conn.go` makes it, without the code under test. */
+function record(count: number, content: string): Buffer {
+  const nonce = Buffer.alloc(12);
+  nonce.writeUInt8(count, 11);
+  const cipher = createCipheriv('chacha20-poly1305', key, nonce, { authTagLength: 16 });
+  const ciphertext = Buffer.concat([cipher.update(content), cipher.final(), cipher.getAuthTag()]);
+  return Buffer.concat([Buffer.of(4, 0, ciphertext.length), ciphertext]);
 }
 
 describe('createSealer', () => {
@@ -55,14 +64,20 @@ describe('createOpener', () => {
     expect(opener.midRecord).toBe(false);
   });
 
-  test('opens an empty record, and the one behind it', () => {
-    const seal = createSealer(key);
-    // The sealer makes none; this is one by hand: the tag of nothing, under nonce 0.
-    const one = seal(Buffer.from('x'));
+  test('opens records made by hand: an empty one, and the one behind it under nonce 1, big-endian', () => {
+    const records = Buffer.concat([record(0, ''), record(1, 'x')]);
+    expect(createOpener(key).push(records)).toEqual({ plaintext: Buffer.from('x'), broken: undefined });
+    expect(createSealer(key)(Buffer.from('y'))).toEqual(record(0, 'y'));
+  });
+
+  test('midRecord: from the first byte of a record to its last', () => {
     const opener = createOpener(key);
-    expect(opener.push(one.subarray(0, 2))).toEqual({ plaintext: Buffer.alloc(0), broken: undefined });
+    const sealed = record(0, 'x');
+    expect(opener.midRecord).toBe(false);
+    opener.push(sealed.subarray(0, 1));
     expect(opener.midRecord).toBe(true);
-    expect(opener.push(one.subarray(2)).plaintext.toString()).toBe('x');
+    opener.push(sealed.subarray(1));
+    expect(opener.midRecord).toBe(false);
   });
 
   test('breaks at a changed byte, and keeps what came before it', () => {

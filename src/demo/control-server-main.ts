@@ -1,0 +1,74 @@
+/**
+ * The stand-in as a process of its own: one line of JSON on stdout for each event, ends cleanly on SIGTERM and SIGINT.
+ *
+ *     control-server-main --listen HOST:PORT --noise-key FILE --second-stream refuse|accept
+ *
+ * STUN is answered on every address, so that nodes elsewhere on the network reach Running quickly, too.
+ * The key file is created, readable by its owner alone, where there is none.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { codeOf, StartError } from '../errors.ts';
+import { formatMachineKey } from '../identity/keys.ts';
+import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
+import type { ControlEvent } from './control-events.ts';
+import { startControlServer } from './control-server.ts';
+import { formatNoiseKeyFile, generateNoiseKey } from './noise-key.ts';
+
+const USAGE = 'usage: control-server-main --listen HOST:PORT --noise-key FILE --second-stream refuse|accept';
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { listen: { type: 'string' }, 'noise-key': { type: 'string' }, 'second-stream': { type: 'string' } },
+  });
+  const { listen, 'noise-key': keyFile, 'second-stream': secondStream } = values;
+  const [, host, port] = /^\[?([^\]]+)\]?:(\d+)$/.exec(listen ?? '') ?? [];
+  if (host === undefined || keyFile === undefined || (secondStream !== 'refuse' && secondStream !== 'accept')) {
+    throw new StartError(USAGE);
+  }
+  const noiseKey = loadOrCreateKey(keyFile);
+  const server = await startControlServer({
+    host,
+    port: Number(port),
+    stunHost: '0.0.0.0',
+    secondStream,
+    noiseKey,
+    onEvent: print,
+  });
+  process.stdout.write(`${JSON.stringify({ kind: 'listening', url: server.url.origin, secondStream })}\n`);
+  await new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+  });
+  await server.close();
+}
+
+function loadOrCreateKey(path: string): NoiseKey {
+  const file = readIfThere(path);
+  if (file === undefined) {
+    const created = generateNoiseKey();
+    writeFileSync(path, formatNoiseKeyFile(created), { mode: 0o600, flag: 'wx' });
+    return created;
+  }
+  const key = parseNoiseKey(file);
+  if (key === undefined) throw new StartError(`${path} is not a Noise key: expected 'privkey:' and 64 hex digits`);
+  return key;
+}
+
+function readIfThere(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function print(event: ControlEvent): void {
+  const line = JSON.stringify(event, (name, value) => (name === 'machineKey' ? formatMachineKey(value) : value));
+  process.stdout.write(`${line}\n`);
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});

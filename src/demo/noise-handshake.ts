@@ -1,0 +1,118 @@
+import { diffieHellman } from 'node:crypto';
+import { decodeHandshakeHeader, INITIATION_LENGTH, INITIATION_TYPE, parseInitiation } from '../identity/initiation.ts';
+import { type MachineKey, publicKeyOf } from '../identity/keys.ts';
+import { type NoiseKey, readInitiation } from '../identity/machine-key.ts';
+import { prologueOf, SymmetricState } from '../identity/symmetric-state.ts';
+import { generateNoiseKey } from './noise-key.ts';
+
+/**
+ * The server's answer to an initiation, 51 bytes:
+ *
+ *     0   1  message type, 2
+ *     1   2  length of what follows, 48, big-endian
+ *     3  32  e: the server's ephemeral public key
+ *    35  16  tag of the empty payload
+ *
+ * Source: tailscale `control/controlbase/messages.go`.
+ */
+export const RESPONSE_LENGTH = 51;
+const RESPONSE_TYPE = 2;
+const RESPONSE_HEADER = Buffer.of(RESPONSE_TYPE, 0, 48);
+const EMPTY = Buffer.alloc(0);
+
+/** The keys of the transport, seen from one side. */
+export interface TransportKeys {
+  readonly send: Buffer;
+  readonly receive: Buffer;
+}
+
+export type Answer =
+  | {
+      readonly ok: true;
+      readonly version: number;
+      readonly machineKey: MachineKey;
+      readonly response: Buffer;
+      readonly keys: TransportKeys;
+    }
+  | { readonly ok: false; readonly why: string };
+
+/** The responder: takes the value of `X-Tailscale-Handshake`, finishes the handshake and says what to send back. */
+export function answerHandshake(server: NoiseKey, header: string): Answer {
+  const bytes = decodeHandshakeHeader(header);
+  if (!bytes.ok) return bytes;
+  const initiation = parseInitiation(bytes.value);
+  if (!initiation.ok) return initiation;
+  const read = readInitiation(server, initiation.value);
+  if (!read.ok) return read;
+  const { state, machineKey } = read.value;
+  // <- e
+  const ephemeral = generateNoiseKey();
+  state.mixHash(ephemeral.publicRaw);
+  // <- ee
+  state.mixKey(exchange(ephemeral, initiation.value.ephemeralPublic));
+  // <- se
+  state.mixKey(exchange(ephemeral, Buffer.from(machineKey, 'hex')));
+  const tag = state.encryptAndHash(EMPTY);
+  const [receive, send] = state.split();
+  const response = Buffer.concat([RESPONSE_HEADER, ephemeral.publicRaw, tag]);
+  return { ok: true, version: initiation.value.version, machineKey, response, keys: { send, receive } };
+}
+
+export interface StartedHandshake {
+  /** The 101 bytes that travel, as base64, in `X-Tailscale-Handshake`. */
+  readonly initiation: Buffer;
+  /** Reads the server's answer (`RESPONSE_LENGTH` bytes), once; undefined when the server does not hold its key. */
+  finish(response: Buffer): TransportKeys | undefined;
+}
+
+/** The initiator: what a node with the key `machine` says first to the server whose public key is `serverPublic`. */
+export function startHandshake(machine: NoiseKey, serverPublic: Buffer, version: number): StartedHandshake {
+  const state = new SymmetricState();
+  const ephemeral = generateNoiseKey();
+  state.mixHash(prologueOf(version));
+  // <- s
+  state.mixHash(serverPublic);
+  // -> e
+  state.mixHash(ephemeral.publicRaw);
+  // -> es
+  state.mixKey(exchange(ephemeral, serverPublic));
+  // -> s
+  const sealedMachineKey = state.encryptAndHash(machine.publicRaw);
+  // -> ss
+  state.mixKey(exchange(machine, serverPublic));
+  const tag = state.encryptAndHash(EMPTY);
+  const header = Buffer.alloc(5);
+  header.writeUInt16BE(version, 0);
+  header.writeUInt8(INITIATION_TYPE, 2);
+  header.writeUInt16BE(INITIATION_LENGTH - header.length, 3);
+  return {
+    initiation: Buffer.concat([header, ephemeral.publicRaw, sealedMachineKey, tag]),
+    finish: (response) => finishHandshake(state, machine, ephemeral, response),
+  };
+}
+
+function finishHandshake(
+  state: SymmetricState,
+  machine: NoiseKey,
+  ephemeral: NoiseKey,
+  response: Buffer,
+): TransportKeys | undefined {
+  if (response.length !== RESPONSE_LENGTH || !RESPONSE_HEADER.equals(response.subarray(0, 3))) return undefined;
+  const serverEphemeral = response.subarray(3, 35);
+  try {
+    // <- e, ee, se
+    state.mixHash(serverEphemeral);
+    state.mixKey(exchange(ephemeral, serverEphemeral));
+    state.mixKey(exchange(machine, serverEphemeral));
+  } catch {
+    return undefined;
+  }
+  if (state.decryptAndHash(response.subarray(35)) === undefined) return undefined;
+  const [send, receive] = state.split();
+  return { send, receive };
+}
+
+/** X25519. @throws for a peer's point of low order, whose shared secret would be all zero. */
+function exchange(own: NoiseKey, peerRaw: Uint8Array): Buffer {
+  return diffieHellman({ privateKey: own.privateKey, publicKey: publicKeyOf(peerRaw) });
+}

@@ -1,0 +1,80 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { Harness, until } from '../support/harness.ts';
+import { answer, connection, controlServer, follow, MAP, REGISTER, simulatedNode } from './control-lab.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+describe('control server, second stream of a node', () => {
+  test('refusing: an empty 200, and the node tries again within the same Noise session', async () => {
+    const { server, events, count } = await controlServer(harness);
+    const node = simulatedNode(harness, server.url);
+    node.start();
+    await node.accepted();
+    node.freeze();
+    node.comeBack();
+    await until(() => server.refusals >= 4, 'four refusals');
+    const sessions = events.flatMap((event) => (event.kind === 'stream refused' ? [event.client.sessionId] : []));
+    expect(new Set(sessions)).toEqual(new Set([2]));
+    expect(count('session opened')).toBe(2);
+    expect(events.find(({ kind }) => kind === 'stream refused')).toMatchObject({
+      message: 'node has an open stream, rejecting new stream',
+      hostname: 'node',
+    });
+    const sameNode = server.streams().map(({ client }) => [client.sessionId, client.machineKey]);
+    expect(sameNode).toEqual([[1, node.machineKey]]);
+  });
+
+  test('refusing: the answer is a 200 without a byte', async () => {
+    const { server } = await controlServer(harness);
+    const machine = generateNoiseKey();
+    const first = await connection(harness, server.url, machine);
+    await answer(first, '/machine/register', REGISTER);
+    const { messages } = follow(first);
+    await until(() => messages.length === 1, 'the first stream');
+    const second = await connection(harness, server.url, machine);
+    expect(await answer(second, '/machine/map', { ...MAP, Stream: true })).toEqual({ status: 200, content: '' });
+  });
+
+  test('refusing: ends when the connection of the old stream ends', async () => {
+    const { server, events } = await controlServer(harness);
+    const node = simulatedNode(harness, server.url);
+    node.start();
+    await node.accepted();
+    node.freeze();
+    node.comeBack();
+    await until(() => node.refusedTries >= 2, 'two refusals');
+    await node.dropFrozen();
+    expect((await node.accepted()).refusedTries).toBeGreaterThanOrEqual(2);
+    const kinds = events.map(({ kind }) => kind).filter((kind) => kind.startsWith('stream'));
+    // Refused until the old stream has ended, accepted at the first try after that.
+    expect(kinds.slice(kinds.lastIndexOf('stream refused'))).toEqual([
+      'stream refused',
+      'stream ended',
+      'stream accepted',
+    ]);
+    expect(server.streams().map(({ client }) => client.sessionId)).toEqual([2]);
+  });
+
+  test('refusing: another node is none of its business', async () => {
+    const { server } = await controlServer(harness);
+    const [one, other] = [simulatedNode(harness, server.url), simulatedNode(harness, server.url)];
+    one.start();
+    other.start();
+    await Promise.all([one.accepted(), other.accepted()]);
+    expect(server.refusals).toBe(0);
+    expect(server.streams()).toHaveLength(2);
+  });
+
+  test('accepting: takes it beside the old one', async () => {
+    const { server } = await controlServer(harness, { secondStream: 'accept' });
+    const node = simulatedNode(harness, server.url);
+    node.start();
+    await node.accepted();
+    node.freeze();
+    node.comeBack();
+    expect((await node.accepted()).refusedTries).toBe(0);
+    expect(server.streams().map(({ client }) => client.sessionId)).toEqual([1, 2]);
+  });
+});
