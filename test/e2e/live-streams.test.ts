@@ -1,0 +1,105 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { printFigures, seconds } from './support/figures.ts';
+import { Headscale } from './support/headscale.ts';
+import { useLab } from './support/lab.ts';
+import { Phone } from './support/phone.ts';
+import { delay, until } from './support/wait.ts';
+import { type Severing, Watchdog } from './support/watchdog.ts';
+
+const SILENT_AFTER_MS = 5_000;
+const TALKED_FOR_MS = 12_000;
+/** A verdict is due at its moment; the log's clock and a busy machine may add a little. */
+const TOLERANCE_MS = 500;
+
+describe('streams whose client lives, with --silent-after 5s', () => {
+  const here = useLab();
+  let watchdog: Watchdog;
+  let bystander: Phone;
+  let authKey: string;
+  beforeAll(async () => {
+    const headscale = await Headscale.start(here.lab, 10);
+    watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', `${SILENT_AFTER_MS / 1000}s`);
+    authKey = await headscale.authKey();
+    bystander = new Phone(here.lab, 'bystander');
+    await bystander.logIn(watchdog.url, authKey);
+  });
+
+  async function onlyStreamOf(phone: Phone) {
+    const [stream, ...others] = await watchdog.streamsFrom(phone.host.address);
+    if (stream === undefined || others.length > 0) throw new Error(`${phone.name} should have one stream`);
+    return stream;
+  }
+
+  async function severingOf(stream: number): Promise<Severing> {
+    const patience = { timeoutMs: 3 * SILENT_AFTER_MS, everyMs: 20 };
+    return until('severing', patience, () => watchdog.severings().find((each) => each.stream === stream));
+  }
+
+  it('an old stream that is heard stays beside a newcomer of its node; once silent it goes, at its threshold', async () => {
+    const untouched = await onlyStreamOf(bystander);
+    const phone = new Phone(here.lab, 'talker');
+    await phone.logIn(watchdog.url, authKey);
+    const old = await onlyStreamOf(phone);
+    // The same keys on a second machine: two live clients for one node, and no doubt about either.
+    const twin = new Phone(here.lab, 'twin', phone);
+    await twin.start();
+    await twin.running(10_000);
+
+    const started = performance.now();
+    let said = 0;
+    while (performance.now() - started < TALKED_FOR_MS) {
+      await phone.say(`talker-${++said}`);
+      await delay(1_000);
+      expect((await onlyStreamOf(phone)).id).toBe(old.id);
+    }
+    expect(watchdog.severings()).toEqual([]);
+
+    const severing = await severingOf(old.id);
+    printFigures('a live old stream, --silent-after 5s', [
+      ['talked beside its newcomer', `${seconds(TALKED_FOR_MS)}, ${said} times, not severed`],
+      ['last heard → severed', seconds(severing.silentMs)],
+    ]);
+    expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
+    expect(severing.silentMs).toBeLessThanOrEqual(SILENT_AFTER_MS + TOLERANCE_MS);
+    expect((await onlyStreamOf(bystander)).id).toBe(untouched.id);
+    await Promise.all([phone.shutDown(), twin.shutDown()]);
+  });
+
+  it('a frozen client, for whom its kernel still answers, is severed at its threshold and not before', async () => {
+    const untouched = await onlyStreamOf(bystander);
+    const phone = new Phone(here.lab, 'frozen');
+    await phone.logIn(watchdog.url, authKey);
+    const twin = new Phone(here.lab, 'thawed', phone);
+    await phone.say('frozen-now');
+    await delay(200);
+    phone.freeze();
+    const old = await onlyStreamOf(phone);
+    const lastHeardAt = Date.parse(old.lastHeardAt);
+    await twin.start();
+    const backMs = await twin.running(10_000);
+
+    const severing = await severingOf(old.id);
+    const takenMs = severing.at.getTime() - lastHeardAt;
+    printFigures('a frozen client, --silent-after 5s', [
+      ['its newcomer: start → Running', seconds(backMs)],
+      ['last heard → severed, by the clock', seconds(takenMs)],
+    ]);
+    expect(takenMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS - 5);
+    expect(takenMs).toBeLessThanOrEqual(SILENT_AFTER_MS + TOLERANCE_MS);
+    expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
+    expect((await onlyStreamOf(bystander)).id).toBe(untouched.id);
+    await phone.vanish();
+    await twin.shutDown();
+  });
+
+  it('nothing but what was silent has been severed', async () => {
+    const metrics = await watchdog.metrics();
+    expect(metrics.sum('takeovers_total', 'evidence="kernel"')).toBe(0);
+    expect(metrics.sum('streams_closed_total', 'reason="severed_dead"')).toBe(0);
+    expect(metrics.sum('streams_closed_total', 'reason="severed_silent"')).toBe(
+      metrics.sum('takeovers_total', 'evidence="silence"'),
+    );
+    expect(metrics.streamsUnaccountedFor).toBe(0);
+    expect(watchdog.errors()).toEqual([]);
+  });
+});

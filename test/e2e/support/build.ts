@@ -1,0 +1,67 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const PROJECT = join(import.meta.dirname, '..', '..', '..');
+const BIN = join(PROJECT, 'test', 'e2e', '.bin');
+
+/** What the tests run. */
+export const programs = {
+  tailscaled: join(BIN, 'tailscaled'),
+  tailscale: join(BIN, 'tailscale'),
+  headscale: join(BIN, 'headscale'),
+  stunServer: join(BIN, 'stun-server'),
+  watchdog: join(PROJECT, 'dist', 'cli.js'),
+} as const;
+
+/** @throws with all that is missing, and what to do about it. */
+export function checkRequirements(): void {
+  const missing: string[] = [];
+  if (process.platform !== 'linux') missing.push('Linux: the tests use network namespaces');
+  else if (process.getuid?.() !== 0) missing.push('root: only root may make network namespaces');
+  if (!answers('ip', ['-V'])) missing.push('ip: apt-get install iproute2');
+  if (!answers('ss', ['-V'])) missing.push('ss: apt-get install iproute2');
+  if (!answers('go', ['version'])) missing.push('go, 1.26.6 or later: it builds tailscaled and Headscale');
+  if (missing.length > 0) throw new Error(`npm run e2e cannot run here. Missing:\n  ${missing.join('\n  ')}`);
+}
+
+function answers(command: string, args: readonly string[]): boolean {
+  try {
+    execFileSync(command, args, { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Builds what is not up to date. Go's and TypeScript's own caches decide; the first time takes minutes. */
+export async function buildPrograms(): Promise<void> {
+  mkdirSync(BIN, { recursive: true });
+  const go = join(PROJECT, 'test', 'e2e', 'go');
+  const flags = ['build', '-mod=readonly', '-buildvcs=false', '-o', `${BIN}/`];
+  await step('tailscaled, tailscale, stun-server', 'go', join(go, 'tailscale'), [
+    ...flags,
+    'tailscale.com/cmd/tailscaled',
+    'tailscale.com/cmd/tailscale',
+    './stun-server',
+  ]);
+  await step('headscale', 'go', join(go, 'headscale'), [...flags, 'github.com/juanfont/headscale/cmd/headscale']);
+  await step('headscale-watchdog', 'npm', PROJECT, ['run', '--silent', 'build']);
+}
+
+async function step(what: string, command: string, cwd: string, args: readonly string[]): Promise<void> {
+  const started = performance.now();
+  process.stderr.write(`e2e: building ${what} …\n`);
+  await new Promise<void>((resolve, reject) => {
+    const child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+    const output: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => output.push(chunk));
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      if (code === 0) resolve();
+      else reject(new Error(`building ${what} ended with ${code ?? signal}:\n${Buffer.concat(output)}`));
+    });
+  });
+  process.stderr.write(`e2e: built ${what} in ${((performance.now() - started) / 1000).toFixed(1)} s\n`);
+}

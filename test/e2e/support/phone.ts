@@ -1,0 +1,143 @@
+import { cpSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { programs } from './build.ts';
+import { type Child, run } from './child.ts';
+import type { Lab } from './lab.ts';
+import { type Host, onHost } from './network.ts';
+import { type Answer, ask, ended } from './reach.ts';
+import { until } from './wait.ts';
+
+// Nothing of the client may look for anything but its control server.
+const QUIET = {
+  TS_NO_LOGS_NO_SUPPORT: 'true',
+  TS_PANIC_IF_HIT_MAIN_CONTROL: 'true',
+  TS_DISABLE_PORTMAPPER: 'true',
+  TS_DEBUG_DISABLE_PORTLIST: 'true',
+  // A client that remembers its last network map is Running before it has heard from any server.
+  TS_USE_CACHED_NETMAP: 'false',
+};
+const SOCKET_POLL_MS = 10;
+
+export interface ClientStatus {
+  readonly BackendState: string;
+}
+
+/** A machine with tailscaled. What tailscaled keeps on disk survives; the host below it may change. */
+export class Phone {
+  readonly name: string;
+  readonly #lab: Lab;
+  readonly #folder: string;
+  readonly #env: NodeJS.ProcessEnv;
+  #host: Host | undefined;
+  #daemon: Child | undefined;
+
+  /** @param original the machine whose disk this one has a copy of, keys and all. */
+  constructor(lab: Lab, name: string, original?: Phone) {
+    this.name = name;
+    this.#lab = lab;
+    this.#folder = lab.folder(name);
+    if (original !== undefined) copyState(original.#folder, this.#folder);
+    this.#env = { ...QUIET, HOME: this.#folder, TMPDIR: this.#folder, TS_LOGS_DIR: this.#folder };
+  }
+
+  get host(): Host {
+    if (this.#host === undefined) throw new Error(`${this.name} is nowhere`);
+    return this.#host;
+  }
+
+  get daemon(): Child {
+    if (this.#daemon === undefined) throw new Error(`tailscaled of ${this.name} does not run`);
+    return this.#daemon;
+  }
+
+  /** Starts tailscaled, on a new host with an address it never had if there is no host. */
+  async start(): Promise<Child> {
+    this.#host ??= await this.#lab.network.addHost(this.name);
+    const args = ['--tun=userspace-networking', '--no-logs-no-support', '--port=0'];
+    const command = onHost(this.#host, programs.tailscaled, ...args, ...this.#paths());
+    this.#daemon = this.#lab.start(`tailscaled of ${this.name}`, command, this.#env);
+    return this.#daemon;
+  }
+
+  /** Logs a new node in and waits until it runs. */
+  async logIn(loginServer: string, authKey: string): Promise<void> {
+    const daemon = await this.start();
+    await until(`tailscaled of ${this.name}`, { timeoutMs: 10_000, giveUp: () => ended(daemon) }, () => this.status());
+    await run(
+      ...([programs.tailscale, `--socket=${this.#socket}`, 'up', `--login-server=${loginServer}`] as const),
+      ...([`--auth-key=${authKey}`, `--hostname=${this.name}`, '--timeout=25s', '--accept-dns=false'] as const),
+    );
+    await this.running(10_000);
+  }
+
+  /** @returns milliseconds from the start of the process until the client said that it runs. */
+  async running(timeoutMs: number): Promise<number> {
+    const daemon = this.daemon;
+    const patience = { timeoutMs, everyMs: SOCKET_POLL_MS, giveUp: () => ended(daemon) };
+    return until(`${this.name} Running`, patience, async () => {
+      const status = await this.status();
+      return status.BackendState === 'Running' ? performance.now() - daemon.startedAt : undefined;
+    });
+  }
+
+  async status(): Promise<ClientStatus> {
+    const { status, body } = await this.#local('GET', 'status?peers=false');
+    if (status !== 200) throw new Error(`status of ${this.name}: ${status} ${body}`);
+    return JSON.parse(body) as ClientStatus;
+  }
+
+  /** Ends tailscaled as a shutdown does: its connections are closed with a FIN. */
+  async shutDown(): Promise<void> {
+    await this.daemon.end('SIGTERM');
+    this.#daemon = undefined;
+  }
+
+  /** Gone without a word: no FIN, no RST, nobody at the old address. */
+  async vanish(): Promise<void> {
+    const host = this.host;
+    await this.#lab.network.cutOff(host);
+    await this.#daemon?.end('SIGKILL');
+    await this.#lab.network.removeHost(host);
+    this.#daemon = undefined;
+    this.#host = undefined;
+  }
+
+  /** Stops the program; its kernel goes on answering for its connections. */
+  freeze(): void {
+    this.daemon.signal('SIGSTOP');
+  }
+
+  /** Makes the client say something to its control server: that its machine has another name now. */
+  async say(hostname: string): Promise<void> {
+    const { status, body } = await this.#local(
+      'PATCH',
+      'prefs',
+      JSON.stringify({ Hostname: hostname, HostnameSet: true }),
+    );
+    if (status !== 200) throw new Error(`renaming ${this.name}: ${status} ${body}`);
+  }
+
+  /** tailscaled's local API. */
+  #local(method: string, path: string, body?: string): Promise<Answer> {
+    return ask({
+      method,
+      path: `/localapi/v0/${path}`,
+      headers: { host: 'local-tailscaled.sock' },
+      createConnection: () => connect({ path: this.#socket }),
+      ...(body === undefined ? {} : { body }),
+    });
+  }
+
+  get #socket(): string {
+    return join(this.#folder, 'tailscaled.sock');
+  }
+
+  #paths(): readonly string[] {
+    return [`--statedir=${this.#folder}`, `--socket=${this.#socket}`];
+  }
+}
+
+function copyState(from: string, to: string): void {
+  cpSync(from, to, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+}
