@@ -81,6 +81,8 @@ function failOpen(log: Logger): void {
       'internal error: traffic flows on',
     );
   };
+  // Nobody reads the log any more, or its disk is full: there is nobody left to tell.
+  process.stdout.on('error', () => {});
   process.on('uncaughtException', report);
   process.on('unhandledRejection', report);
 }

@@ -22,7 +22,7 @@ export interface IntakeParts {
   readonly upstream: Upstream;
   readonly emit: Emit;
   upstreamReached(): void;
-  upstreamUnreachable(reason: string): void;
+  upstreamFailed(): void;
 }
 
 /** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
@@ -106,12 +106,12 @@ export class Intake {
   }
 
   #tunnelPorts(): TunnelPorts {
-    const { clock, registry, takeover, upstream, emit, upstreamReached, upstreamUnreachable } = this.#parts;
+    const { clock, registry, takeover, upstream, emit, upstreamReached, upstreamFailed } = this.#parts;
     return {
       clock,
       upstream,
       upstreamReached,
-      upstreamUnreachable,
+      upstreamFailed,
       upstreamRefused: (stream, status) =>
         emit({ kind: 'upstream refused', streamKind: stream.kind, status, remoteAddress: stream.remoteAddress }),
       firstRecord: (stream) => takeover.recorded(stream),

@@ -57,7 +57,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const takeover = new Takeover(clock, registry, settingsOf(config, checkup), events.emit);
   const upstream = upstreamOf(config.upstream);
   const upstreamReached = (): void => checkup.reached();
-  const upstreamUnreachable = (reason: string): void => checkup.unreachable(reason);
+  const upstreamFailed = (): void => checkup.suspect();
   const emit = events.emit;
   const intake = new Intake({
     clock,
@@ -68,7 +68,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     upstream,
     emit,
     upstreamReached,
-    upstreamUnreachable,
+    upstreamFailed,
   });
   const metrics = createMetrics({
     streams: () => registry.all(),
@@ -79,7 +79,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   events.listen(metrics.listen);
 
   const listener = createListener({
-    plain: plainProxy({ upstream, upstreamReached, upstreamUnreachable }),
+    plain: plainProxy({ upstream, upstreamReached, upstreamFailed }),
     upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
   });
   const admin = createAdminServer({
@@ -93,7 +93,6 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
     listener.closeAllConnections();
     admin.closeAllConnections();
-    upstream.agent.destroy();
     await Promise.all([closed, checkup.close()]);
   };
   try {

@@ -18,8 +18,8 @@ export interface UpstreamHealth {
 }
 
 /**
- * Knows whether Headscale is up (from every connection to it, and by asking each minute, or every two seconds while
- * it is down), its version, and whether our key is its key. It says each change once.
+ * Knows whether Headscale is up, its version, and whether our key is its key: by asking each minute, every two seconds
+ * while it is down, and whenever a connection gives cause to. It says each change once.
  */
 export class Checkup {
   readonly #clock: Clock;
@@ -61,12 +61,9 @@ export class Checkup {
     if (this.#health.up === false) void this.check();
   }
 
-  /** A connection to Headscale did not come about. */
-  unreachable(reason: string): void {
-    if (this.#health.up === false || this.#closed) return;
-    this.#health = { ...this.#health, up: false, reason };
-    this.#emit({ kind: 'upstream down', upstream: this.#upstream, reason });
-    this.#schedule();
+  /** A connection to Headscale failed. That may have been the request's fault, so Headscale is asked itself. */
+  suspect(): void {
+    if (this.#health.up !== false) void this.check();
   }
 
   async close(): Promise<void> {
@@ -90,8 +87,14 @@ export class Checkup {
       this.#isUp(version);
       this.#compare(key);
     } catch (error) {
-      this.unreachable(reasonOf(error));
+      this.#isDown(reasonOf(error));
     }
+  }
+
+  #isDown(reason: string): void {
+    if (this.#health.up === false || this.#closed) return;
+    this.#health = { ...this.#health, up: false, reason };
+    this.#emit({ kind: 'upstream down', upstream: this.#upstream, reason });
   }
 
   #isUp(version: string | undefined): void {

@@ -30,7 +30,7 @@ export interface TunnelPorts {
   upstreamClosed(stream: Stream): void;
   closed(stream: Stream, reason: CloseReason): void;
   upstreamReached(): void;
-  upstreamUnreachable(reason: string): void;
+  upstreamFailed(): void;
   upstreamRefused(stream: Stream, status: number): void;
 }
 
@@ -101,7 +101,7 @@ export class Tunnel {
     }
     this.#asking.on('upgrade', (response, _socket, head) => this.#open(response, head));
     this.#asking.on('response', (response) => this.#passOn(response));
-    this.#asking.on('error', (error) => this.#unreachable(error));
+    this.#asking.on('error', () => this.#unanswered());
     this.#asking.end();
   }
 
@@ -239,9 +239,9 @@ export class Tunnel {
     response.pipe(answer);
   }
 
-  #unreachable(error: Error): void {
+  #unanswered(): void {
     if (!isLive(this.stream)) return;
-    this.#ports.upstreamUnreachable(reasonOf(error));
+    this.#ports.upstreamFailed();
     this.#answer(502, 'Headscale cannot be reached.', 'upstream_unreachable');
   }
 

@@ -105,6 +105,38 @@ describe('listener', () => {
     await back.text();
   });
 
+  test('a request that Headscale hangs up on gets its 502; Headscale is not called down for it', async () => {
+    const upstream = await harness.upstream(
+      (_request, socket) => void socket.destroy(),
+      (request, response) => void (request.url === '/bad' ? response.destroy() : response.end('{}')),
+    );
+    const { port, url, admin, events } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(upgradeHead('/ts2021'));
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 502 /);
+    client.end();
+    expect((await fetch(`${url}/bad`, { headers: { connection: 'close' } })).status).toBe(502);
+    const ready = async () => (await fetch(`${admin}/readyz`, { headers: { connection: 'close' } })).json();
+    await until(async () => ((await ready()) as { upstream: { up: boolean } }).upstream.up, 'Headscale was asked');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream down');
+  });
+
+  test("a client's connection outlives its requests", async () => {
+    const upstream = await harness.upstream(
+      () => {},
+      (request, response) => void response.end(request.url),
+    );
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    for (const path of ['/one', '/two']) {
+      client.write(`GET ${path} HTTP/1.1\r\nHost: head.example\r\n\r\n`);
+      const head = await readHead(client);
+      expect(head).toMatch(/^HTTP\/1\.1 200 /);
+      expect(head.toLowerCase()).toContain('connection: keep-alive');
+      await until(() => client.read() !== null, 'the body has come');
+    }
+  });
+
   test('what is no HTTP gets 400, and harms nobody', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
     const { port } = await harness.watchdog(upstream.url);
