@@ -59,9 +59,9 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const config = loadConfig(flags);
   const noiseKey = config.noiseKeyFile === undefined ? undefined : readNoiseKey(config.noiseKeyFile);
   const log = createLogger(config.logLevel, process.stdout);
+  failOpen(log);
   const stopped = nextSignal();
   const watchdog = await startWatchdog(config, { noiseKey, log });
-  failOpen(log);
   announce(watchdog, log, config.upstream);
   log.info({ signal: await stopped }, 'stopping');
   await watchdog.close();

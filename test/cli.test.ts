@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpsServer } from 'node:https';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { Harness, until } from './support/harness.ts';
+import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { initiations } from './support/initiations.ts';
 
 const harness = new Harness();
@@ -29,8 +30,21 @@ interface Run {
 
 /** The CLI as a process of its own. */
 function run(...args: string[]): Run {
+  return runWith({}, ...args);
+}
+
+interface Surroundings {
+  readonly env?: NodeJS.ProcessEnv;
+  /** Where its standard output goes instead of to the test. */
+  readonly stdout?: number;
+}
+
+function runWith({ env, stdout }: Surroundings, ...args: string[]): Run {
   const cli = new URL('../src/cli.ts', import.meta.url).pathname;
-  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
   const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
     child.on('close', (code, signal) => resolve({ code, signal }));
   });
@@ -54,6 +68,15 @@ async function failure(
   const started = run(...args);
   const { code } = await started.ended;
   return { code, lines: started.stderr.trimEnd().split('\n') };
+}
+
+/** A port that was free a moment ago. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
 }
 
 const ANY_PORTS = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
@@ -90,6 +113,44 @@ describe('headscale-watchdog serve', () => {
     const serve = run('serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
     await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
     expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
+  });
+
+  test.runIf(process.platform === 'linux')("a full disk under its log ends nobody's stream", async () => {
+    const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
+    const full = openSync('/dev/full', 'w');
+    harness.defer(() => closeSync(full));
+    const [port, admin] = await Promise.all([freePort(), freePort()]);
+    const listen = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--log-level', 'debug'];
+    const serve = runWith({ stdout: full }, 'serve', '--upstream', upstream.url, ...listen);
+    const healthy = async () => (await fetch(`http://127.0.0.1:${admin}/healthz`)).ok;
+    await until(() => healthy().catch(() => false), 'it has started', 15_000);
+    const client = harness.client(port);
+    client.write(upgradeHead('/ts2021'));
+    expect(await readHead(client)).toBe(SWITCHING);
+    serve.child.kill('SIGTERM');
+    expect(await serve.ended).toEqual({ code: 0, signal: null });
+  });
+
+  test("an https:// upstream is asked for its own name's certificate, whatever host the client asks for", async () => {
+    const tls = (name: string): Buffer => readFileSync(new URL(`support/tls/${name}`, import.meta.url));
+    const upstream = createHttpsServer({ key: tls('key.pem'), cert: tls('cert.pem') }, (request, response) => {
+      response.end(JSON.stringify({ publicKey: recorded.serverPublicKey, host: request.headers.host }));
+    });
+    upstream.on('upgrade', (_request, socket) => void socket.end(SWITCHING));
+    await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+    harness.defer(() => new Promise((resolve) => upstream.close(resolve)));
+    const url = `https://localhost:${(upstream.address() as AddressInfo).port}`;
+    const port = await freePort();
+    const env = { NODE_EXTRA_CA_CERTS: new URL('support/tls/cert.pem', import.meta.url).pathname };
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
+    const serve = runWith({ env }, 'serve', '--upstream', url, '--noise-key', keyFile, ...where);
+    await until(() => serve.stdout.includes("the noise key is Headscale's"), 'it has asked Headscale', 15_000);
+    const [plain, upgrade] = [harness.client(port), harness.client(port)];
+    plain.write('GET /key HTTP/1.1\r\nHost: vpn.example.com\r\nConnection: close\r\n\r\n');
+    expect((await readAll(plain)).toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*"host":"vpn\.example\.com"/);
+    upgrade.write(upgradeHead('/ts2021'));
+    expect(await readHead(upgrade)).toBe(SWITCHING);
+    expect(serve.stderr).toBe('');
   });
 
   test('a port in use: one line, exit 1', async () => {

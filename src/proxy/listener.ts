@@ -4,7 +4,9 @@ import { codeOf, reasonOf, StartError } from '../errors.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
 import type { PlainProxy } from './plain.ts';
-import { plainAnswer, type UpgradeRequest } from './tunnel.ts';
+import type { UpgradeRequest } from './tunnel.ts';
+
+const ignore = (): void => {};
 
 export interface HostPort {
   readonly host: string;
@@ -21,10 +23,10 @@ export function createListener(ports: ListenerPorts): Server {
   const server = createServer();
   server.on('request', (request, response) => ports.plain(request, response, originOf(request)));
   server.on('upgrade', (request: IncomingMessage, client: Socket, head: Buffer) => {
-    // Until somebody listens, an error of the socket would end the process.
-    client.on('error', () => {});
+    // Until somebody listens, an error of the socket would be nobody's.
+    client.off('error', ignore).on('error', ignore);
     if (hasBody(request)) {
-      client.end(plainAnswer(400, 'A request with a body cannot be upgraded: send it without Upgrade.'));
+      readAgain(server, request, client, head);
       return;
     }
     const origin = originOf(request);
@@ -72,6 +74,22 @@ function originOf(request: IncomingMessage): Origin {
     proto: 'encrypted' in request.socket ? 'https' : 'http',
     host: request.headers.host,
   };
+}
+
+/**
+ * A server may ignore Upgrade (RFC 9110, section 7.8), and with a body we must: Node's parser has let go of the request
+ * and would not read it. So the request is read once more, without its Upgrade, as a plain one.
+ */
+function readAgain(server: Server, request: IncomingMessage, client: Socket, head: Buffer): void {
+  const { method, url, httpVersion, rawHeaders } = request;
+  let again = `${method} ${url} HTTP/${httpVersion}\r\n`;
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    if (!/^(upgrade|http2-settings|connection)$/i.test(rawHeaders[i] as string)) {
+      again += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
+    }
+  }
+  client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
+  server.emit('connection', client);
 }
 
 function hasBody(request: IncomingMessage): boolean {

@@ -14,22 +14,51 @@ export type PlainProxy = (request: IncomingMessage, response: ServerResponse, or
 
 /** The proxy for all that is not an upgrade: `/key`, `/health`, registration pages, OIDC, the REST API. */
 export function plainProxy(ports: PlainPorts): PlainProxy {
-  // A connection for each: requests are few, and one kept open might be closed by Headscale the moment it is used.
-  const proxy = httpProxy.createProxyServer({ target: ports.upstream.url.origin, agent: false });
-  proxy.on('proxyRes', (answer) => {
-    // That connection's end is no business of the client's own.
-    delete answer.headers.connection;
+  const { upstream } = ports;
+  const proxy = httpProxy.createProxyServer({
+    target: upstream.url.origin,
+    agent: upstream.agent,
+    headers: { connection: 'close' },
+  });
+  // Nobody asked for a 101: http-proxy would wait on.
+  proxy.on('proxyReq', (asking, _request, response) => {
+    asking.on('upgrade', (_answer, socket) => {
+      socket.destroy();
+      answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
+    });
+  });
+  proxy.on('proxyRes', (answer, _request, response) => {
     ports.upstreamReached();
+    makePassable(answer);
+    // A pipe ends well only: half an answer must not leave its client waiting for the rest.
+    answer.on('error', () => response.destroy());
   });
   return (request, response, origin) => {
     setForwarded(request.headers, origin);
-    proxy.web(request, response, {}, () => {
+    // Not an upgrade for us (Connection does not name it), so it must be none for Headscale either: nobody awaits a 101.
+    delete request.headers.upgrade;
+    const failed = (): void => {
       // A client that left in the middle says nothing about Headscale.
       if (request.socket.destroyed) return;
       ports.upstreamFailed();
-      if (response.headersSent) response.destroy();
-      else
-        response.writeHead(502, { 'Content-Type': 'text/plain; charset=utf-8' }).end('Headscale cannot be reached.\n');
-    });
+      answerWith(response, 502, 'Headscale cannot be reached.');
+    };
+    try {
+      proxy.web(request, response, {}, failed);
+    } catch {
+      answerWith(response, 400, 'This request has a target that cannot be passed on.');
+    }
   };
+}
+
+/** Takes from an answer what only concerns our connection to Headscale, and what Node would refuse to write. */
+function makePassable(answer: IncomingMessage): void {
+  delete answer.headers.connection;
+  if ((answer.statusCode ?? 0) < 100) answer.statusCode = 502;
+  answer.statusMessage = answer.statusMessage?.replace(/[^\t\x20-\x7e\x80-\xff]/g, '') ?? '';
+}
+
+function answerWith(response: ServerResponse, status: number, text: string): void {
+  if (response.headersSent) response.destroy();
+  else response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
 }

@@ -51,7 +51,8 @@ export interface UpgradeRequest {
 export class Tunnel {
   readonly stream: Stream;
   readonly #ports: TunnelPorts;
-  readonly #upgrade: UpgradeRequest;
+  /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
+  #upgrade: UpgradeRequest | undefined;
   readonly #client: Socket;
   #firstRecord: FirstRecord | undefined;
   #early: Buffer[] = [];
@@ -82,7 +83,7 @@ export class Tunnel {
 
   /** Shows the upgrade to Headscale. */
   forward(): void {
-    if (!isLive(this.stream)) return;
+    if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
     const { request, rawHeaders } = this.#upgrade;
     const { upstream } = this.#ports;
@@ -177,6 +178,7 @@ export class Tunnel {
       return;
     }
     this.#asking = undefined;
+    this.#upgrade = undefined;
     this.#joined = true;
     this.#attachUpstream(upstream);
     this.#client.write(headOf(response), 'latin1');
@@ -221,14 +223,15 @@ export class Tunnel {
 
   /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
   #passOn(response: IncomingMessage): void {
+    const answer = this.#startAnswer(response);
+    if (answer === undefined) {
+      this.#unanswered();
+      return;
+    }
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
     this.#early = [];
-    const answer = new ServerResponse(this.#upgrade.request);
-    answer.shouldKeepAlive = false;
-    answer.assignSocket(this.#client);
-    const rawHeaders = withoutConnection(response.rawHeaders);
-    answer.writeHead(response.statusCode ?? 502, response.statusMessage, rawHeaders);
+    this.#linger();
     // Node's server has let go of the socket with the upgrade, and no longer tells the response of its drains.
     this.#client.on('drain', () => answer.emit('drain'));
     response.on('error', () => abort(this.#client));
@@ -237,6 +240,20 @@ export class Tunnel {
       this.#finishClient();
     });
     response.pipe(answer);
+  }
+
+  /** Undefined when there is nothing in the answer that could be passed on (a status of 99, say). */
+  #startAnswer(response: IncomingMessage): ServerResponse | undefined {
+    if (this.#upgrade === undefined) return undefined;
+    const answer = new ServerResponse(this.#upgrade.request);
+    answer.shouldKeepAlive = false;
+    try {
+      answer.writeHead(response.statusCode ?? 502, response.statusMessage, withoutConnection(response.rawHeaders));
+      answer.assignSocket(this.#client);
+      return answer;
+    } catch {
+      return undefined;
+    }
   }
 
   #unanswered(): void {
@@ -280,7 +297,9 @@ export class Tunnel {
 
 /** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
 function abort(socket: Socket): void {
-  if (socket instanceof TLSSocket) socket.destroy();
+  // While our FIN is on its way libuv refuses a reset (EINVAL), and Node loses the descriptor. All is written by then.
+  const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
+  if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
   else socket.resetAndDestroy();
 }
 
@@ -303,7 +322,7 @@ function withoutConnection(rawHeaders: readonly string[]): string[] {
 }
 
 /** A whole answer of our own, for a socket that has no ServerResponse. */
-export function plainAnswer(status: number, text: string): string {
+function plainAnswer(status: number, text: string): string {
   const body = `${text}\n`;
   return (
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +

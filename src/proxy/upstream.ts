@@ -1,14 +1,26 @@
-import { connect as connectTcp, type Socket } from 'node:net';
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+
+/** A client gives up on its control connection after ten seconds: by then it should have its 502. */
+const CONNECTS_WITHIN_MS = 5000;
 
 /** Where Headscale is, and how to connect to it. */
 export interface Upstream {
   readonly url: URL;
-  readonly tls: boolean;
   readonly host: string;
   readonly port: number;
-  /** A connection for a tunnel: half-open allowed, so that each side's FIN can be passed on by itself. */
+  /**
+   * A connection that fails when it has not come about in five seconds. Half-open is allowed, so that each side's FIN
+   * can be passed on by itself.
+   */
   connect(): Socket;
+  /**
+   * Makes a connection for each plain request: they are few, and one kept open might be closed by Headscale the moment
+   * it is used.
+   */
+  readonly agent: HttpAgent;
 }
 
 /** @param url `http://host[:port]` or `https://host[:port]`, without a path. */
@@ -17,12 +29,20 @@ export function upstreamOf(url: URL): Upstream {
   const host = url.hostname.replace(/^\[|\]$/g, '');
   const port = url.port === '' ? (tls ? 443 : 80) : Number(url.port);
   const options = { host, port, allowHalfOpen: true, noDelay: true };
-  return {
-    url,
-    tls,
-    host,
-    port,
-    connect: () =>
-      tls ? connectTls({ ...options, servername: host, ALPNProtocols: ['http/1.1'] }) : connectTcp(options),
+  // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
+  const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };
+  const connect = (): Socket =>
+    tls ? withDeadline(connectTls(tlsOptions), 'secureConnect') : withDeadline(connectTcp(options), 'connect');
+  const agent = tls ? new HttpsAgent({ keepAlive: false }) : new HttpAgent({ keepAlive: false });
+  agent.createConnection = connect;
+  return { url, host, port, connect, agent };
+}
+
+function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): Socket {
+  const giveUp = (): void => {
+    socket.destroy(new Error(`no connection within ${CONNECTS_WITHIN_MS / 1000} s`));
   };
+  socket.setTimeout(CONNECTS_WITHIN_MS, giveUp);
+  socket.once(connected, () => socket.setTimeout(0, giveUp));
+  return socket;
 }

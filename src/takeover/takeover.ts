@@ -32,6 +32,12 @@ interface Seat {
   readonly contests: Set<Contest>;
 }
 
+/**
+ * How many of its old streams a newcomer contests, the newest ones. A node has one or two; whoever opens more is no node,
+ * and must not make everybody wait while each is judged against each.
+ */
+const MOST_RIVALS = 8;
+
 /** With holding off, old streams are asked as eagerly as the default hold would. */
 export const DEFAULT_HOLD_MS = 1500;
 
@@ -113,6 +119,7 @@ export class Takeover {
     return this.#registry
       .ofMachineKey(newcomer.machineKey)
       .filter((old) => old !== newcomer && isLive(old))
+      .slice(-MOST_RIVALS)
       .map((old) => this.#seats.get(old))
       .filter((seat) => seat !== undefined);
   }

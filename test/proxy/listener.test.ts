@@ -121,6 +121,44 @@ describe('listener', () => {
     expect(events.map(({ kind }) => kind)).not.toContain('upstream down');
   });
 
+  test.each([
+    ['of a length', 'Content-Length: 100\r\n\r\nhalf'],
+    ['in chunks', 'Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n'],
+  ])('half an answer %s ends the connection: the client does not wait for the rest', async (_what, rest) => {
+    const upstream = await harness.upstream(
+      () => {},
+      (_request, response) => void response.socket?.end(`HTTP/1.1 200 OK\r\n${rest}`),
+    );
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write('GET /key HTTP/1.1\r\nHost: h\r\n\r\n');
+    expect((await readAll(client)).toString()).toContain('half');
+  });
+
+  test.each(['http://[/', 'http://x:99999/', 'http://:80/'])('the target %s gets 400', async (target) => {
+    const upstream = await harness.upstream(() => {});
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(`GET ${target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`);
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 400 /);
+  });
+
+  test('Upgrade without Connection is no upgrade, for Headscale neither; a 101 all the same is a 502', async () => {
+    const seen: (string | undefined)[] = [];
+    const upstream = await harness.upstream(
+      () => {},
+      (request, response) => {
+        if (request.url === '/ts2021') seen.push(request.headers.upgrade);
+        response.socket?.end(SWITCHING);
+      },
+    );
+    const { port } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write('POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 502 /);
+    expect(seen).toEqual([undefined]);
+  });
+
   test("a client's connection outlives its requests", async () => {
     const upstream = await harness.upstream(
       () => {},

@@ -174,6 +174,20 @@ describe('Tunnel, ends', () => {
     expect(await closeReason(events)).toBe('upstream_error');
   });
 
+  test('Headscale closing with unread bytes, FIN and RST at once, leaves nothing behind', async () => {
+    const atUpstream: Socket[] = [];
+    const upstream = await harness.upstream(switching((socket) => void atUpstream.push(socket.pause())));
+    const { port, events, watchdog } = await harness.watchdog(upstream.url);
+    const clients = await Promise.all(Array.from({ length: 10 }, () => harness.upgraded(port)));
+    for (const client of clients) client.resume().write(Buffer.alloc(8 * MIB));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    for (const socket of atUpstream) socket.end(() => socket.destroy());
+    await until(() => atUpstream.every(({ destroyed }) => destroyed), 'Headscale has closed');
+    for (const client of clients) client.destroy();
+    await until(() => events.filter(({ kind }) => kind === 'stream closed').length === 10, 'every stream is closed');
+    await watchdog.close();
+  });
+
   test('a client that leaves before the 101 takes its upstream connection with it', async () => {
     const upstream = await harness.upstream((_request, socket) => {
       socket.on('error', () => {});
@@ -228,16 +242,33 @@ describe('Tunnel, answers', () => {
     expect(await closeReason(events)).toBe('upstream_refused');
   });
 
-  test('an upgrade with a body gets 400 and never reaches Headscale', async () => {
-    const seen: string[] = [];
-    const upstream = await harness.upstream((request) => void seen.push(request.url ?? ''));
+  test.each([
+    ['a length', 'Content-Length: 5\r\n\r\nhello'],
+    ['chunks', 'Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n'],
+  ])('an upgrade with a body of %s is a plain request, and the connection good for a next one', async (_what, rest) => {
+    const upgrades: string[] = [];
+    const upstream = await harness.upstream(
+      (request) => void upgrades.push(request.url ?? ''),
+      (request, response) => void request.pipe(response),
+    );
     const { port } = await harness.watchdog(upstream.url);
-    for (const bad of ['Content-Length: 5\r\n\r\nhello', 'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n']) {
-      const client = harness.client(port);
-      client.write(`POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: test\r\nConnection: Upgrade\r\n${bad}`);
-      expect(await readHead(client)).toMatch(/^HTTP\/1\.1 400 /);
-    }
-    expect(seen).toEqual([]);
+    const client = harness.client(port);
+    client.write(`POST /api HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n${rest}`);
+    client.write('GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n');
+    const answers = (await readAll(client)).toString();
+    expect(answers.match(/HTTP\/1\.1 200 /g)).toHaveLength(2);
+    expect(answers).toContain('hello');
+    expect(upgrades).toEqual([]);
+  });
+
+  test('one that cannot be passed on is a 502, and nothing is left of it', async () => {
+    const upstream = await harness.upstream((_request, socket) => void socket.end('HTTP/1.1 099 Odd\r\n\r\n'));
+    const { port, events } = await harness.watchdog(upstream.url);
+    const client = harness.client(port);
+    client.write(upgradeHead('/ts2021'));
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 502 /);
+    client.end();
+    expect(await closeReason(events)).toBe('upstream_unreachable');
   });
 
   test('a POST without Content-Length is an upgrade like any other', async () => {

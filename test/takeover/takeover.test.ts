@@ -283,6 +283,13 @@ describe('Takeover', () => {
     expect(bench.kinds()).not.toContain('contest opened');
   });
 
+  test('a newcomer contests the newest eight old streams: a hundred of one key cost no more than they must', () => {
+    bench.holdMs = 0;
+    const hundred = Array.from({ length: 100 }, () => opens());
+    expect(bench.kinds().filter((kind) => kind === 'contest opened')).toHaveLength(28 + 92 * 8);
+    expect(hundred.every(({ forwardedAt }) => forwardedAt !== undefined)).toBe(true);
+  });
+
   test('probing ends with the contest, and leaves a live phone in peace after ten seconds', () => {
     const old = oldStream(20_000);
     opens();
