@@ -6,5 +6,6 @@ export default defineConfig({
     exclude: ['test/e2e/**'],
     testTimeout: 20_000,
     pool: 'forks',
+    maxWorkers: '100%',
   },
 });

@@ -3,7 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { loadConfig } from './config/load.ts';
 import { readNoiseKey } from './config/noise-key.ts';
 import { DEFAULTS, LOG_LEVELS } from './config/schema.ts';
-import { reasonOf, StartError, UsageError } from './errors.ts';
+import { StartError, UsageError } from './errors.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { version } from './version.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
@@ -14,7 +14,15 @@ const EXIT_USAGE = 2;
 const program = new Command('headscale-watchdog')
   .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
   .version(version)
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'headscale-watchdog: ')) })
+  .configureOutput({
+    outputError: (text, write) =>
+      write(
+        `${text
+          .trimEnd()
+          .replace(/^error: /, 'headscale-watchdog: ')
+          .replace(/\n/g, ' ')}\n`,
+      ),
+  })
   .exitOverride();
 
 program
@@ -36,7 +44,7 @@ program
   .addOption(
     new Option(
       '--silent-after <duration>',
-      'how long an old stream may be silent before its node, back on a new one, takes over; less risks a slow phone',
+      'how long an old stream may be silent before its node, back on a new one, takes over; less may end the stream of a phone that is only slow',
     ).default(DEFAULTS.silentAfter),
   )
   .addOption(
@@ -59,9 +67,9 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
   const config = loadConfig(flags);
   const noiseKey = config.noiseKeyFile === undefined ? undefined : readNoiseKey(config.noiseKeyFile);
   const log = createLogger(config.logLevel, process.stdout);
-  failOpen(log);
   const stopped = nextSignal();
   const watchdog = await startWatchdog(config, { noiseKey, log });
+  failOpen(watchdog);
   announce(watchdog, log, config.upstream);
   log.info({ signal: await stopped }, 'stopping');
   await watchdog.close();
@@ -73,18 +81,11 @@ function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstre
   log.info({ listen: text(listenAddress), admin: text(adminAddress), upstream: upstream.origin, version }, 'listening');
 }
 
-/** An error nobody caught is ours, and no node's: it is logged, and the streams flow on. */
-function failOpen(log: Logger): void {
-  const report = (error: unknown): void => {
-    log.error(
-      { reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined },
-      'internal error: traffic flows on',
-    );
-  };
-  // Nobody reads the log any more, or its disk is full: there is nobody left to tell.
-  process.stdout.on('error', () => {});
-  process.on('uncaughtException', report);
-  process.on('unhandledRejection', report);
+/** An error nobody caught is ours, and no node's: it is told, and the streams flow on. */
+function failOpen(watchdog: Watchdog): void {
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));
+  }
 }
 
 function nextSignal(): Promise<NodeJS.Signals> {
@@ -126,6 +127,9 @@ function failed(error: unknown): number {
   );
   return EXIT_FAILED;
 }
+
+// Nobody reads any more, or the disk under the log is full: there is nobody left to tell, and no reason to stop.
+process.stdout.on('error', () => {});
 
 try {
   await program.parseAsync();

@@ -1,3 +1,4 @@
+import type { KernelEvidence } from './liveness/evidence.ts';
 import type { CloseReason, Stream, StreamKind } from './streams/stream.ts';
 
 /** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
@@ -42,8 +43,11 @@ export type WatchdogEvent =
       readonly because: 'dead' | 'silent';
       /** Since the client's last byte. */
       readonly silentMs: number;
+      readonly kernel: KernelEvidence | undefined;
     }
   | { readonly kind: 'upstream up'; readonly upstream: string; readonly version: string | undefined }
+  /** Something answers there, but without Headscale's Noise key. */
+  | { readonly kind: 'upstream is not Headscale'; readonly upstream: string }
   | { readonly kind: 'upstream down'; readonly upstream: string; readonly reason: string }
   | {
       readonly kind: 'upstream refused';

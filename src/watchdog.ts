@@ -34,6 +34,8 @@ export interface Watchdog {
   readonly adminAddress: AddressInfo;
   /** @returns what ends the listening. */
   onEvent(listener: Listener): () => void;
+  /** Tells of an error of ours that was caught outside. */
+  failed(during: string, error: unknown): void;
   /** Stops listening and ends every stream; resolves when nothing is left open. */
   close(): Promise<void>;
 }
@@ -44,51 +46,10 @@ export interface Watchdog {
  * @throws StartError when an address cannot be listened on; nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
-  const { noiseKey, log, clock = systemClock } = options;
-  const events = new Events();
-  events.listen(logEvents(log));
-  const loaded = options.kernel ?? (await loadKernel());
-  const kernel = loaded.ok ? loaded.kernel : undefined;
-  warnOfWhatIsOff(log, noiseKey, loaded);
-
-  const registry = new Registry();
-  const ourKey = noiseKey && formatNoiseKey(noiseKey);
-  const checkup = new Checkup(clock, headscaleApi(config.upstream), config.upstream, () => ourKey, events.emit);
-  const takeover = new Takeover(clock, registry, settingsOf(config, checkup), events.emit);
-  const upstream = upstreamOf(config.upstream);
-  const upstreamReached = (): void => checkup.reached();
-  const upstreamFailed = (): void => checkup.suspect();
-  const emit = events.emit;
-  const intake = new Intake({
-    clock,
-    registry,
-    takeover,
-    kernel,
-    noiseKey,
-    upstream,
-    emit,
-    upstreamReached,
-    upstreamFailed,
-  });
-  const metrics = createMetrics({
-    streams: () => registry.all(),
-    upstreamUp: () => checkup.health.up,
-    keyMatches: () => checkup.health.keyMatches,
-    version,
-  });
-  events.listen(metrics.listen);
-
-  const listener = createListener({
-    plain: plainProxy({ upstream, upstreamReached, upstreamFailed }),
-    upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
-  });
-  const admin = createAdminServer({
-    metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-    readiness: () => readinessOf(listener, checkup, config),
-    streams: () => ({ streams: viewsOf(clock, registry, takeover, intake) }),
-    failed: (during, error) => emit({ kind: 'internal error', during, error }),
-  });
-
+  const parts = await build(config, options);
+  const { events, checkup, intake, listener } = parts;
+  const admin = adminServerOf(config, parts);
+  const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
   const close = async (): Promise<void> => {
     const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
     listener.closeAllConnections();
@@ -100,11 +61,65 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     const listenAddress = await listen(listener, config.listen, '--listen');
     // Not waited for: until Headscale has said its version, newcomers are held.
     void checkup.check();
-    return { listenAddress, adminAddress, onEvent: (heard) => events.listen(heard), close };
+    return { listenAddress, adminAddress, onEvent: (heard) => events.listen(heard), failed, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+interface Parts {
+  readonly clock: Clock;
+  readonly events: Events;
+  readonly registry: Registry;
+  readonly checkup: Checkup;
+  readonly takeover: Takeover;
+  readonly intake: Intake;
+  readonly listener: Server;
+}
+
+/** Everything on the way of a connection, and what tells of it; nothing listens yet. */
+async function build(config: Config, options: WatchdogOptions): Promise<Parts> {
+  const { noiseKey, log, clock = systemClock } = options;
+  const events = new Events();
+  const { emit } = events;
+  events.listen(logEvents(log));
+  const loaded = options.kernel ?? (await loadKernel());
+  const kernel = loaded.ok ? loaded.kernel : undefined;
+  warnOfWhatIsOff(log, noiseKey, loaded);
+
+  const registry = new Registry();
+  const ourKey = noiseKey && formatNoiseKey(noiseKey);
+  const checkup = new Checkup(clock, headscaleApi(config.upstream), config.upstream, () => ourKey, emit);
+  const takeover = new Takeover(clock, registry, settingsOf(config, checkup), emit);
+  const upstream = upstreamOf(config.upstream);
+  const health = {
+    upstreamReached: (): void => checkup.reached(),
+    upstreamFailed: (): void => checkup.suspect(),
+  };
+  const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, upstream, emit, ...health });
+  const listener = createListener({
+    plain: plainProxy({ upstream, ...health }),
+    upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
+  });
+  return { clock, events, registry, checkup, takeover, intake, listener };
+}
+
+function adminServerOf(config: Config, parts: Parts): Server {
+  const { events, registry, checkup, listener } = parts;
+  const metrics = createMetrics({
+    streams: () => registry.all(),
+    upstreamUp: () => checkup.health.up,
+    keyMatches: () => checkup.health.keyMatches,
+    version,
+  });
+  events.listen(metrics.listen);
+  return createAdminServer({
+    metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
+    readiness: () => readinessOf(listener, checkup, config),
+    streams: () => ({ streams: viewsOf(parts) }),
+    failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
+  });
 }
 
 function settingsOf(config: Config, checkup: Checkup) {
@@ -138,7 +153,7 @@ function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: Ke
 }
 
 function readinessOf(listener: Server, checkup: Checkup, config: Config) {
-  const { up, reason, version: upstreamVersion, keyMatches } = checkup.health;
+  const { up, reason, version: upstreamVersion, keyMatches, isHeadscale } = checkup.health;
   const ready = listener.listening;
   return {
     ready,
@@ -147,6 +162,7 @@ function readinessOf(listener: Server, checkup: Checkup, config: Config) {
       upstream: {
         url: config.upstream.origin,
         up: up ?? null,
+        isHeadscale: isHeadscale ?? null,
         reason: reason ?? null,
         version: upstreamVersion ?? null,
       },
@@ -155,7 +171,7 @@ function readinessOf(listener: Server, checkup: Checkup, config: Config) {
   };
 }
 
-function viewsOf(clock: Clock, registry: Registry, takeover: Takeover, intake: Intake): object[] {
+function viewsOf({ clock, registry, takeover, intake }: Parts): object[] {
   return [...registry.all()].map((stream) => {
     const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
       const wait = verdict?.kind === 'wait' ? verdict : undefined;

@@ -186,8 +186,10 @@ describe('headscale-watchdog serve', () => {
   });
 
   test('an unknown flag, an argument too many, no command: exit 2', async () => {
-    const results = await Promise.all([failure('serve', '--silent', '3s'), failure('serve', 'now'), failure()]);
-    expect(results.map(({ code }) => code)).toEqual([2, 2, 2]);
+    const wrong = [['serve', '--silent', '3s'], ['serve', 'now'], [], ['serve', '--upstraem', 'http://h']];
+    const results = await Promise.all(wrong.map((args) => failure(...args)));
+    expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2]);
     expect(results[0]?.lines).toEqual(["headscale-watchdog: unknown option '--silent'"]);
+    expect(results[3]?.lines).toEqual([expect.stringContaining('Did you mean --upstream?')]);
   });
 });

@@ -122,6 +122,18 @@ describe('startWatchdog', () => {
     expect(await readHead(client)).toBe(SWITCHING);
   });
 
+  test('what answers there and is no Headscale is told as an error, and is not called Headscale', async () => {
+    const { url } = await harness.upstream(
+      () => {},
+      (_request, response) => void response.end('welcome to somebody else'),
+    );
+    const { admin, events } = await harness.watchdog(url, {}, noiseKey);
+    await until(() => events.some(({ kind }) => kind === 'upstream is not Headscale'), 'it is told');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream up');
+    const ready = JSON.parse((await get(`${admin}/readyz`)).text) as object;
+    expect(ready).toMatchObject({ upstream: { up: true, isHeadscale: false }, noiseKeyMatches: null });
+  });
+
   test('the admin server: health, readiness, a 404 that helps, a 405', async () => {
     const { url } = await headscale(recorded.serverPublicKey, { version: 'v0.29.2' });
     const { admin } = await harness.watchdog(url, {}, noiseKey);

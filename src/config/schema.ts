@@ -15,8 +15,14 @@ export function parseDuration(text: string): number | undefined {
   return match === null || unit === undefined ? undefined : Number(match[1]) * unit;
 }
 
+export interface HostPort {
+  /** Without brackets, if it is an IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
 /** `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (all addresses); undefined when it is none of them. */
-export function parseHostPort(text: string): { readonly host: string; readonly port: number } | undefined {
+export function parseHostPort(text: string): HostPort | undefined {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
   if (match === null || port > 65_535) return undefined;
@@ -37,7 +43,8 @@ const duration = (text: string, context: z.core.$RefinementCtx): number => {
 const hostPort = z.string().transform((text, context) => {
   const parsed = parseHostPort(text);
   if (parsed !== undefined) return parsed;
-  context.addIssue(`'${text}' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081`);
+  const example = /^\d+$/.test(text) ? `:${text}` : '0.0.0.0:8081, [::1]:8081 or :8081';
+  context.addIssue(`'${text}' is not HOST:PORT: write ${example}`);
   return z.NEVER;
 });
 
@@ -57,7 +64,7 @@ const upstream = z.string().transform((text, context) => {
 const silentAfter = z
   .string()
   .transform(duration)
-  .refine((ms) => ms >= SHORTEST_SILENCE_MS, 'must be 1s or more: a healthy client may pause that long');
+  .refine((ms) => ms >= SHORTEST_SILENCE_MS, { error: ({ input }) => `'${input}ms' is too short: write 1s or more` });
 
 const hold = z.string().transform((text, context): Hold => {
   if (text === 'auto' || text === 'off') return { kind: text };
@@ -91,7 +98,9 @@ export const configSchema = z.strictObject({
   admin: hostPort.prefault(DEFAULTS.admin),
   silentAfter: silentAfter.prefault(DEFAULTS.silentAfter),
   hold: hold.prefault(DEFAULTS.hold),
-  logLevel: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).prefault(DEFAULTS.logLevel),
+  logLevel: z
+    .enum(LOG_LEVELS, { error: ({ input }) => `'${input}' is none of ${LOG_LEVELS.join(', ')}` })
+    .prefault(DEFAULTS.logLevel),
 });
 
 /** The settings as the program uses them. Durations are in milliseconds. */
@@ -99,8 +108,8 @@ export interface Config {
   readonly upstream: URL;
   /** The path of Headscale's `noise_private.key`. */
   readonly noiseKeyFile: string | undefined;
-  readonly listen: { readonly host: string; readonly port: number };
-  readonly admin: { readonly host: string; readonly port: number };
+  readonly listen: HostPort;
+  readonly admin: HostPort;
   readonly silentAfterMs: number;
   readonly hold: Hold;
   readonly logLevel: LogLevel;

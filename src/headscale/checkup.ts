@@ -9,6 +9,8 @@ const CHECK_EVERY_WHILE_DOWN_MS = 2000;
 /** What is known of Headscale; `up` is undefined until the first word. */
 export interface UpstreamHealth {
   readonly up: boolean | undefined;
+  /** Whether what answers there has a Noise key, as Headscale has; undefined until it has answered. */
+  readonly isHeadscale: boolean | undefined;
   /** Why it is down. */
   readonly reason: string | undefined;
   /** Undefined before 0.27, and while it is not known. */
@@ -27,7 +29,13 @@ export class Checkup {
   readonly #emit: Emit;
   readonly #upstream: string;
   readonly #ourKey: () => string | undefined;
-  #health: UpstreamHealth = { up: undefined, reason: undefined, version: undefined, keyMatches: undefined };
+  #health: UpstreamHealth = {
+    up: undefined,
+    isHeadscale: undefined,
+    reason: undefined,
+    version: undefined,
+    keyMatches: undefined,
+  };
   #timer: Timer | undefined;
   #asking: Promise<void> | undefined;
   #closed = false;
@@ -84,7 +92,7 @@ export class Checkup {
     try {
       const [key, version] = await Promise.all([this.#api.noisePublicKey(), this.#api.version()]);
       if (this.#closed) return;
-      this.#isUp(version);
+      this.#isUp(version, key !== undefined);
       this.#compare(key);
     } catch (error) {
       this.#isDown(reasonOf(error));
@@ -97,10 +105,14 @@ export class Checkup {
     this.#emit({ kind: 'upstream down', upstream: this.#upstream, reason });
   }
 
-  #isUp(version: string | undefined): void {
-    const wasUp = this.#health.up === true && this.#health.version === version;
-    this.#health = { ...this.#health, up: true, reason: undefined, version };
-    if (!wasUp) this.#emit({ kind: 'upstream up', upstream: this.#upstream, version });
+  #isUp(version: string | undefined, isHeadscale: boolean): void {
+    const before = this.#health;
+    this.#health = { ...before, up: true, isHeadscale, reason: undefined, version };
+    if (before.up === true && before.isHeadscale === isHeadscale && before.version === version) return;
+    const upstream = this.#upstream;
+    this.#emit(
+      isHeadscale ? { kind: 'upstream up', upstream, version } : { kind: 'upstream is not Headscale', upstream },
+    );
   }
 
   #compare(upstreams: string | undefined): void {

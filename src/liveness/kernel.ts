@@ -53,9 +53,10 @@ export async function loadKernel(platform: NodeJS.Platform = process.platform): 
   }
 }
 
-type SystemCall = (...args: unknown[]) => number;
+export type SystemCall = (...args: unknown[]) => number;
 
-function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel {
+/** A kernel asked by these two calls, as <sys/socket.h> has them. */
+export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel {
   // One thread, and nothing is awaited between filling and reading: one buffer serves all.
   const info = Buffer.alloc(TCP_INFO_LENGTH);
   const infoLength = Buffer.alloc(4);

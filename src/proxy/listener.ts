@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import type { HostPort } from '../config/schema.ts';
 import { codeOf, reasonOf, StartError } from '../errors.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
@@ -7,11 +8,6 @@ import type { PlainProxy } from './plain.ts';
 import type { UpgradeRequest } from './tunnel.ts';
 
 const ignore = (): void => {};
-
-export interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
 
 export interface ListenerPorts {
   readonly plain: PlainProxy;
@@ -54,6 +50,11 @@ function listenError(error: Error, flag: string, host: string, port: number): St
       return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });
     case 'EACCES':
       return new StartError(`${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, { cause: error });
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new StartError(`${where}: the name '${host}' is unknown; write an address of this machine`, {
+        cause: error,
+      });
     case 'EADDRNOTAVAIL':
       return new StartError(`${where}: this machine does not have that address`, { cause: error });
     default:

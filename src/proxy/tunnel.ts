@@ -1,16 +1,11 @@
-import {
-  type ClientRequest,
-  request as httpRequest,
-  type IncomingMessage,
-  ServerResponse,
-  STATUS_CODES,
-} from 'node:http';
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { Clock } from '../clock.ts';
 import { reasonOf } from '../errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { headOf, ownAnswer, startAnswer } from './answer.ts';
 import type { Upstream } from './upstream.ts';
 
 /** What a client may send before Headscale's 101 is kept up to here; then it is not read on. */
@@ -223,7 +218,7 @@ export class Tunnel {
 
   /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
   #passOn(response: IncomingMessage): void {
-    const answer = this.#startAnswer(response);
+    const answer = this.#upgrade && startAnswer(this.#upgrade.request, response, this.#client);
     if (answer === undefined) {
       this.#unanswered();
       return;
@@ -232,28 +227,12 @@ export class Tunnel {
     this.#leave('upstream_refused');
     this.#early = [];
     this.#linger();
-    // Node's server has let go of the socket with the upgrade, and no longer tells the response of its drains.
-    this.#client.on('drain', () => answer.emit('drain'));
     response.on('error', () => abort(this.#client));
     answer.on('finish', () => {
       answer.detachSocket(this.#client);
       this.#finishClient();
     });
     response.pipe(answer);
-  }
-
-  /** Undefined when there is nothing in the answer that could be passed on (a status of 99, say). */
-  #startAnswer(response: IncomingMessage): ServerResponse | undefined {
-    if (this.#upgrade === undefined) return undefined;
-    const answer = new ServerResponse(this.#upgrade.request);
-    answer.shouldKeepAlive = false;
-    try {
-      answer.writeHead(response.statusCode ?? 502, response.statusMessage, withoutConnection(response.rawHeaders));
-      answer.assignSocket(this.#client);
-      return answer;
-    } catch {
-      return undefined;
-    }
   }
 
   #unanswered(): void {
@@ -266,7 +245,7 @@ export class Tunnel {
     this.#leave(reason);
     this.#early = [];
     this.#upstream?.destroy();
-    this.#client.write(plainAnswer(status, text));
+    this.#client.write(ownAnswer(status, text));
     this.#finishClient();
   }
 
@@ -301,31 +280,4 @@ function abort(socket: Socket): void {
   const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
   if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
   else socket.resetAndDestroy();
-}
-
-function headOf(response: IncomingMessage): string {
-  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
-  for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
-    head += `${response.rawHeaders[i]}: ${response.rawHeaders[i + 1]}\r\n`;
-  }
-  return `${head}\r\n`;
-}
-
-function withoutConnection(rawHeaders: readonly string[]): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i] as string;
-    const hopByHop = /^(connection|keep-alive|transfer-encoding)$/i.test(name);
-    if (!hopByHop) kept.push(name, rawHeaders[i + 1] as string);
-  }
-  return kept;
-}
-
-/** A whole answer of our own, for a socket that has no ServerResponse. */
-function plainAnswer(status: number, text: string): string {
-  const body = `${text}\n`;
-  return (
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
-  );
 }

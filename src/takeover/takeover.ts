@@ -186,7 +186,7 @@ export class Takeover {
   #sever(old: Member, newcomer: Stream, because: 'dead' | 'silent'): void {
     if (!isLive(old.stream)) return;
     const silentMs = this.#clock.now() - old.stream.heardAt;
-    this.#emit({ kind: 'severed', stream: old.stream, newcomer, because, silentMs });
+    this.#emit({ kind: 'severed', stream: old.stream, newcomer, because, silentMs, kernel: old.evidence() });
     old.sever(because);
   }
 }

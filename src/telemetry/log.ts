@@ -49,11 +49,12 @@ function lineOf(event: WatchdogEvent): Line | undefined {
       return contestLine(event);
     case 'upstream up':
     case 'upstream down':
+    case 'upstream is not Headscale':
     case 'upstream refused':
     case 'noise key checked':
       return upstreamLine(event);
     case 'internal error':
-      return ['error', { during: event.during, reason: reasonOf(event.error) }, 'internal error: traffic flows on'];
+      return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:
       return event satisfies never;
   }
@@ -76,7 +77,12 @@ function streamLine(event: Of<'stream opened' | 'stream closed' | 'held' | 'rele
       return ['debug', { ...about(stream), heldMs: whole(event.heldMs) }, `newcomer released: ${event.why}`];
     case 'severed': {
       const why = event.because === 'dead' ? 'nobody answers at its other end' : 'silent past its threshold';
-      const fields = { ...about(stream), newcomer: event.newcomer.id, silentMs: whole(event.silentMs) };
+      const fields = {
+        ...about(stream),
+        newcomer: event.newcomer.id,
+        silentMs: whole(event.silentMs),
+        kernel: event.kernel,
+      };
       return ['info', fields, `stream severed: ${why}, and its node is back on a new one`];
     }
     default:
@@ -93,10 +99,14 @@ function contestLine(event: Of<'contest opened' | 'contest ended'>): Line {
   return ['info', { ...fields, verdict, lastedMs: whole(lastedMs) }, `contest ended: ${verdict.replace('_', ' ')}`];
 }
 
+const NOT_HEADSCALE =
+  "what answers there is not Headscale: GET /key?v=142 told no key; point --upstream at Headscale's listen_addr";
 const WRONG_KEY =
   "the noise key is not Headscale's: no node can be told apart; point --noise-key at the running Headscale's noise_private.key";
 
-function upstreamLine(event: Of<'upstream up' | 'upstream down' | 'upstream refused' | 'noise key checked'>): Line {
+function upstreamLine(
+  event: Of<'upstream up' | 'upstream down' | 'upstream is not Headscale' | 'upstream refused' | 'noise key checked'>,
+): Line {
   switch (event.kind) {
     case 'upstream up': {
       const { upstream, version } = event;
@@ -106,6 +116,8 @@ function upstreamLine(event: Of<'upstream up' | 'upstream down' | 'upstream refu
       const { upstream, reason } = event;
       return ['error', { upstream, reason }, 'Headscale cannot be reached: clients get 502'];
     }
+    case 'upstream is not Headscale':
+      return ['error', { upstream: event.upstream }, NOT_HEADSCALE];
     case 'upstream refused': {
       const { streamKind, remoteAddress, status } = event;
       return [
@@ -122,6 +134,10 @@ function upstreamLine(event: Of<'upstream up' | 'upstream down' | 'upstream refu
     default:
       return event satisfies never;
   }
+}
+
+function errorFields(during: string, error: unknown): object {
+  return { during, reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined };
 }
 
 function about(stream: Stream): Record<string, unknown> {

@@ -54,7 +54,7 @@ describe('loadConfig', () => {
       --admin: '127.0.0.1:99999' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --silent-after: '30' is not a duration: write 1500ms, 30s, 2m or 1h
       --hold: '1 s' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off
-      --log-level: must be one of debug, info, warn, error, silent"
+      --log-level: 'loud' is none of debug, info, warn, error, silent"
     `);
   });
 
@@ -71,6 +71,22 @@ describe('loadConfig', () => {
     expect(problemsOf({ silentAfter: '999ms' })).toHaveLength(1);
     expect(problemsOf({ hold: '5001ms' })).toHaveLength(1);
     expect(problemsOf({ silentAfter: '1s', hold: '5s' })).toEqual([]);
+  });
+});
+
+describe('loadConfig, addresses together', () => {
+  test.each([
+    [{ upstream: 'http://127.0.0.1:8081' }, '--upstream', 'own --listen'],
+    [{ upstream: 'http://localhost:9191' }, '--upstream', 'own --admin'],
+    [{ upstream: 'http://192.0.2.1:8081', listen: '192.0.2.1:8081' }, '--upstream', 'own --listen'],
+    [{ listen: ':9191' }, '--admin', 'the same port as --listen'],
+  ])('refuses %o', (flags, flag, why) => {
+    expect(problemsOf(flags)).toEqual([expect.stringMatching(new RegExp(`^${flag}: .*${why}`))]);
+  });
+
+  test('takes the same port elsewhere', () => {
+    expect(problemsOf({ upstream: 'http://192.0.2.1:8081' })).toEqual([]);
+    expect(problemsOf({ listen: '192.0.2.1:80', admin: '127.0.0.1:80', upstream: 'http://192.0.2.2:80' })).toEqual([]);
   });
 });
 

@@ -71,7 +71,7 @@ describe('listener', () => {
   test('Headscale down: 502 at once for plain requests and upgrades, one event, and /readyz says so; up again: it works', async () => {
     const upstream = await harness.upstream(
       (_request, socket) => void socket.end(SWITCHING),
-      (_request, response) => void response.end('{"publicKey":"none"}'),
+      (_request, response) => void response.end(`{"publicKey":"mkey:${'0'.repeat(64)}"}`),
     );
     const watchdog = await harness.watchdog(upstream.url);
     await until(() => watchdog.events.some((event) => event.kind === 'upstream up'), 'Headscale is seen to be up');

@@ -20,6 +20,8 @@ class FakeLine {
   unackedSegments = 0;
   retransmits = 0;
   probesSent = 0;
+  /** How often a probe was asked for; on a line that is not quiet none is sent. */
+  probesAsked = 0;
   probing = false;
   #unanswered = 0;
   #receivedAt: Instant;
@@ -40,6 +42,7 @@ class FakeLine {
 
   probe(): void {
     this.probing = true;
+    this.probesAsked += 1;
     this.#keepalive?.cancel();
     const quietMs = this.#clock.now() - this.#receivedAt;
     this.#keepalive = this.#clock.after(Math.max(0, 1000 - quietMs), () => this.#sendProbe());

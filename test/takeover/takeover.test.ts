@@ -291,7 +291,7 @@ describe('Takeover', () => {
   });
 
   test('probing ends with the contest, and leaves a live phone in peace after ten seconds', () => {
-    const old = oldStream(20_000);
+    const old = oldStream(2000);
     opens();
     bench.clock.advance(10_100);
     expect(old.line.probing).toBe(false);
@@ -299,6 +299,7 @@ describe('Takeover', () => {
     const sent = old.line.probesSent;
     bench.clock.advance(9000);
     expect(old.line.probesSent).toBe(sent);
+    expect(old.severedAt).toBeUndefined();
   });
 
   test('an error in a contest forwards the newcomer and severs nothing', () => {

@@ -1,0 +1,52 @@
+import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+
+/**
+ * Begins to pass Headscale's answer on to a client whose socket Node's server has let go of: its head is on its way, its
+ * body may be piped in. Undefined when the head cannot be passed on (a status of 99, say).
+ */
+export function startAnswer(
+  request: IncomingMessage,
+  response: IncomingMessage,
+  client: Socket,
+): ServerResponse | undefined {
+  const answer = new ServerResponse(request);
+  answer.shouldKeepAlive = false;
+  try {
+    answer.writeHead(response.statusCode ?? 502, response.statusMessage, withoutConnection(response.rawHeaders));
+    answer.assignSocket(client);
+  } catch {
+    return undefined;
+  }
+  // The server would have told it of the socket's drains.
+  client.on('drain', () => answer.emit('drain'));
+  return answer;
+}
+
+/** The head of an answer as it came, to be written as latin1. */
+export function headOf(response: IncomingMessage): string {
+  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
+  for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
+    head += `${response.rawHeaders[i]}: ${response.rawHeaders[i + 1]}\r\n`;
+  }
+  return `${head}\r\n`;
+}
+
+function withoutConnection(rawHeaders: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string;
+    const hopByHop = /^(connection|keep-alive|transfer-encoding)$/i.test(name);
+    if (!hopByHop) kept.push(name, rawHeaders[i + 1] as string);
+  }
+  return kept;
+}
+
+/** A whole answer of our own, behind which the connection ends. */
+export function ownAnswer(status: number, text: string): string {
+  const body = `${text}\n`;
+  return (
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+  );
+}

@@ -1,0 +1,100 @@
+import type { Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../src/events.ts';
+import type { KernelEvidence } from '../src/liveness/evidence.ts';
+import type { KernelOrNot } from '../src/liveness/kernel.ts';
+import { FakeClock } from './support/fake-clock.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { initiations, noiseKeyOf } from './support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+const HANDSHAKE = `X-Tailscale-Handshake: ${recorded.header}\r\n`;
+const RECORD = Buffer.from([4, 0, 2, 1, 2]);
+const QUIET: KernelEvidence = {
+  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ receivedAgoMs: 20_000, rttMs: 1, rttvarMs: 1 },
+};
+
+/** A kernel that says of each client what a test wants it to say. */
+function fakeKernel() {
+  const dead = new Set<number | undefined>();
+  const calls: string[] = [];
+  const kernel: KernelOrNot = {
+    ok: true,
+    kernel: {
+      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 2 } : QUIET),
+      probe: ({ remotePort }) => void calls.push(`probe ${remotePort}`),
+      endProbes: ({ remotePort }) => void calls.push(`end ${remotePort}`),
+    },
+  };
+  return { kernel, dead, calls };
+}
+
+async function bench(kernel: KernelOrNot) {
+  const seen: string[] = [];
+  let streams = 0;
+  const upstream = await harness.upstream((_request, socket) => {
+    const id = ++streams;
+    seen.push(`open ${id}`);
+    socket.on('error', () => {}).on('close', () => seen.push(`closed ${id}`));
+    socket.on('end', () => socket.end()).resume();
+    socket.write(SWITCHING);
+  });
+  const clock = new FakeClock();
+  const options = { kernel, clock };
+  const watchdog = await harness.watchdog(upstream.url, { hold: '1500ms' }, noiseKeyOf(recorded), options);
+  const opens = (path = '/ts2021'): Socket => {
+    const client = harness.client(watchdog.port);
+    client.write(upgradeHead(path, HANDSHAKE));
+    return client;
+  };
+  const told = <K extends WatchdogEvent['kind']>(kind: K) =>
+    watchdog.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
+  return { clock, seen, opens, told };
+}
+
+describe('Intake', () => {
+  test('a dead old stream: Headscale sees it close, and only then the newcomer; its client is asked, and left in peace after', async () => {
+    const { kernel, dead, calls } = fakeKernel();
+    const { seen, opens, told } = await bench(kernel);
+    const old = opens();
+    await readHead(old);
+    dead.add(old.localPort);
+    const newcomer = opens();
+    expect(await readHead(newcomer)).toMatch(/ 101 /);
+    expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
+    await until(() => told('stream closed').length === 1, 'the old stream is closed');
+    expect(told('stream closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
+    expect(told('contest ended')).toMatchObject([{ verdict: 'dead' }]);
+    expect(calls).toEqual([`probe ${old.localPort}`, `end ${old.localPort}`]);
+  });
+
+  test('a silent old stream goes once the newcomer has been there for a second past its first record', async () => {
+    const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
+    await readHead(opens());
+    clock.advance(30_000);
+    const newcomer = opens();
+    await readHead(newcomer);
+    clock.advance(5000);
+    expect(told('severed')).toEqual([]);
+    newcomer.write(RECORD);
+    const stream = told('stream opened')[1]?.stream;
+    await until(() => stream?.firstRecordAt !== undefined, 'the first record has come');
+    clock.advance(999);
+    expect(told('severed')).toEqual([]);
+    clock.advance(1);
+    await until(() => told('stream closed').length === 1, 'the old stream is closed');
+    expect(told('stream closed')).toMatchObject([{ reason: 'severed_silent', stream: { id: 1 } }]);
+  });
+
+  test.each(['/derp', '/other'])('an upgrade of %s has no node, whatever handshake it shows', async (path) => {
+    const { opens, told } = await bench(fakeKernel().kernel);
+    for (const _ of [1, 2]) await readHead(opens(path));
+    expect(told('handshake')).toEqual([]);
+    expect(told('contest opened')).toEqual([]);
+    expect(told('stream opened')[0]?.stream.kind).toBe(path === '/derp' ? 'derp' : 'other');
+  });
+});

@@ -1,0 +1,83 @@
+import type { Socket } from 'node:net';
+import { describe, expect, test } from 'vitest';
+import { kernelOf } from '../../src/liveness/kernel.ts';
+
+// Offsets and options as in <linux/tcp.h>, written down here a second time on purpose.
+const SOL_SOCKET = 1;
+const SO_KEEPALIVE = 9;
+const [IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_INFO] = [6, 4, 5, 6, 11];
+
+const socketWith = (fd: number) => ({ _handle: { fd } }) as unknown as Socket;
+
+function bench(fill: (info: Buffer) => void = () => {}, answer = 0) {
+  const calls: number[][] = [];
+  const kernel = kernelOf(
+    (fd, level, option, info) => {
+      calls.push([fd as number, level as number, option as number]);
+      fill(info as Buffer);
+      return answer;
+    },
+    (fd, level, option, value) => {
+      calls.push([fd as number, level as number, option as number, (value as Buffer).readInt32LE(0)]);
+      return 0;
+    },
+  );
+  return { kernel, calls };
+}
+
+describe('kernelOf', () => {
+  test('reads each field of struct tcp_info at its place', () => {
+    const { kernel, calls } = bench((info) => {
+      info.writeUInt8(2, 2); // tcpi_retransmits
+      info.writeUInt8(3, 3); // tcpi_probes
+      info.writeUInt32LE(5, 24); // tcpi_unacked
+      info.writeUInt32LE(7000, 52); // tcpi_last_data_recv
+      info.writeUInt32LE(6000, 56); // tcpi_last_ack_recv
+      info.writeUInt32LE(20_500, 68); // tcpi_rtt
+      info.writeUInt32LE(1250, 72); // tcpi_rttvar
+    });
+    expect(kernel.evidenceOf(socketWith(7))).toEqual({
+      retransmits: 2,
+      unansweredProbes: 3,
+      unackedSegments: 5,
+      receivedAgoMs: 6000,
+      rttMs: 20.5,
+      rttvarMs: 1.25,
+    });
+    expect(calls).toEqual([[7, IPPROTO_TCP, TCP_INFO]]);
+  });
+
+  test('data counts as a sign of life as an acknowledgement does', () => {
+    const { kernel } = bench((info) => {
+      info.writeUInt32LE(10, 52);
+      info.writeUInt32LE(9000, 56);
+    });
+    expect(kernel.evidenceOf(socketWith(7))?.receivedAgoMs).toBe(10);
+  });
+
+  test('a probe: the kernel neither sends its own in between nor drops the connection; the idle time comes last', () => {
+    const { kernel, calls } = bench();
+    kernel.probe(socketWith(7));
+    expect(calls).toEqual([
+      [7, IPPROTO_TCP, TCP_KEEPCNT, 127],
+      [7, IPPROTO_TCP, TCP_KEEPINTVL, 75],
+      [7, SOL_SOCKET, SO_KEEPALIVE, 1],
+      [7, IPPROTO_TCP, TCP_KEEPIDLE, 1],
+    ]);
+  });
+
+  test('endProbes switches keepalive off', () => {
+    const { kernel, calls } = bench();
+    kernel.endProbes(socketWith(7));
+    expect(calls).toEqual([[7, SOL_SOCKET, SO_KEEPALIVE, 0]]);
+  });
+
+  test('a refused call, or a socket without a descriptor, is no evidence', () => {
+    expect(bench(() => {}, -1).kernel.evidenceOf(socketWith(7))).toBeUndefined();
+    const { kernel, calls } = bench();
+    expect(kernel.evidenceOf(socketWith(-1))).toBeUndefined();
+    kernel.probe(socketWith(-1));
+    kernel.endProbes(socketWith(-1));
+    expect(calls).toEqual([]);
+  });
+});

@@ -1,0 +1,206 @@
+import { createServer } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { Tunnel, type TunnelPorts } from '../../src/proxy/tunnel.ts';
+import { upstreamOf } from '../../src/proxy/upstream.ts';
+import type { Stream, StreamId } from '../../src/streams/stream.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import {
+  closed,
+  Harness,
+  type OnUpgrade,
+  readAll,
+  readHead,
+  SWITCHING,
+  until,
+  upgradeHead,
+} from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const RECORD = Buffer.from([4, 0, 2, 1, 2]);
+
+/** One tunnel with nothing around it: what it tells is written down, its clock stands still, its sockets can be seen. */
+async function tunnelTo(onUpgrade: OnUpgrade) {
+  const upstream = await harness.upstream(onUpgrade);
+  const clock = new FakeClock();
+  const told: string[] = [];
+  const sockets: Socket[] = [];
+  const target = upstreamOf(new URL(upstream.url));
+  const ports: TunnelPorts = {
+    clock,
+    upstream: {
+      ...target,
+      connect: () => {
+        const socket = target.connect();
+        sockets.push(socket);
+        return socket;
+      },
+    },
+    firstRecord: () => told.push('first record'),
+    ending: (_stream, reason) => told.push(`ending: ${reason}`),
+    upstreamClosed: () => told.push('upstream closed'),
+    closed: (_stream, reason) => told.push(`closed: ${reason}`),
+    upstreamReached: () => told.push('reached'),
+    upstreamFailed: () => told.push('failed'),
+    upstreamRefused: () => told.push('refused'),
+  };
+  const now = clock.now();
+  const stream: Stream = {
+    ...{ id: 1 as StreamId, kind: 'control', machineKey: undefined, remoteAddress: '127.0.0.1:1', openedAt: now },
+    ...{ heardAt: now, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' } },
+  };
+  const server = createServer();
+  const made = new Promise<Tunnel>((resolve) => {
+    server.on('upgrade', (request, client: Socket, head) => {
+      resolve(new Tunnel(stream, { request, client, head, rawHeaders: request.rawHeaders }, ports));
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  harness.defer(() => new Promise((resolve) => server.close(resolve)));
+  const client = connect({ port: (server.address() as AddressInfo).port, host: '127.0.0.1', allowHalfOpen: true });
+  client.on('error', () => {});
+  harness.defer(() => client.destroy());
+  client.write(upgradeHead('/ts2021'));
+  const tunnel = await made;
+  harness.defer(() => tunnel.end('shutdown'));
+  return { clock, told, stream, tunnel, client, toUpstream: () => sockets[0] as Socket };
+}
+
+const accept: OnUpgrade = (_request, socket) => {
+  socket.on('error', () => {});
+  socket.write(SWITCHING);
+};
+
+describe('Tunnel', () => {
+  test('end() closes the connection to Headscale, and only once that has closed the client', async () => {
+    const { tunnel, client, told, toUpstream } = await tunnelTo(accept);
+    tunnel.forward();
+    await readHead(client);
+    const upstream = toUpstream();
+    const clientGoneBefore = new Promise<boolean>((resolve) => {
+      upstream.prependOnceListener('close', () => resolve(tunnel.client.destroyed));
+    });
+    told.length = 0;
+    tunnel.end('severed_dead');
+    expect(await clientGoneBefore).toBe(false);
+    await until(() => told.length === 3, 'all is told');
+    expect(told).toEqual(['ending: severed_dead', 'upstream closed', 'closed: severed_dead']);
+    expect(tunnel.client.destroyed).toBe(true);
+  });
+
+  test.each(['client', 'upstream'] as const)('with the %s gone, the rest gets a minute of silence', async (who) => {
+    let atUpstream: Socket | undefined;
+    const { tunnel, client, stream, toUpstream } = await tunnelTo((_request, socket) => {
+      socket.on('error', () => {});
+      socket.write(SWITCHING);
+      atUpstream = socket;
+    });
+    tunnel.forward();
+    await readHead(client);
+    (who === 'client' ? client : (atUpstream as Socket)).end();
+    await until(() => stream.state.kind === 'closing', 'one end is gone');
+    for (const socket of [tunnel.client, toUpstream()]) expect(socket.timeout).toBe(60_000);
+    (who === 'client' ? toUpstream() : tunnel.client).emit('timeout');
+    await until(() => stream.state.kind === 'closed', 'the stream is closed');
+  });
+
+  test('what the client sends before the 101 is bounded: then it is not read on', async () => {
+    let answer: (() => void) | undefined;
+    let atUpstream: Promise<Buffer> | undefined;
+    const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
+      answer = () => {
+        socket.write(SWITCHING);
+        atUpstream = readAll(socket);
+      };
+    });
+    tunnel.forward();
+    const much = Buffer.alloc(8 * 1024 * 1024, 'abcdefghijklm');
+    client.end(much);
+    await until(() => tunnel.client.isPaused(), 'it is not read on');
+    expect(stream.bytesReceived).toBeLessThan(256 * 1024);
+    await until(() => answer !== undefined, 'the upgrade has come');
+    answer?.();
+    await readHead(client);
+    expect((await (atUpstream as Promise<Buffer>)).equals(much)).toBe(true);
+  });
+
+  test('a Headscale that does not read slows the client down', async () => {
+    const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
+      socket.on('error', () => {});
+      socket.write(SWITCHING);
+      socket.pause();
+    });
+    tunnel.forward();
+    await readHead(client);
+    const much = Buffer.alloc(64 * 1024 * 1024);
+    client.write(much);
+    await until(() => tunnel.client.isPaused(), 'it is not read on');
+    expect(stream.bytesReceived).toBeLessThan(much.length / 2);
+  });
+
+  test('the first record counts when it has reached an open session, not before; every byte says that the client lives', async () => {
+    let answer: (() => void) | undefined;
+    const { tunnel, client, clock, told, stream } = await tunnelTo((_request, socket) => {
+      answer = () => void socket.resume().write(SWITCHING);
+    });
+    tunnel.forward();
+    clock.advance(700);
+    client.write(RECORD);
+    await until(() => stream.bytesReceived === RECORD.length, 'the record has come');
+    expect(stream.heardAt - stream.openedAt).toBe(700);
+    expect(stream.firstRecordAt).toBeUndefined();
+    clock.advance(300);
+    await until(() => answer !== undefined, 'the upgrade has come');
+    answer?.();
+    await readHead(client);
+    expect(stream.firstRecordAt).toBe(clock.now());
+    clock.advance(50);
+    client.write(RECORD);
+    await until(() => stream.bytesReceived === 2 * RECORD.length, 'the next has come');
+    expect(stream.heardAt).toBe(clock.now());
+    expect(told.filter((what) => what === 'first record')).toHaveLength(1);
+  });
+
+  test('one that was held opens like any other; a first record that comes after the 101 counts when it is whole', async () => {
+    const { tunnel, client, clock, told, stream } = await tunnelTo((_request, socket) => {
+      socket.resume().write(SWITCHING);
+    });
+    stream.state = { kind: 'held', since: clock.now(), until: clock.now() };
+    tunnel.forward();
+    await readHead(client);
+    expect(stream.state.kind).toBe('open');
+    expect(told).toEqual(['reached']);
+    client.write(RECORD.subarray(0, 4));
+    await until(() => stream.bytesReceived === 4, 'a part has come');
+    expect(stream.firstRecordAt).toBeUndefined();
+    clock.advance(300);
+    client.write(RECORD.subarray(4));
+    await until(() => told.includes('first record'), 'the rest has come');
+    expect(stream.firstRecordAt).toBe(clock.now());
+  });
+
+  test('ended while Headscale has not answered: its connection goes at once, and nothing is open afterwards', async () => {
+    let came = false;
+    const { tunnel, client, told, toUpstream } = await tunnelTo(() => {
+      came = true;
+    });
+    tunnel.forward();
+    await until(() => came, 'the upgrade has come');
+    tunnel.end('severed_dead');
+    await closed(toUpstream());
+    await until(() => told.includes('closed: severed_dead'), 'the stream is closed');
+    expect(told).not.toContain('failed');
+    client.resume();
+    await closed(client.end());
+  });
+
+  test('forward() after its end shows Headscale nothing', async () => {
+    const { tunnel, told, toUpstream } = await tunnelTo(accept);
+    tunnel.end('client_left_early');
+    tunnel.forward();
+    await until(() => told.includes('closed: client_left_early'), 'the stream is closed');
+    expect(toUpstream()).toBeUndefined();
+  });
+});

@@ -1,0 +1,55 @@
+import { describe, expect, test } from 'vitest';
+import type { Instant } from '../../src/clock.ts';
+import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
+import { Registry } from '../../src/streams/registry.ts';
+import { type Stream, type StreamState, setState } from '../../src/streams/stream.ts';
+
+const KEY = machineKeyOf(Buffer.alloc(32, 1));
+const NOW = 0 as Instant;
+
+function stream(registry: Registry, machineKey: MachineKey | undefined = KEY): Stream {
+  return {
+    ...{ id: registry.nextId(), kind: 'control', machineKey, remoteAddress: '192.0.2.1:1000' },
+    ...{ openedAt: NOW, heardAt: NOW, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0 },
+    state: { kind: 'connecting' },
+  };
+}
+
+describe('Registry', () => {
+  test('knows a node by its streams, oldest first, and forgets each that is removed', () => {
+    const registry = new Registry();
+    const [first, second] = [stream(registry), stream(registry)];
+    for (const each of [first, second]) registry.add(each);
+    expect(registry.ofMachineKey(KEY)).toEqual([first, second]);
+    registry.remove(first);
+    expect(registry.ofMachineKey(KEY)).toEqual([second]);
+    expect(registry.get(first.id)).toBeUndefined();
+    registry.remove(second);
+    expect(registry.ofMachineKey(KEY)).toEqual([]);
+    expect(registry.size).toBe(0);
+  });
+});
+
+describe('setState', () => {
+  const at = (kind: StreamState['kind']): StreamState => {
+    if (kind === 'held') return { kind, since: NOW, until: NOW };
+    return kind === 'closing' || kind === 'closed' ? { kind, reason: 'shutdown' } : { kind };
+  };
+  const KINDS = ['held', 'connecting', 'open', 'closing', 'closed'] as const;
+  const LEGAL = [
+    ['held', ['connecting', 'closing', 'closed']],
+    ['connecting', ['held', 'open', 'closing', 'closed']],
+    ['open', ['closing', 'closed']],
+    ['closing', ['closed']],
+    ['closed', []],
+  ] as const;
+
+  test.each(LEGAL)('from %s: takes the legal steps, and refuses the others without a change', (from, legal) => {
+    for (const to of KINDS) {
+      const one: Stream = { ...stream(new Registry()), state: at(from) };
+      const taken = (legal as readonly string[]).includes(to);
+      expect(setState(one, at(to)), to).toBe(taken);
+      expect(one.state.kind).toBe(taken ? to : from);
+    }
+  });
+});
