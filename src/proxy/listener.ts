@@ -5,7 +5,7 @@ import { codeOf, reasonOf, StartError } from '../errors.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
 import type { PlainProxy } from './plain.ts';
-import type { UpgradeRequest } from './tunnel.ts';
+import type { UpgradeRequest } from './tunnel-ports.ts';
 
 const ignore = (): void => {};
 

@@ -1,43 +1,17 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import type { Clock } from '../clock.ts';
 import { reasonOf } from '../errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { headOf, ownAnswer, startAnswer } from './answer.ts';
-import type { Upstream } from './upstream.ts';
+import { abort } from './sockets.ts';
+import type { TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
 
 /** What a client may send before Headscale's 101 is kept up to here; then it is not read on. */
 const EARLY_BYTES = 64 * 1024;
 /** A tunnel with one end gone is ended when nothing has moved for this long. */
 const LINGER_MS = 60_000;
-
-/** Whom a tunnel tells. */
-export interface TunnelPorts {
-  readonly clock: Clock;
-  readonly upstream: Upstream;
-  /** The client's first whole record has reached an open session. */
-  firstRecord(stream: Stream): void;
-  /** One end is gone. */
-  ending(stream: Stream, reason: CloseReason): void;
-  /** The connection to Headscale is closed, or there will never be one. */
-  upstreamClosed(stream: Stream): void;
-  closed(stream: Stream, reason: CloseReason): void;
-  upstreamReached(): void;
-  upstreamFailed(): void;
-  upstreamRefused(stream: Stream, status: number): void;
-}
-
-/** An upgrade request as it came in. */
-export interface UpgradeRequest {
-  readonly request: IncomingMessage;
-  readonly client: Socket;
-  /** What the client sent behind its request's head. */
-  readonly head: Buffer;
-  /** What Headscale is to see. */
-  readonly rawHeaders: string[];
-}
 
 /**
  * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
@@ -272,12 +246,4 @@ export class Tunnel {
     setState(this.stream, { kind: 'closed', reason });
     this.#ports.closed(this.stream, reason);
   }
-}
-
-/** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
-function abort(socket: Socket): void {
-  // While our FIN is on its way libuv refuses a reset (EINVAL), and Node loses the descriptor. All is written by then.
-  const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
-  if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
-  else socket.resetAndDestroy();
 }

@@ -148,6 +148,12 @@ export async function until(condition: () => boolean | Promise<boolean>, what: s
   }
 }
 
+/** Why the one stream of a test closed, once it has. */
+export async function closeReason(events: readonly WatchdogEvent[]): Promise<string | undefined> {
+  await until(() => events.some(({ kind }) => kind === 'stream closed'), 'the stream is closed');
+  return events.flatMap((event) => (event.kind === 'stream closed' ? [event.reason] : []))[0];
+}
+
 export function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     if (socket.closed) resolve();

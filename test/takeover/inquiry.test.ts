@@ -1,30 +1,5 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Bench, type FakePeer } from './takeover-bench.ts';
-
-let bench: Bench;
-let peers: FakePeer[] = [];
-beforeEach(() => {
-  bench = new Bench();
-});
-afterEach(() => {
-  for (const peer of peers) if (peer.stream.state.kind !== 'closed') peer.leaves();
-  peers = [];
-  bench.clock.advance(1000);
-  expect(bench.takeover.size).toBe(0);
-  expect(bench.clock.timers).toBe(0);
-});
-
-function opens(): FakePeer {
-  const peer = bench.opens();
-  peers.push(peer);
-  return peer;
-}
-
-function oldStream(quietMs: number): FakePeer {
-  const old = opens();
-  bench.clock.advance(quietMs);
-  return old;
-}
+import { describe, expect, test } from 'vitest';
+import { bench, expectInternalErrors, oldStream, opens } from './stage.ts';
 
 describe('Inquiry', () => {
   test('probes at once and every 150 ms while nobody answers', () => {
@@ -164,6 +139,7 @@ describe('Takeover', () => {
     const newcomer = opens();
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
     expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'error' }));
+    expectInternalErrors();
   });
 
   test('tells how long: silent, held, contested', () => {

@@ -1,34 +1,6 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { ALICE, Bench, BOB, type FakePeer } from './takeover-bench.ts';
-
-let bench: Bench;
-beforeEach(() => {
-  bench = new Bench();
-});
-
-/** Every test ends with all streams closed: then no timer, no seat and no probing may be left. */
-afterEach(() => {
-  expect(bench.events.filter((event) => event.kind === 'internal error')).toEqual([]);
-  for (const peer of peers) if (peer.stream.state.kind !== 'closed') peer.leaves();
-  peers = [];
-  bench.clock.advance(1000);
-  expect(bench.takeover.size).toBe(0);
-  expect(bench.clock.timers).toBe(0);
-});
-
-let peers: FakePeer[] = [];
-function opens(...args: Parameters<Bench['opens']>): FakePeer {
-  const peer = bench.opens(...args);
-  peers.push(peer);
-  return peer;
-}
-
-/** An old stream, last heard `quietMs` ago. */
-function oldStream(quietMs: number, key = ALICE): FakePeer {
-  const old = opens(key);
-  bench.clock.advance(quietMs);
-  return old;
-}
+import { describe, expect, test } from 'vitest';
+import { bench, expectInternalErrors, oldStream, opens } from './stage.ts';
+import { ALICE, BOB } from './takeover-bench.ts';
 
 describe('Takeover, rule 1: dead', () => {
   test('a vanished old stream is severed 450 ms after the newcomer came, and the newcomer forwarded when it has closed', () => {
@@ -110,102 +82,6 @@ describe('Takeover, rule 1: dead', () => {
     opens();
     bench.clock.advance(1000);
     expect([dead, alive, alsoDead].map((peer) => peer.severedBecause)).toEqual(['dead', undefined, 'dead']);
-  });
-});
-
-describe('Takeover, hold', () => {
-  test('is over as soon as the old stream has answered a probe', () => {
-    const old = oldStream(20_000);
-    const newcomer = opens();
-    const start = bench.clock.now();
-    bench.clock.advance(60);
-    expect((newcomer.forwardedAt as number) - start).toBe(50);
-    expect(old.severedAt).toBeUndefined();
-    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'old streams answered' }));
-  });
-
-  test('lasts while one of several has not answered', () => {
-    bench.holdMs = 0;
-    const [alive, slow] = [oldStream(2000), oldStream(20_000)];
-    bench.holdMs = 1500;
-    slow.line.rttMs = 400;
-    alive.speaks();
-    bench.clock.advance(2000);
-    const newcomer = opens();
-    bench.clock.advance(399);
-    expect(newcomer.forwardedAt).toBeUndefined();
-    bench.clock.advance(51);
-    expect(newcomer.forwardedAt).toBeDefined();
-  });
-
-  test('there is none without kernel evidence, without old streams, or when it is off', () => {
-    const withoutOld = opens();
-    expect(withoutOld.forwardedAt).toBe(bench.clock.now());
-    withoutOld.line.evidenceIsThere = false;
-    bench.clock.advance(20_000);
-    expect(opens().forwardedAt).toBe(bench.clock.now());
-    bench.holdMs = 0;
-    bench.clock.advance(20_000);
-    expect(opens().forwardedAt).toBe(bench.clock.now());
-    expect(bench.kinds()).not.toContain('held');
-  });
-
-  test('with hold off a dead old stream is found as fast', () => {
-    bench.holdMs = 0;
-    const old = oldStream(20_000);
-    old.line.vanished = true;
-    const newcomer = opens();
-    expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    bench.clock.advance(450);
-    expect(old.severedBecause).toBe('dead');
-  });
-
-  test('a held newcomer whose client leaves is dropped without a word to Headscale', () => {
-    const old = oldStream(20_000);
-    old.line.vanished = true;
-    const newcomer = opens();
-    bench.clock.advance(100);
-    newcomer.leaves('client_left_early');
-    bench.clock.advance(20_000);
-    expect(newcomer.forwardedAt).toBeUndefined();
-    expect(old.severedAt).toBeUndefined();
-    expect(bench.verdicts()).toEqual(['newcomer_ended']);
-  });
-
-  test('a held newcomer that is overtaken is an old stream like any other: severed when dead', () => {
-    const old = oldStream(20_000);
-    old.line.vanished = true;
-    old.line.rttMs = 5000;
-    const overtaken = opens();
-    bench.clock.advance(100);
-    overtaken.line.vanished = true;
-    const newcomer = opens();
-    bench.clock.advance(1500);
-    expect(overtaken.severedBecause).toBe('dead');
-    expect(overtaken.forwardedAt).toBeUndefined();
-    expect(newcomer.forwardedAt).toBeDefined();
-  });
-
-  test('both of a client that tries two ports at once stay, and the loser leaves by itself', () => {
-    const first = opens();
-    bench.clock.advance(500);
-    const second = opens();
-    bench.clock.advance(100);
-    second.leaves('client_closed');
-    bench.clock.advance(60_000);
-    expect(first.severedAt).toBeUndefined();
-    expect(first.forwardedAt).toBeDefined();
-  });
-
-  test('an old stream that ends by itself lets the newcomer go when Headscale has closed it', () => {
-    const old = oldStream(20_000);
-    old.line.vanished = true;
-    const newcomer = opens();
-    bench.clock.advance(200);
-    old.leaves('upstream_closed');
-    bench.clock.advance(0);
-    expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    expect(bench.verdicts()).toEqual(['old_ended']);
   });
 });
 
@@ -311,7 +187,6 @@ describe('Takeover', () => {
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
     bench.clock.advance(60_000);
     expect(old.severedAt).toBeUndefined();
-    expect(bench.events.map((event) => event.kind)).toContain('internal error');
-    bench.events.length = 0;
+    expectInternalErrors();
   });
 });

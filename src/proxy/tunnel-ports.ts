@@ -1,0 +1,31 @@
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Clock } from '../clock.ts';
+import type { CloseReason, Stream } from '../streams/stream.ts';
+import type { Upstream } from './upstream.ts';
+
+/** Whom a tunnel tells. */
+export interface TunnelPorts {
+  readonly clock: Clock;
+  readonly upstream: Upstream;
+  /** The client's first whole record has reached an open session. */
+  firstRecord(stream: Stream): void;
+  /** One end is gone. */
+  ending(stream: Stream, reason: CloseReason): void;
+  /** The connection to Headscale is closed, or there will never be one. */
+  upstreamClosed(stream: Stream): void;
+  closed(stream: Stream, reason: CloseReason): void;
+  upstreamReached(): void;
+  upstreamFailed(): void;
+  upstreamRefused(stream: Stream, status: number): void;
+}
+
+/** An upgrade request as it came in. */
+export interface UpgradeRequest {
+  readonly request: IncomingMessage;
+  readonly client: Socket;
+  /** What the client sent behind its request's head. */
+  readonly head: Buffer;
+  /** What Headscale is to see. */
+  readonly rawHeaders: string[];
+}

@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+import { bench, oldStream, opens } from './stage.ts';
+
+describe('Takeover, hold', () => {
+  test('is over as soon as the old stream has answered a probe', () => {
+    const old = oldStream(20_000);
+    const newcomer = opens();
+    const start = bench.clock.now();
+    bench.clock.advance(60);
+    expect((newcomer.forwardedAt as number) - start).toBe(50);
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'old streams answered' }));
+  });
+
+  test('lasts while one of several has not answered', () => {
+    bench.holdMs = 0;
+    const [alive, slow] = [oldStream(2000), oldStream(20_000)];
+    bench.holdMs = 1500;
+    slow.line.rttMs = 400;
+    alive.speaks();
+    bench.clock.advance(2000);
+    const newcomer = opens();
+    bench.clock.advance(399);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(51);
+    expect(newcomer.forwardedAt).toBeDefined();
+  });
+
+  test('there is none without kernel evidence, without old streams, or when it is off', () => {
+    const withoutOld = opens();
+    expect(withoutOld.forwardedAt).toBe(bench.clock.now());
+    withoutOld.line.evidenceIsThere = false;
+    bench.clock.advance(20_000);
+    expect(opens().forwardedAt).toBe(bench.clock.now());
+    bench.holdMs = 0;
+    bench.clock.advance(20_000);
+    expect(opens().forwardedAt).toBe(bench.clock.now());
+    expect(bench.kinds()).not.toContain('held');
+  });
+
+  test('with hold off a dead old stream is found as fast', () => {
+    bench.holdMs = 0;
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    bench.clock.advance(450);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('a held newcomer whose client leaves is dropped without a word to Headscale', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(100);
+    newcomer.leaves('client_left_early');
+    bench.clock.advance(20_000);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    expect(old.severedAt).toBeUndefined();
+    expect(bench.verdicts()).toEqual(['newcomer_ended']);
+  });
+
+  test('a held newcomer that is overtaken is an old stream like any other: severed when dead', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    old.line.rttMs = 5000;
+    const overtaken = opens();
+    bench.clock.advance(100);
+    overtaken.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(1500);
+    expect(overtaken.severedBecause).toBe('dead');
+    expect(overtaken.forwardedAt).toBeUndefined();
+    expect(newcomer.forwardedAt).toBeDefined();
+  });
+
+  test('both of a client that tries two ports at once stay, and the loser leaves by itself', () => {
+    const first = opens();
+    bench.clock.advance(500);
+    const second = opens();
+    bench.clock.advance(100);
+    second.leaves('client_closed');
+    bench.clock.advance(60_000);
+    expect(first.severedAt).toBeUndefined();
+    expect(first.forwardedAt).toBeDefined();
+  });
+
+  test('an old stream that ends by itself lets the newcomer go when Headscale has closed it', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(200);
+    old.leaves('upstream_closed');
+    bench.clock.advance(0);
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    expect(bench.verdicts()).toEqual(['old_ended']);
+  });
+});
