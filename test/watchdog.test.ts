@@ -1,3 +1,4 @@
+import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
 import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
@@ -85,6 +86,40 @@ describe('startWatchdog', () => {
     client.write(head);
     expect(await readHead(client)).toBe(SWITCHING);
     expect((await scrape(admin)).get(`headscale_watchdog_handshakes_total{result="${result}"}`)).toBe(1);
+  });
+
+  test('two streams of one node contest, and /streams shows what is waited for', async () => {
+    const { url } = await headscale();
+    const { port, admin } = await harness.watchdog(url, {}, noiseKey);
+    const clients = [harness.client(port), harness.client(port)];
+    for (const client of clients) {
+      client.write(handshake(recorded.header));
+      expect(await readHead(client)).toBe(SWITCHING);
+    }
+    const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: { contests: unknown[] }[] };
+    const contest = { openedAt: expect.any(String), waitingFor: 'silence', until: expect.any(String) };
+    expect(streams.map(({ contests }) => contests)).toEqual([
+      [{ role: 'old', against: 2, ...contest }],
+      [{ role: 'newcomer', against: 1, ...contest }],
+    ]);
+  });
+
+  test('the log: one line for what is off at the start, one at debug for an unreadable handshake, no handshake whole', async () => {
+    const lines: Record<string, unknown>[] = [];
+    const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+    const { url } = await headscale();
+    const kernel = { ok: false, why: 'koffi cannot be loaded: not here' } as const;
+    const { port } = await harness.watchdog(url, {}, noiseKey, { log, kernel });
+    expect(lines.filter(({ level }) => level === 40)).toEqual([
+      expect.objectContaining({ msg: expect.stringMatching(/^no kernel evidence: /), why: kernel.why }),
+    ]);
+    const unreadable = recorded.header.replace(/^..../, 'AAAA');
+    const client = harness.client(port);
+    client.write(handshake(unreadable));
+    expect(await readHead(client)).toBe(SWITCHING);
+    const told = lines.filter(({ msg }) => String(msg).startsWith('handshake unreadable'));
+    expect(told).toMatchObject([{ level: 20, remoteAddress: expect.stringContaining('127.0.0.1:') }]);
+    expect(JSON.stringify(lines)).not.toContain(unreadable.slice(0, 60));
   });
 
   test('every series is there before anything has happened', async () => {
