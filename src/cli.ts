@@ -4,6 +4,7 @@ import { loadConfig } from './config/load.ts';
 import { readNoiseKey } from './config/noise-key.ts';
 import { DEFAULTS, LOG_LEVELS } from './config/schema.ts';
 import { StartError, UsageError } from './errors.ts';
+import { addressAndPort } from './proxy/forwarded.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { version } from './version.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
@@ -76,9 +77,9 @@ async function serve(flags: Record<string, unknown>): Promise<void> {
 }
 
 function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
-  const text = ({ address, port }: { address: string; port: number }): string =>
-    `${address.includes(':') ? `[${address}]` : address}:${port}`;
-  log.info({ listen: text(listenAddress), admin: text(adminAddress), upstream: upstream.origin, version }, 'listening');
+  const listen = addressAndPort(listenAddress.address, listenAddress.port);
+  const admin = addressAndPort(adminAddress.address, adminAddress.port);
+  log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
 }
 
 /** An error nobody caught is ours, and no node's: it is told, and the streams flow on. */

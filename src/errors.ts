@@ -19,8 +19,6 @@ export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   // An AggregateError (every address of a name refused) says nothing itself.
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
-  // fetch() hides the socket's error in its cause.
-  if (error.message === 'fetch failed' && error.cause !== undefined) return reasonOf(error.cause);
   return error.message;
 }
 

@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.ts';
-import { type Config, configSchema, type HostPort } from './schema.ts';
+import { type Config, configSchema, type HostPort, hostPortOf } from './schema.ts';
 
 /**
  * Turns flags, by their camel-case names, into a configuration.
@@ -19,8 +19,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>): Config {
 
 /** Addresses that are each right and together wrong: a watchdog before itself would call itself until it fell over. */
 function clashesOf(upstream: URL, listen: HostPort, admin: HostPort): readonly string[] {
-  const port = Number(upstream.port || (upstream.protocol === 'https:' ? 443 : 80));
-  const target = { host: upstream.hostname.replace(/^\[|\]$/g, ''), port };
+  const target = hostPortOf(upstream);
   const clashes: string[] = [];
   for (const [flag, own] of [['--listen', listen] as const, ['--admin', admin] as const]) {
     if (meets(target, own))

@@ -21,6 +21,12 @@ export interface HostPort {
   readonly port: number;
 }
 
+/** Where a URL leads: its host without brackets, its port also where it is the scheme's own. */
+export function hostPortOf(url: URL): HostPort {
+  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
+  return { host: url.hostname.replace(/^\[|\]$/g, ''), port };
+}
+
 /** `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (all addresses); undefined when it is none of them. */
 export function parseHostPort(text: string): HostPort | undefined {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(text);

@@ -22,6 +22,7 @@ import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../clock.ts';
 import { StartError } from '../errors.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
+import { addressAndPort } from '../proxy/forwarded.ts';
 import type { ControlStream, OnControlEvent } from './control-events.ts';
 import { ControlNodes } from './control-nodes.ts';
 import { answerPlain } from './control-plain.ts';
@@ -88,7 +89,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   };
   let closing: Promise<void> | undefined;
   return {
-    url: new URL(`http://${host.includes(':') ? `[${host}]` : host}:${address.port}`),
+    url: new URL(`http://${addressAndPort(host, address.port)}`),
     noiseKeyFile: () => formatNoiseKeyFile(noiseKey),
     get refusals() {
       return mapStreams.refusals;

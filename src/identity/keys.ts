@@ -17,11 +17,6 @@ export function formatMachineKey(key: MachineKey): string {
   return `mkey:${key}`;
 }
 
-/** Enough of a key to tell nodes apart in a sentence. */
-export function shortMachineKey(key: MachineKey): string {
-  return `mkey:${key.slice(0, 8)}…`;
-}
-
 /** An X25519 public key of 32 raw bytes. */
 export function publicKeyOf(raw: Uint8Array): KeyObject {
   return createPublicKey({ key: Buffer.concat([SPKI_PREFIX, raw]), format: 'der', type: 'spki' });
@@ -33,7 +28,7 @@ export function rawPublicKeyOf(key: KeyObject): Buffer {
 }
 
 /** An X25519 private key of 32 raw bytes; the copy made on the way is wiped. */
-export function privateKeyOf(raw: Uint8Array): KeyObject {
+function privateKeyOf(raw: Uint8Array): KeyObject {
   const der = Buffer.concat([PKCS8_PREFIX, raw]);
   try {
     return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });

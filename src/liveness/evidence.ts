@@ -17,8 +17,8 @@ export interface KernelEvidence {
 /** Rule 1's view of a connection. `unknown`: no evidence either way, or none to be had. */
 export type KernelSays = 'dead' | 'answers' | 'unknown';
 
-export const PROBES_TO_DIE = 3;
-export const RETRANSMITS_TO_DIE = 2;
+const PROBES_TO_DIE = 3;
+const RETRANSMITS_TO_DIE = 2;
 const SHORTEST_WAIT_MS = 450;
 
 /** How long a probe's answer may take on this connection before its lack means something. */

@@ -3,7 +3,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { HostPort } from '../config/schema.ts';
 import { codeOf, reasonOf, StartError } from '../errors.ts';
 import type { StreamKind } from '../streams/stream.ts';
-import { forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
+import { addressAndPort, forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
 import type { PlainProxy } from './plain.ts';
 import type { UpgradeRequest } from './tunnel-ports.ts';
 
@@ -44,7 +44,7 @@ export function listen(server: Server, { host, port }: HostPort, flag: string): 
 }
 
 function listenError(error: Error, flag: string, host: string, port: number): StartError {
-  const where = `cannot listen on ${flag} ${host.includes(':') ? `[${host}]` : host}:${port}`;
+  const where = `cannot listen on ${flag} ${addressAndPort(host, port)}`;
   switch (codeOf(error)) {
     case 'EADDRINUSE':
       return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });

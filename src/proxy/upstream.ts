@@ -2,6 +2,7 @@ import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { hostPortOf } from '../config/schema.ts';
 
 /** A client gives up on its control connection after ten seconds: by then it should have its 502. */
 const CONNECTS_WITHIN_MS = 5000;
@@ -26,8 +27,7 @@ export interface Upstream {
 /** @param url `http://host[:port]` or `https://host[:port]`, without a path. */
 export function upstreamOf(url: URL): Upstream {
   const tls = url.protocol === 'https:';
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  const port = url.port === '' ? (tls ? 443 : 80) : Number(url.port);
+  const { host, port } = hostPortOf(url);
   const options = { host, port, allowHalfOpen: true, noDelay: true };
   // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
   const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };

@@ -7,7 +7,6 @@ import type { Stream } from '../streams/stream.ts';
  * or answered, and for `holdMs` at most.
  */
 export class Hold {
-  readonly newcomer: Stream;
   readonly #since: Instant;
   readonly #waitsFor: Set<Stream>;
   readonly #timer: Timer;
@@ -18,12 +17,10 @@ export class Hold {
 
   constructor(parts: {
     readonly clock: Clock;
-    readonly newcomer: Stream;
     readonly oldStreams: Iterable<Stream>;
     readonly holdMs: number;
     readonly onRelease: (why: ReleaseReason, heldMs: number) => void;
   }) {
-    this.newcomer = parts.newcomer;
     this.#clock = parts.clock;
     this.#since = parts.clock.now();
     this.#waitsFor = new Set(parts.oldStreams);
@@ -33,10 +30,6 @@ export class Hold {
 
   get since(): Instant {
     return this.#since;
-  }
-
-  waitsFor(old: Stream): boolean {
-    return this.#waitsFor.has(old);
   }
 
   oldAnswered(old: Stream): void {

@@ -10,7 +10,7 @@ export interface Witness {
   endProbes(): void;
 }
 
-export const PROBE_EVERY_MS = 150;
+const PROBE_EVERY_MS = 150;
 const CALM_PROBE_EVERY_MS = 1000;
 const CALM_FOR_MS = 10_000;
 const LOOK_EVERY_MS = 50;

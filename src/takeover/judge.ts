@@ -20,7 +20,7 @@ export type Verdict =
   | { readonly kind: 'wait'; readonly waitingFor: 'silence' | 'settling'; readonly until: Instant | undefined };
 
 /** A newcomer is settled when its session has lasted this long past its first record: a replayed handshake never does. */
-export const SETTLES_AFTER_MS = 1000;
+const SETTLES_AFTER_MS = 1000;
 
 /** The rule, in the order of its numbers: dead, silent, otherwise both stay. */
 export function judge(question: Question): Verdict {

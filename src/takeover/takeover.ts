@@ -163,7 +163,6 @@ export class Takeover {
     setState(stream, { kind: 'held', since: now, until: plus(now, holdMs) });
     newcomer.hold = new Hold({
       clock: this.#clock,
-      newcomer: stream,
       oldStreams: asked.map((old) => old.member.stream),
       holdMs,
       onRelease: (why, heldMs) => {
