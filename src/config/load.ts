@@ -1,41 +1,139 @@
 import { UsageError } from '../errors.ts';
-import { type Config, configSchema, type HostPort, hostPortOf } from './schema.ts';
+import { readYaml, type Value } from './document.ts';
+import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';
+import { addressProblems, probeProblems, ruleKeyProblems } from './limits.ts';
+import { type Given, kebabCase, type Mistake, type Problem } from './problem.ts';
+import { readEach } from './read-each.ts';
+import { type Config, configSchema, type NodeRule, type RuleSettings, ruleSchema, type Settings } from './schema.ts';
+
+/** A file of settings, already read. */
+export interface ConfigFile {
+  /** As the operator named it; problems begin with it. */
+  readonly path: string;
+  readonly text: string;
+}
 
 /**
- * Turns flags, by their camel-case names, into a configuration.
+ * Turns flags, by their camel-case names, and the text of a file into a
+ * configuration. A flag counts more than the file; `flags` must hold only what
+ * the operator gave, no defaults. `config`, the flag that names the file, is passed over.
  *
- * @throws UsageError with every mistake at once.
+ * @throws UsageError with every mistake at once, the flags' and the file's.
  */
-export function loadConfig(flags: Readonly<Record<string, unknown>>): Config {
-  const parsed = configSchema.safeParse(flags);
-  if (!parsed.success) {
-    throw new UsageError(parsed.error.issues.map((issue) => `${flagOf(issue.path)}: ${issue.message}`));
+export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: ConfigFile): Config {
+  const mistakes: Mistake[] = [];
+  const fromFile = settingsOfFile(file, mistakes);
+  const fromFlags = flagSettings(flags);
+  const given = new Map([...fromFile.settings, ...fromFlags]);
+  const { values } = readEach<Settings>(configSchema.shape, given);
+  const problems: Problem[] = [
+    ...unknownFlags(flags),
+    ...readEach<Settings>(configSchema.shape, fromFlags).problems,
+    ...readEach<Settings>(configSchema.shape, fromFile.settings).problems,
+    ...addressProblems(values, given),
+    ...probeProblems(values, given),
+  ];
+  const rules = fromFile.rules.map((rule) => {
+    const read = readEach<RuleSettings>(ruleSchema.shape, rule.settings);
+    mistakes.push(...lacks(rule));
+    problems.push(...read.problems, ...ruleKeyProblems(rule.settings, given));
+    problems.push(...probeProblems(values, given, { settings: read.values, given: rule.settings }));
+    return ruleOf(read.values, flags.observeOnly === true);
+  });
+  const told = [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems, mistakes)];
+  if (told.length > 0) throw new UsageError(told);
+  return configOf(values as Settings, rules);
+}
+
+function flagSettings(flags: Readonly<Record<string, unknown>>): ReadonlyMap<string, Given> {
+  const given = Object.entries(flags).filter(([, value]) => value !== undefined);
+  return new Map(given.map(([name, value]) => [name, { value, at: 'flag' }]));
+}
+
+function unknownFlags(flags: Readonly<Record<string, unknown>>): readonly Problem[] {
+  const unknown = Object.keys(flags).filter((name) => name !== 'config' && !Object.hasOwn(configSchema.shape, name));
+  return unknown.map((name) => ({ at: 'flag', name, text: 'is no flag of this program' }));
+}
+
+/** A file that was cut off must not pass for one that says nothing: a reload would fall back to the defaults. */
+const EMPTY = 'the file is empty: write at least one setting, or leave --config away';
+
+function settingsOfFile(file: ConfigFile | undefined, mistakes: Mistake[]): FileSettings {
+  const document = readYaml(file?.text ?? '');
+  if (file !== undefined && file.text.trim() === '') mistakes.push({ at: document.root.at, text: EMPTY });
+  // One by one: there may be more than a call takes arguments.
+  for (const mistake of document.mistakes) mistakes.push(mistake);
+  // What is made of text that is no YAML would only add mistakes that are none.
+  const root: Value = document.mistakes.length === 0 ? document.root : { kind: 'nothing', at: document.root.at };
+  return settingsOf(root, { settings: Object.keys(configSchema.shape), rule: Object.keys(ruleSchema.shape) }, mistakes);
+}
+
+const MATCHES = ['name', 'user', 'machineKey', 'nodeKey'];
+
+/** What a rule must say and does not; nothing of one in which something else is wrong. */
+function lacks({ at, settings, isWhole }: FileRule): readonly Mistake[] {
+  const names = [...settings.keys()];
+  const whom = names.some((name) => MATCHES.includes(name));
+  const what = names.some((name) => !MATCHES.includes(name));
+  if (!isWhole || (whom && what)) return [];
+  const needed = Object.keys(ruleSchema.shape).filter((name) => MATCHES.includes(name) !== whom);
+  const text = `a rule must say ${whom ? 'what is different for these nodes' : 'whom it is about'}: add one of`;
+  return [{ at, text: `${text} ${needed.map(kebabCase).join(', ')}` }];
+}
+
+function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): NodeRule {
+  const { name, user, machineKey, nodeKey, silentAfter, goneAfter, probeIdle, hold, observeOnly } = read;
+  return {
+    match: present({ name, user, machineKey, nodeKey }),
+    policy: present({
+      silentAfterMs: silentAfter,
+      goneAfterMs: goneAfter,
+      probeIdleMs: probeIdle,
+      hold,
+      // Who asks on the command line for no severing gets none, whatever the file says of single nodes.
+      observeOnly: observeOnly === undefined ? undefined : observeOnly || isObserveOnlyForAll,
+    }),
+  };
+}
+
+/** Without what is undefined. */
+function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  const entries = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
+}
+
+function configOf(settings: Settings, rules: readonly NodeRule[]): Config {
+  const { silentAfter, goneAfter, probeIdle, hold, observeOnly } = settings;
+  const { upstream, noiseKey, headscaleApiKeyFile, listen, admin, ...others } = settings;
+  return {
+    upstream,
+    noiseKeyFile: noiseKey,
+    apiKeyFile: headscaleApiKeyFile,
+    listen,
+    admin,
+    policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
+    rules,
+    upstreamSilentSever: others.upstreamSilentSever,
+    metricsMaxNodes: others.metricsMaxNodes,
+    logLevel: others.logLevel,
+  };
+}
+
+/** A file that is something else altogether would else fill a screen many times over. */
+const MOST_MISTAKES = 100;
+
+function fileTexts(path: string, problems: readonly Problem[], mistakes: readonly Mistake[]): readonly string[] {
+  const all = [...mistakes];
+  for (const { at, name, text } of problems) {
+    if (at !== 'flag') all.push({ at, text: `${fileKey(name)}: ${text}` });
   }
-  const { upstream, noiseKey, listen, admin, silentAfter, hold, logLevel } = parsed.data;
-  const clashes = clashesOf(upstream, listen, admin);
-  if (clashes.length > 0) throw new UsageError(clashes);
-  return { upstream, noiseKeyFile: noiseKey, listen, admin, silentAfterMs: silentAfter, hold, logLevel };
+  all.sort((a, b) => a.at.line - b.at.line || a.at.column - b.at.column);
+  const more = all[MOST_MISTAKES];
+  const told = all.slice(0, MOST_MISTAKES);
+  if (more !== undefined) told.push({ at: more.at, text: `and ${all.length - MOST_MISTAKES} more from here on` });
+  return told.map(({ at, text }) => `${path}:${at.line}:${at.column}: ${text}`);
 }
 
-/** Addresses that are each right and together wrong: a watchdog before itself would call itself until it fell over. */
-function clashesOf(upstream: URL, listen: HostPort, admin: HostPort): readonly string[] {
-  const target = hostPortOf(upstream);
-  const clashes: string[] = [];
-  for (const [flag, own] of [['--listen', listen] as const, ['--admin', admin] as const]) {
-    if (meets(target, own))
-      clashes.push(`--upstream: '${upstream.origin}' is the watchdog's own ${flag}: name Headscale's listen_addr`);
-  }
-  if (meets(admin, listen)) clashes.push(`--admin: the same port as --listen, ${admin.port}: choose another`);
-  return clashes;
-}
-
-/** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
-function meets(target: HostPort, own: HostPort): boolean {
-  if (target.port !== own.port || own.port === 0) return false;
-  const isLocal = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::)$/.test(host);
-  return target.host === own.host || (isLocal(target.host) && isLocal(own.host));
-}
-
-function flagOf(path: readonly PropertyKey[]): string {
-  return `--${String(path[0] ?? '').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+function flagTexts(problems: readonly Problem[]): readonly string[] {
+  return problems.filter(({ at }) => at === 'flag').map(({ name, text }) => `--${kebabCase(name)}: ${text}`);
 }

@@ -3,6 +3,9 @@ import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 /** A machine's public key, 64 lower-case hex digits without the `mkey:` before them. */
 export type MachineKey = string & { readonly __brand: 'MachineKey' };
 
+/** A node's public key, 64 lower-case hex digits without the `nodekey:` before them; it changes with each login. */
+export type NodeKey = string & { readonly __brand: 'NodeKey' };
+
 const KEY_LENGTH = 32;
 const SPKI_PREFIX = Buffer.from('302a300506032b656e032100', 'hex');
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b656e04220420', 'hex');
@@ -15,6 +18,21 @@ export function machineKeyOf(raw: Uint8Array): MachineKey {
 /** The form Headscale and Tailscale print: `mkey:<64 hex>`. */
 export function formatMachineKey(key: MachineKey): string {
   return `mkey:${key}`;
+}
+
+/** The form Headscale and Tailscale print: `nodekey:<64 hex>`. */
+export function formatNodeKey(key: NodeKey): string {
+  return `nodekey:${key}`;
+}
+
+/** The key of `mkey:<64 hex>`; undefined when it is none. */
+export function parseMachineKey(text: string): MachineKey | undefined {
+  return /^mkey:([0-9a-f]{64})$/.exec(text)?.[1] as MachineKey | undefined;
+}
+
+/** The key of `nodekey:<64 hex>`; undefined when it is none. */
+export function parseNodeKey(text: string): NodeKey | undefined {
+  return /^nodekey:([0-9a-f]{64})$/.exec(text)?.[1] as NodeKey | undefined;
 }
 
 /** An X25519 public key of 32 raw bytes. */

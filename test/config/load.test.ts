@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
-import { parseDuration, parseHostPort } from '../../src/config/schema.ts';
+import { configSchema, parseHostPort } from '../../src/config/schema.ts';
 import { UsageError } from '../../src/errors.ts';
 
 function problemsOf(flags: Record<string, unknown>): readonly string[] {
@@ -18,10 +18,19 @@ describe('loadConfig', () => {
     expect(loadConfig({})).toEqual({
       upstream: new URL('http://127.0.0.1:8080'),
       noiseKeyFile: undefined,
+      apiKeyFile: undefined,
       listen: { host: '0.0.0.0', port: 8081 },
       admin: { host: '127.0.0.1', port: 9191 },
-      silentAfterMs: 30_000,
-      hold: { kind: 'auto' },
+      policy: {
+        silentAfterMs: 30_000,
+        goneAfterMs: 120_000,
+        probeIdleMs: 0,
+        hold: { kind: 'auto' },
+        observeOnly: false,
+      },
+      rules: [],
+      upstreamSilentSever: false,
+      metricsMaxNodes: 1000,
       logLevel: 'info',
     });
   });
@@ -33,7 +42,7 @@ describe('loadConfig', () => {
     ['off', { kind: 'off' }],
     ['0s', { kind: 'off' }],
   ])('reads hold %s', (hold, expected) => {
-    expect(loadConfig({ hold }).hold).toEqual(expected);
+    expect(loadConfig({ hold }).policy.hold).toEqual(expected);
   });
 
   test('tells every mistake at once, each with flag, value and cure', () => {
@@ -45,15 +54,23 @@ describe('loadConfig', () => {
       hold: '1 s',
       logLevel: 'loud',
       noiseKey: '',
+      headscaleApiKeyFile: '',
+      goneAfter: '5s',
+      probeIdle: '3h',
+      metricsMaxNodes: 'many',
     });
-    expect(problems).toHaveLength(7);
+    expect(problems).toHaveLength(11);
     expect(problems.join('\n')).toMatchInlineSnapshot(`
       "--upstream: 'headscale:8080' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
       --noise-key: needs the path of a file
+      --headscale-api-key-file: needs the path of a file
       --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --admin: '127.0.0.1:99999' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      --silent-after: '30' is not a duration: write 1500ms, 30s, 2m or 1h
+      --silent-after: '30' has no unit: write 30s, 30ms, 30m or 30h
+      --gone-after: '5s' is too short: write 10s or more, or off
+      --probe-idle: '3h' is too long: write 2h or less, or off
       --hold: '1 s' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off
+      --metrics-max-nodes: 'many' is no number of nodes: write a whole number from 0, for none, to 100000
       --log-level: 'loud' is none of debug, info, warn, error, silent"
     `);
   });
@@ -67,10 +84,101 @@ describe('loadConfig', () => {
     expect(problemsOf({ upstream })).toEqual([expect.stringContaining(why)]);
   });
 
-  test('refuses a threshold below a second and a hold above five', () => {
-    expect(problemsOf({ silentAfter: '999ms' })).toHaveLength(1);
+  test('shows no password of an upstream', () => {
+    expect(problemsOf({ upstream: 'http://user:secret@h:1' }).join()).not.toContain('secret');
+  });
+
+  test.each([
+    ['silentAfter', '999ms', '1s', '24h', '86401s'],
+    ['goneAfter', '9999ms', '10s', '24h', '25h'],
+    ['probeIdle', '4999ms', '5s', '2h', '121m'],
+  ])('takes %s from its shortest to its longest', (name, tooShort, shortest, longest, tooLong) => {
+    // A gone-after that is out of the way of probe-idle.
+    const others = name === 'goneAfter' ? {} : { goneAfter: '24h' };
+    expect(problemsOf({ ...others, [name]: tooShort })).toEqual([
+      expect.stringContaining(`'${tooShort}' is too short: write ${shortest} or more`),
+    ]);
+    expect(problemsOf({ ...others, [name]: shortest })).toEqual([]);
+    expect(problemsOf({ ...others, [name]: longest })).toEqual([]);
+    expect(problemsOf({ ...others, [name]: tooLong })).toEqual([
+      expect.stringContaining(`'${tooLong}' is too long: write ${longest} or less`),
+    ]);
+  });
+
+  test('refuses a hold above five seconds', () => {
     expect(problemsOf({ hold: '5001ms' })).toHaveLength(1);
-    expect(problemsOf({ silentAfter: '1s', hold: '5s' })).toEqual([]);
+    expect(problemsOf({ hold: '5s' })).toEqual([]);
+  });
+
+  test('reads off as 0 for gone-after and probe-idle, and refuses it for silent-after', () => {
+    expect(loadConfig({ goneAfter: 'off', probeIdle: 'off' }).policy).toMatchObject({ goneAfterMs: 0, probeIdleMs: 0 });
+    expect(problemsOf({ silentAfter: 'off' })).toEqual([
+      "--silent-after: 'off' is not a duration: write 1500ms, 30s, 2m or 1h",
+    ]);
+  });
+
+  test('reads the files of both keys, both switches and the count of nodes', () => {
+    const config = loadConfig({
+      noiseKey: '/n',
+      headscaleApiKeyFile: '/a',
+      observeOnly: true,
+      upstreamSilentSever: true,
+      metricsMaxNodes: '0',
+    });
+    expect(config).toMatchObject({
+      noiseKeyFile: '/n',
+      apiKeyFile: '/a',
+      upstreamSilentSever: true,
+      metricsMaxNodes: 0,
+    });
+    expect(config.policy.observeOnly).toBe(true);
+  });
+
+  test.each([Number.NaN, Number.POSITIVE_INFINITY])('says of %d what else to write, in every setting', (value) => {
+    const names = Object.keys(configSchema.shape);
+    const problems = problemsOf(Object.fromEntries(names.map((name) => [name, value])));
+    expect(problems).toHaveLength(names.length);
+    for (const problem of problems) expect(problem).toMatch(new RegExp(`'${value}' .*(write|quotes|is none of)`));
+  });
+
+  test.each(['100001', '-1', '1.5', '', '1e3', '0x10'])('refuses %j as a count of nodes', (metricsMaxNodes) => {
+    expect(problemsOf({ metricsMaxNodes })).toEqual([expect.stringMatching(/^--metrics-max-nodes: .* whole number/)]);
+  });
+
+  test('passes over a flag that is undefined, and over --config', () => {
+    expect(loadConfig({ noiseKey: undefined, silentAfter: undefined, config: 'x.yaml' })).toEqual(loadConfig({}));
+  });
+
+  test('refuses a flag it does not know', () => {
+    expect(problemsOf({ silentAftr: '1s' })).toEqual(['--silent-aftr: is no flag of this program']);
+  });
+});
+
+describe('loadConfig, probe-idle and gone-after together', () => {
+  test.each([
+    [{ probeIdle: '2m' }, '2m needs a gone-after of 130s or more, and it is 2m: write 110s or less, or off'],
+    [
+      { probeIdle: '20001ms', goneAfter: '30s' },
+      '20001ms needs a gone-after of 30001ms or more, and it is 30s: write 20s or less, or off',
+    ],
+    [
+      { probeIdle: '10s', goneAfter: '15s' },
+      '10s needs a gone-after of 20s or more, and it is 15s: write 5s or less, or off',
+    ],
+    [{ probeIdle: '10s', goneAfter: '14s' }, '10s needs a gone-after of 20s or more, and it is 14s: write off'],
+    [{ probeIdle: '30s', goneAfter: 'off' }, '30s needs a gone-after of 40s or more, and it is off: write off'],
+  ])('refuses %o', (flags, start) => {
+    expect(problemsOf(flags)).toEqual([`--probe-idle: ${start}, or change gone-after`]);
+  });
+
+  test('takes a probe-idle ten seconds below gone-after: one lost probe ends nothing', () => {
+    expect(problemsOf({ probeIdle: '20s', goneAfter: '30s' })).toEqual([]);
+    expect(problemsOf({ goneAfter: 'off' })).toEqual([]);
+  });
+
+  test('is told together with mistakes in other settings', () => {
+    expect(problemsOf({ probeIdle: '2m', listen: 'x', logLevel: 'x' })).toHaveLength(3);
+    expect(problemsOf({ probeIdle: '2m', goneAfter: 'x' })).toHaveLength(1);
   });
 });
 
@@ -79,7 +187,9 @@ describe('loadConfig, addresses together', () => {
     [{ upstream: 'http://127.0.0.1:8081' }, '--upstream', 'own --listen'],
     [{ upstream: 'http://localhost:9191' }, '--upstream', 'own --admin'],
     [{ upstream: 'http://192.0.2.1:8081', listen: '192.0.2.1:8081' }, '--upstream', 'own --listen'],
-    [{ listen: ':9191' }, '--admin', 'the same port as --listen'],
+    [{ listen: ':9191' }, '--listen', 'the same port as --admin, 9191: choose another'],
+    [{ listen: ':1', admin: ':1' }, '--admin', 'the same port as --listen, 1: choose another'],
+    [{ listen: ':8080' }, '--listen', "'\\[::\\]:8080' is upstream's address, http://127.0.0.1:8080: choose another"],
   ])('refuses %o', (flags, flag, why) => {
     expect(problemsOf(flags)).toEqual([expect.stringMatching(new RegExp(`^${flag}: .*${why}`))]);
   });
@@ -87,23 +197,6 @@ describe('loadConfig, addresses together', () => {
   test('takes the same port elsewhere', () => {
     expect(problemsOf({ upstream: 'http://192.0.2.1:8081' })).toEqual([]);
     expect(problemsOf({ listen: '192.0.2.1:80', admin: '127.0.0.1:80', upstream: 'http://192.0.2.2:80' })).toEqual([]);
-  });
-});
-
-describe('parseDuration', () => {
-  test.each([
-    ['1500ms', 1500],
-    ['30s', 30_000],
-    ['1.5s', 1500],
-    ['2m', 120_000],
-    ['1h', 3_600_000],
-    ['', undefined],
-    ['s', undefined],
-    ['-1s', undefined],
-    ['1d', undefined],
-    ['1s ', undefined],
-  ])('%j is %s', (text, ms) => {
-    expect(parseDuration(text)).toBe(ms);
   });
 });
 

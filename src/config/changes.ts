@@ -1,0 +1,69 @@
+import { formatDuration } from './duration.ts';
+import { type Config, formatHostPort, type Hold, type NodePolicy } from './schema.ts';
+
+/** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
+export interface Changes {
+  /** What a running watchdog takes over. */
+  readonly changes: string[];
+  /** What holds after the next start only, since sockets are bound or open to it. */
+  readonly needRestart: string[];
+}
+
+export function changesBetween(before: Config, after: Config): Changes {
+  const differ = (texts: (config: Config) => readonly (readonly [key: string, value: string])[]): string[] => {
+    const now = texts(after);
+    return texts(before).flatMap(([key, was], index) => {
+      const is = now[index]?.[1];
+      return is === was || is === undefined ? [] : [`${key}: ${was} → ${is}`];
+    });
+  };
+  return { changes: [...differ(changeable), ...changedRules(before, after)], needRestart: differ(fixed) };
+}
+
+function fixed({ upstream, listen, admin }: Config): readonly (readonly [string, string])[] {
+  return [
+    ['upstream', upstream.origin],
+    ['listen', formatHostPort(listen)],
+    ['admin', formatHostPort(admin)],
+  ];
+}
+
+function changeable(config: Config): readonly (readonly [string, string])[] {
+  return [
+    ['noise-key', config.noiseKeyFile ?? 'none'],
+    ['headscale-api-key-file', config.apiKeyFile ?? 'none'],
+    ...policyTexts(config.policy),
+    ['upstream-silent-sever', String(config.upstreamSilentSever)],
+    ['metrics.max-nodes', String(config.metricsMaxNodes)],
+    ['log-level', config.logLevel],
+  ];
+}
+
+function policyTexts(policy: NodePolicy): readonly (readonly [string, string])[] {
+  return [
+    ['silent-after', formatDuration(policy.silentAfterMs)],
+    ['gone-after', durationOrOff(policy.goneAfterMs)],
+    ['probe-idle', durationOrOff(policy.probeIdleMs)],
+    ['hold', formatHold(policy.hold)],
+    ['observe-only', String(policy.observeOnly)],
+  ];
+}
+
+function changedRules({ rules: before }: Config, { rules: after }: Config): readonly string[] {
+  if (before.length !== after.length) return [`nodes: ${countOf(before.length)} → ${countOf(after.length)}`];
+  // Both were built by load.ts, which has one order for the members of a rule.
+  return JSON.stringify(before) === JSON.stringify(after) ? [] : ['nodes: changed'];
+}
+
+function countOf(rules: number): string {
+  return rules === 1 ? '1 rule' : `${rules} rules`;
+}
+
+/** A duration for which 0 stands for never, as in `NodePolicy`. */
+export function durationOrOff(ms: number): string {
+  return ms === 0 ? 'off' : formatDuration(ms);
+}
+
+export function formatHold(hold: Hold): string {
+  return hold.kind === 'at most' ? formatDuration(hold.ms) : hold.kind;
+}

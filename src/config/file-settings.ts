@@ -1,0 +1,157 @@
+import { aliasText, type Entry, type Value } from './document.ts';
+import { nearest } from './nearest.ts';
+import { type Given, kebabCase, type Mistake, type Position, quoted } from './problem.ts';
+
+/** The words a file may use, as the program names them: `silentAfter`. */
+export interface Vocabulary {
+  readonly settings: readonly string[];
+  readonly rule: readonly string[];
+}
+
+/** A file's settings by name, each with its place; their values are still as YAML has them. */
+export interface FileSettings {
+  readonly settings: ReadonlyMap<string, Given>;
+  readonly rules: readonly FileRule[];
+}
+
+export interface FileRule {
+  readonly at: Position;
+  readonly settings: ReadonlyMap<string, Given>;
+  /** Whether all of it could be read: what a rule lacks may else be what is misspelt. */
+  readonly isWhole: boolean;
+}
+
+/** The one setting that has a room of its own in the file. */
+const METRICS_MAX_NODES = 'metricsMaxNodes';
+
+/** A setting as the file spells it. */
+export function fileKey(name: string): string {
+  return name === METRICS_MAX_NODES ? 'metrics.max-nodes' : kebabCase(name);
+}
+
+/** For words that are right elsewhere. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  config: 'is a flag only, since it names this file: remove it',
+  'metrics-max-nodes': "is a flag's name: write metrics: { max-nodes: 1000 }",
+  '<<': 'merges mappings in other YAML files, but is not read here: write the settings themselves',
+};
+
+/** Finds the settings and rules in a file's root; what cannot be one is added to `mistakes`. */
+export function settingsOf(root: Value, words: Vocabulary, mistakes: Mistake[]): FileSettings {
+  if (root.kind === 'nothing') return { settings: new Map(), rules: [] };
+  if (root.kind !== 'mapping') {
+    mistakes.push({
+      at: root.at,
+      text: 'no settings begin here: write each on a line of its own, like silent-after: 30s',
+    });
+    return { settings: new Map(), rules: [] };
+  }
+  const names = namesOf(words.settings.filter((name) => name !== METRICS_MAX_NODES));
+  const settings = new Map<string, Given>();
+  let rules: readonly FileRule[] = [];
+  for (const entry of knownEntries(root.entries, [...names.keys(), 'metrics', 'nodes'], mistakes)) {
+    const name = names.get(entry.key);
+    if (name !== undefined) addScalar(name, entry, settings, mistakes);
+    else if (entry.key === 'metrics') addMetrics(entry, settings, mistakes);
+    else rules = rulesOf(entry, words.rule, mistakes);
+  }
+  return { settings, rules };
+}
+
+function addMetrics({ key, value }: KnownEntry, settings: Map<string, Given>, mistakes: Mistake[]): void {
+  if (value.kind !== 'mapping') {
+    mistakes.push(misfit(key, value, 'metrics: { max-nodes: 1000 }'));
+    return;
+  }
+  for (const entry of knownEntries(value.entries, ['max-nodes'], mistakes)) {
+    addScalar(METRICS_MAX_NODES, entry, settings, mistakes);
+  }
+}
+
+/** Each stream is asked after in each of them, again and again. */
+const MOST_RULES = 500;
+const TOO_MANY_RULES = `a rule too many, ${MOST_RULES} at most: write one for many nodes, by user or by a name like 'router-*'`;
+
+function rulesOf({ key, value }: KnownEntry, words: readonly string[], mistakes: Mistake[]): readonly FileRule[] {
+  if (value.kind !== 'list') {
+    mistakes.push(misfit(key, value, "a list of rules, each like - { name: 'router-*', silent-after: 10s }"));
+    return [];
+  }
+  const names = namesOf(words);
+  const beyond = value.items[MOST_RULES];
+  if (beyond !== undefined) mistakes.push({ at: beyond.at, text: TOO_MANY_RULES });
+  return value.items.slice(0, MOST_RULES).map((item) => {
+    const settings = new Map<string, Given>();
+    const before = mistakes.length;
+    if (item.kind !== 'mapping') mistakes.push(misfit('a rule', item, "{ name: 'router-*', silent-after: 10s }"));
+    for (const entry of item.kind === 'mapping' ? knownEntries(item.entries, [...names.keys()], mistakes) : []) {
+      addScalar(names.get(entry.key) ?? entry.key, entry, settings, mistakes);
+    }
+    return { at: item.at, settings, isWhole: mistakes.length === before };
+  });
+}
+
+function namesOf(names: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(names.map((name) => [kebabCase(name), name]));
+}
+
+interface KnownEntry {
+  readonly key: string;
+  readonly at: Position;
+  readonly value: Value;
+}
+
+/** The entries whose key is one of `known`, each key once. */
+function knownEntries(entries: readonly Entry[], known: readonly string[], mistakes: Mistake[]): readonly KnownEntry[] {
+  const seen = new Map<string, Position>();
+  const found: KnownEntry[] = [];
+  for (const { key, value } of entries) {
+    const { at } = key;
+    const word = key.kind === 'scalar' ? String(key.value) : undefined;
+    const first = word === undefined ? undefined : seen.get(word);
+    if (word === undefined) mistakes.push({ at, text: key.kind === 'alias' ? aliasText(key.name) : NO_WORD });
+    else if (first !== undefined) mistakes.push({ at, text: twin(word, first) });
+    else if (!known.includes(word)) mistakes.push({ at, text: unknown(word, known) });
+    else found.push({ key: word, at, value });
+    if (word !== undefined && first === undefined) seen.set(word, at);
+  }
+  return found;
+}
+
+const NO_WORD = 'no setting has such a name: write a word before the colon';
+
+function twin(word: string, first: Position): string {
+  return `${quoted(word)} is set twice, first in line ${first.line}: remove one`;
+}
+
+function unknown(word: string, known: readonly string[]): string {
+  const elsewhere = Object.hasOwn(ELSEWHERE, word) ? ELSEWHERE[word] : undefined;
+  if (elsewhere !== undefined) return `${quoted(word)} ${elsewhere}`;
+  const near = nearest(word, known);
+  const cure = near === undefined ? `known are ${known.join(', ')}` : `did you mean ${near}?`;
+  return `${quoted(word)} is no setting here: ${cure}`;
+}
+
+function addScalar(name: string, { key, value }: KnownEntry, settings: Map<string, Given>, mistakes: Mistake[]): void {
+  if (value.kind === 'scalar') settings.set(name, { value: value.value, at: value.at });
+  else mistakes.push(misfit(key, value, 'a single value'));
+}
+
+/** A value of another shape than its key needs. */
+function misfit(key: string, value: Value, needed: string): Mistake {
+  const { at } = value;
+  switch (value.kind) {
+    case 'nothing':
+      return { at, text: `${key}: has no value: write ${needed}, or remove the line` };
+    case 'alias':
+      return { at, text: `${key}: ${aliasText(value.name)}` };
+    case 'scalar':
+      return { at, text: `${key}: ${quoted(value.value)} cannot stand here: write ${needed}` };
+    case 'list':
+      return { at, text: `${key}: a list cannot stand here: write ${needed}` };
+    case 'mapping':
+      return { at, text: `${key}: settings of its own cannot stand here: write ${needed}` };
+    default:
+      return value satisfies never;
+  }
+}

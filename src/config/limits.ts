@@ -1,0 +1,107 @@
+import { formatDuration, parseDuration } from './duration.ts';
+import { type Given, kebabCase, type Problem } from './problem.ts';
+import {
+  formatHostPort,
+  type HostPort,
+  hostPortOf,
+  type RuleSettings,
+  type Settings,
+  SHORTEST_PROBE_IDLE,
+} from './schema.ts';
+
+type GivenSettings = ReadonlyMap<string, Given>;
+
+/** Addresses that are each right and together wrong: a watchdog before itself would call itself until it fell over. */
+export function addressProblems(settings: Partial<Settings>, given: GivenSettings): readonly Problem[] {
+  const { upstream, listen, admin } = settings;
+  const problems: Problem[] = [];
+  for (const [name, own] of [['listen', listen] as const, ['admin', admin] as const]) {
+    if (upstream === undefined || own === undefined || !meets(hostPortOf(upstream), own)) continue;
+    const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, given)}: name Headscale's listen_addr`;
+    const otherText = `'${formatHostPort(own)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
+    problems.push(blame(given, ['upstream', text], [name, otherText]));
+  }
+  if (listen !== undefined && admin !== undefined && meets(admin, listen)) {
+    const textFor = (other: string): string =>
+      `the same port as ${nameOf(other, given)}, ${admin.port}: choose another`;
+    problems.push(blame(given, ['admin', textFor('listen')], ['listen', textFor('admin')]));
+  }
+  return problems;
+}
+
+/** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
+function meets(target: HostPort, own: HostPort): boolean {
+  if (target.port !== own.port || own.port === 0) return false;
+  const isLocal = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::)$/.test(host);
+  return target.host === own.host || (isLocal(target.host) && isLocal(own.host));
+}
+
+/** What a client has left to answer in, after the first probe: with less, one lost packet would end a healthy stream. */
+const PROBE_ROOM_MS = 10_000;
+
+/**
+ * Probes that come too late to be answered before the end that they are to bring forward.
+ *
+ * @param rule a rule's own settings, if it is about a rule: what they do together with those for all.
+ */
+export function probeProblems(
+  settings: Partial<Settings>,
+  given: GivenSettings,
+  rule?: { readonly settings: Partial<RuleSettings>; readonly given: GivenSettings },
+): readonly Problem[] {
+  const probeIdle = rule?.settings.probeIdle ?? settings.probeIdle;
+  const goneAfter = rule?.settings.goneAfter ?? settings.goneAfter;
+  const places = rule?.given ?? given;
+  // What a rule does not touch is wrong for all, and is said there.
+  if (rule !== undefined && !places.has('probeIdle') && !places.has('goneAfter')) return [];
+  if (probeIdle === undefined || goneAfter === undefined || probeIdle === 0) return [];
+  if (goneAfter >= probeIdle + PROBE_ROOM_MS) return [];
+  return [blame(places, ['probeIdle', probeText(probeIdle, goneAfter)], ['goneAfter', goneText(probeIdle, goneAfter)])];
+}
+
+function probeText(probeIdle: number, goneAfter: number): string {
+  const least = formatDuration(probeIdle + PROBE_ROOM_MS);
+  const gone = goneAfter === 0 ? 'off' : formatDuration(goneAfter);
+  const most = goneAfter - PROBE_ROOM_MS;
+  const hasRoom = most >= (parseDuration(SHORTEST_PROBE_IDLE) ?? 0);
+  const cure = hasRoom ? `write ${formatDuration(most)} or less, or off` : 'write off';
+  return `${formatDuration(probeIdle)} needs a gone-after of ${least} or more, and it is ${gone}: ${cure}, or change gone-after`;
+}
+
+function goneText(probeIdle: number, goneAfter: number): string {
+  const probe = formatDuration(probeIdle);
+  const least = formatDuration(probeIdle + PROBE_ROOM_MS);
+  return goneAfter === 0
+    ? `off leaves probe-idle, ${probe}, nothing to bring forward: write ${least} or more, or set probe-idle to off`
+    : `${formatDuration(goneAfter)} is too short for probe-idle, ${probe}: write ${least} or more, or change probe-idle`;
+}
+
+/** What only Headscale tells of a node, by the name it has in a rule. */
+const ASKED_OF_HEADSCALE: Readonly<Record<string, string>> = {
+  name: 'names',
+  user: 'users',
+  nodeKey: 'node keys',
+};
+
+/** A rule that can match nobody, since Headscale is not asked who is who. */
+export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): readonly Problem[] {
+  if (given.has('headscaleApiKeyFile')) return [];
+  for (const [name, { at }] of rule) {
+    const what = ASKED_OF_HEADSCALE[name];
+    if (what === undefined) continue;
+    const text = `needs headscale-api-key-file, since only Headscale knows ${what}: set it, or write machine-key instead`;
+    return [{ at, name, text }];
+  }
+  return [];
+}
+
+/** The first of two settings that the operator gave is the one to change; a default never is. */
+function blame(given: GivenSettings, ...texts: readonly [name: string, text: string][]): Problem {
+  const [name, text] = texts.find(([candidate]) => given.has(candidate)) ?? texts[0] ?? ['', ''];
+  return { at: given.get(name)?.at ?? 'flag', name, text };
+}
+
+/** A setting as it was given: with its dashes if it was a flag. */
+function nameOf(name: string, given: GivenSettings): string {
+  return (given.get(name)?.at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
+}

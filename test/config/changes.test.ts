@@ -1,0 +1,74 @@
+import { describe, expect, test } from 'vitest';
+import { changesBetween } from '../../src/config/changes.ts';
+import { loadConfig } from '../../src/config/load.ts';
+import type { Config } from '../../src/config/schema.ts';
+
+const config = (text: string, flags: Record<string, unknown> = {}): Config =>
+  loadConfig(flags, { path: 'watchdog.yaml', text });
+/** Rules by name need a key. */
+const withKey = (text: string): Config => config(text, { headscaleApiKeyFile: '/a' });
+
+describe('changesBetween', () => {
+  test('finds none between equals', () => {
+    expect(changesBetween(loadConfig({}), loadConfig({}))).toEqual({ changes: [], needRestart: [] });
+    const text = "nodes: [{ name: 'a', user: u, hold: 1s, observe-only: true }]";
+    const turned = "nodes: [{ observe-only: true, hold: 1s, user: u, name: 'a' }]";
+    expect(changesBetween(withKey(text), withKey(turned))).toEqual({ changes: [], needRestart: [] });
+  });
+
+  test('tells every setting that a running watchdog takes over, as an operator writes it', () => {
+    const after = config(`
+noise-key: /etc/n
+headscale-api-key-file: /etc/a
+silent-after: 10s
+gone-after: off
+hold: 1500ms
+observe-only: true
+upstream-silent-sever: true
+metrics: { max-nodes: 0 }
+log-level: debug
+`);
+    expect(changesBetween(loadConfig({}), after)).toEqual({
+      changes: [
+        'noise-key: none → /etc/n',
+        'headscale-api-key-file: none → /etc/a',
+        'silent-after: 30s → 10s',
+        'gone-after: 2m → off',
+        'hold: auto → 1500ms',
+        'observe-only: false → true',
+        'upstream-silent-sever: false → true',
+        'metrics.max-nodes: 1000 → 0',
+        'log-level: info → debug',
+      ],
+      needRestart: [],
+    });
+    expect(changesBetween(config('probe-idle: 5s'), config('probe-idle: off')).changes).toEqual([
+      'probe-idle: 5s → off',
+    ]);
+  });
+
+  test('tells addresses as what needs a restart', () => {
+    const after = config('upstream: https://hs.example\nlisten: "[::1]:1"\nadmin: ":2"\nsilent-after: 1m');
+    expect(changesBetween(loadConfig({}), after)).toEqual({
+      changes: ['silent-after: 30s → 1m'],
+      needRestart: [
+        'upstream: http://127.0.0.1:8080 → https://hs.example',
+        'listen: 0.0.0.0:8081 → [::1]:1',
+        'admin: 127.0.0.1:9191 → [::]:2',
+      ],
+    });
+  });
+
+  test.each([
+    ['hold: auto', "nodes: [{ name: 'a', hold: off }]", 'nodes: 0 rules → 1 rule'],
+    ["nodes: [{ name: 'a', hold: off }]", "nodes: [{ name: 'b', hold: off }]", 'nodes: changed'],
+    ["nodes: [{ name: 'a', hold: 1s }]", "nodes: [{ name: 'a', hold: 2s }]", 'nodes: changed'],
+    [
+      "nodes: [{ name: 'a', hold: 1s }, { name: 'b', hold: 1s }]",
+      "nodes: [{ name: 'b', hold: 1s }, { name: 'a', hold: 1s }]",
+      'nodes: changed',
+    ],
+  ])('%j to %j: %s', (before, after, text) => {
+    expect(changesBetween(withKey(before), withKey(after)).changes).toEqual([text]);
+  });
+});

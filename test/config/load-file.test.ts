@@ -1,0 +1,176 @@
+import { describe, expect, test } from 'vitest';
+import { loadConfig } from '../../src/config/load.ts';
+import { type Config, configSchema } from '../../src/config/schema.ts';
+import { UsageError } from '../../src/errors.ts';
+
+const KEY = 'a1'.repeat(32);
+/** With an API key, so that rules may be by name. */
+const load = (text: string, flags: Record<string, unknown> = {}): Config =>
+  loadConfig({ headscaleApiKeyFile: '/a', ...flags }, { path: 'watchdog.yaml', text });
+
+/** What an operator reads, a problem a line. */
+function told(text: string, flags: Record<string, unknown> = {}): string {
+  try {
+    load(text, flags);
+  } catch (error) {
+    if (error instanceof UsageError) return error.problems.join('\n');
+    throw error;
+  }
+  return '';
+}
+
+describe('loadConfig, a right file', () => {
+  test.each(['# nothing yet\n', '---\n', '\ufeff#', '{}', '~'])('%j sets nothing', (text) => {
+    expect(loadConfig({}, { path: 'watchdog.yaml', text })).toEqual(loadConfig({}));
+  });
+
+  test('knows every flag as a key', () => {
+    const config = load(
+      `
+upstream: https://hs.example
+noise-key: /var/lib/headscale/noise_private.key
+headscale-api-key-file: /etc/watchdog/api.key
+listen: :80
+admin: '[::1]:9'
+silent-after: 10s
+gone-after: 60s
+probe-idle: 20s
+hold: off
+observe-only: true
+upstream-silent-sever: true
+metrics: { max-nodes: 50 }
+log-level: warn
+`,
+      { headscaleApiKeyFile: undefined },
+    );
+    expect(config).toEqual({
+      upstream: new URL('https://hs.example'),
+      noiseKeyFile: '/var/lib/headscale/noise_private.key',
+      apiKeyFile: '/etc/watchdog/api.key',
+      listen: { host: '::', port: 80 },
+      admin: { host: '::1', port: 9 },
+      policy: {
+        silentAfterMs: 10_000,
+        goneAfterMs: 60_000,
+        probeIdleMs: 20_000,
+        hold: { kind: 'off' },
+        observeOnly: true,
+      },
+      rules: [],
+      upstreamSilentSever: true,
+      metricsMaxNodes: 50,
+      logLevel: 'warn',
+    });
+    expect(Object.keys(configSchema.shape)).toHaveLength(13);
+  });
+
+  test('reads rules in their order, each with only what it names', () => {
+    const { rules } = load(`
+nodes:
+  - name: 'router-*'
+    probe-idle: 15s
+    gone-after: 40s
+  - user: alice
+    machine-key: mkey:${KEY}
+    node-key: nodekey:${KEY}
+    hold: 1s
+  - { name: "*", silent-after: 1m, observe-only: false }
+`);
+    expect(rules).toEqual([
+      { match: { name: 'router-*' }, policy: { goneAfterMs: 40_000, probeIdleMs: 15_000 } },
+      { match: { user: 'alice', machineKey: KEY, nodeKey: KEY }, policy: { hold: { kind: 'at most', ms: 1000 } } },
+      { match: { name: '*' }, policy: { silentAfterMs: 60_000, observeOnly: false } },
+    ]);
+    expect(Object.keys(rules[0]?.policy ?? {})).toEqual(['goneAfterMs', 'probeIdleMs']);
+  });
+
+  test('reads CRLF, characters beyond ASCII, and off as the word it is, also after %YAML 1.1', () => {
+    expect(load('silent-after: 10s\r\nnodes:\r\n  - name: büro-*\r\n    hold: off\r\n')).toMatchObject({
+      policy: { silentAfterMs: 10_000 },
+      rules: [{ match: { name: 'büro-*' }, policy: { hold: { kind: 'off' } } }],
+    });
+    expect(load('%YAML 1.1\n---\ngone-after: off\n').policy.goneAfterMs).toBe(0);
+  });
+});
+
+describe('loadConfig, flags and file together', () => {
+  test('a flag counts more than the file, a rule more than both', () => {
+    const text = 'silent-after: 5s\ngone-after: 60s\nnodes: [{ name: a, silent-after: 20s }]';
+    const config = load(text, { silentAfter: '10s' });
+    expect(config.policy).toMatchObject({ silentAfterMs: 10_000, goneAfterMs: 60_000 });
+    expect(config.rules[0]?.policy).toEqual({ silentAfterMs: 20_000 });
+  });
+
+  test('a flag with the value of the default counts more than the file, too', () => {
+    expect(load('silent-after: 5s', { silentAfter: '30s' }).policy.silentAfterMs).toBe(30_000);
+  });
+
+  test('--observe-only holds for every node, whatever a rule says', () => {
+    const text = 'nodes: [{ name: a, observe-only: false }, { name: b, observe-only: true }, { name: c, hold: off }]';
+    const config = load(text, { observeOnly: true });
+    expect(config.policy.observeOnly).toBe(true);
+    expect(config.rules.map(({ policy }) => ({ ...config.policy, ...policy }).observeOnly)).toEqual([true, true, true]);
+  });
+
+  test('observe-only of the file is for all that no rule excepts', () => {
+    const config = load('observe-only: true\nnodes: [{ name: a, observe-only: false }]');
+    expect(config.policy.observeOnly).toBe(true);
+    expect(config.rules[0]?.policy.observeOnly).toBe(false);
+  });
+
+  test('tells the mistakes of both, the flags first, the file in its order', () => {
+    const text = 'nodes:\n  - hodl: off\nlog-level: loud\nlisten: x\nfoo: 1\n';
+    expect(told(text, { admin: 'y', hold: '9s' })).toMatchInlineSnapshot(`
+      "--admin: 'y' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      --hold: '9s' is too long: 5s at most, since a client gives up after ten
+      watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
+      watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
+      watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, listen, admin, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, log-level, metrics, nodes"
+    `);
+  });
+
+  test('tells a mistake of the file also where a flag counts more', () => {
+    expect(told('silent-after: x', { silentAfter: '10s' })).toMatchInlineSnapshot(
+      `"watchdog.yaml:1:15: silent-after: 'x' is not a duration: write 1500ms, 30s, 2m or 1h"`,
+    );
+  });
+
+  test('tells settings that are wrong only together at the one that was given', () => {
+    expect(told('listen: 0.0.0.0:8080')).toMatchInlineSnapshot(
+      `"watchdog.yaml:1:9: listen: '0.0.0.0:8080' is upstream's address, http://127.0.0.1:8080: choose another, or set upstream to Headscale's listen_addr"`,
+    );
+    expect(told('listen: 0.0.0.0:1', { upstream: 'http://127.0.0.1:1' })).toMatchInlineSnapshot(
+      `"--upstream: 'http://127.0.0.1:1' is the watchdog's own listen: name Headscale's listen_addr"`,
+    );
+    expect(told('admin: 0.0.0.0:1\nupstream: http://127.0.0.1:1')).toMatchInlineSnapshot(
+      `"watchdog.yaml:2:11: upstream: 'http://127.0.0.1:1' is the watchdog's own admin: name Headscale's listen_addr"`,
+    );
+    expect(told('probe-idle: 30s', { goneAfter: 'off' })).toMatchInlineSnapshot(
+      `"watchdog.yaml:1:13: probe-idle: 30s needs a gone-after of 40s or more, and it is off: write off, or change gone-after"`,
+    );
+    expect(told('gone-after: 20s', { probeIdle: '30s' })).toMatchInlineSnapshot(
+      `"--probe-idle: 30s needs a gone-after of 40s or more, and it is 20s: write 10s or less, or off, or change gone-after"`,
+    );
+  });
+
+  test('tells a rule that with the settings for all is wrong, and none that does not touch what is', () => {
+    const text = `
+probe-idle: 30s
+nodes:
+  - { name: a, gone-after: 30s }
+  - { name: b, probe-idle: 2m }
+  - { name: c, gone-after: 20s, probe-idle: off }
+  - { name: d, gone-after: off }
+  - { name: e, gone-after: 20s, probe-idle: 10s }
+`;
+    expect(told(text)).toMatchInlineSnapshot(`
+      "watchdog.yaml:4:28: gone-after: 30s is too short for probe-idle, 30s: write 40s or more, or change probe-idle
+      watchdog.yaml:5:28: probe-idle: 2m needs a gone-after of 130s or more, and it is 2m: write 110s or less, or off, or change gone-after
+      watchdog.yaml:7:28: gone-after: off leaves probe-idle, 30s, nothing to bring forward: write 40s or more, or set probe-idle to off"
+    `);
+    expect(told('probe-idle: 30s\ngone-after: 20s\nnodes: [{ name: a, hold: off }]')).toMatchInlineSnapshot(
+      `"watchdog.yaml:1:13: probe-idle: 30s needs a gone-after of 40s or more, and it is 20s: write 10s or less, or off, or change gone-after"`,
+    );
+  });
+});
