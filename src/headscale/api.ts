@@ -1,7 +1,12 @@
 import { Agent, request } from 'undici';
+import { codeOf, reasonOf } from '../errors.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import { readNodeList } from './node-list.ts';
 
 const TIMEOUT_MS = 5000;
 const LONGEST_ANSWER = 64 * 1024;
+/** 8 000 nodes are some 6 MB, and Headscale 0.29 takes a quarter of a second over them. */
+const NODES_LIMITS: NodesLimits = { timeoutMs: 20_000, longestAnswer: 64 * 1024 * 1024 };
 /** The capability version that makes Headscale answer `/key` with its ts2021 key: any recent one does. */
 const CAPABILITY_VERSION = 142;
 
@@ -11,18 +16,26 @@ export interface HeadscaleApi {
   noisePublicKey(): Promise<string | undefined>;
   /** As in `v0.29.2`; undefined before 0.27, which has no `/version`. */
   version(): Promise<string | undefined>;
+  /**
+   * All nodes, no machine key twice.
+   *
+   * @param apiKey as `headscale apikeys create` prints it; it is in no error.
+   * @throws Error that says what was asked, what came, and the cure.
+   */
+  nodes(apiKey: string): Promise<readonly NodeInfo[]>;
   close(): Promise<void>;
 }
 
-export function headscaleApi(upstream: URL): HeadscaleApi {
-  const dispatcher = new Agent({
-    connect: { timeout: TIMEOUT_MS },
-    headersTimeout: TIMEOUT_MS,
-    bodyTimeout: TIMEOUT_MS,
-    maxResponseSize: LONGEST_ANSWER,
-    // Asked once a minute: a connection kept between two questions would only be one more to lose.
-    pipelining: 0,
-  });
+export interface NodesLimits {
+  /** For the whole answer. */
+  readonly timeoutMs: number;
+  /** In bytes. */
+  readonly longestAnswer: number;
+}
+
+export function headscaleApi(upstream: URL, nodesLimits: NodesLimits = NODES_LIMITS): HeadscaleApi {
+  const dispatcher = agent(TIMEOUT_MS, LONGEST_ANSWER);
+  const forNodes = agent(nodesLimits.timeoutMs, nodesLimits.longestAnswer);
 
   async function get(path: string): Promise<Record<string, unknown> | undefined> {
     const { statusCode, body } = await request(new URL(path, upstream), { dispatcher });
@@ -40,8 +53,73 @@ export function headscaleApi(upstream: URL): HeadscaleApi {
       const version = (await get('/version'))?.version;
       return typeof version === 'string' ? version : undefined;
     },
-    close: () => dispatcher.destroy(),
+    nodes: (apiKey) => askForNodes(new URL('/api/v1/node', upstream), apiKey, forNodes, nodesLimits),
+    async close() {
+      await Promise.all([dispatcher.destroy(), forNodes.destroy()]);
+    },
   };
+}
+
+function agent(timeoutMs: number, maxResponseSize: number): Agent {
+  return new Agent({
+    connect: { timeout: TIMEOUT_MS },
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+    maxResponseSize,
+    // Asked once a minute: a connection kept between two questions would only be one more to lose.
+    pipelining: 0,
+  });
+}
+
+const POINT_AT_HEADSCALE = "point --upstream at Headscale's listen_addr";
+const NEW_KEY =
+  'the API key is refused; make a new one with `headscale apikeys create` and put it into the file of --headscale-api-key-file';
+
+async function askForNodes(
+  url: URL,
+  apiKey: string,
+  dispatcher: Agent,
+  limits: NodesLimits,
+): Promise<readonly NodeInfo[]> {
+  const asked = `asking Headscale for its nodes (GET ${url.origin}${url.pathname})`;
+  const { status, text } = await answerTo(url, apiKey, dispatcher, limits).catch((error: unknown) => {
+    throw new Error(`${asked}: ${withoutAnswer(error, limits)}`, { cause: error });
+  });
+  if (status !== 200) throw new Error(`${asked}: ${status}, ${refusal(status, text)}`);
+  const list = readNodeList(text);
+  if (list.ok) return list.nodes;
+  throw new Error(`${asked}: 200, but the answer ${list.why}; ${POINT_AT_HEADSCALE}`);
+}
+
+async function answerTo(url: URL, apiKey: string, dispatcher: Agent, { timeoutMs }: NodesLimits) {
+  const { statusCode, body } = await request(url, {
+    dispatcher,
+    headers: { authorization: `Bearer ${apiKey}`, accept: 'application/json' },
+    // The agent's timeouts begin anew with each chunk; this one does not.
+    signal: AbortSignal.timeout(timeoutMs),
+  });
+  return { status: statusCode, text: await body.text() };
+}
+
+/** The signal's, and the agent's for a silence before and within an answer. */
+const TIMED_OUT: ReadonlySet<string> = new Set(['TimeoutError', 'HeadersTimeoutError', 'BodyTimeoutError']);
+
+function withoutAnswer(error: unknown, { timeoutMs, longestAnswer }: NodesLimits): string {
+  if (codeOf(error) === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
+    return `the answer is longer than ${longestAnswer} bytes; ${POINT_AT_HEADSCALE}`;
+  }
+  if (error instanceof Error && TIMED_OUT.has(error.name))
+    return `no whole answer in ${timeoutMs} ms; see in Headscale's log what keeps it`;
+  return `${reasonOf(error)}; see that Headscale runs, and ${POINT_AT_HEADSCALE}`;
+}
+
+function refusal(status: number, text: string): string {
+  // 0.23 says 500 of a key it does not know.
+  if (status === 401 || status === 403 || (status === 500 && text === 'Unauthorized')) return NEW_KEY;
+  // Followed, it would take the key to who knows where.
+  if (status >= 300 && status < 400) return `a redirect, which is not followed with the API key; ${POINT_AT_HEADSCALE}`;
+  if (status >= 500) return "Headscale, or a proxy before it, has failed at it; see Headscale's log";
+  return `which is not Headscale's API; ${POINT_AT_HEADSCALE}`;
 }
 
 function asObject(text: string): Record<string, unknown> | undefined {

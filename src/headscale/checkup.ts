@@ -36,6 +36,8 @@ export class Checkup {
     version: undefined,
     keyMatches: undefined,
   };
+  /** Our key, as it was last compared with Headscale's. */
+  #compared: string | undefined;
   #timer: Timer | undefined;
   #asking: Promise<void> | undefined;
   #closed = false;
@@ -61,6 +63,12 @@ export class Checkup {
       this.#schedule();
     });
     return this.#asking;
+  }
+
+  /** Our key may be another, or gone: what was known of the one before is not true of it. */
+  keyChanged(): void {
+    if (this.#ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
+    void this.check();
   }
 
   /** A connection to Headscale came about. */
@@ -118,6 +126,7 @@ export class Checkup {
   #compare(upstreams: string | undefined): void {
     const ours = this.#ourKey();
     if (ours === undefined || upstreams === undefined) return;
+    this.#compared = ours;
     const matches = ours === upstreams;
     const isNews = this.#health.keyMatches !== matches;
     this.#health = { ...this.#health, keyMatches: matches };
@@ -126,6 +135,6 @@ export class Checkup {
 }
 
 /** From 0.27 on Headscale answers `/version`, and takes a second stream beside the first: nobody needs to wait. */
-export function needsHold(health: UpstreamHealth): boolean {
-  return health.version === undefined;
+export function needsHold({ version }: Pick<UpstreamHealth, 'version'>): boolean {
+  return version === undefined;
 }

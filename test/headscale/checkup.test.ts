@@ -11,7 +11,7 @@ const OTHER = `mkey:${'b'.repeat(64)}`;
 function bench() {
   const clock = new FakeClock();
   const events: WatchdogEvent[] = [];
-  const says = { key: OURS as string | undefined, version: 'v0.29.2' as string | undefined, down: false };
+  const says = { key: OURS as string | undefined, version: 'v0.29.2' as string | undefined, down: false, ours: OURS };
   let asked = 0;
   const answer = async <T>(value: T): Promise<T> => {
     if (says.down) throw new Error('connect ECONNREFUSED');
@@ -23,6 +23,7 @@ function bench() {
       return answer(says.key);
     },
     version: () => answer(says.version),
+    nodes: async () => [],
     close: async () => {},
   };
   const url = new URL('http://127.0.0.1:8080');
@@ -30,7 +31,7 @@ function bench() {
     clock,
     api,
     url,
-    () => OURS,
+    () => says.ours,
     (event) => events.push(event),
   );
   const kinds = (): string[] => events.splice(0).map(({ kind }) => kind);
@@ -83,5 +84,24 @@ describe('needsHold', () => {
     await checkup.check();
     expect(needsHold(checkup.health)).toBe(true);
     await checkup.close();
+  });
+
+  test('another key of ours: nothing is known of it until Headscale was asked', async () => {
+    const { checkup, says, kinds } = bench();
+    await checkup.check();
+    expect(checkup.health.keyMatches).toBe(true);
+    kinds();
+    checkup.keyChanged();
+    await checkup.check();
+    expect(kinds()).toEqual([]);
+    says.down = true;
+    says.ours = OTHER;
+    checkup.keyChanged();
+    expect(checkup.health.keyMatches).toBeUndefined();
+    await checkup.check();
+    expect(checkup.health.keyMatches).toBeUndefined();
+    says.down = false;
+    await checkup.check();
+    expect(checkup.health.keyMatches).toBe(false);
   });
 });

@@ -1,0 +1,139 @@
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { afterEach, describe, expect, test } from 'vitest';
+import { headscaleApi, type NodesLimits } from '../../src/headscale/api.ts';
+import { Harness } from '../support/harness.ts';
+import { ANSWER_0_29, entry, nodeInfo } from './node-answers.ts';
+
+const API_KEY = 'hskey-api-secret_0123456789';
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+/** An API before a server that answers so. */
+async function api(onRequest: RequestListener, limits?: NodesLimits) {
+  const upstream = await harness.upstream((_request, socket) => socket.destroy(), onRequest);
+  const asked = headscaleApi(new URL(upstream.url), limits);
+  harness.defer(() => asked.close());
+  return { nodes: () => asked.nodes(API_KEY), upstream, close: () => asked.close() };
+}
+
+const answer =
+  (status: number, text: string, headers = {}) =>
+  (_request: IncomingMessage, response: ServerResponse) =>
+    void response.writeHead(status, headers).end(text);
+
+/** What the rejection says, after what was asked. */
+async function failure(onRequest: RequestListener, limits?: NodesLimits): Promise<string> {
+  const { nodes, upstream } = await api(onRequest, limits);
+  const said = await nodes().then(
+    () => 'no error',
+    (error: unknown) => (error instanceof Error ? error.message : 'no Error'),
+  );
+  expect(said).not.toContain(API_KEY);
+  const asked = `asking Headscale for its nodes (GET ${upstream.url}/api/v1/node): `;
+  expect(said.slice(0, asked.length)).toBe(asked);
+  return said.slice(asked.length);
+}
+
+const NEW_KEY =
+  'the API key is refused; make a new one with `headscale apikeys create` and put it into the file of --headscale-api-key-file';
+const POINT = "point --upstream at Headscale's listen_addr";
+
+describe('HeadscaleApi.nodes', () => {
+  test('asks with the key, and reads the answer', async () => {
+    const seen: unknown[] = [];
+    const { nodes } = await api((request, response) => {
+      seen.push([request.method, request.url, request.headers.authorization]);
+      response.end(ANSWER_0_29);
+    });
+    expect(await nodes()).toMatchObject([{ name: 'n-one' }, { name: 'n-two' }]);
+    expect(seen).toEqual([['GET', '/api/v1/node', `Bearer ${API_KEY}`]]);
+  });
+
+  test('reads the answer of 8 000 nodes', async () => {
+    const nodesThere = Array.from({ length: 8000 }, (_, number) => {
+      const more = { machineKey: `mkey:${number.toString(16).padStart(64, '0')}`, filling: 'x'.repeat(800) };
+      return entry('a', more);
+    });
+    const { nodes } = await api(answer(200, JSON.stringify({ nodes: [...nodesThere, entry('b')] })));
+    const read = await nodes();
+    expect(read).toHaveLength(8001);
+    expect(read.at(-1)).toEqual(nodeInfo('b'));
+  });
+
+  test.each([
+    [401, 'Unauthorized'],
+    [403, ''],
+    // What 0.23.0 says of a key it does not know.
+    [500, 'Unauthorized'],
+  ])('%i %s: the key is refused', async (status, text) => {
+    expect(await failure(answer(status, text))).toBe(`${status}, ${NEW_KEY}`);
+  });
+
+  test.each([
+    [404, `which is not Headscale's API; ${POINT}`],
+    [204, `which is not Headscale's API; ${POINT}`],
+    [500, "Headscale, or a proxy before it, has failed at it; see Headscale's log"],
+    [502, "Headscale, or a proxy before it, has failed at it; see Headscale's log"],
+  ])('%i: says whose fault that may be', async (status, cure) => {
+    expect(await failure(answer(status, `no ${API_KEY}`))).toBe(`${status}, ${cure}`);
+  });
+
+  test('a redirect is not followed: the key stays here', async () => {
+    let elsewhere = 0;
+    const other = await harness.upstream(
+      (_request, socket) => socket.destroy(),
+      (_request, response) => {
+        elsewhere += 1;
+        response.end(ANSWER_0_29);
+      },
+    );
+    const said = await failure(answer(302, '', { location: `${other.url}/api/v1/node` }));
+    expect(said).toBe(`302, a redirect, which is not followed with the API key; ${POINT}`);
+    expect(elsewhere).toBe(0);
+  });
+
+  test.each([
+    ['<html>', 'is not JSON'],
+    ['{"nodes":5}', "has no list 'nodes'"],
+  ])('200 with %s: not what was asked for', async (text, why) => {
+    expect(await failure(answer(200, text))).toBe(`200, but the answer ${why}; ${POINT}`);
+  });
+
+  test('an answer that is too long is not read to its end', async () => {
+    const limits = { timeoutMs: 5000, longestAnswer: 1000 };
+    const endless: RequestListener = (_request, response) => {
+      const more = (): void => {
+        while (!response.destroyed && response.write('x'.repeat(500)));
+      };
+      response.on('drain', more);
+      more();
+    };
+    expect(await failure(endless, limits)).toBe(`the answer is longer than 1000 bytes; ${POINT}`);
+  });
+
+  test.each([
+    ['that does not begin', () => {}],
+    ['that does not end', (_request: IncomingMessage, response: ServerResponse) => void response.write('{"nodes":[')],
+  ])('an answer %s is not waited for for ever', async (_case, onRequest) => {
+    const said = await failure(onRequest, { timeoutMs: 50, longestAnswer: 1000 });
+    expect(said).toBe("no whole answer in 50 ms; see in Headscale's log what keeps it");
+  });
+
+  test('a connection that breaks, or does not come about', async () => {
+    const cure = `see that Headscale runs, and ${POINT}`;
+    expect(await failure((request) => request.socket.destroy())).toMatch(new RegExp(`; ${cure}$`));
+    const begun: RequestListener = (request, response) => {
+      response.write('{');
+      setImmediate(() => request.socket.destroy());
+    };
+    expect(await failure(begun)).toMatch(new RegExp(`; ${cure}$`));
+    const { nodes, upstream } = await api(answer(200, ANSWER_0_29));
+    await new Promise((resolve) => upstream.server.close(resolve));
+    await expect(nodes()).rejects.toThrow(/ECONNREFUSED.*; see that Headscale runs/);
+  });
+
+  test('close: ends a question that is out', async () => {
+    const { nodes, close } = await api(() => void close());
+    await expect(nodes()).rejects.toThrow(/^asking Headscale for its nodes/);
+  });
+});

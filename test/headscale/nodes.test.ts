@@ -1,0 +1,224 @@
+import { describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import { NodeDirectory } from '../../src/headscale/nodes.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { A, B, bench, C, MINUTE, settled } from './directory-bench.ts';
+
+describe('NodeDirectory', () => {
+  test('start: asks at once and then every five minutes', async () => {
+    const { listing, asked, pass } = bench();
+    await listing(A);
+    await pass(15 * MINUTE);
+    expect(asked()).toEqual([0, 300, 600, 900]);
+  });
+
+  test('nodeOf, all, loaded: nothing before the first answer, then what it lists', async () => {
+    const { directory, out } = bench();
+    directory.start();
+    expect([directory.loaded, directory.nodeOf(A.machineKey), directory.all()]).toEqual([false, undefined, []]);
+    await out[0]?.answer([A, B]);
+    expect([directory.loaded, directory.nodeOf(A.machineKey), directory.all()]).toEqual([true, A, [A, B]]);
+    expect([directory.nodeOf(C.machineKey), directory.nodeOf(undefined)]).toEqual([undefined, undefined]);
+  });
+
+  test('nodes listed: at the first success, not each time', async () => {
+    const { events, listing, pass } = bench();
+    await listing(A, B);
+    await pass(10 * MINUTE);
+    expect(events).toEqual([{ kind: 'nodes listed', nodes: 2 }]);
+  });
+
+  test('onChange: for another content, not for the same in another order', async () => {
+    const { listing, pass, says, changes, directory } = bench();
+    await listing(A, B);
+    expect(changes()).toBe(1);
+    says.nodes = [{ ...B }, { ...A }];
+    await pass(5 * MINUTE);
+    expect(changes()).toBe(1);
+    const others = [[A], [A, C], [A, { ...C, name: 'x' }], [A, { ...C, user: 'x' }], [A, { ...C, id: '9' }]];
+    for (const [at, nodes] of [...others, [A, { ...C, nodeKey: A.nodeKey }], []].entries()) {
+      says.nodes = nodes;
+      await pass(5 * MINUTE);
+      expect(changes()).toBe(at + 2);
+      expect(directory.all()).toEqual(nodes);
+    }
+  });
+
+  test('onChange: the first list is one even when it is empty; one that throws harms nothing; one can be ended', async () => {
+    const { directory, listing, changes, events, pass, says } = bench();
+    const end = directory.onChange(() => {
+      throw new Error('of the listener');
+    });
+    await listing();
+    expect(changes()).toBe(1);
+    expect(events.map(({ kind }) => kind)).toEqual(['nodes listed', 'internal error']);
+    end();
+    says.nodes = [A];
+    await pass(5 * MINUTE);
+    expect(changes()).toBe(2);
+    expect(events).toHaveLength(2);
+  });
+});
+
+describe('NodeDirectory failures', () => {
+  test('a failure is said once, asked about every 30 s, and keeps the last good list', async () => {
+    const { directory, listing, asked, pass, says, kinds, changes } = bench();
+    await listing(A);
+    says.nodes = new Error('no');
+    await pass(6 * MINUTE);
+    expect(asked()).toEqual([0, 300, 330, 360]);
+    expect(directory.nodeOf(A.machineKey)).toBe(A);
+    expect(directory.loaded).toBe(true);
+    expect(kinds()).toEqual(['nodes listed', 'no']);
+    says.nodes = [A];
+    await pass(6 * MINUTE);
+    expect(asked()).toEqual([390, 690]);
+    expect(kinds()).toEqual(['nodes listed']);
+    expect(changes()).toBe(1);
+  });
+
+  test('each reason is said once until it works again', async () => {
+    const { directory, pass, says, kinds } = bench();
+    const fail = async (...reasons: string[]): Promise<void> => {
+      for (const reason of reasons) {
+        says.nodes = new Error(reason);
+        await pass(30_000);
+      }
+    };
+    says.nodes = new Error('one');
+    directory.start();
+    await fail('two', 'one', 'two', 'three');
+    expect(kinds()).toEqual(['one', 'two', 'three']);
+    expect(directory.loaded).toBe(false);
+    says.nodes = [];
+    await pass(30_000);
+    says.nodes = new Error('two');
+    await pass(5 * MINUTE);
+    expect(kinds()).toEqual(['nodes listed', 'two']);
+  });
+
+  test('an unknown key does not hurry a Headscale that fails, and is asked for once it answers', async () => {
+    const { directory, pass, says, asked } = bench();
+    says.nodes = new Error('no');
+    directory.start();
+    await pass(10_000);
+    directory.want(B.machineKey);
+    await pass(10_000);
+    expect(asked()).toEqual([0]);
+    says.nodes = [A];
+    await pass(30_000);
+    expect(asked()).toEqual([30, 35, 45]);
+  });
+
+  test('a list that throws instead of rejecting is a failure too', async () => {
+    const clock = new FakeClock();
+    const events: WatchdogEvent[] = [];
+    const list = (): never => {
+      throw new Error('unreadable');
+    };
+    const directory = new NodeDirectory({ clock, list, emit: (event) => events.push(event) });
+    directory.start();
+    await settled();
+    expect(events).toEqual([{ kind: 'nodes not listed', reason: 'unreadable' }]);
+    await directory.close();
+  });
+});
+
+describe('NodeDirectory.refresh', () => {
+  test('asks at once, also while failing, and says nothing twice', async () => {
+    const { directory, pass, says, asked, kinds } = bench();
+    says.nodes = new Error('refused');
+    directory.start();
+    await pass(3000);
+    directory.refresh();
+    await settled();
+    expect(asked()).toEqual([0, 3]);
+    expect(kinds()).toEqual(['refused']);
+  });
+
+  test('keyChanged: says of the new key what it said of the old', async () => {
+    const { directory, pass, says, asked, kinds } = bench();
+    says.nodes = new Error('refused');
+    directory.start();
+    await pass(3000);
+    directory.keyChanged();
+    await settled();
+    expect(asked()).toEqual([0, 3]);
+    expect(kinds()).toEqual(['refused', 'refused']);
+    await pass(30_000);
+    expect(asked()).toEqual([33]);
+  });
+
+  test('while a question is out: asks once more after it, whose failure is not told', async () => {
+    const { directory, out, asked, kinds, pass } = bench();
+    directory.start();
+    await pass(1000);
+    directory.refresh();
+    directory.refresh();
+    expect(asked()).toEqual([0]);
+    await out[0]?.fail('refused');
+    expect(asked()).toEqual([1]);
+    await out[1]?.answer([A]);
+    await pass(MINUTE);
+    expect(asked()).toEqual([]);
+    expect(kinds()).toEqual(['nodes listed']);
+  });
+
+  test('before start and after close: nothing', async () => {
+    const { directory, asked, says } = bench();
+    says.nodes = [A];
+    directory.refresh();
+    await directory.close();
+    directory.refresh();
+    expect(asked()).toEqual([]);
+  });
+});
+
+describe('NodeDirectory.close', () => {
+  test('leaves no timer, and asks nothing more', async () => {
+    const { directory, listing, clock, asked, pass } = bench();
+    await listing(A);
+    await directory.close();
+    directory.want(B.machineKey);
+    directory.start();
+    await pass(10 * MINUTE);
+    expect(clock.timers).toBe(0);
+    expect(asked()).toEqual([0]);
+    expect(directory.nodeOf(A.machineKey)).toBe(A);
+  });
+
+  test.each([['answer'], ['fail']] as const)(
+    'waits for the question that is out, and says nothing of its %s',
+    async (how) => {
+      const { directory, clock, events, out, changes } = bench();
+      directory.start();
+      directory.refresh();
+      let closed = false;
+      const closing = directory.close().then(() => {
+        closed = true;
+      });
+      await settled();
+      expect(closed).toBe(false);
+      await (how === 'answer' ? out[0]?.answer([A]) : out[0]?.fail('closed'));
+      await closing;
+      expect([clock.timers, events, changes(), out.length]).toEqual([0, [], 0, 1]);
+    },
+  );
+
+  test('stop: forgets what it knew, asks no more, and takes no answer to an older question; start begins anew', async () => {
+    const { directory, listing, changes, asked, pass, out, says } = bench();
+    await listing(A);
+    says.nodes = undefined;
+    directory.refresh();
+    directory.stop();
+    expect([directory.loaded, directory.nodeOf(A.machineKey), changes()]).toEqual([false, undefined, 2]);
+    await out.at(-1)?.answer([A, B]);
+    expect(directory.loaded).toBe(false);
+    expect(asked()).toHaveLength(2);
+    await pass(20 * MINUTE);
+    expect(asked()).toEqual([]);
+    directory.start();
+    expect(asked()).toHaveLength(1);
+    await out.at(-1)?.answer([]);
+  });
+});
