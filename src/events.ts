@@ -1,12 +1,14 @@
+import type { MachineKey } from './identity/keys.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
-import type { CloseReason, Stream, StreamKind } from './streams/stream.ts';
+import type { CloseReason, SeverReason, Stream, StreamKind } from './streams/stream.ts';
 
 /** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
 export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
 export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'old_ended', 'newcomer_ended'];
 
-export type HandshakeResult = 'identified' | 'unreadable' | 'missing';
-export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing'];
+/** `replayed`: it could be read, but was seen before. */
+export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replayed';
+export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
 
 /** Why a held newcomer was let go. */
 export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
@@ -45,6 +47,32 @@ export type WatchdogEvent =
       readonly silentMs: number;
       readonly kernel: KernelEvidence | undefined;
     }
+  /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
+  | { readonly kind: 'would sever'; readonly stream: Stream; readonly because: SeverReason }
+  /** A control stream on which Headscale has said nothing for longer than it ever is silent. */
+  | { readonly kind: 'upstream silent'; readonly stream: Stream; readonly silentMs: number }
+  | {
+      readonly kind: 'duplicate machine key';
+      readonly machineKey: MachineKey;
+      /** The two that took turns, without ports. */
+      readonly addresses: readonly [string, string];
+      /** For how long rule 2 rests for this key. */
+      readonly restMs: number;
+    }
+  | { readonly kind: 'nodes listed'; readonly nodes: number }
+  | { readonly kind: 'nodes not listed'; readonly reason: string }
+  /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
+  | { readonly kind: 'node metrics off'; readonly maxNodes: number }
+  | { readonly kind: 'key read again'; readonly key: 'noise key' | 'API key'; readonly file: string }
+  | { readonly kind: 'key not read again'; readonly problem: string }
+  | {
+      readonly kind: 'reloaded';
+      /** Each as an operator reads it: `silent-after: 30s → 10s`. */
+      readonly changes: readonly string[];
+      /** Settings that differ now and wait for a restart. */
+      readonly needRestart: readonly string[];
+    }
+  | { readonly kind: 'not reloaded'; readonly problems: readonly string[] }
   | { readonly kind: 'upstream up'; readonly upstream: string; readonly version: string | undefined }
   /** Something answers there, but without Headscale's Noise key. */
   | { readonly kind: 'upstream is not Headscale'; readonly upstream: string }
@@ -81,4 +109,11 @@ export class Events {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
+}
+
+/** Notes, and tells once a stream, what it would have been severed for. */
+export function spare(stream: Stream, because: SeverReason, emit: Emit): void {
+  if (stream.spared !== undefined) return;
+  stream.spared = because;
+  emit({ kind: 'would sever', stream, because });
 }

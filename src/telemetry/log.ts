@@ -3,8 +3,9 @@ import pretty from 'pino-pretty';
 import type { LogLevel } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
 import type { WatchdogEvent } from '../events.ts';
-import { formatMachineKey } from '../identity/keys.ts';
-import type { Stream } from '../streams/stream.ts';
+import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import type { SeverReason, Stream } from '../streams/stream.ts';
 
 export type { Logger };
 
@@ -19,40 +20,57 @@ export function createLogger(level: LogLevel, out: NodeJS.WriteStream): Logger {
   );
 }
 
-type Line = readonly [level: 'debug' | 'info' | 'error', fields: object, text: string];
+type Level = 'debug' | 'info' | 'warn' | 'error';
+type Line = readonly [level: Level, fields: object, text: string];
+
+/** Whose machine key it is; undefined where that is not known. */
+export type NodeOf = (key: MachineKey | undefined) => NodeInfo | undefined;
 
 /** Writes each event as one line. */
-export function logEvents(log: Logger): (event: WatchdogEvent) => void {
+export function logEvents(log: Logger, nodeOf: NodeOf): (event: WatchdogEvent) => void {
   return (event) => {
-    const line = lineOf(event);
+    const line = lineOf(event, (stream) => about(stream, nodeOf), nodeOf);
     if (line === undefined) return;
     const [level, fields, text] = line;
     log[level](fields, text);
   };
 }
 
-function lineOf(event: WatchdogEvent): Line | undefined {
+type About = (stream: Stream) => Record<string, unknown>;
+type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
+
+function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | undefined {
   switch (event.kind) {
-    case 'handshake': {
-      if (event.result === 'identified') return undefined;
-      const { remoteAddress, why } = event;
-      return ['debug', { remoteAddress, why }, `handshake ${event.result}: passed on unidentified`];
-    }
+    case 'handshake':
+      return handshakeLine(event);
     case 'stream opened':
     case 'stream closed':
     case 'held':
     case 'released':
     case 'severed':
-      return streamLine(event);
+    case 'would sever':
+    case 'upstream silent':
+      return streamLine(event, about);
     case 'contest opened':
     case 'contest ended':
-      return contestLine(event);
+      return contestLine(event, about);
+    case 'duplicate machine key':
+      return duplicateLine(event, nodeOf);
     case 'upstream up':
     case 'upstream down':
     case 'upstream is not Headscale':
     case 'upstream refused':
     case 'noise key checked':
       return upstreamLine(event);
+    case 'nodes listed':
+    case 'nodes not listed':
+    case 'node metrics off':
+      return nodesLine(event);
+    case 'key read again':
+    case 'key not read again':
+    case 'reloaded':
+    case 'not reloaded':
+      return settingsLine(event);
     case 'internal error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:
@@ -60,43 +78,71 @@ function lineOf(event: WatchdogEvent): Line | undefined {
   }
 }
 
-type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
+function handshakeLine({ result, remoteAddress, why }: Of<'handshake'>): Line | undefined {
+  if (result === 'identified') return undefined;
+  return ['debug', { remoteAddress, why }, `handshake ${result}: passed on unidentified`];
+}
 
-function streamLine(event: Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed'>): Line {
+const SEVERED: Readonly<Record<SeverReason, string>> = {
+  dead: 'nobody answers at its other end, and its node is back on a new one',
+  silent: 'silent past its threshold, and its node is back on a new one',
+  gone: 'its client has taken nothing of what was sent to it for too long',
+  upstream_silent: 'Headscale has said nothing on it for more than two minutes',
+};
+
+function streamLine(
+  event: Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever' | 'upstream silent'>,
+  about: About,
+): Line {
   const { stream } = event;
   switch (event.kind) {
     case 'stream opened':
       return ['debug', about(stream), 'stream opened'];
-    case 'stream closed': {
-      const { reason, lifetimeMs } = event;
-      return ['debug', { ...about(stream), reason, lifetimeMs: whole(lifetimeMs) }, 'stream closed'];
-    }
+    case 'stream closed':
+      return closedLine(event, about);
     case 'held':
       return ['debug', { ...about(stream), atMostMs: event.atMostMs }, 'newcomer held'];
     case 'released':
       return ['debug', { ...about(stream), heldMs: whole(event.heldMs) }, `newcomer released: ${event.why}`];
     case 'severed': {
-      const why = event.because === 'dead' ? 'nobody answers at its other end' : 'silent past its threshold';
-      const fields = {
-        ...about(stream),
-        newcomer: event.newcomer.id,
-        silentMs: whole(event.silentMs),
-        kernel: event.kernel,
-      };
-      return ['info', fields, `stream severed: ${why}, and its node is back on a new one`];
+      const { newcomer, because, silentMs, kernel } = event;
+      const fields = { ...about(stream), newcomer: newcomer.id, silentMs: whole(silentMs), kernel };
+      return ['info', fields, `stream severed: ${SEVERED[because]}`];
+    }
+    case 'would sever':
+      return ['info', about(stream), `observed only; the stream would be severed: ${SEVERED[event.because]}`];
+    case 'upstream silent': {
+      const fields = { ...about(stream), silentMs: whole(event.silentMs) };
+      return ['warn', fields, 'Headscale has said nothing on this stream for longer than it ever is silent'];
     }
     default:
       return event satisfies never;
   }
 }
 
-function contestLine(event: Of<'contest opened' | 'contest ended'>): Line {
+function closedLine({ stream, reason, lifetimeMs }: Of<'stream closed'>, about: About): Line {
+  const fields = { ...about(stream), reason, lifetimeMs: whole(lifetimeMs) };
+  if (reason === 'gone' || reason === 'upstream_silent') return ['info', fields, `stream severed: ${SEVERED[reason]}`];
+  return ['debug', fields, 'stream closed'];
+}
+
+function contestLine(event: Of<'contest opened' | 'contest ended'>, about: About): Line {
   const fields = { ...about(event.newcomer), oldStream: event.old.id, oldRemoteAddress: event.old.remoteAddress };
   if (event.kind === 'contest opened') {
     return ['info', fields, 'contest opened: the node is back on a new stream while its old one is open'];
   }
   const { verdict, lastedMs } = event;
   return ['info', { ...fields, verdict, lastedMs: whole(lastedMs) }, `contest ended: ${verdict.replace('_', ' ')}`];
+}
+
+function duplicateLine({ machineKey, addresses, restMs }: Of<'duplicate machine key'>, nodeOf: NodeOf): Line {
+  const fields = { node: nodeFields(nodeOf(machineKey)), machineKey: formatMachineKey(machineKey), addresses };
+  const [one, other] = addresses;
+  return [
+    'warn',
+    fields,
+    `duplicate machine key: the machines at ${one} and ${other} use the same one and are in each other's way; delete the clone's tailscaled state and log it in anew; until then rule 2 rests for ${restMs / 60_000} minutes`,
+  ];
 }
 
 const NOT_HEADSCALE =
@@ -136,17 +182,61 @@ function upstreamLine(
   }
 }
 
+function nodesLine(event: Of<'nodes listed' | 'nodes not listed' | 'node metrics off'>): Line {
+  switch (event.kind) {
+    case 'nodes listed':
+      return ['info', { nodes: event.nodes }, "Headscale's nodes are known by name"];
+    case 'nodes not listed':
+      return ['error', { reason: event.reason }, "Headscale's nodes cannot be listed: the last known names stay"];
+    case 'node metrics off': {
+      const { maxNodes } = event;
+      return ['warn', { maxNodes }, 'metrics of single nodes are off: there are more than --metrics-max-nodes'];
+    }
+    default:
+      return event satisfies never;
+  }
+}
+
+function settingsLine(event: Of<'key read again' | 'key not read again' | 'reloaded' | 'not reloaded'>): Line {
+  switch (event.kind) {
+    case 'key read again':
+      return ['info', { file: event.file }, `the ${event.key} was read again: its file has changed`];
+    case 'key not read again':
+      return ['error', { problem: event.problem }, 'a key file has changed and cannot be used: the key in use stays'];
+    case 'reloaded':
+      if (event.needRestart.length > 0) {
+        return [
+          'warn',
+          { changes: event.changes, needRestart: event.needRestart },
+          'reloaded; some wait for a restart',
+        ];
+      }
+      return ['info', { changes: event.changes }, 'reloaded'];
+    case 'not reloaded':
+      return ['error', { problems: event.problems }, 'not reloaded: nothing has changed'];
+    default:
+      return event satisfies never;
+  }
+}
+
 function errorFields(during: string, error: unknown): object {
   return { during, reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined };
 }
 
-function about(stream: Stream): Record<string, unknown> {
+function about(stream: Stream, nodeOf: NodeOf): Record<string, unknown> {
   return {
     stream: stream.id,
     streamKind: stream.kind,
+    node: nodeFields(nodeOf(stream.machineKey)),
     machineKey: stream.machineKey === undefined ? undefined : formatMachineKey(stream.machineKey),
     remoteAddress: stream.remoteAddress,
   };
+}
+
+function nodeFields(node: NodeInfo | undefined): object | undefined {
+  if (node === undefined) return undefined;
+  const { id, name, user, nodeKey } = node;
+  return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }
 
 function whole(duration: number): number {

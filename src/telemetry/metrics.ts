@@ -1,12 +1,17 @@
 import { Counter, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, type WatchdogEvent } from '../events.ts';
-import { CLOSE_REASONS, STREAM_KINDS, type Stream } from '../streams/stream.ts';
+import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
+import { createNodeMetrics } from './node-metrics.ts';
+import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 
 /** What gauges read when they are scraped. */
-export interface MetricsSource {
-  streams(): Iterable<Stream>;
+export interface MetricsSource extends NodeSeriesSource {
   upstreamUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
+  /** For how many machine keys rule 2 rests, because two machines have them. */
+  duplicateKeys(): number;
+  /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
+  upstreamSilentStreams(): number;
   readonly version: string;
 }
 
@@ -15,6 +20,8 @@ export interface Metrics {
   /** The text of `/metrics`. */
   render(): Promise<string>;
   listen(event: WatchdogEvent): void;
+  /** Another limit of nodes, or another list of them, may have come: what it ends is let go before the next scrape. */
+  reconsider(): void;
 }
 
 const PREFIX = 'headscale_watchdog_';
@@ -22,17 +29,29 @@ const HOLD_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5]
 const CONTEST_BUCKETS = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 600];
 const LIFETIME_BUCKETS = [1, 10, 60, 600, 3600, 21_600, 86_400, 604_800];
 
-/** All series, present from the start: a rate over a counter that appears with its first event misses that event. */
+/**
+ * All series but those of single nodes are present from the start: a rate over a counter that appears with its first
+ * event misses that event.
+ */
 export function createMetrics(source: MetricsSource): Metrics {
   const registers = [new PromRegistry()];
   const [registry] = registers as [PromRegistry];
   const counters = createCounters(registers);
   const histograms = createHistograms(registers);
   createGauges(registers, source);
+  const series = new NodeSeries(source);
+  const showNodes = createNodeMetrics(registers, PREFIX);
   return {
     contentType: registry.contentType,
-    render: () => registry.metrics(),
-    listen: (event) => count(event, counters, histograms),
+    async render() {
+      showNodes(series.rows());
+      return registry.metrics();
+    },
+    listen(event) {
+      count(event, counters, histograms);
+      series.listen(event);
+    },
+    reconsider: () => series.reconsider(),
   };
 }
 
@@ -58,6 +77,9 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'severed':
       counters.takeovers.inc({ evidence: event.because === 'dead' ? 'kernel' : 'silence' });
       break;
+    case 'would sever':
+      counters.wouldSever.inc({ reason: event.because });
+      break;
     case 'released':
       histograms.hold.observe(event.heldMs / 1000);
       break;
@@ -69,30 +91,26 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
 }
 
 function createCounters(registers: PromRegistry[]) {
-  const opened = counter(registers, 'streams_opened_total', 'Streams opened.', ['kind']);
-  const closed = counter(registers, 'streams_closed_total', 'Streams closed, by what ended them first.', [
-    'kind',
-    'reason',
-  ]);
-  const handshakes = counter(
-    registers,
-    'handshakes_total',
-    'Handshakes of control streams, by what could be read from them.',
-    ['result'],
-  );
-  const contests = counter(registers, 'contests_total', 'Contests ended, by verdict.', ['verdict']);
-  const takeovers = counter(
-    registers,
-    'takeovers_total',
-    'Old streams severed for a newcomer, by the evidence against them.',
-    ['evidence'],
-  );
-  const internalErrors = counter(
-    registers,
-    'internal_errors_total',
-    'Errors of the watchdog itself; traffic flowed on.',
-    [],
-  );
+  const make = <L extends string>(name: string, labelNames: L[], help: string): Counter<L> =>
+    new Counter({ name: PREFIX + name, help, labelNames, registers });
+  const counters = {
+    opened: make('streams_opened_total', ['kind'], 'Streams opened.'),
+    closed: make('streams_closed_total', ['kind', 'reason'], 'Streams closed, by what ended them first.'),
+    handshakes: make('handshakes_total', ['result'], 'Handshakes of control streams, by what could be read from them.'),
+    contests: make('contests_total', ['verdict'], 'Contests ended, by verdict.'),
+    takeovers: make(
+      'takeovers_total',
+      ['evidence'],
+      'Old streams severed for a newcomer, by the evidence against them.',
+    ),
+    wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
+    internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
+  };
+  beginAtZero(counters);
+  return counters;
+}
+
+function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSever }: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
     for (const reason of CLOSE_REASONS) closed.inc({ kind, reason }, 0);
@@ -100,11 +118,7 @@ function createCounters(registers: PromRegistry[]) {
   for (const result of HANDSHAKE_RESULTS) handshakes.inc({ result }, 0);
   for (const verdict of CONTEST_VERDICTS) contests.inc({ verdict }, 0);
   for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
-  return { opened, closed, handshakes, contests, takeovers, internalErrors };
-}
-
-function counter<L extends string>(registers: PromRegistry[], name: string, help: string, labelNames: L[]): Counter<L> {
-  return new Counter({ name: PREFIX + name, help, labelNames, registers });
+  for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
 }
 
 function createHistograms(registers: PromRegistry[]) {
@@ -129,27 +143,36 @@ function createGauges(registers: PromRegistry[], source: MetricsSource): void {
       for (const [kind, number] of counts) this.set({ kind }, number);
     },
   });
-  // Not known is neither: NaN, which no comparison in an alert rule holds for.
-  const yesOrNo = (name: string, help: string, read: () => boolean | undefined) =>
-    new Gauge({
-      name: PREFIX + name,
-      help,
-      registers,
-      collect() {
-        const known = read();
-        this.set(known === undefined ? Number.NaN : Number(known));
-      },
-    });
-  yesOrNo('upstream_up', 'Whether Headscale could be reached when last tried: 1 or 0.', () => source.upstreamUp());
-  yesOrNo(
-    'noise_key_matches',
-    "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
-    () => source.keyMatches(),
-  );
+  createPlainGauges(registers, source);
   new Gauge({
     name: `${PREFIX}build_info`,
     help: 'The version that runs; always 1.',
     labelNames: ['version'],
     registers,
   }).set({ version: source.version }, 1);
+}
+
+function createPlainGauges(registers: PromRegistry[], source: MetricsSource): void {
+  const gauge = (name: string, help: string, read: () => number | boolean | undefined) =>
+    new Gauge({
+      name: PREFIX + name,
+      help,
+      registers,
+      collect() {
+        // Not known is neither yes nor no: NaN, which no comparison in an alert rule holds for.
+        this.set(Number(read()));
+      },
+    });
+  gauge('upstream_up', 'Whether Headscale could be reached when last tried: 1 or 0.', () => source.upstreamUp());
+  gauge(
+    'noise_key_matches',
+    "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
+    () => source.keyMatches(),
+  );
+  gauge('duplicate_keys', 'Machine keys for which rule 2 rests, because two machines have them.', () =>
+    source.duplicateKeys(),
+  );
+  gauge('upstream_silent_streams', 'Control streams on which Headscale has said nothing for too long.', () =>
+    source.upstreamSilentStreams(),
+  );
 }

@@ -1,0 +1,163 @@
+import { type Clock, type Instant, plus } from '../clock.ts';
+import type { Emit, WatchdogEvent } from '../events.ts';
+import type { MachineKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import type { CloseReason, Stream } from '../streams/stream.ts';
+import { NodeRecord, type NodeRow } from './node-record.ts';
+
+/** How long a node's series outlast its last stream. */
+const KEPT_MS = 60 * 60_000;
+
+export interface NodeSeriesSource {
+  readonly clock: Clock;
+  /** Those that are not closed. */
+  streams(): Iterable<Stream>;
+  /** Undefined while Headscale has not listed it. */
+  nodeOf(key: MachineKey): NodeInfo | undefined;
+  /** Whether Headscale knows the key; true while it has listed no nodes at all. */
+  isNode(key: MachineKey): boolean;
+  /** The kernel's round-trip time; undefined where it cannot be asked. */
+  rttMsOf(stream: Stream): number | undefined;
+  /** With more nodes than this none has series; 0: none has, ever. */
+  maxNodes(): number;
+  readonly emit: Emit;
+}
+
+/**
+ * Keeps the books of each node's control streams, by machine key, from its first stream until an hour after its last
+ * one. Keys that Headscale does not know have no series and do not count: anybody can make one up.
+ *
+ * What an hour has ended is let go at the next stream or scrape. With neither, nothing comes to be either.
+ */
+export class NodeSeries {
+  readonly #source: NodeSeriesSource;
+  readonly #records = new Map<MachineKey, NodeRecord>();
+  /** The nodes without a stream, and since when; the longest first. */
+  readonly #idleSince = new Map<NodeRecord, Instant>();
+  /** How many records are those of nodes. */
+  #nodes = 0;
+  #on = false;
+  /** `maxNodes()` as it was last seen. */
+  #limit = 0;
+  /** The limit that was last told to be exceeded, and still is. */
+  #toldLimit: number | undefined;
+
+  constructor(source: NodeSeriesSource) {
+    this.#source = source;
+  }
+
+  listen(event: WatchdogEvent): void {
+    if (event.kind === 'stream opened') this.#opened(event.stream);
+    else if (event.kind === 'stream closed') this.#closed(event.stream, event.reason);
+    else if (event.kind === 'severed') this.#recordOf(event.stream)?.severed();
+  }
+
+  /** The limit, or what Headscale lists, may be another now: with a list, made-up keys count no more. */
+  reconsider(): void {
+    this.#followLimit();
+    if (!this.#on && this.#limit > 0) this.#begin();
+    this.#tidy();
+    if (this.#on) this.#toldLimit = undefined;
+  }
+
+  /** What there is to tell of each node now. */
+  rows(): readonly NodeRow[] {
+    this.#followLimit();
+    this.#tidy();
+    const source = this.#source;
+    const nodes = [...this.#records.values()].filter(({ isNode }) => isNode);
+    return nodes.map((record) => record.row(source.nodeOf(record.key), (stream) => source.rttMsOf(stream)));
+  }
+
+  #tidy(): void {
+    this.#dropIdle();
+    for (const record of this.#records.values()) {
+      this.#recognise(record);
+      if (!record.isNode && !record.isOpen) this.#drop(record);
+    }
+    this.#keepLimit();
+  }
+
+  #opened(stream: Stream): void {
+    if (!isIdentified(stream)) return;
+    this.#followLimit();
+    if (!this.#on) return;
+    this.#dropIdle();
+    this.#add(stream);
+    this.#keepLimit();
+  }
+
+  #add(stream: IdentifiedStream): void {
+    const key = stream.machineKey;
+    const record = this.#records.get(key) ?? new NodeRecord(this.#source.clock, key);
+    this.#records.set(key, record);
+    this.#idleSince.delete(record);
+    this.#recognise(record);
+    record.opened(stream);
+  }
+
+  #closed(stream: Stream, reason: CloseReason): void {
+    const record = this.#recordOf(stream);
+    if (!record?.closed(stream, reason) || record.isOpen) return;
+    this.#recognise(record);
+    if (record.isNode) this.#idleSince.set(record, this.#source.clock.now());
+    else this.#drop(record);
+    this.#keepLimit();
+  }
+
+  #recordOf(stream: Stream): NodeRecord | undefined {
+    return isIdentified(stream) ? this.#records.get(stream.machineKey) : undefined;
+  }
+
+  #recognise(record: NodeRecord): void {
+    const isNode = this.#source.isNode(record.key);
+    if (isNode === record.isNode) return;
+    record.isNode = isNode;
+    this.#nodes += isNode ? 1 : -1;
+  }
+
+  #drop(record: NodeRecord): void {
+    this.#records.delete(record.key);
+    this.#idleSince.delete(record);
+    if (record.isNode) this.#nodes -= 1;
+  }
+
+  #dropIdle(): void {
+    const now = this.#source.clock.now();
+    for (const [record, since] of this.#idleSince) {
+      if (now < plus(since, KEPT_MS)) return;
+      this.#drop(record);
+    }
+  }
+
+  /** A higher limit than before brings the series back, with the streams that are open. */
+  #followLimit(): void {
+    const limit = this.#source.maxNodes();
+    const isRaised = limit > this.#limit;
+    this.#limit = limit;
+    if (!this.#on && isRaised) this.#begin();
+  }
+
+  #begin(): void {
+    this.#on = true;
+    for (const stream of this.#source.streams()) if (isIdentified(stream)) this.#add(stream);
+  }
+
+  #keepLimit(): void {
+    if (this.#nodes <= this.#limit) return;
+    this.#on = false;
+    this.#records.clear();
+    this.#idleSince.clear();
+    this.#nodes = 0;
+    if (this.#limit > 0 && this.#toldLimit !== this.#limit) {
+      this.#source.emit({ kind: 'node metrics off', maxNodes: this.#limit });
+    }
+    this.#toldLimit = this.#limit;
+  }
+}
+
+type IdentifiedStream = Stream & { readonly machineKey: MachineKey };
+
+function isIdentified(stream: Stream): stream is IdentifiedStream {
+  return stream.kind === 'control' && stream.machineKey !== undefined;
+}

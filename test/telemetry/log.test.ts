@@ -1,0 +1,84 @@
+import pino from 'pino';
+import { describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import type { NodeKey } from '../../src/identity/keys.ts';
+import type { NodeInfo } from '../../src/identity/node-info.ts';
+import { logEvents } from '../../src/telemetry/log.ts';
+import { ALICE, Bench } from '../takeover/takeover-bench.ts';
+
+const LEVELS: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info', 40: 'warn', 50: 'error' };
+const { stream } = new Bench().opens(ALICE, '192.0.2.1');
+const newcomer = new Bench().opens(ALICE, '192.0.2.2').stream;
+const phone: NodeInfo = {
+  machineKey: ALICE,
+  nodeKey: '2'.repeat(64) as NodeKey,
+  id: '3',
+  name: 'phone-1',
+  user: 'alice',
+};
+
+function lineOf(event: WatchdogEvent, node: NodeInfo | null = phone): Record<string, unknown> {
+  const lines: Record<string, unknown>[] = [];
+  const log = pino({ level: 'debug', base: null }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+  logEvents(log, () => node ?? undefined)(event);
+  expect(lines).toHaveLength(1);
+  const { level, time: _, ...rest } = lines[0] as { level: number; time: unknown };
+  return { level: LEVELS[level], ...rest };
+}
+
+const severed = { kind: 'severed', stream, newcomer, because: 'dead', silentMs: 12.3, kernel: undefined } as const;
+
+describe('logEvents', () => {
+  test('says whose stream it is, as far as that is known', () => {
+    expect(lineOf(severed)).toMatchObject({
+      level: 'info',
+      msg: 'stream severed: nobody answers at its other end, and its node is back on a new one',
+      node: { id: '3', name: 'phone-1', user: 'alice', nodeKey: `nodekey:${'2'.repeat(64)}` },
+      machineKey: `mkey:${ALICE}`,
+      remoteAddress: '192.0.2.1:1000',
+      silentMs: 12,
+    });
+    expect(lineOf(severed, null)).not.toHaveProperty('node');
+  });
+
+  test('a duplicate: both addresses and the cure', () => {
+    const line = lineOf({
+      ...{ kind: 'duplicate machine key', machineKey: ALICE, addresses: ['192.0.2.1', '192.0.2.2'], restMs: 900_000 },
+    });
+    expect(line).toMatchObject({ level: 'warn', addresses: ['192.0.2.1', '192.0.2.2'] });
+    expect(line.msg).toBe(
+      "duplicate machine key: the machines at 192.0.2.1 and 192.0.2.2 use the same one and are in each other's way; " +
+        "delete the clone's tailscaled state and log it in anew; until then rule 2 rests for 15 minutes",
+    );
+  });
+
+  test.each([
+    ['gone', 'info', 'stream severed: its client has taken nothing of what was sent to it for too long'],
+    ['upstream_silent', 'info', 'stream severed: Headscale has said nothing on it for more than two minutes'],
+    ['client_closed', 'debug', 'stream closed'],
+  ] as const)('a stream that closed as %s: %s', (reason, level, msg) => {
+    expect(lineOf({ kind: 'stream closed', stream, reason, lifetimeMs: 10.4 })).toMatchObject({ level, msg, reason });
+  });
+
+  test.each([
+    [{ kind: 'would sever', stream, because: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
+    [{ kind: 'upstream silent', stream, silentMs: 125_000 }, 'warn', /^Headscale has said nothing on this stream/],
+    [{ kind: 'nodes listed', nodes: 3 }, 'info', /known by name/],
+    [{ kind: 'nodes not listed', reason: 'no' }, 'error', /last known names stay/],
+    [{ kind: 'node metrics off', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
+    [{ kind: 'key read again', key: 'API key', file: '/k' }, 'info', /^the API key was read again/],
+    [{ kind: 'key not read again', problem: 'no' }, 'error', /the key in use stays/],
+    [{ kind: 'reloaded', changes: ['hold: auto → off'], needRestart: [] }, 'info', /^reloaded$/],
+    [{ kind: 'reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
+    [{ kind: 'not reloaded', problems: ['a'] }, 'error', /nothing has changed/],
+    [
+      { kind: 'handshake', result: 'replayed', why: undefined, remoteAddress: '192.0.2.1:1' },
+      'debug',
+      /^handshake replayed/,
+    ],
+  ] satisfies readonly (readonly [WatchdogEvent, string, RegExp])[])('$0.kind', (event, level, msg) => {
+    const line = lineOf(event);
+    expect(line.level).toBe(level);
+    expect(line.msg).toMatch(msg);
+  });
+});

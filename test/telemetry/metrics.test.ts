@@ -1,0 +1,94 @@
+import { describe, expect, test } from 'vitest';
+import { formatMachineKey } from '../../src/identity/keys.ts';
+import { SEVER_REASONS } from '../../src/streams/stream.ts';
+import { createMetrics } from '../../src/telemetry/metrics.ts';
+import { keyOf, nodeOf, stage } from './stage.ts';
+
+function bench() {
+  const on = stage();
+  const metrics = createMetrics(on.source);
+  /** The samples whose names begin so, without the prefix. */
+  const samples = async (name: string): Promise<string[]> => {
+    const lines = (await metrics.render()).split('\n');
+    return lines.flatMap((line) => (line.startsWith(`headscale_watchdog_${name}`) ? [line.slice(19)] : []));
+  };
+  return { ...on, metrics, samples };
+}
+
+const mkey = formatMachineKey(keyOf(1));
+
+describe('createMetrics', () => {
+  test('would_sever_total: from the start, by reason', async () => {
+    const { metrics, samples, open } = bench();
+    expect(await samples('would_sever_total')).toEqual(
+      SEVER_REASONS.map((reason) => `would_sever_total{reason="${reason}"} 0`),
+    );
+    metrics.listen({ kind: 'would sever', stream: open(metrics, keyOf(1)), because: 'gone' });
+    expect(await samples('would_sever_total{reason="gone"')).toEqual(['would_sever_total{reason="gone"} 1']);
+  });
+
+  test('gauges: what the source says when scraped; NaN where nothing is known', async () => {
+    const { samples } = bench();
+    expect(await samples('duplicate_keys')).toEqual(['duplicate_keys 2']);
+    expect(await samples('upstream_silent_streams')).toEqual(['upstream_silent_streams 3']);
+    expect(await samples('upstream_up')).toEqual(['upstream_up 1']);
+    expect(await samples('noise_key_matches')).toEqual(['noise_key_matches Nan']);
+  });
+
+  test('handshakes_total: has replayed', async () => {
+    const { samples } = bench();
+    expect(await samples('handshakes_total{result="replayed"')).toEqual(['handshakes_total{result="replayed"} 0']);
+  });
+
+  test('node series: all of one node', async () => {
+    const { metrics, samples, open, close, list, world, later } = bench();
+    list(nodeOf(1));
+    world.rttMs = 31.5;
+    const first = open(metrics, keyOf(1));
+    Object.assign(first, { bytesReceived: 100, bytesSent: 2000 });
+    later(1234);
+    const newcomer = open(metrics, keyOf(1));
+    metrics.listen({ kind: 'severed', stream: first, newcomer, because: 'dead', silentMs: 1, kernel: undefined });
+    close(metrics, first, 'severed_dead');
+    const { nodeKey } = nodeOf(1);
+    expect(await samples('node_')).toEqual([
+      `node_info{machine_key="${mkey}",node_key="nodekey:${nodeKey}",node_id="1",name="node-1",user="someone"} 1`,
+      `node_stream_opened_timestamp_seconds{machine_key="${mkey}"} 1001.234`,
+      `node_last_heard_timestamp_seconds{machine_key="${mkey}"} 1001.234`,
+      `node_rtt_seconds{machine_key="${mkey}"} 0.0315`,
+      `node_received_bytes_total{machine_key="${mkey}"} 100`,
+      `node_sent_bytes_total{machine_key="${mkey}"} 2000`,
+      `node_streams_closed_total{machine_key="${mkey}",reason="severed_dead"} 1`,
+      `node_takeovers_total{machine_key="${mkey}"} 1`,
+    ]);
+  });
+
+  test('node series: no sample where nothing is known, and none of a node that is gone', async () => {
+    const { metrics, samples, open, close, later } = bench();
+    const stream = open(metrics, keyOf(1));
+    expect(await samples('node_rtt_seconds')).toEqual([]);
+    expect(await samples('node_info')).toEqual([
+      `node_info{machine_key="${mkey}",node_key="",node_id="",name="",user=""} 1`,
+    ]);
+    close(metrics, stream);
+    later(60 * 60_000);
+    expect(await samples('node_')).toEqual([]);
+  });
+
+  test('node series: quotes, backslashes and newlines of names are escaped', async () => {
+    const { metrics, samples, open, list } = bench();
+    list(nodeOf(1, { name: 'a"b\\c\nd', user: '\\"' }), nodeOf(2, { name: 'a"b\\c\\nd', user: '{},=' }));
+    for (const number of [1, 2]) open(metrics, keyOf(number));
+    const [first, second] = await samples('node_info');
+    expect(first).toMatch(/,name="a\\"b\\\\c\\nd",user="\\\\\\""} 1$/);
+    expect(second).toMatch(/,name="a\\"b\\\\c\\\\nd",user="\{\},="} 1$/);
+  });
+
+  test('node series: two scrapes at once are both whole', async () => {
+    const { metrics, open } = bench();
+    for (const number of [1, 2, 3]) open(metrics, keyOf(number));
+    const [one, other] = await Promise.all([metrics.render(), metrics.render()]);
+    expect(one).toBe(other);
+    expect(one.match(/node_info\{/g)).toHaveLength(3);
+  });
+});
