@@ -17,20 +17,38 @@ export interface KernelEvidence {
 /** Rule 1's view of a connection. `unknown`: no evidence either way, or none to be had. */
 export type KernelSays = 'dead' | 'answers' | 'unknown';
 
-const PROBES_TO_DIE = 3;
-const RETRANSMITS_TO_DIE = 2;
 const SHORTEST_WAIT_MS = 450;
+/**
+ * A Linux client answers a probe at most once in 500 ms (`tcp_invalid_ratelimit`), so probes sent closer to each other are
+ * one chance for an answer: the next one comes with the first probe after that.
+ */
+const CHANCE_EVERY_MS = 600;
 
-/** How long a probe's answer may take on this connection before its lack means something. */
-export function answerWaitMs(evidence: KernelEvidence): number {
-  return Math.max(SHORTEST_WAIT_MS, 3 * (evidence.rttMs + 4 * evidence.rttvarMs));
+/**
+ * What it takes to call a client dead. In doubt, where there is a reason to think that it is there, more than loss explains:
+ * with a tenth of all packets lost both ways four chances in a row fail once in ten thousand times, the first alone once in ten.
+ */
+const SURE = { probes: 3, retransmits: 2, furtherChances: 0 };
+const IN_DOUBT = { probes: 6, retransmits: 4, furtherChances: 3 };
+
+/** How long a probe's answer may take on this connection before its lack means something, in milliseconds. */
+export function answerWaitMs(evidence: KernelEvidence, inDoubt: boolean): number {
+  const { furtherChances } = inDoubt ? IN_DOUBT : SURE;
+  const once = Math.max(SHORTEST_WAIT_MS, 3 * (evidence.rttMs + 4 * evidence.rttvarMs));
+  return once + furtherChances * CHANCE_EVERY_MS;
 }
 
-/** Rule 1: data unacknowledged through two retransmissions, or three probes unanswered for long enough. */
-export function isDead(evidence: KernelEvidence, firstProbeAt: Instant | undefined, now: Instant): boolean {
-  if (evidence.unackedSegments > 0 && evidence.retransmits >= RETRANSMITS_TO_DIE) return true;
-  if (firstProbeAt === undefined || evidence.unansweredProbes < PROBES_TO_DIE) return false;
-  return now - firstProbeAt >= answerWaitMs(evidence);
+/** Rule 1: data unacknowledged through enough retransmissions, or enough probes unanswered for long enough. */
+export function isDead(
+  evidence: KernelEvidence,
+  firstProbeAt: Instant | undefined,
+  now: Instant,
+  inDoubt: boolean,
+): boolean {
+  const { probes, retransmits } = inDoubt ? IN_DOUBT : SURE;
+  if (evidence.unackedSegments > 0 && evidence.retransmits >= retransmits) return true;
+  if (firstProbeAt === undefined || evidence.unansweredProbes < probes) return false;
+  return now - firstProbeAt >= answerWaitMs(evidence, inDoubt);
 }
 
 /** When the client's kernel was last heard, on our clock. */

@@ -2,13 +2,24 @@ import type { Socket } from 'node:net';
 import { reasonOf } from '../errors.ts';
 import type { KernelEvidence } from './evidence.ts';
 
+/** What Linux does about a connection by itself, with no timer of ours. In milliseconds; 0: nothing. */
+export interface StandingOrders {
+  /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. */
+  readonly goneAfterMs: number;
+  /** Ask the client's kernel for a sign of life after so much quiet; needs `goneAfterMs`. */
+  readonly probeIdleMs: number;
+}
+
 /** What Linux can be asked and told about a client's connection. The only file that knows the system's calls. */
 export interface Kernel {
   /** Undefined when the connection is gone, or is none of TCP's. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;
-  /** Sends a keepalive probe as soon as the line has been quiet for a second. */
+  /** Gives standing orders, and ends what `probe` began. */
+  order(socket: Socket, orders: StandingOrders): void;
+  /** Changes only how long data that is sent from here on may stay unacknowledged. */
+  setUserTimeout(socket: Socket, ms: number): void;
+  /** Sends a keepalive probe as soon as the line has been quiet for a second; the standing orders rest from here on. */
   probe(socket: Socket): void;
-  endProbes(socket: Socket): void;
 }
 
 export type KernelOrNot = { readonly ok: true; readonly kernel: Kernel } | { readonly ok: false; readonly why: string };
@@ -21,6 +32,7 @@ const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
 const TCP_INFO = 11;
+const TCP_USER_TIMEOUT = 18;
 
 /** struct tcp_info up to tcpi_rttvar, the same since Linux 2.6. */
 const TCP_INFO_LENGTH = 76;
@@ -36,6 +48,8 @@ const AT = {
 
 /** The kernel's own next probe: further off than any inquiry lasts, so that each probe is one of ours. */
 const OWN_PROBES_EVERY_S = 75;
+/** How often an idle connection is probed again once a probe went unanswered: it is dropped within a second of its time. */
+const IDLE_PROBES_EVERY_S = 1;
 /** The kernel drops a connection after this many unanswered probes. The verdict is ours to find, so: its maximum. */
 const PROBES_BEFORE_DROP = 127;
 
@@ -75,18 +89,31 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info);
     },
+    order(socket, { goneAfterMs, probeIdleMs }) {
+      const fd = fdOf(socket);
+      if (fd === undefined) return;
+      // First of all: with a probe out, the user timeout alone might end the connection.
+      set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+      set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, goneAfterMs);
+      if (probeIdleMs === 0) return;
+      set(fd, IPPROTO_TCP, TCP_KEEPINTVL, IDLE_PROBES_EVERY_S);
+      set(fd, IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(probeIdleMs / 1000));
+      set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    },
+    setUserTimeout(socket, ms) {
+      const fd = fdOf(socket);
+      if (fd !== undefined) set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
+    },
     probe(socket) {
       const fd = fdOf(socket);
       if (fd === undefined) return;
+      // With a user timeout Linux drops a line that has been quiet for that long at its first unanswered probe.
+      set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
       set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES_BEFORE_DROP);
       set(fd, IPPROTO_TCP, TCP_KEEPINTVL, OWN_PROBES_EVERY_S);
       set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
       // Each setting of the idle time starts its timer anew; on a quiet line it has run out already.
       set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
-    },
-    endProbes(socket) {
-      const fd = fdOf(socket);
-      if (fd !== undefined) set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
+import { codeOf } from '../errors.ts';
 
 /** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
 export function abort(socket: Socket): void {
@@ -7,4 +8,12 @@ export function abort(socket: Socket): void {
   const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
   if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
   else socket.resetAndDestroy();
+}
+
+/**
+ * Whether Linux gave a connection up because nobody acknowledged anything (TCP_USER_TIMEOUT, or its own limit of retransmissions).
+ * Where a router said on the way that the peer cannot be reached, the error is that router's (tcp_write_err).
+ */
+export function gaveUp(error: unknown): boolean {
+  return ['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(codeOf(error) ?? '');
 }

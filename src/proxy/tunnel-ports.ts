@@ -20,6 +20,11 @@ export interface TunnelPorts {
   upstreamRefused(stream: Stream, status: number): void;
 }
 
+/** What wants to know before something is sent to the client. */
+export interface Sending {
+  sending(): void;
+}
+
 /** An upgrade request as it came in. */
 export interface UpgradeRequest {
   readonly request: IncomingMessage;

@@ -5,11 +5,10 @@ import { reasonOf } from '../errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { headOf, ownAnswer, startAnswer } from './answer.ts';
-import { abort } from './sockets.ts';
-import type { TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
+import { EarlyBytes } from './early-bytes.ts';
+import { abort, gaveUp } from './sockets.ts';
+import type { Sending, TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
 
-/** What a client may send before Headscale's 101 is kept up to here; then it is not read on. */
-const EARLY_BYTES = 64 * 1024;
 /** A tunnel with one end gone is ended when nothing has moved for this long. */
 const LINGER_MS = 60_000;
 
@@ -19,13 +18,14 @@ const LINGER_MS = 60_000;
  */
 export class Tunnel {
   readonly stream: Stream;
+  /** Also for those who ask the kernel about it. */
+  readonly client: Socket;
   readonly #ports: TunnelPorts;
+  readonly #line: Sending;
   /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
   #upgrade: UpgradeRequest | undefined;
-  readonly #client: Socket;
   #firstRecord: FirstRecord | undefined;
-  #early: Buffer[] = [];
-  #earlyBytes = 0;
+  readonly #early = new EarlyBytes();
   #asking: ClientRequest | undefined;
   #upstream: Socket | undefined;
   /** Headscale has answered 101: what comes in goes out at the other side. */
@@ -35,19 +35,15 @@ export class Tunnel {
   /** The client's connection goes as soon as the upstream's has gone. */
   #clientFollows = false;
 
-  constructor(stream: Stream, upgrade: UpgradeRequest, ports: TunnelPorts) {
+  constructor(stream: Stream, upgrade: UpgradeRequest, line: Sending, ports: TunnelPorts) {
     this.stream = stream;
+    this.#line = line;
     this.#upgrade = upgrade;
     this.#ports = ports;
-    this.#client = upgrade.client;
+    this.client = upgrade.client;
     this.#firstRecord = stream.kind === 'control' ? new FirstRecord() : undefined;
     this.#attachClient();
     if (upgrade.head.length > 0) this.#fromClient(upgrade.head);
-  }
-
-  /** The client's connection, for those who ask the kernel about it. */
-  get client(): Socket {
-    return this.#client;
   }
 
   /** Shows the upgrade to Headscale. */
@@ -81,7 +77,7 @@ export class Tunnel {
     this.#clientFollows = true;
     this.#asking?.destroy();
     if (this.#upstream !== undefined && !this.#upstreamIsClosed) this.#upstream.destroy();
-    else this.#client.destroy();
+    else this.client.destroy();
   }
 
   #connect(): Socket {
@@ -93,10 +89,9 @@ export class Tunnel {
   }
 
   #attachClient(): void {
-    const client = this.#client;
-    client.on('data', (chunk: Buffer) => this.#fromClient(chunk));
+    this.client.on('data', (chunk: Buffer) => this.#fromClient(chunk));
     // A FIN is an event here: unhandled, the socket would stay in CLOSE_WAIT and look alive.
-    client.on('end', () => {
+    this.client.on('end', () => {
       if (this.#joined) {
         this.#leave('client_closed');
         this.#upstream?.end();
@@ -105,10 +100,13 @@ export class Tunnel {
         this.end('client_left_early');
       }
     });
-    client.on('drain', () => this.#upstream?.resume());
-    client.on('error', () => this.#leave('client_error'));
-    client.on('timeout', () => this.#client.destroy());
-    client.on('close', () => {
+    this.client.on('drain', () => {
+      if (this.#joined) this.stream.spokenAt = this.#ports.clock.now();
+      this.#upstream?.resume();
+    });
+    this.client.on('error', (error) => this.#leave(gaveUp(error) ? 'gone' : 'client_error'));
+    this.client.on('timeout', () => this.client.destroy());
+    this.client.on('close', () => {
       this.#clientIsClosed = true;
       this.#leave('client_error');
       this.#asking?.destroy();
@@ -124,12 +122,10 @@ export class Tunnel {
     this.stream.heardAt = this.#ports.clock.now();
     this.stream.bytesReceived += chunk.length;
     if (this.#joined) {
-      if (this.#upstream?.write(chunk) === false) this.#client.pause();
+      if (this.#upstream?.write(chunk) === false) this.client.pause();
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
-    } else if (isLive(this.stream)) {
-      this.#early.push(chunk);
-      this.#earlyBytes += chunk.length;
-      if (this.#earlyBytes >= EARLY_BYTES) this.#client.pause();
+    } else if (isLive(this.stream) && this.#early.keep(chunk)) {
+      this.client.pause();
     }
   }
 
@@ -149,35 +145,40 @@ export class Tunnel {
     this.#asking = undefined;
     this.#upgrade = undefined;
     this.#joined = true;
+    this.stream.spokenAt = this.#ports.clock.now();
     this.#attachUpstream(upstream);
-    this.#client.write(headOf(response), 'latin1');
+    this.client.write(headOf(response), 'latin1');
     if (head.length > 0) this.#fromUpstream(head);
-    for (const chunk of this.#early) {
+    for (const chunk of this.#early.take()) {
       upstream.write(chunk);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
     }
-    this.#early = [];
-    this.#client.resume();
+    this.client.resume();
   }
 
   #attachUpstream(upstream: Socket): void {
     upstream.on('data', (chunk: Buffer) => this.#fromUpstream(chunk));
     upstream.on('end', () => {
       this.#leave('upstream_closed');
-      this.#client.end();
+      this.client.end();
       this.#linger();
     });
-    upstream.on('drain', () => this.#client.resume());
+    upstream.on('drain', () => this.client.resume());
     upstream.on('error', () => {
       this.#leave('upstream_error');
-      abort(this.#client);
+      abort(this.client);
     });
     upstream.on('timeout', () => upstream.destroy());
   }
 
   #fromUpstream(chunk: Buffer): void {
+    this.stream.spokenAt = this.#ports.clock.now();
     this.stream.bytesSent += chunk.length;
-    if (this.#client.write(chunk) === false) this.#upstream?.pause();
+    this.#line.sending();
+    if (this.client.write(chunk) !== false) return;
+    // While we do not listen, its silence is ours.
+    this.stream.spokenAt = undefined;
+    this.#upstream?.pause();
   }
 
   #upstreamClosed(): void {
@@ -185,25 +186,24 @@ export class Tunnel {
     this.#upstreamIsClosed = true;
     if (this.#joined) this.#leave('upstream_error');
     this.#ports.upstreamClosed(this.stream);
-    if (this.#clientFollows) this.#client.destroy();
-    else if (this.#joined && !this.#client.writableEnded) abort(this.#client);
+    if (this.#clientFollows) this.client.destroy();
+    else if (this.#joined && !this.client.writableEnded) abort(this.client);
     this.#closeWhenDone();
   }
 
   /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
   #passOn(response: IncomingMessage): void {
-    const answer = this.#upgrade && startAnswer(this.#upgrade.request, response, this.#client);
+    const answer = this.#upgrade && startAnswer(this.#upgrade.request, response, this.client);
     if (answer === undefined) {
       this.#unanswered();
       return;
     }
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
-    this.#early = [];
     this.#linger();
-    response.on('error', () => abort(this.#client));
+    response.on('error', () => abort(this.client));
     answer.on('finish', () => {
-      answer.detachSocket(this.#client);
+      answer.detachSocket(this.client);
       this.#finishClient();
     });
     response.pipe(answer);
@@ -217,26 +217,26 @@ export class Tunnel {
 
   #answer(status: number, text: string, reason: CloseReason): void {
     this.#leave(reason);
-    this.#early = [];
     this.#upstream?.destroy();
-    this.#client.write(ownAnswer(status, text));
+    this.client.write(ownAnswer(status, text));
     this.#finishClient();
   }
 
   /** FIN behind what was written, and the rest of what the client says is read and dropped, so that no RST overtakes the answer. */
   #finishClient(): void {
-    this.#client.end();
-    this.#client.resume();
+    this.client.end();
+    this.client.resume();
     this.#linger();
   }
 
   #linger(): void {
-    this.#client.setTimeout(LINGER_MS);
+    this.client.setTimeout(LINGER_MS);
     this.#upstream?.setTimeout(LINGER_MS);
   }
 
   /** Notes the first cause of the end; later ones follow from it. */
   #leave(reason: CloseReason): void {
+    this.#early.take();
     if (setState(this.stream, { kind: 'closing', reason })) this.#ports.ending(this.stream, reason);
   }
 

@@ -27,6 +27,10 @@ export type CloseReason =
   | 'severed_dead'
   /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
   | 'severed_silent'
+  /** What was sent to the client stayed unacknowledged for `gone-after`, or its kernel gave up by itself. */
+  | 'gone'
+  /** Headscale said nothing for too long, and the operator wants such streams ended. */
+  | 'upstream_silent'
   /** The watchdog itself stopped. */
   | 'shutdown';
 export const CLOSE_REASONS: readonly CloseReason[] = [
@@ -39,8 +43,14 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_unreachable',
   'severed_dead',
   'severed_silent',
+  'gone',
+  'upstream_silent',
   'shutdown',
 ];
+
+/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, or because Headscale fell silent. */
+export type SeverReason = 'dead' | 'silent' | 'gone' | 'upstream_silent';
+export const SEVER_REASONS: readonly SeverReason[] = ['dead', 'silent', 'gone', 'upstream_silent'];
 
 export type StreamState =
   /** Read, but not yet shown to Headscale: its node's old stream is being asked. */
@@ -63,6 +73,8 @@ export interface Stream {
   readonly openedAt: Instant;
   /** When the client last sent a byte; its upgrade request counts. */
   heardAt: Instant;
+  /** When Headscale last sent a byte; undefined before its 101, and while its bytes wait for a client that does not read. */
+  spokenAt: Instant | undefined;
   /** When the client's first whole Noise record had reached an open session. */
   firstRecordAt: Instant | undefined;
   /** From the client, after its request. */
@@ -70,6 +82,13 @@ export interface Stream {
   /** To the client, after the 101. */
   bytesSent: number;
   state: StreamState;
+  /** What it would have been severed for first, were its node not only observed. */
+  spared: SeverReason | undefined;
+}
+
+/** The client's address without its port. */
+export function addressOf(stream: Stream): string {
+  return stream.remoteAddress.slice(0, stream.remoteAddress.lastIndexOf(':'));
 }
 
 /** The states from which a stream can still become, or is, a session: what a contest is about. */

@@ -36,13 +36,28 @@ describe('isDead', () => {
     ['one retransmission', { ...quiet, unackedSegments: 1, retransmits: 1 }, undefined, false],
     ['retransmissions of what has been acknowledged since', { ...quiet, retransmits: 2 }, undefined, false],
   ])('%s', (_criterion, evidence, firstProbeAt, expected) => {
-    expect(isDead(evidence, firstProbeAt, NOW)).toBe(expected);
+    expect(isDead(evidence, firstProbeAt, NOW, false)).toBe(expected);
+  });
+
+  test.each([
+    ['six probes, 2250 ms', { ...quiet, unansweredProbes: 6 }, ago(2250), true],
+    ['six probes, 2249 ms', { ...quiet, unansweredProbes: 6 }, ago(2249), false],
+    ['five probes, however long', { ...quiet, unansweredProbes: 5 }, ago(60_000), false],
+    ['four retransmissions', { ...quiet, unackedSegments: 1, retransmits: 4 }, undefined, true],
+    ['three retransmissions', { ...quiet, unackedSegments: 1, retransmits: 3 }, undefined, false],
+  ])('in doubt: %s', (_criterion, evidence, firstProbeAt, expected) => {
+    expect(isDead(evidence, firstProbeAt, NOW, true)).toBe(expected);
   });
 });
 
 describe('answerWaitMs', () => {
   test('is 450 ms on a fast line and three times rtt + 4 rttvar on a slow one', () => {
-    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 })).toBe(450);
-    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 })).toBe(3000);
+    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 }, false)).toBe(450);
+    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, false)).toBe(3000);
+  });
+
+  test('in doubt leaves room for three further chances of an answer, 600 ms apart', () => {
+    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 }, true)).toBe(2250);
+    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, true)).toBe(4800);
   });
 });

@@ -5,7 +5,7 @@ import { kernelOf } from '../../src/liveness/kernel.ts';
 // Offsets and options as in <linux/tcp.h>, written down here a second time on purpose.
 const SOL_SOCKET = 1;
 const SO_KEEPALIVE = 9;
-const [IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_INFO] = [6, 4, 5, 6, 11];
+const [IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_INFO, TCP_USER_TIMEOUT] = [6, 4, 5, 6, 11, 18];
 
 const socketWith = (fd: number) => ({ _handle: { fd } }) as unknown as Socket;
 
@@ -59,6 +59,7 @@ describe('kernelOf', () => {
     const { kernel, calls } = bench();
     kernel.probe(socketWith(7));
     expect(calls).toEqual([
+      [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 0],
       [7, IPPROTO_TCP, TCP_KEEPCNT, 127],
       [7, IPPROTO_TCP, TCP_KEEPINTVL, 75],
       [7, SOL_SOCKET, SO_KEEPALIVE, 1],
@@ -66,10 +67,25 @@ describe('kernelOf', () => {
     ]);
   });
 
-  test('endProbes switches keepalive off', () => {
+  test('order without probe-idle: the user timeout in milliseconds, and no keepalive', () => {
     const { kernel, calls } = bench();
-    kernel.endProbes(socketWith(7));
-    expect(calls).toEqual([[7, SOL_SOCKET, SO_KEEPALIVE, 0]]);
+    kernel.order(socketWith(7), { goneAfterMs: 120_000, probeIdleMs: 0 });
+    expect(calls).toEqual([
+      [7, SOL_SOCKET, SO_KEEPALIVE, 0],
+      [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 120_000],
+    ]);
+  });
+
+  test('order with probe-idle: the idle time in seconds, then a probe a second', () => {
+    const { kernel, calls } = bench();
+    kernel.order(socketWith(7), { goneAfterMs: 25_000, probeIdleMs: 10_000 });
+    expect(calls).toEqual([
+      [7, SOL_SOCKET, SO_KEEPALIVE, 0],
+      [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 25_000],
+      [7, IPPROTO_TCP, TCP_KEEPINTVL, 1],
+      [7, IPPROTO_TCP, TCP_KEEPIDLE, 10],
+      [7, SOL_SOCKET, SO_KEEPALIVE, 1],
+    ]);
   });
 
   test('a refused call, or a socket without a descriptor, is no evidence', () => {
@@ -77,7 +93,7 @@ describe('kernelOf', () => {
     const { kernel, calls } = bench();
     expect(kernel.evidenceOf(socketWith(-1))).toBeUndefined();
     kernel.probe(socketWith(-1));
-    kernel.endProbes(socketWith(-1));
+    kernel.order(socketWith(-1), { goneAfterMs: 1000, probeIdleMs: 0 });
     expect(calls).toEqual([]);
   });
 });

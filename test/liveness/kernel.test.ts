@@ -45,7 +45,6 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     kernel.probe(accepted);
     await until(() => (kernel.evidenceOf(accepted)?.receivedAgoMs ?? 1000) < 100, 'answered', 300);
     expect(kernel.evidenceOf(accepted)?.unansweredProbes).toBe(0);
-    kernel.endProbes(accepted);
   });
 
   test('round trip times are plausible for loopback', () => {
@@ -59,7 +58,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     await until(() => accepted.closed, 'closed');
     expect(kernel.evidenceOf(accepted)).toBeUndefined();
     kernel.probe(accepted);
-    kernel.endProbes(accepted);
+    kernel.order(accepted, { goneAfterMs: 1000, probeIdleMs: 0 });
   });
 });
 

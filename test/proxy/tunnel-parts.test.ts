@@ -50,12 +50,15 @@ async function tunnelTo(onUpgrade: OnUpgrade) {
   const now = clock.now();
   const stream: Stream = {
     ...{ id: 1 as StreamId, kind: 'control', machineKey: undefined, remoteAddress: '127.0.0.1:1', openedAt: now },
-    ...{ heardAt: now, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' } },
+    ...{ heardAt: now, spokenAt: undefined, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0 },
+    ...{ state: { kind: 'connecting' }, spared: undefined },
   };
   const server = createServer();
   const made = new Promise<Tunnel>((resolve) => {
     server.on('upgrade', (request, client: Socket, head) => {
-      resolve(new Tunnel(stream, { request, client, head, rawHeaders: request.rawHeaders }, ports));
+      resolve(
+        new Tunnel(stream, { request, client, head, rawHeaders: request.rawHeaders }, { sending: () => {} }, ports),
+      );
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -105,6 +108,28 @@ describe('Tunnel', () => {
     for (const socket of [tunnel.client, toUpstream()]) expect(socket.timeout).toBe(60_000);
     (who === 'client' ? toUpstream() : tunnel.client).emit('timeout');
     await until(() => stream.state.kind === 'closed', 'the stream is closed');
+  });
+
+  test.each([
+    ['ETIMEDOUT', 'gone'],
+    ['EHOSTUNREACH', 'gone'],
+    ['ENETUNREACH', 'gone'],
+    ['ECONNRESET', 'client_error'],
+  ])('a client whose connection Linux ended with %s is %s, and its upstream is cut short', async (code, reason) => {
+    let atUpstream: Socket | undefined;
+    const broken: string[] = [];
+    const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
+      socket.on('error', (error: NodeJS.ErrnoException) => broken.push(error.code ?? ''));
+      socket.resume().write(SWITCHING);
+      atUpstream = socket;
+    });
+    tunnel.forward();
+    await readHead(client);
+    // On loopback no peer ever vanishes: the error alone stands in for what Linux says when one has.
+    tunnel.client.destroy(Object.assign(new Error(`read ${code}`), { code }));
+    await until(() => stream.state.kind === 'closed' && atUpstream?.destroyed === true, 'both ends are closed');
+    expect(stream.state).toEqual({ kind: 'closed', reason });
+    expect(broken).toEqual(['ECONNRESET']);
   });
 
   test('what the client sends before the 101 is bounded: then it is not read on', async () => {

@@ -1,0 +1,164 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import type { KernelEvidence } from '../../src/liveness/evidence.ts';
+import { isUpstreamSilent, Patrol } from '../../src/liveness/patrol.ts';
+import { type Stream, setState } from '../../src/streams/stream.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { ALICE, Bench } from '../takeover/takeover-bench.ts';
+
+const QUIET: KernelEvidence = {
+  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ receivedAgoMs: 20_000, rttMs: 1, rttvarMs: 1 },
+};
+
+let clock: FakeClock;
+let events: WatchdogEvent[];
+let severed: Stream[];
+let patrol: Patrol;
+let stream: Stream;
+let evidence: KernelEvidence | undefined;
+let policy: { goneAfterMs: number; observeOnly: boolean };
+let severs: boolean;
+let tended: number;
+
+beforeEach(() => {
+  clock = new FakeClock();
+  events = [];
+  severed = [];
+  evidence = QUIET;
+  policy = { goneAfterMs: 30_000, observeOnly: false };
+  severs = false;
+  tended = 0;
+  stream = new Bench().opens(ALICE).stream;
+  stream.spokenAt = clock.now();
+  patrol = new Patrol({
+    clock,
+    emit: (event) => events.push(event),
+    streams: () => [stream],
+    tend: () => {
+      tended += 1;
+    },
+    evidenceOf: () => evidence,
+    policyOf: () => policy,
+    seversUpstreamSilent: () => severs,
+    sever: (each) => severed.push(each),
+  });
+});
+afterEach(() => {
+  patrol.close();
+  expect(clock.timers).toBe(0);
+});
+
+const told = (kind: string) => events.filter((event) => event.kind === kind);
+const unacked = (receivedAgoMs: number): KernelEvidence => ({ ...QUIET, unackedSegments: 1, receivedAgoMs });
+
+describe('Patrol, upstream silence', () => {
+  test('a control stream that heard nothing from Headscale for 125 s is told once, and not severed', () => {
+    clock.advance(124_999);
+    expect(isUpstreamSilent(stream, clock.now())).toBe(false);
+    expect(events).toEqual([]);
+    clock.advance(1);
+    expect(isUpstreamSilent(stream, clock.now())).toBe(true);
+    clock.advance(600_000);
+    expect(told('upstream silent')).toHaveLength(1);
+    expect(told('upstream silent')).toMatchObject([{ silentMs: 128_000 }]);
+    expect(severed).toEqual([]);
+  });
+
+  test('one on which it speaks every 59 s is never told', () => {
+    for (let i = 0; i < 60; i++) {
+      clock.advance(59_000);
+      stream.spokenAt = clock.now();
+    }
+    expect(events).toEqual([]);
+  });
+
+  test('once it has spoken again, the next silence is news again', () => {
+    clock.advance(200_000);
+    stream.spokenAt = clock.now();
+    clock.advance(200_000);
+    expect(told('upstream silent')).toHaveLength(2);
+  });
+
+  test('with --upstream-silent-sever it is severed', () => {
+    severs = true;
+    clock.advance(130_000);
+    expect(severed).toContain(stream);
+  });
+
+  test('with it, and observed only, it is told what would have been', () => {
+    severs = true;
+    policy.observeOnly = true;
+    clock.advance(600_000);
+    expect(severed).toEqual([]);
+    expect(told('would sever')).toEqual([{ kind: 'would sever', stream, because: 'upstream_silent' }]);
+    expect(stream.spared).toBe('upstream_silent');
+  });
+
+  test.each(['derp', 'other'] as const)('a stream of kind %s may be silent for ever', (kind) => {
+    expect(
+      isUpstreamSilent({ ...stream, kind, spokenAt: clock.now() }, (clock.now() + 1e9) as typeof stream.openedAt),
+    ).toBe(false);
+  });
+
+  test('one that Headscale has not answered, or that is closing, is none', () => {
+    setState(stream, { kind: 'closing', reason: 'client_closed' });
+    clock.advance(600_000);
+    expect(events).toEqual([]);
+  });
+});
+
+describe('Patrol', () => {
+  test('tends every stream more often than an idle connection is ever probed', () => {
+    clock.advance(5000 - 1);
+    expect(tended).toBe(1);
+    clock.advance(60_000);
+    expect(tended).toBeGreaterThanOrEqual(60 / 5);
+  });
+});
+
+describe('Patrol, gone and observed only', () => {
+  test('what stays unacknowledged for gone-after is told once', () => {
+    policy.observeOnly = true;
+    evidence = unacked(10_000);
+    clock.advance(5000);
+    for (let ago = 10_000; ago < 45_000; ago += 5000) {
+      evidence = unacked(ago);
+      clock.advance(5000);
+    }
+    expect(told('would sever')).toEqual([{ kind: 'would sever', stream, because: 'gone' }]);
+  });
+
+  test('an acknowledgement in between starts the wait anew', () => {
+    policy.observeOnly = true;
+    for (let i = 0; i < 20; i++) {
+      // Something is always on its way, and the client is always heard.
+      evidence = unacked(100);
+      clock.advance(5000);
+    }
+    expect(events).toEqual([]);
+  });
+
+  test('long quiet before what was just sent does not count', () => {
+    policy.observeOnly = true;
+    clock.advance(60_000);
+    evidence = unacked(59_000);
+    clock.advance(5000);
+    evidence = QUIET;
+    clock.advance(40_000);
+    expect(events).toEqual([]);
+  });
+
+  test('a stream that is not only observed is left to Linux', () => {
+    evidence = unacked(10_000);
+    clock.advance(60_000);
+    expect(events).toEqual([]);
+  });
+
+  test('no evidence is no reason', () => {
+    policy.observeOnly = true;
+    evidence = undefined;
+    clock.advance(120_000);
+    expect(events).toEqual([]);
+  });
+});
