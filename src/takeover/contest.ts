@@ -1,12 +1,15 @@
 import type { Clock, Instant, Timer } from '../clock.ts';
 import type { Stream } from '../streams/stream.ts';
 import type { Inquiry } from './inquiry.ts';
-import { judge, type Verdict } from './judge.ts';
+import { judge, type Question, type Verdict } from './judge.ts';
+
+/** What of a contest's question is neither of its two streams nor its inquiry's. */
+export type ContestTerms = Pick<Question, 'silentAfterMs' | 'restsUntil'>;
 
 /**
  * One contest: an old stream against a newer one of its node. It lasts until one of the two ends. It decides
  * nothing itself: it puts the question to `judge` when it opens, when the inquiry has news, when the newcomer's
- * first record has come, and at the moment the last verdict named.
+ * first record has come, when settings have changed, and at the moment the last verdict named.
  */
 export class Contest {
   readonly old: Stream;
@@ -14,8 +17,9 @@ export class Contest {
   readonly openedAt: Instant;
   readonly #clock: Clock;
   readonly #inquiry: Inquiry;
-  readonly #silentAfterMs: number;
+  readonly #terms: () => ContestTerms;
   readonly #onSever: (because: 'dead' | 'silent') => void;
+  readonly #onWait: () => void;
   #timer: Timer | undefined;
   #verdict: Verdict | undefined;
   #ended = false;
@@ -25,16 +29,20 @@ export class Contest {
     readonly old: Stream;
     readonly newcomer: Stream;
     readonly inquiry: Inquiry;
-    readonly silentAfterMs: number;
+    /** Asked anew for each judgement: a reload may have changed them. */
+    readonly terms: () => ContestTerms;
     readonly onSever: (because: 'dead' | 'silent') => void;
+    /** Both stay for now. */
+    readonly onWait: () => void;
   }) {
     this.old = parts.old;
     this.newcomer = parts.newcomer;
     this.openedAt = parts.clock.now();
     this.#clock = parts.clock;
     this.#inquiry = parts.inquiry;
-    this.#silentAfterMs = parts.silentAfterMs;
+    this.#terms = parts.terms;
     this.#onSever = parts.onSever;
+    this.#onWait = parts.onWait;
   }
 
   /** The last verdict, for those who ask why. */
@@ -50,14 +58,16 @@ export class Contest {
       now,
       kernel: this.#inquiry.says(),
       oldHeardAt: this.old.heardAt,
-      silentAfterMs: this.#silentAfterMs,
+      ...this.#terms(),
       newcomerFirstRecordAt: this.newcomer.firstRecordAt,
     });
     if (this.#verdict.kind === 'sever') {
       this.#onSever(this.#verdict.because);
-    } else if (this.#verdict.until !== undefined) {
-      this.#timer = this.#clock.after(this.#verdict.until - now, () => this.judge());
+      return;
     }
+    const { until } = this.#verdict;
+    if (until !== undefined) this.#timer = this.#clock.after(until - now, () => this.judge());
+    this.#onWait();
   }
 
   /** Ends it; no timer of its outlives this. @returns how long it lasted in milliseconds, undefined if it had ended before. */

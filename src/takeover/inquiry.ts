@@ -1,5 +1,5 @@
 import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
-import { isDead, type KernelEvidence, type KernelSays, receivedAt } from '../liveness/evidence.ts';
+import { answerWaitMs, isDead, type KernelEvidence, type KernelSays, receivedAt } from '../liveness/evidence.ts';
 
 /** What an inquiry may do to its stream's connection. */
 export interface Witness {
@@ -21,7 +21,8 @@ const JIFFY_MS = 10;
 
 /**
  * Asks the kernel of one old stream's client whether anybody is there: a probe now and every 150 ms
- * until it answers or the hold ends, then one a second for ten seconds. Looks every 50 ms while one is out.
+ * until it answers or the hold ends (in doubt, until a verdict can be had), then one a second for ten seconds.
+ * Looks every 50 ms while one is out.
  */
 export class Inquiry {
   readonly #clock: Clock;
@@ -35,6 +36,8 @@ export class Inquiry {
   #receivedBefore: Instant | undefined;
   #answeredAt: Instant | undefined;
   #says: KernelSays = 'unknown';
+  /** There is a reason to think that the client is there: it answered a moment ago, or its address is in use. */
+  #inDoubt = false;
 
   /** @param onNews called after every look; it may stop the inquiry. */
   constructor(clock: Clock, witness: Witness, onNews: () => void) {
@@ -47,14 +50,19 @@ export class Inquiry {
     this.#nextProbeAt = now;
   }
 
-  /** Asks (again), eagerly for `eagerMs` at most. @returns false where there is no evidence to be had. */
-  ask(eagerMs: number): boolean {
+  /**
+   * Asks (again), eagerly for `eagerMs`, in doubt for as long as a verdict takes.
+   *
+   * @returns false where there is no evidence to be had.
+   */
+  ask(eagerMs: number, inDoubt: boolean): boolean {
     const reading = this.#read();
     if (reading === undefined) return false;
     const { evidence, now } = reading;
+    this.#inDoubt = inDoubt || (this.#inDoubt && this.#timer !== undefined);
     this.#timer?.cancel();
     if (this.#firstProbeAt === undefined) this.#receivedBefore = receivedAt(evidence, now);
-    this.#eagerUntil = plus(now, eagerMs);
+    this.#eagerUntil = plus(now, inDoubt ? Math.max(eagerMs, answerWaitMs(evidence, true)) : eagerMs);
     this.#calmUntil = plus(this.#eagerUntil, CALM_FOR_MS);
     this.#nextProbeAt = now;
     this.#step(evidence, now);
@@ -65,7 +73,7 @@ export class Inquiry {
   says(): KernelSays {
     const evidence = this.#witness.evidence();
     if (evidence === undefined) return 'unknown';
-    return isDead(evidence, this.#firstProbeAt, this.#clock.now()) ? 'dead' : this.#says;
+    return isDead(evidence, this.#firstProbeAt, this.#clock.now(), this.#inDoubt) ? 'dead' : this.#says;
   }
 
   /** Whether the client's kernel has been heard since `instant`, in answer to a probe sent meanwhile or of its own accord. */
@@ -104,6 +112,7 @@ export class Inquiry {
 
   #step(evidence: KernelEvidence, now: Instant): void {
     this.#noteAnswer(evidence, now);
+    this.#urgeIfOverdue(evidence, now);
     if (now >= this.#calmUntil) {
       this.stop();
       return;
@@ -121,12 +130,24 @@ export class Inquiry {
     this.#firstProbeAt = undefined;
     this.#answeredAt = now;
     this.#says = 'answers';
+    this.#inDoubt = true;
     // Answered: calm from here on.
     if (now < this.#eagerUntil) {
       this.#eagerUntil = now;
       this.#calmUntil = plus(now, CALM_FOR_MS);
       this.#nextProbeAt = plus(now, CALM_PROBE_EVERY_MS);
     }
+  }
+
+  /** A calm probe that went unanswered is followed up eagerly, until there can be a verdict. */
+  #urgeIfOverdue(evidence: KernelEvidence, now: Instant): void {
+    if (now < this.#eagerUntil || this.#firstProbeAt === undefined) return;
+    if (now - this.#firstProbeAt < answerWaitMs(evidence, false)) return;
+    const verdictAt = plus(this.#firstProbeAt, answerWaitMs(evidence, this.#inDoubt) + LOOK_EVERY_MS);
+    if (now >= verdictAt) return;
+    this.#eagerUntil = verdictAt;
+    this.#calmUntil = plus(now, Math.max(this.#calmUntil - now, verdictAt - now));
+    this.#nextProbeAt = now;
   }
 
   #probe(evidence: KernelEvidence, now: Instant): void {

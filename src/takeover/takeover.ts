@@ -1,8 +1,10 @@
 import { type Clock, plus } from '../clock.ts';
-import type { ContestVerdict, Emit } from '../events.ts';
+import { type ContestVerdict, type Emit, spare } from '../events.ts';
+import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
-import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { addressOf, type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
+import { bothSpeak, type Duplicate, Guard } from './guard.ts';
 import { Hold } from './hold.ts';
 import { Inquiry, type Witness } from './inquiry.ts';
 
@@ -15,11 +17,14 @@ export interface Member extends Witness {
   forward(): void;
 }
 
-export interface TakeoverSettings {
-  /** How long a client may say nothing before rule 2 calls it silent, in milliseconds. */
-  silentAfterMs(): number;
-  /** How long a newcomer is held at most, in milliseconds; 0: never. */
-  holdMs(): number;
+/** What may differ from node to node; asked anew each time it matters. Durations are in milliseconds. */
+export interface TakeoverTerms {
+  /** How long a client may say nothing before rule 2 calls it silent. */
+  readonly silentAfterMs: number;
+  /** How long a newcomer is held at most; 0: never. */
+  readonly holdMs: number;
+  /** Tell what would have been severed, sever nothing, hold nobody. */
+  readonly observeOnly: boolean;
 }
 
 interface Seat {
@@ -45,14 +50,15 @@ export const DEFAULT_HOLD_MS = 1500;
 export class Takeover {
   readonly #clock: Clock;
   readonly #registry: Registry;
-  readonly #settings: TakeoverSettings;
+  readonly #termsOf: (stream: Stream) => TakeoverTerms;
   readonly #emit: Emit;
+  readonly #guard = new Guard();
   readonly #seats = new Map<Stream, Seat>();
 
-  constructor(clock: Clock, registry: Registry, settings: TakeoverSettings, emit: Emit) {
+  constructor(clock: Clock, registry: Registry, termsOf: (stream: Stream) => TakeoverTerms, emit: Emit) {
     this.#clock = clock;
     this.#registry = registry;
-    this.#settings = settings;
+    this.#termsOf = termsOf;
     this.#emit = emit;
   }
 
@@ -98,6 +104,16 @@ export class Takeover {
     }
   }
 
+  /** Judges every contest anew: their terms may have changed. */
+  rejudge(): void {
+    for (const { contests } of [...this.#seats.values()]) for (const contest of [...contests]) contest.judge();
+  }
+
+  /** For how many machine keys rule 2 rests, because two machines have them. */
+  get duplicateKeys(): number {
+    return this.#guard.resting(this.#clock.now());
+  }
+
   contestsOf(stream: Stream): readonly Contest[] {
     return [...(this.#seats.get(stream)?.contests ?? [])];
   }
@@ -125,8 +141,13 @@ export class Takeover {
   }
 
   #contest(newcomer: Seat, rivals: readonly Seat[]): void {
-    const holdMs = this.#settings.holdMs();
-    const asked = rivals.filter((old) => old.inquiry.ask(holdMs > 0 ? holdMs : DEFAULT_HOLD_MS));
+    const { stream } = newcomer.member;
+    const terms = this.#termsOf(stream);
+    const holdMs = terms.observeOnly ? 0 : terms.holdMs;
+    const eagerMs = holdMs > 0 ? holdMs : DEFAULT_HOLD_MS;
+    // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
+    const sameAddress = (old: Seat): boolean => addressOf(old.member.stream) === addressOf(stream);
+    const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
     if (holdMs > 0 && asked.length > 0) this.#hold(newcomer, asked, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }
@@ -137,8 +158,12 @@ export class Takeover {
       old: old.member.stream,
       newcomer: newcomer.member.stream,
       inquiry: old.inquiry,
-      silentAfterMs: this.#settings.silentAfterMs(),
-      onSever: (because) => this.#sever(old.member, newcomer.member.stream, because),
+      terms: () => ({
+        silentAfterMs: this.#termsOf(old.member.stream).silentAfterMs,
+        restsUntil: this.#guard.restsUntil(old.member.stream.machineKey, this.#clock.now()),
+      }),
+      onSever: (because) => this.#sever(old, newcomer.member.stream, because),
+      onWait: () => this.#suspect(old.member.stream, newcomer.member.stream),
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
@@ -182,11 +207,36 @@ export class Takeover {
     }
   }
 
-  #sever(old: Member, newcomer: Stream, because: 'dead' | 'silent'): void {
-    if (!isLive(old.stream)) return;
-    const silentMs = this.#clock.now() - old.stream.heardAt;
-    this.#emit({ kind: 'severed', stream: old.stream, newcomer, because, silentMs, kernel: old.evidence() });
-    old.sever(because);
+  #sever(old: Seat, newcomer: Stream, because: 'dead' | 'silent'): void {
+    const { member } = old;
+    const { stream } = member;
+    if (!isLive(stream)) return;
+    if (this.#termsOf(stream).observeOnly) {
+      spare(stream, because, this.#emit);
+      return;
+    }
+    const silentMs = this.#clock.now() - stream.heardAt;
+    this.#emit({ kind: 'severed', stream, newcomer, because, silentMs, kernel: member.evidence() });
+    if (because === 'silent') this.#guardAgainst(stream, newcomer, old.inquiry.says() === 'answers');
+    member.sever(because);
+  }
+
+  #guardAgainst(loser: Stream, winner: Stream, loserAnswers: boolean): void {
+    const { machineKey } = loser;
+    if (machineKey === undefined) return;
+    const turn = { at: this.#clock.now(), loser: addressOf(loser), winner: addressOf(winner), loserAnswers };
+    this.#tell(machineKey, this.#guard.note(machineKey, turn));
+  }
+
+  #suspect(old: Stream, newcomer: Stream): void {
+    const { machineKey } = old;
+    if (machineKey === undefined || !bothSpeak(old, newcomer)) return;
+    const addresses = [addressOf(old), addressOf(newcomer)] as const;
+    this.#tell(machineKey, this.#guard.rest(machineKey, addresses, this.#clock.now()));
+  }
+
+  #tell(machineKey: MachineKey, duplicate: Duplicate | undefined): void {
+    if (duplicate !== undefined) this.#emit({ kind: 'duplicate machine key', machineKey, ...duplicate });
   }
 }
 

@@ -28,8 +28,8 @@ export function opens(...args: Parameters<Bench['opens']>): FakePeer {
 }
 
 /** An old stream, last heard `quietMs` ago. */
-export function oldStream(quietMs: number, key = ALICE): FakePeer {
-  const old = opens(key);
+export function oldStream(quietMs: number, key = ALICE, address?: string): FakePeer {
+  const old = opens(key, address);
   bench.clock.advance(quietMs);
   return old;
 }

@@ -4,7 +4,7 @@ import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
 import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import { type CloseReason, type Stream, setState } from '../../src/streams/stream.ts';
-import { type Member, Takeover } from '../../src/takeover/takeover.ts';
+import { type Member, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));
@@ -75,7 +75,7 @@ export class FakePeer implements Member {
   severedBecause: 'dead' | 'silent' | undefined;
   readonly #bench: Bench;
 
-  constructor(bench: Bench, key: MachineKey | undefined) {
+  constructor(bench: Bench, key: MachineKey | undefined, address: string) {
     const now = bench.clock.now();
     this.#bench = bench;
     this.line = new FakeLine(bench.clock);
@@ -83,13 +83,15 @@ export class FakePeer implements Member {
       id: bench.registry.nextId(),
       kind: 'control',
       machineKey: key,
-      remoteAddress: '192.0.2.1:1000',
+      remoteAddress: `${address}:1000`,
       openedAt: now,
       heardAt: now,
+      spokenAt: undefined,
       firstRecordAt: undefined,
       bytesReceived: 0,
       bytesSent: 0,
       state: { kind: 'connecting' },
+      spared: undefined,
     };
   }
 
@@ -145,27 +147,34 @@ export class FakePeer implements Member {
 
 /** Takeover on virtual time, with peers instead of sockets. */
 export class Bench {
+  #addresses = 0;
   readonly clock = new FakeClock();
   readonly registry = new Registry();
   readonly events: WatchdogEvent[] = [];
   holdMs = 1500;
   silentAfterMs = 30_000;
+  observeOnly = false;
   /** Whether Headscale takes what is forwarded, and clients speak at once. */
   sessionsOpen = true;
   /** How long an upstream connection takes to close once it is severed. */
   closingTakesMs = 2;
   readonly takeover: Takeover;
+  /** Where a node has a rule of its own. */
+  readonly termsOfKey = new Map<MachineKey, Partial<TakeoverTerms>>();
 
   constructor() {
     const bus = new Events();
     bus.listen((event) => this.events.push(event));
-    const settings = { silentAfterMs: () => this.silentAfterMs, holdMs: () => this.holdMs };
-    this.takeover = new Takeover(this.clock, this.registry, settings, bus.emit);
+    const terms = ({ machineKey }: Stream) => {
+      const { silentAfterMs, holdMs, observeOnly } = this;
+      return { silentAfterMs, holdMs, observeOnly, ...(machineKey && this.termsOfKey.get(machineKey)) };
+    };
+    this.takeover = new Takeover(this.clock, this.registry, terms, bus.emit);
   }
 
-  /** A node opens a stream. */
-  opens(key: MachineKey | 'nobody' = ALICE): FakePeer {
-    const peer = new FakePeer(this, key === 'nobody' ? undefined : key);
+  /** A node opens a stream, from an address it never had before unless one is named. */
+  opens(key: MachineKey | 'nobody' = ALICE, address = `192.0.2.${++this.#addresses}`): FakePeer {
+    const peer = new FakePeer(this, key === 'nobody' ? undefined : key, address);
     this.registry.add(peer.stream);
     this.takeover.admit(peer);
     return peer;

@@ -71,11 +71,37 @@ describe('Takeover, rule 1: dead', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
+  test('one that has just answered is in doubt: more than loss explains must fail before it is dead', () => {
+    const old = oldStream(20_000);
+    opens();
+    bench.clock.advance(3000);
+    old.line.vanished = true;
+    // Its next probe leaves within a second, and then there are three further chances.
+    bench.clock.advance(2249);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1001);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('an old stream from where the newcomer comes from is in doubt: 2.25 s, probed all the while', () => {
+    const old = oldStream(20_000, ALICE, '192.0.2.200');
+    old.line.vanished = true;
+    const newcomer = opens(ALICE, '192.0.2.200');
+    bench.clock.advance(1500);
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    bench.clock.advance(749);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+    expect(old.line.probesSent).toBeGreaterThanOrEqual(15);
+  });
+
   test('each of several old streams is judged for itself', () => {
     bench.holdMs = 0;
     const [dead, alive, alsoDead] = [oldStream(2000), oldStream(2000), oldStream(2000)];
     for (const peer of [dead, alive, alsoDead]) peer.speaks();
-    bench.clock.advance(5000);
+    // Longer than the probes of their own contests last.
+    bench.clock.advance(15_000);
     dead.line.vanished = true;
     alsoDead.line.vanished = true;
     bench.holdMs = 1500;
