@@ -1,15 +1,17 @@
 import type { Clock } from './clock.ts';
 import type { Emit } from './events.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
+import { ReplayMemory } from './identity/replay.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
-import type { Kernel } from './liveness/kernel.ts';
+import type { Kernel, StandingOrders } from './liveness/kernel.ts';
+import { Line } from './liveness/line.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
 import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
 import type { Registry } from './streams/registry.ts';
-import type { Stream } from './streams/stream.ts';
+import type { CloseReason, Stream } from './streams/stream.ts';
 import type { Takeover } from './takeover/takeover.ts';
 
 export interface IntakeParts {
@@ -19,17 +21,26 @@ export interface IntakeParts {
   /** Undefined where the kernel cannot be asked. */
   readonly kernel: Kernel | undefined;
   /** Undefined without a key: nobody is identified then. */
-  readonly noiseKey: NoiseKey | undefined;
+  noiseKey(): NoiseKey | undefined;
+  /** What Linux is to do about a stream's client by itself. */
+  ordersOf(stream: Stream): StandingOrders;
   readonly upstream: Upstream;
   readonly emit: Emit;
   upstreamReached(): void;
   upstreamFailed(): void;
 }
 
+/** A stream's two ends, and its client's kernel. */
+interface Passage {
+  readonly tunnel: Tunnel;
+  readonly line: Line;
+}
+
 /** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
 export class Intake {
   readonly #parts: IntakeParts;
-  readonly #tunnels = new Map<Stream, Tunnel>();
+  readonly #passages = new Map<Stream, Passage>();
+  readonly #replays = new ReplayMemory();
   readonly #ports: TunnelPorts;
   #onEmpty: () => void = () => {};
 
@@ -41,30 +52,46 @@ export class Intake {
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
     const stream = this.#streamOf(upgrade, origin);
     this.#parts.registry.add(stream);
-    const tunnel = new Tunnel(stream, upgrade, this.#ports);
-    this.#tunnels.set(stream, tunnel);
+    const line = new Line(this.#parts.kernel, upgrade.client);
+    const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
+    line.order(this.#parts.ordersOf(stream));
+    this.#passages.set(stream, { tunnel, line });
     this.#parts.emit({ kind: 'stream opened', stream });
     this.#parts.takeover.admit({
       stream,
-      evidence: () => this.evidenceOf(stream),
-      probe: () => this.#parts.kernel?.probe(tunnel.client),
-      endProbes: () => this.#parts.kernel?.endProbes(tunnel.client),
+      evidence: () => line.evidence(),
+      probe: () => line.probe(),
+      endProbes: () => line.endProbes(),
       sever: (because) => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => tunnel.forward(),
     });
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
-    const tunnel = this.#tunnels.get(stream);
-    return tunnel === undefined ? undefined : this.#parts.kernel?.evidenceOf(tunnel.client);
+    return this.#passages.get(stream)?.line.evidence();
+  }
+
+  /** See `Line.tend`. */
+  tend(stream: Stream): void {
+    this.#passages.get(stream)?.line.tend();
+  }
+
+  /** Ends a stream: the upstream connection first, then the client's. */
+  sever(stream: Stream, reason: CloseReason): void {
+    this.#passages.get(stream)?.tunnel.end(reason);
+  }
+
+  /** Gives every open stream's line its standing orders anew: settings, or what is known of its node, have changed. */
+  renewOrders(): void {
+    for (const [stream, { line }] of this.#passages) line.order(this.#parts.ordersOf(stream));
   }
 
   /** Ends every stream; resolves when all are closed. */
   end(): Promise<void> {
     return new Promise((resolve) => {
       this.#onEmpty = resolve;
-      for (const tunnel of this.#tunnels.values()) tunnel.end('shutdown');
-      if (this.#tunnels.size === 0) resolve();
+      for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
+      if (this.#passages.size === 0) resolve();
     });
   }
 
@@ -81,22 +108,27 @@ export class Intake {
       remoteAddress,
       openedAt: now,
       heardAt: now,
+      spokenAt: undefined,
       firstRecordAt: undefined,
       bytesReceived: 0,
       bytesSent: 0,
       state: { kind: 'connecting' },
+      spared: undefined,
     };
   }
 
   #machineKeyOf({ request }: UpgradeRequest, remoteAddress: string): Stream['machineKey'] {
     const identity = this.#identify(request.headers['x-tailscale-handshake']);
+    // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
+    const replayed = identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral);
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake', result: identity.kind, why, remoteAddress });
-    return identity.kind === 'identified' ? identity.machineKey : undefined;
+    this.#parts.emit({ kind: 'handshake', result: replayed ? 'replayed' : identity.kind, why, remoteAddress });
+    return identity.kind === 'identified' && !replayed ? identity.machineKey : undefined;
   }
 
   #identify(header: string | string[] | undefined): Identity {
-    const { noiseKey, emit } = this.#parts;
+    const { emit } = this.#parts;
+    const noiseKey = this.#parts.noiseKey();
     if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
     try {
       return identify(noiseKey, Array.isArray(header) ? header[0] : header);
@@ -119,10 +151,10 @@ export class Intake {
       ending: (stream, reason) => takeover.ending(stream, reason),
       upstreamClosed: (stream) => takeover.closed(stream),
       closed: (stream, reason) => {
-        this.#tunnels.delete(stream);
+        this.#passages.delete(stream);
         registry.remove(stream);
         emit({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
-        if (this.#tunnels.size === 0) this.#onEmpty();
+        if (this.#passages.size === 0) this.#onEmpty();
       },
     };
   }

@@ -5,13 +5,12 @@ import type { KernelEvidence } from '../src/liveness/evidence.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { FakeClock } from './support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { initiations, noiseKeyOf } from './support/initiations.ts';
+import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 const [recorded] = initiations;
-const HANDSHAKE = `X-Tailscale-Handshake: ${recorded.header}\r\n`;
 const RECORD = Buffer.from([4, 0, 2, 1, 2]);
 const QUIET: KernelEvidence = {
   ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
@@ -25,9 +24,11 @@ function fakeKernel() {
   const kernel: KernelOrNot = {
     ok: true,
     kernel: {
-      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 2 } : QUIET),
+      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 4 } : QUIET),
+      order: ({ remotePort }, { goneAfterMs, probeIdleMs }) =>
+        void calls.push(`order ${remotePort} ${goneAfterMs} ${probeIdleMs}`),
+      setUserTimeout: () => {},
       probe: ({ remotePort }) => void calls.push(`probe ${remotePort}`),
-      endProbes: ({ remotePort }) => void calls.push(`end ${remotePort}`),
     },
   };
   return { kernel, dead, calls };
@@ -46,9 +47,9 @@ async function bench(kernel: KernelOrNot) {
   const clock = new FakeClock();
   const options = { kernel, clock };
   const watchdog = await harness.watchdog(upstream.url, { hold: '1500ms' }, noiseKeyOf(recorded), options);
-  const opens = (path = '/ts2021'): Socket => {
+  const opens = (path = '/ts2021', header = freshHandshake(recorded)): Socket => {
     const client = harness.client(watchdog.port);
-    client.write(upgradeHead(path, HANDSHAKE));
+    client.write(upgradeHead(path, `X-Tailscale-Handshake: ${header}\r\n`));
     return client;
   };
   const told = <K extends WatchdogEvent['kind']>(kind: K) =>
@@ -69,7 +70,11 @@ describe('Intake', () => {
     await until(() => told('stream closed').length === 1, 'the old stream is closed');
     expect(told('stream closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
     expect(told('contest ended')).toMatchObject([{ verdict: 'dead' }]);
-    expect(calls).toEqual([`probe ${old.localPort}`, `end ${old.localPort}`]);
+    expect(calls.filter((call) => call.includes(` ${old.localPort}`))).toEqual([
+      `order ${old.localPort} 120000 0`,
+      `probe ${old.localPort}`,
+      `order ${old.localPort} 120000 0`,
+    ]);
   });
 
   test('a silent old stream goes once the newcomer has been there for a second past its first record', async () => {

@@ -29,7 +29,12 @@ export function formatNoiseKey(key: NoiseKey): string {
 
 /** Who sent this handshake; `missing` when there was no header, `unreadable` when it says nothing. */
 export type Identity =
-  | { readonly kind: 'identified'; readonly machineKey: MachineKey }
+  | {
+      readonly kind: 'identified';
+      readonly machineKey: MachineKey;
+      /** The handshake's own key, 32 bytes: a second handshake with it is a replay. */
+      readonly ephemeral: Buffer;
+    }
   | { readonly kind: 'unreadable'; readonly why: string }
   | { readonly kind: 'missing' };
 
@@ -44,7 +49,8 @@ export function identify(key: NoiseKey, header: string | undefined): Identity {
   const initiation = parseInitiation(bytes.value);
   if (!initiation.ok) return { kind: 'unreadable', why: initiation.why };
   const read = readInitiation(key, initiation.value);
-  return read.ok ? { kind: 'identified', machineKey: read.value.machineKey } : { kind: 'unreadable', why: read.why };
+  if (!read.ok) return { kind: 'unreadable', why: read.why };
+  return { kind: 'identified', machineKey: read.value.machineKey, ephemeral: initiation.value.ephemeralPublic };
 }
 
 export interface ReadInitiation {

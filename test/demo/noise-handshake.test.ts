@@ -28,7 +28,7 @@ describe('startHandshake and answerHandshake', () => {
 
   test('the initiation is one that the watchdog identifies', () => {
     const { server, machine, header } = begin();
-    expect(identify(server, header)).toEqual({ kind: 'identified', machineKey: machineKeyOf(machine.publicRaw) });
+    expect(identify(server, header)).toMatchObject({ kind: 'identified', machineKey: machineKeyOf(machine.publicRaw) });
   });
 
   test('the responder refuses an initiation made for another server', () => {

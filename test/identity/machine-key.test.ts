@@ -30,7 +30,7 @@ describe.each(initiations)('identify, a handshake of Tailscale, protocol version
         expect(readBy(key, corrupt.toString('base64')), `byte ${at} ^ ${flip}`).toBe('unreadable');
       }
     }
-  });
+  }, 120_000);
 });
 
 describe('identify', () => {

@@ -2,6 +2,7 @@ import { createServer as createHttpServer, type IncomingMessage, type RequestLis
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { expect } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
+import type { Config } from '../../src/config/schema.ts';
 import type { WatchdogEvent } from '../../src/events.ts';
 import type { NoiseKey } from '../../src/identity/machine-key.ts';
 import { createLogger } from '../../src/telemetry/log.ts';
@@ -41,13 +42,21 @@ export class Harness {
   }
 
   /** A watchdog before `upstream`, with every event written down. */
-  async watchdog(
+  watchdog(
     upstream: string,
-    flags: Record<string, string> = {},
+    flags: Record<string, unknown> = {},
     noiseKey?: NoiseKey,
     options: Partial<WatchdogOptions> = {},
   ): Promise<TestWatchdog> {
     const config = loadConfig({ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0', ...flags });
+    return this.watchdogOf(config, noiseKey, options);
+  }
+
+  async watchdogOf(
+    config: Config,
+    noiseKey: NoiseKey | undefined,
+    options: Partial<WatchdogOptions> = {},
+  ): Promise<TestWatchdog> {
     const log = createLogger('silent', process.stdout);
     const watchdog = await startWatchdog(config, { noiseKey, log, ...options });
     const events: WatchdogEvent[] = [];

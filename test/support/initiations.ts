@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { startHandshake } from '../../src/demo/noise-handshake.ts';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
 import { type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
 
 /** A handshake made by Tailscale's own code: see test/e2e/go/tailscale/record-initiation. */
@@ -21,4 +23,11 @@ export function noiseKeyOf(recorded: RecordedInitiation): NoiseKey {
   const key = parseNoiseKey(Buffer.from(`${recorded.serverPrivateKey}\n`));
   if (key === undefined) throw new Error('the vector holds no key');
   return key;
+}
+
+const aMachine = generateNoiseKey();
+
+/** The value of `X-Tailscale-Handshake` with which `machine` begins another session: never the same twice. */
+export function freshHandshake(server: RecordedInitiation, machine: NoiseKey = aMachine): string {
+  return startHandshake(machine, noiseKeyOf(server).publicRaw, server.version).initiation.toString('base64');
 }

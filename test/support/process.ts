@@ -1,0 +1,62 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { type AddressInfo, createServer } from 'node:net';
+import type { Harness } from './harness.ts';
+
+export interface Run {
+  readonly child: ChildProcess;
+  stdout: string;
+  stderr: string;
+  readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+}
+
+/** The CLI as a process of its own. */
+export function run(harness: Harness, ...args: string[]): Run {
+  return runWith(harness, {}, ...args);
+}
+
+export interface Surroundings {
+  readonly env?: NodeJS.ProcessEnv;
+  /** Where its standard output goes instead of to the test. */
+  readonly stdout?: number;
+}
+
+export function runWith(harness: Harness, { env, stdout }: Surroundings, ...args: string[]): Run {
+  const cli = new URL('../../src/cli.ts', import.meta.url).pathname;
+  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+    child.on('close', (code, signal) => resolve({ code, signal }));
+  });
+  const result: Run = { child, stdout: '', stderr: '', ended };
+  child.stdout?.on('data', (chunk) => {
+    result.stdout += chunk;
+  });
+  child.stderr?.on('data', (chunk) => {
+    result.stderr += chunk;
+  });
+  harness.defer(() => {
+    child.kill('SIGKILL');
+    return ended;
+  });
+  return result;
+}
+
+export async function failure(
+  harness: Harness,
+  ...args: string[]
+): Promise<{ readonly code: number | null; readonly lines: readonly string[] }> {
+  const started = run(harness, ...args);
+  const { code } = await started.ended;
+  return { code, lines: started.stderr.trimEnd().split('\n') };
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
