@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
+import { askAdmin } from './admin/client.ts';
+import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
-import { readNoiseKey } from './config/noise-key.ts';
-import { DEFAULTS, LOG_LEVELS } from './config/schema.ts';
+import { type Config, DEFAULTS, LOG_LEVELS } from './config/schema.ts';
 import { StartError, UsageError } from './errors.ts';
 import { addressAndPort } from './proxy/forwarded.ts';
+import type { ReloadOutcome } from './reload.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { version } from './version.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
@@ -26,36 +28,75 @@ const program = new Command('headscale-watchdog')
   })
   .exitOverride();
 
-program
-  .command('serve')
-  .description('proxy clients to Headscale and watch over their streams')
-  .addOption(new Option('--upstream <url>', 'where Headscale listens').default(DEFAULTS.upstream))
-  .addOption(
+/** What `serve` and `check` take; only what was given counts before the file. */
+function withSettings(command: Command): Command {
+  const options = [
+    new Option(
+      '--config <file>',
+      'a YAML file with any of these settings, and rules for single nodes; flags win over it',
+    ),
+    new Option('--upstream <url>', 'where Headscale listens').default(DEFAULTS.upstream),
     new Option(
       '--noise-key <file>',
-      "Headscale's noise_private.key; without it nodes cannot be told apart, and none is helped",
+      "Headscale's noise_private.key; without it nodes cannot be told apart, and no stream is contested",
     ),
-  )
-  .addOption(new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen))
-  .addOption(
+    new Option(
+      '--headscale-api-key-file <file>',
+      "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
+    ),
+    new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
     new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
       DEFAULTS.admin,
     ),
-  )
-  .addOption(
     new Option(
       '--silent-after <duration>',
       'how long an old stream may be silent before its node, back on a new one, takes over; less may end the stream of a phone that is only slow',
     ).default(DEFAULTS.silentAfter),
-  )
-  .addOption(
+    new Option(
+      '--gone-after <duration|off>',
+      'how long a client may acknowledge nothing before its stream is ended; a client itself gives up after 120s, so less may end one that would have come back',
+    ).default(DEFAULTS.goneAfter),
+    new Option(
+      '--probe-idle <duration|off>',
+      'after how much quiet to ask whether a client is there, so that it is seen gone without traffic; off, since it wakes phones',
+    ).default(DEFAULTS.probeIdle),
     new Option(
       '--hold <duration|auto|off>',
       'how long a new stream may wait for the verdict on an old one; auto: 1500ms before Headscale 0.27, which may refuse a second stream, else off',
     ).default(DEFAULTS.hold),
-  )
-  .addOption(new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel))
-  .action(serve);
+    new Option('--observe-only', 'judge, log and count, but hold and sever nothing'),
+    new Option(
+      '--upstream-silent-sever',
+      'end control streams on which Headscale has said nothing for 125s; not by default, since one that waits for a login is silent too',
+    ),
+    new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
+      DEFAULTS.metricsMaxNodes,
+    ),
+    new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}
+
+withSettings(program.command('serve'))
+  .description('proxy clients to Headscale and watch over their streams')
+  .action((_flags, command: Command) => serve(() => configOf(command)));
+
+withSettings(program.command('check'))
+  .description('say whether serve would work with these settings here, and what to do where not')
+  .addOption(new Option('--node <name|id|key>', 'say what would be done for this node, too'))
+  .action(async ({ node }: { node?: string }, command: Command) => {
+    process.exitCode = await check(() => configOf(command), node);
+  });
+
+program
+  .command('reload')
+  .description('have the running watchdog read its file and its keys again')
+  .addOption(new Option('--config <file>', "the file to find the running watchdog's admin address in"))
+  .addOption(new Option('--admin <host:port>', "the running watchdog's admin address").default(DEFAULTS.admin))
+  .action(async (_flags, command: Command) => {
+    process.exitCode = await reload(configOf(command));
+  });
 
 program
   .command('demo')
@@ -64,16 +105,43 @@ program
     process.exitCode = await demo();
   });
 
-async function serve(flags: Record<string, unknown>): Promise<void> {
-  const config = loadConfig(flags);
-  const noiseKey = config.noiseKeyFile === undefined ? undefined : readNoiseKey(config.noiseKeyFile);
+/** The configuration from the flags that were given and the file they name, as both are now. */
+function configOf(command: Command): Config {
+  const given = Object.entries(command.opts()).filter(([name]) => command.getOptionValueSource(name) === 'cli');
+  const { config, node: _, ...flags } = Object.fromEntries(given) as Record<string, unknown> & { config?: string };
+  return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
+}
+
+async function serve(readConfig: () => Config): Promise<void> {
+  const config = readConfig();
   const log = createLogger(config.logLevel, process.stdout);
   const stopped = nextSignal();
-  const watchdog = await startWatchdog(config, { noiseKey, log });
+  // Before it has started a SIGHUP has nothing to reload, and must not end it.
+  let watchdog: Watchdog | undefined;
+  process.on('SIGHUP', () => watchdog?.reload());
+  watchdog = await startWatchdog(config, { log, reread: readConfig });
   failOpen(watchdog);
   announce(watchdog, log, config.upstream);
   log.info({ signal: await stopped }, 'stopping');
   await watchdog.close();
+}
+
+/** @returns the exit code. */
+async function check(readConfig: () => Config, node: string | undefined): Promise<number> {
+  const { runCheck } = await import('./check/check.ts');
+  return (await runCheck(readConfig, node, process.stdout)) ? 0 : EXIT_FAILED;
+}
+
+/** @returns the exit code. */
+async function reload({ admin }: Config): Promise<number> {
+  const { status, text } = await askAdmin(admin, 'POST', '/reload');
+  if (status !== 200 && status !== 422) throw new StartError(`reload: the answer was ${status}: ${text.trim()}`);
+  const outcome = JSON.parse(text) as ReloadOutcome;
+  if (!outcome.ok) throw new StartError(`not reloaded, nothing has changed:\n${outcome.problems.join('\n')}`);
+  for (const change of outcome.changes) process.stdout.write(`${change}\n`);
+  for (const setting of outcome.needRestart) process.stdout.write(`needs a restart: ${setting}\n`);
+  process.stdout.write(outcome.changes.length > 0 ? 'reloaded\n' : 'reloaded: no setting has changed\n');
+  return 0;
 }
 
 function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
@@ -105,7 +173,9 @@ async function demo(): Promise<number> {
     signal: stop.signal,
     startWatchdog: async ({ upstream, noiseKey, silentAfterMs }) => {
       const anywhere = { host: '127.0.0.1', port: 0 };
-      const config = { ...loadConfig({}), upstream, silentAfterMs, listen: anywhere, admin: anywhere };
+      const defaults = loadConfig({});
+      const policy = { ...defaults.policy, silentAfterMs };
+      const config = { ...defaults, upstream, policy, listen: anywhere, admin: anywhere };
       const watchdog = await startWatchdog(config, { noiseKey, log: createLogger('silent', process.stdout) });
       const urlOf = ({ port }: { port: number }): URL => new URL(`http://127.0.0.1:${port}`);
       return {

@@ -1,31 +1,45 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createAdminServer } from './admin/server.ts';
-import { streamView } from './admin/stream-view.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config/schema.ts';
 import { Events, type Listener } from './events.ts';
 import { headscaleApi } from './headscale/api.ts';
 import { Checkup, needsHold } from './headscale/checkup.ts';
+import { NodeDirectory } from './headscale/nodes.ts';
+import type { MachineKey } from './identity/keys.ts';
 import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
+import type { NodeInfo } from './identity/node-info.ts';
 import { Intake } from './intake.ts';
-import { type KernelOrNot, loadKernel } from './liveness/kernel.ts';
+import { KeyFiles } from './key-files.ts';
+import { type Kernel, type KernelOrNot, loadKernel, type StandingOrders } from './liveness/kernel.ts';
+import { isUpstreamSilent, Patrol } from './liveness/patrol.ts';
 import { createListener, listen } from './proxy/listener.ts';
 import { plainProxy } from './proxy/plain.ts';
 import { upstreamOf } from './proxy/upstream.ts';
+import { type ReloadOutcome, reload } from './reload.ts';
+import { Settings } from './settings.ts';
+import { readinessOf, streamViews } from './status.ts';
 import { Registry } from './streams/registry.ts';
-import { DEFAULT_HOLD_MS, Takeover } from './takeover/takeover.ts';
+import type { Stream } from './streams/stream.ts';
+import { Takeover } from './takeover/takeover.ts';
 import { type Logger, logEvents } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
 
 export interface WatchdogOptions {
-  /** Undefined: no node is identified, and no stream contested. */
-  readonly noiseKey: NoiseKey | undefined;
   readonly log: Logger;
+  /** In place of the one in the file that the configuration names. Without either nobody is identified. */
+  readonly noiseKey?: NoiseKey | undefined;
   readonly clock?: Clock;
   /** What can be asked of the kernel; by default what this machine offers. */
   readonly kernel?: KernelOrNot;
+  /**
+   * Reads flags and file anew, for a reload; by default nothing has changed.
+   *
+   * @throws UsageError or StartError
+   */
+  readonly reread?: () => Config;
 }
 
 /** A watchdog that listens. */
@@ -36,6 +50,8 @@ export interface Watchdog {
   onEvent(listener: Listener): () => void;
   /** Tells of an error of ours that was caught outside. */
   failed(during: string, error: unknown): void;
+  /** Applies the configuration as it is now to new and open streams; one that cannot be used changes nothing. */
+  reload(): ReloadOutcome;
   /** Stops listening and ends every stream; resolves when nothing is left open. */
   close(): Promise<void>;
 }
@@ -43,142 +59,172 @@ export interface Watchdog {
 /**
  * Builds everything, wires it, and starts it.
  *
- * @throws StartError when an address cannot be listened on; nothing is left open then.
+ * @throws StartError when a key file cannot be used or an address cannot be listened on; nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
   const parts = await build(config, options);
-  const { events, checkup, intake, listener } = parts;
-  const admin = adminServerOf(config, parts);
+  const { events, checkup, directory, patrol, keys, intake, listener } = parts;
+  const admin = adminServerOf(parts);
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
   const close = async (): Promise<void> => {
     const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
     listener.closeAllConnections();
     admin.closeAllConnections();
-    await Promise.all([closed, checkup.close()]);
+    patrol.close();
+    keys.close();
+    await Promise.all([closed, checkup.close(), directory.close()]);
   };
   try {
     const adminAddress = await listen(admin, config.admin, '--admin');
     const listenAddress = await listen(listener, config.listen, '--listen');
     // Not waited for: until Headscale has said its version, newcomers are held.
     void checkup.check();
-    return { listenAddress, adminAddress, onEvent: (heard) => events.listen(heard), failed, close };
+    if (keys.apiKey !== undefined) directory.start();
+    const onEvent = (heard: Listener): (() => void) => events.listen(heard);
+    return { listenAddress, adminAddress, onEvent, failed, reload: parts.reload, close };
   } catch (error) {
     await close();
     throw error;
   }
 }
 
-interface Parts {
-  readonly clock: Clock;
-  readonly events: Events;
-  readonly registry: Registry;
-  readonly checkup: Checkup;
-  readonly takeover: Takeover;
-  readonly intake: Intake;
-  readonly listener: Server;
-}
+type Parts = Awaited<ReturnType<typeof build>>;
 
 /** Everything on the way of a connection, and what tells of it; nothing listens yet. */
-async function build(config: Config, options: WatchdogOptions): Promise<Parts> {
-  const { noiseKey, log, clock = systemClock } = options;
+async function build(config: Config, options: WatchdogOptions) {
+  const { log, clock = systemClock } = options;
   const events = new Events();
-  const { emit } = events;
-  events.listen(logEvents(log));
   const loaded = options.kernel ?? (await loadKernel());
-  const kernel = loaded.ok ? loaded.kernel : undefined;
-  warnOfWhatIsOff(log, noiseKey, loaded);
+  const knowledge = buildKnowledge(config, options, { clock, events });
+  warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
+  const way = buildWay(config, { clock, events, kernel: loaded.ok ? loaded.kernel : undefined }, knowledge);
+  const { settings, keys, directory, checkup } = knowledge;
+  const reconsider = (): void => {
+    settings.forget();
+    way.intake.renewOrders();
+    way.takeover.rejudge();
+  };
+  directory.onChange(reconsider);
+  events.listen(({ kind }) => {
+    // After an outage nodes may have come or gone; and at the start Headscale may come up later than we.
+    if (kind === 'upstream up') directory.refresh();
+  });
+  const applied = (before: Config, after: Config): void => {
+    if (after.logLevel !== before.logLevel) log.level = after.logLevel;
+    reconsider();
+    checkup.keyChanged();
+    if (keys.apiKey === undefined) directory.stop();
+    else directory.start();
+  };
+  const reread = options.reread ?? (() => settings.config);
+  const reloads = { reread, settings, keys, emit: events.emit, applied };
+  return { clock, events, ...knowledge, ...way, reload: () => reload(reloads) };
+}
 
+interface Ground {
+  readonly clock: Clock;
+  readonly events: Events;
+}
+
+/** What is known beside the streams: settings, keys, Headscale's health, its nodes. */
+function buildKnowledge(config: Config, options: WatchdogOptions, { clock, events }: Ground) {
+  const { emit } = events;
+  const api = headscaleApi(config.upstream);
+  const changed = (key: 'noise key' | 'API key'): void => {
+    if (key === 'noise key') checkup.keyChanged();
+    else directory.keyChanged();
+  };
+  const keys = new KeyFiles(config, { clock, emit, changed });
+  const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
+  const publicHalf = (): string | undefined => {
+    const key = noiseKey();
+    return key && formatNoiseKey(key);
+  };
+  const checkup = new Checkup(clock, api, config.upstream, publicHalf, emit);
+  const directory = new NodeDirectory({ clock, list: () => api.nodes(keys.apiKey ?? ''), emit });
+  const nodeOf = (key: MachineKey | undefined): NodeInfo | undefined => directory.nodeOf(key);
+  const settings = new Settings(config, { nodeOf, needsHold: () => needsHold(checkup.health) });
+  events.listen(logEvents(options.log, nodeOf));
+  events.listen((event) => {
+    if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
+      directory.want(event.stream.machineKey);
+  });
+  return { keys, noiseKey, checkup, directory, nodeOf, settings };
+}
+
+type Knowledge = ReturnType<typeof buildKnowledge>;
+
+/** The way of a connection. */
+function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | undefined }, knowledge: Knowledge) {
+  const { clock, events, kernel } = ground;
+  const { checkup, settings, noiseKey } = knowledge;
+  const { emit } = events;
   const registry = new Registry();
-  const ourKey = noiseKey && formatNoiseKey(noiseKey);
-  const checkup = new Checkup(clock, headscaleApi(config.upstream), config.upstream, () => ourKey, emit);
-  const takeover = new Takeover(clock, registry, settingsOf(config, checkup), emit);
+  const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit);
   const upstream = upstreamOf(config.upstream);
   const health = {
     upstreamReached: (): void => checkup.reached(),
     upstreamFailed: (): void => checkup.suspect(),
   };
-  const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, upstream, emit, ...health });
+  const ordersOf = (stream: Stream): StandingOrders => settings.ordersOf(stream);
+  const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, ordersOf, upstream, emit, ...health });
   const listener = createListener({
     plain: plainProxy({ upstream, ...health }),
     upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
   });
-  return { clock, events, registry, checkup, takeover, intake, listener };
+  const patrol = new Patrol({
+    clock,
+    emit,
+    streams: () => registry.all(),
+    tend: (stream) => intake.tend(stream),
+    evidenceOf: (stream) => intake.evidenceOf(stream),
+    policyOf: (stream) => settings.policyOf(stream),
+    seversUpstreamSilent: () => settings.config.upstreamSilentSever,
+    sever: (stream) => intake.sever(stream, 'upstream_silent'),
+  });
+  return { registry, takeover, intake, listener, patrol };
 }
 
-function adminServerOf(config: Config, parts: Parts): Server {
-  const { events, registry, checkup, listener } = parts;
+function adminServerOf(parts: Parts): Server {
+  const { clock, events, registry, takeover, checkup, listener, settings, intake, directory, nodeOf } = parts;
   const metrics = createMetrics({
+    clock,
+    emit: events.emit,
     streams: () => registry.all(),
     upstreamUp: () => checkup.health.up,
     keyMatches: () => checkup.health.keyMatches,
+    duplicateKeys: () => takeover.duplicateKeys,
+    upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
+    nodeOf,
+    isNode: (key) => !directory.loaded || nodeOf(key) !== undefined,
+    rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
+    maxNodes: () => settings.config.metricsMaxNodes,
     version,
   });
   events.listen(metrics.listen);
+  directory.onChange(metrics.reconsider);
+  events.listen(({ kind }) => {
+    if (kind === 'reloaded') metrics.reconsider();
+  });
   return createAdminServer({
     metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-    readiness: () => readinessOf(listener, checkup, config),
-    streams: () => ({ streams: viewsOf(parts) }),
+    readiness: () => readinessOf(listener, checkup, settings.config.upstream),
+    streams: () => ({ streams: streamViews(parts) }),
+    reload: () => parts.reload(),
     failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
   });
 }
 
-function settingsOf(config: Config, checkup: Checkup) {
-  return {
-    silentAfterMs: () => config.silentAfterMs,
-    holdMs: () => {
-      switch (config.hold.kind) {
-        case 'off':
-          return 0;
-        case 'at most':
-          return config.hold.ms;
-        case 'auto':
-          return needsHold(checkup.health) ? DEFAULT_HOLD_MS : 0;
-        default:
-          return config.hold satisfies never;
-      }
-    },
-  };
-}
-
 function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
   if (noiseKey === undefined) {
-    log.warn('no --noise-key: nodes cannot be told apart, so no stream is contested or severed; all else works');
+    log.warn('no --noise-key: nodes cannot be told apart, so no stream is contested; all else works');
   }
   if (!kernel.ok) {
     log.warn(
       { why: kernel.why },
-      'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, and nothing is held',
+      'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
     );
   }
-}
-
-function readinessOf(listener: Server, checkup: Checkup, config: Config) {
-  const { up, reason, version: upstreamVersion, keyMatches, isHeadscale } = checkup.health;
-  const ready = listener.listening;
-  return {
-    ready,
-    detail: {
-      ready,
-      upstream: {
-        url: config.upstream.origin,
-        up: up ?? null,
-        isHeadscale: isHeadscale ?? null,
-        reason: reason ?? null,
-        version: upstreamVersion ?? null,
-      },
-      noiseKeyMatches: keyMatches ?? null,
-    },
-  };
-}
-
-function viewsOf({ clock, registry, takeover, intake }: Parts): object[] {
-  return [...registry.all()].map((stream) => {
-    const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
-      const wait = verdict?.kind === 'wait' ? verdict : undefined;
-      return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
-    });
-    return streamView(clock, stream, intake.evidenceOf(stream), contests);
-  });
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -1,4 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
@@ -7,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { initiations } from './support/initiations.ts';
+import { failure, freePort, run, runWith } from './support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -21,64 +21,6 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-interface Run {
-  readonly child: ChildProcess;
-  stdout: string;
-  stderr: string;
-  readonly ended: Promise<{ readonly code: number | null; readonly signal: string | null }>;
-}
-
-/** The CLI as a process of its own. */
-function run(...args: string[]): Run {
-  return runWith({}, ...args);
-}
-
-interface Surroundings {
-  readonly env?: NodeJS.ProcessEnv;
-  /** Where its standard output goes instead of to the test. */
-  readonly stdout?: number;
-}
-
-function runWith({ env, stdout }: Surroundings, ...args: string[]): Run {
-  const cli = new URL('../src/cli.ts', import.meta.url).pathname;
-  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
-    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
-  });
-  const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
-    child.on('close', (code, signal) => resolve({ code, signal }));
-  });
-  const result: Run = { child, stdout: '', stderr: '', ended };
-  child.stdout?.on('data', (chunk) => {
-    result.stdout += chunk;
-  });
-  child.stderr?.on('data', (chunk) => {
-    result.stderr += chunk;
-  });
-  harness.defer(() => {
-    child.kill('SIGKILL');
-    return ended;
-  });
-  return result;
-}
-
-async function failure(
-  ...args: string[]
-): Promise<{ readonly code: number | null; readonly lines: readonly string[] }> {
-  const started = run(...args);
-  const { code } = await started.ended;
-  return { code, lines: started.stderr.trimEnd().split('\n') };
-}
-
-/** A port that was free a moment ago. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 const ANY_PORTS = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
 
 describe('headscale-watchdog serve', () => {
@@ -88,7 +30,7 @@ describe('headscale-watchdog serve', () => {
       (_request, response) => void response.end(JSON.stringify({ publicKey: recorded.serverPublicKey })),
     );
     const args = ['--upstream', upstream.url, '--noise-key', keyFile, '--log-level', 'debug'];
-    const serve = run('serve', ...args, ...ANY_PORTS);
+    const serve = run(harness, 'serve', ...args, ...ANY_PORTS);
     await until(
       () => serve.stdout.includes("the noise key is Headscale's"),
       'it has started and asked Headscale',
@@ -110,7 +52,7 @@ describe('headscale-watchdog serve', () => {
   });
 
   test('without --noise-key it starts, and says in one line what is off', async () => {
-    const serve = run('serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
+    const serve = run(harness, 'serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
     await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
     expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
   });
@@ -121,7 +63,7 @@ describe('headscale-watchdog serve', () => {
     harness.defer(() => closeSync(full));
     const [port, admin] = await Promise.all([freePort(), freePort()]);
     const listen = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--log-level', 'debug'];
-    const serve = runWith({ stdout: full }, 'serve', '--upstream', upstream.url, ...listen);
+    const serve = runWith(harness, { stdout: full }, 'serve', '--upstream', upstream.url, ...listen);
     const healthy = async () => (await fetch(`http://127.0.0.1:${admin}/healthz`)).ok;
     await until(() => healthy().catch(() => false), 'it has started', 15_000);
     const client = harness.client(port);
@@ -143,7 +85,7 @@ describe('headscale-watchdog serve', () => {
     const port = await freePort();
     const env = { NODE_EXTRA_CA_CERTS: new URL('support/tls/cert.pem', import.meta.url).pathname };
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
-    const serve = runWith({ env }, 'serve', '--upstream', url, '--noise-key', keyFile, ...where);
+    const serve = runWith(harness, { env }, 'serve', '--upstream', url, '--noise-key', keyFile, ...where);
     await until(() => serve.stdout.includes("the noise key is Headscale's"), 'it has asked Headscale', 15_000);
     const [plain, upgrade] = [harness.client(port), harness.client(port)];
     plain.write('GET /key HTTP/1.1\r\nHost: vpn.example.com\r\nConnection: close\r\n\r\n');
@@ -158,7 +100,7 @@ describe('headscale-watchdog serve', () => {
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
     harness.defer(() => new Promise((resolve) => other.close(resolve)));
     const address = `127.0.0.1:${(other.address() as { port: number }).port}`;
-    const { code, lines } = await failure('serve', '--listen', address, '--admin', '127.0.0.1:0');
+    const { code, lines } = await failure(harness, 'serve', '--listen', address, '--admin', '127.0.0.1:0');
     expect(code).toBe(1);
     expect(lines).toEqual([
       `headscale-watchdog: cannot listen on --listen ${address}: the port is in use; stop what uses it or choose another port`,
@@ -168,16 +110,17 @@ describe('headscale-watchdog serve', () => {
   test.each([
     ['no such file', () => join(folder, 'nope'), 'there is no such file'],
     ['a folder', () => folder, 'is a folder'],
-    ['a file without a key', () => new URL(import.meta.url).pathname, 'holds no Noise key'],
+    ['a file without a key', () => new URL('../tsconfig.build.json', import.meta.url).pathname, 'holds no Noise key'],
+    ['a file too large for one', () => new URL(import.meta.url).pathname, 'larger than 4 KiB'],
   ])('an unreadable key (%s): one line, exit 1', async (_what, path, why) => {
-    const { code, lines } = await failure('serve', '--noise-key', path(), ...ANY_PORTS);
+    const { code, lines } = await failure(harness, 'serve', '--noise-key', path(), ...ANY_PORTS);
     expect(code).toBe(1);
     expect(lines).toEqual([expect.stringContaining(`--noise-key ${path()}: `)]);
     expect(lines[0]).toContain(why);
   });
 
   test('bad values: a line for each, exit 2', async () => {
-    const { code, lines } = await failure('serve', '--upstream', 'nonsense', '--hold', 'soon');
+    const { code, lines } = await failure(harness, 'serve', '--upstream', 'nonsense', '--hold', 'soon');
     expect(code).toBe(2);
     expect(lines).toEqual([
       expect.stringContaining("--upstream: 'nonsense'"),
@@ -187,7 +130,7 @@ describe('headscale-watchdog serve', () => {
 
   test('an unknown flag, an argument too many, no command: exit 2', async () => {
     const wrong = [['serve', '--silent', '3s'], ['serve', 'now'], [], ['serve', '--upstraem', 'http://h']];
-    const results = await Promise.all(wrong.map((args) => failure(...args)));
+    const results = await Promise.all(wrong.map((args) => failure(harness, ...args)));
     expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2]);
     expect(results[0]?.lines).toEqual(["headscale-watchdog: unknown option '--silent'"]);
     expect(results[3]?.lines).toEqual([expect.stringContaining('Did you mean --upstream?')]);

@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { loadConfig } from '../src/config/load.ts';
 import { configSchema, DEFAULTS } from '../src/config/schema.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS } from '../src/events.ts';
-import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
+import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
+import { stage } from './telemetry/stage.ts';
 
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
 
@@ -15,10 +17,15 @@ const rows = new Map(
   }),
 );
 
+function byDefaultOf(name: string): string {
+  const value = DEFAULTS[name as keyof typeof DEFAULTS];
+  if (value === undefined) return 'none';
+  return `\`${value === false ? 'off' : value}\``;
+}
+
 describe('README', () => {
   test('has a row for every metric, with its type and labels, and none for what there is not', async () => {
-    const source = { streams: () => [], upstreamUp: () => true, keyMatches: () => true, version: '0' };
-    const text = await createMetrics(source).render();
+    const text = await createMetrics(stage().source).render();
     const metrics = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name, type] as const);
     expect(metrics.length).toBeGreaterThan(10);
     for (const [name, type] of metrics) {
@@ -31,7 +38,8 @@ describe('README', () => {
   });
 
   test('names every label value', () => {
-    for (const value of [...STREAM_KINDS, ...CLOSE_REASONS, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS]) {
+    const causes = [...CLOSE_REASONS, ...SEVER_REASONS];
+    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS]) {
       expect(readme).toContain(`\`${value}\``);
     }
   });
@@ -39,9 +47,16 @@ describe('README', () => {
   test('has a row for every flag, with its default', () => {
     const flags = Object.keys(configSchema.shape).map((name) => [
       `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
-      name in DEFAULTS ? `\`${DEFAULTS[name as keyof typeof DEFAULTS]}\`` : 'none',
+      byDefaultOf(name),
     ]);
     for (const [flag, byDefault] of flags) expect(rows.get(flag ?? ''), flag).toContain(`| ${byDefault} |`);
-    expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(flags.map(([flag]) => flag).sort());
+    const known = [...flags.map(([flag]) => flag), '--config'];
+    expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
+  });
+
+  test('its example of a file is one', () => {
+    const [, example] = /```yaml\n([\s\S]*?)```/.exec(readme) ?? [];
+    const config = loadConfig({}, { path: 'README.md', text: example ?? '' });
+    expect(config.rules).toHaveLength(3);
   });
 });

@@ -1,29 +1,19 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
+import { HANDSHAKE_RESULTS } from '../src/events.ts';
 import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { initiations, noiseKeyOf } from './support/initiations.ts';
+import { get, scrape } from './support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 const [recorded] = initiations;
 const noiseKey = noiseKeyOf(recorded);
-
-async function get(
-  url: string,
-): Promise<{ readonly status: number; readonly type: string | null; readonly text: string }> {
-  const response = await fetch(url, { headers: { connection: 'close' } });
-  return { status: response.status, type: response.headers.get('content-type'), text: await response.text() };
-}
-
-/** The samples of a scrape, by name and labels. */
-async function scrape(admin: string): Promise<ReadonlyMap<string, number>> {
-  const lines = (await get(`${admin}/metrics`)).text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return new Map(
-    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
-  );
-}
 
 /** A Headscale that answers 101 to every upgrade, and to `/key` with the recorded server's key. */
 function headscale(publicKey = recorded.serverPublicKey, version: object | undefined = undefined) {
@@ -88,12 +78,61 @@ describe('startWatchdog', () => {
     expect((await scrape(admin)).get(`headscale_watchdog_handshakes_total{result="${result}"}`)).toBe(1);
   });
 
+  test('a handshake seen before is counted, tunnelled, and gives no identity: no contest', async () => {
+    const { url } = await headscale();
+    const { port, admin, events } = await harness.watchdog(url, {}, noiseKey);
+    for (const _ of [1, 2]) {
+      const client = harness.client(port);
+      client.write(handshake(recorded.header));
+      expect(await readHead(client)).toBe(SWITCHING);
+    }
+    const samples = await scrape(admin);
+    expect(samples.get('headscale_watchdog_handshakes_total{result="identified"}')).toBe(1);
+    expect(samples.get('headscale_watchdog_handshakes_total{result="replayed"}')).toBe(1);
+    const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as {
+      streams: { machineKey: string | null }[];
+    };
+    expect(streams.map(({ machineKey }) => machineKey)).toEqual([recorded.machineKey, null]);
+    expect(events.map(({ kind }) => kind)).not.toContain('contest opened');
+  });
+
+  test('with an API key nodes have names: in /streams, in the log and in the metrics', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-names-'));
+    harness.defer(() => rmSync(folder, { recursive: true }));
+    const headscaleApiKeyFile = join(folder, 'api.key');
+    writeFileSync(headscaleApiKeyFile, 'the-key\n');
+    const node = { id: '7', machineKey: recorded.machineKey, nodeKey: `nodekey:${'2'.repeat(64)}` };
+    const named = { ...node, name: 'phone', givenName: 'phone-1', user: { id: '1', name: 'alice' } };
+    const lines: Record<string, unknown>[] = [];
+    const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
+    const { url } = await harness.upstream(
+      (_request, socket) => void socket.write(SWITCHING),
+      ({ url, headers }, response) => {
+        if (url !== '/api/v1/node') response.writeHead(404).end();
+        else if (headers.authorization !== 'Bearer the-key') response.writeHead(401).end();
+        else response.end(JSON.stringify({ nodes: [named] }));
+      },
+    );
+    const { port, admin } = await harness.watchdog(url, { headscaleApiKeyFile }, noiseKey, { log });
+    await until(() => lines.some(({ msg }) => msg === "Headscale's nodes are known by name"), 'the nodes are listed');
+    const client = harness.client(port);
+    client.write(handshake(recorded.header));
+    expect(await readHead(client)).toBe(SWITCHING);
+    const shown = { id: '7', name: 'phone-1', user: 'alice', nodeKey: node.nodeKey };
+    const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: object[] };
+    expect(streams).toMatchObject([{ machineKey: recorded.machineKey, node: shown }]);
+    expect(lines.find(({ msg }) => msg === 'stream opened')).toMatchObject({ node: shown });
+    const labels = `machine_key="${recorded.machineKey}",node_key="${node.nodeKey}",node_id="7",name="phone-1",user="alice"`;
+    expect((await scrape(admin)).get(`headscale_watchdog_node_info{${labels}}`)).toBe(1);
+    expect(JSON.stringify(lines)).not.toContain('the-key');
+  });
+
   test('two streams of one node contest, and /streams shows what is waited for', async () => {
     const { url } = await headscale();
     const { port, admin } = await harness.watchdog(url, {}, noiseKey);
     const clients = [harness.client(port), harness.client(port)];
     for (const client of clients) {
-      client.write(handshake(recorded.header));
+      client.write(handshake(freshHandshake(recorded)));
       expect(await readHead(client)).toBe(SWITCHING);
     }
     const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: { contests: unknown[] }[] };
@@ -131,7 +170,7 @@ describe('startWatchdog', () => {
       ...STREAM_KINDS.flatMap((kind) =>
         CLOSE_REASONS.map((reason) => `streams_closed_total{kind="${kind}",reason="${reason}"}`),
       ),
-      ...['identified', 'unreadable', 'missing'].map((result) => `handshakes_total{result="${result}"}`),
+      ...HANDSHAKE_RESULTS.map((result) => `handshakes_total{result="${result}"}`),
       ...['dead', 'silent', 'old_ended', 'newcomer_ended'].map((verdict) => `contests_total{verdict="${verdict}"}`),
       ...['kernel', 'silence'].map((evidence) => `takeovers_total{evidence="${evidence}"}`),
       ...['hold', 'contest', 'stream_lifetime'].map((name) => `${name}_seconds_count`),

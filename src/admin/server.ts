@@ -5,49 +5,71 @@ export interface AdminPorts {
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
   readiness(): { readonly ready: boolean; readonly detail: object };
   streams(): object;
+  /** Applies the configuration as it is now. */
+  reload(): { readonly ok: boolean };
   failed(during: string, error: unknown): void;
 }
 
-type Page = (response: ServerResponse) => void | Promise<void>;
+interface Page {
+  readonly methods: readonly string[];
+  answer(response: ServerResponse): void | Promise<void>;
+}
 
-/** `/metrics`, `/healthz`, `/readyz` and `/streams`, for Prometheus, probes and people. */
+/** `/metrics`, `/healthz`, `/readyz`, `/streams` and `/reload`, for Prometheus, probes and people. */
 export function createAdminServer(ports: AdminPorts): Server {
-  const pages = new Map<string, Page>([
-    [
-      '/metrics',
-      async (response) => {
-        const { contentType, text } = await ports.metrics();
-        send(response, 200, contentType, text);
-      },
-    ],
-    ['/healthz', (response) => send(response, 200, 'text/plain; charset=utf-8', 'ok\n')],
-    [
-      '/readyz',
-      (response) => {
-        const { ready, detail } = ports.readiness();
-        sendJson(response, ready ? 200 : 503, detail);
-      },
-    ],
-    ['/streams', (response) => sendJson(response, 200, ports.streams())],
-  ]);
+  const pages = pagesOf(ports);
   const known = [...pages.keys()].join(', ');
-
   return createServer((request, response) => {
     const page = pages.get(pathOf(request));
-    if (page === undefined)
-      return send(response, 404, 'text/plain; charset=utf-8', `No such page. There are ${known}.\n`);
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      response.setHeader('Allow', 'GET, HEAD');
-      return send(response, 405, 'text/plain; charset=utf-8', 'Only GET and HEAD.\n');
+    if (page === undefined) return sendText(response, 404, `No such page. There are ${known}.`);
+    if (!page.methods.includes(request.method ?? '')) {
+      response.setHeader('Allow', page.methods.join(', '));
+      return sendText(response, 405, `Only ${page.methods.join(' and ')}.`);
+    }
+    // A browser names the page that sends a POST, also its own: no page may change anything here.
+    if (request.method === 'POST' && request.headers.origin !== undefined) {
+      return sendText(response, 403, 'Not from a page: use headscale-watchdog reload, or curl -X POST.');
     }
     Promise.resolve()
-      .then(() => page(response))
+      .then(() => page.answer(response))
       .catch((error: unknown) => {
         ports.failed(`answering ${pathOf(request)}`, error);
         if (response.headersSent) response.destroy();
-        else send(response, 500, 'text/plain; charset=utf-8', 'An error of the watchdog: see its log.\n');
+        else sendText(response, 500, 'An error of the watchdog: see its log.');
       });
   });
+}
+
+function pagesOf(ports: AdminPorts): ReadonlyMap<string, Page> {
+  const reading = (answer: Page['answer']): Page => ({ methods: ['GET', 'HEAD'], answer });
+  return new Map<string, Page>([
+    [
+      '/metrics',
+      reading(async (response) => {
+        const { contentType, text } = await ports.metrics();
+        send(response, 200, contentType, text);
+      }),
+    ],
+    ['/healthz', reading((response) => sendText(response, 200, 'ok'))],
+    [
+      '/readyz',
+      reading((response) => {
+        const { ready, detail } = ports.readiness();
+        sendJson(response, ready ? 200 : 503, detail);
+      }),
+    ],
+    ['/streams', reading((response) => sendJson(response, 200, ports.streams()))],
+    [
+      '/reload',
+      {
+        methods: ['POST'],
+        answer: (response) => {
+          const outcome = ports.reload();
+          sendJson(response, outcome.ok ? 200 : 422, outcome);
+        },
+      },
+    ],
+  ]);
 }
 
 function pathOf(request: IncomingMessage): string {
@@ -56,6 +78,10 @@ function pathOf(request: IncomingMessage): string {
 
 function sendJson(response: ServerResponse, status: number, value: object): void {
   send(response, status, 'application/json; charset=utf-8', `${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+function sendText(response: ServerResponse, status: number, text: string): void {
+  send(response, status, 'text/plain; charset=utf-8', `${text}\n`);
 }
 
 function send(response: ServerResponse, status: number, contentType: string, body: string): void {

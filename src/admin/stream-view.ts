@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { formatMachineKey } from '../identity/keys.ts';
+import { formatMachineKey, formatNodeKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
 import type { KernelEvidence } from '../liveness/evidence.ts';
 import type { Stream } from '../streams/stream.ts';
 
@@ -16,6 +17,7 @@ export interface ContestView {
 export function streamView(
   clock: Clock,
   stream: Stream,
+  node: NodeInfo | undefined,
   kernel: KernelEvidence | undefined,
   contests: readonly ContestView[],
 ): object {
@@ -24,14 +26,17 @@ export function streamView(
     id: stream.id,
     kind: stream.kind,
     machineKey: stream.machineKey === undefined ? null : formatMachineKey(stream.machineKey),
+    node: node === undefined ? null : nodeView(node),
     remoteAddress: stream.remoteAddress,
     openedAt: iso(stream.openedAt),
     lastHeardAt: iso(stream.heardAt),
+    upstreamSpokeAt: stream.spokenAt === undefined ? null : iso(stream.spokenAt),
     bytesReceived: stream.bytesReceived,
     bytesSent: stream.bytesSent,
     state: stream.state.kind,
     heldUntil: stream.state.kind === 'held' ? iso(stream.state.until) : null,
     closing: stream.state.kind === 'closing' ? stream.state.reason : null,
+    wouldSever: stream.spared ?? null,
     kernel: kernel ?? null,
     contests: contests.map((contest) => ({
       role: contest.old === stream ? 'old' : 'newcomer',
@@ -41,4 +46,8 @@ export function streamView(
       until: contest.until === undefined ? null : iso(contest.until),
     })),
   };
+}
+
+function nodeView({ id, name, user, nodeKey }: NodeInfo): object {
+  return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }

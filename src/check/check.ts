@@ -1,0 +1,205 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { askAdmin } from '../admin/client.ts';
+import { readApiKey } from '../config/api-key.ts';
+import { readNoiseKey } from '../config/noise-key.ts';
+import { type Config, formatHostPort, type HostPort } from '../config/schema.ts';
+import { reasonOf, StartError, UsageError } from '../errors.ts';
+import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
+import { formatNoiseKey } from '../identity/machine-key.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import { loadKernel } from '../liveness/kernel.ts';
+import { createListener, listen } from '../proxy/listener.ts';
+import { nodeFinding } from './node.ts';
+
+/** One line of what `check` says. */
+export interface Finding {
+  readonly level: 'ok' | 'warn' | 'fail';
+  readonly text: string;
+}
+
+const ok = (text: string): Finding => ({ level: 'ok', text });
+const warn = (text: string): Finding => ({ level: 'warn', text });
+const fail = (text: string): Finding => ({ level: 'fail', text });
+
+/**
+ * Says line by line whether `serve` would work with this configuration on this machine, each with its cure.
+ *
+ * @param node a node's name, id, machine key or node key: what would be done for it is said, too.
+ * @returns whether nothing failed.
+ */
+export async function runCheck(
+  readConfig: () => Config,
+  node: string | undefined,
+  out: { write(text: string): unknown },
+): Promise<boolean> {
+  let failed = false;
+  for await (const { level, text } of findings(readConfig, node)) {
+    failed ||= level === 'fail';
+    out.write(`${level.padEnd(5)} ${text}\n`);
+  }
+  return !failed;
+}
+
+async function* findings(readConfig: () => Config, node: string | undefined): AsyncGenerator<Finding> {
+  let config: Config;
+  try {
+    config = readConfig();
+  } catch (error) {
+    yield* problemsOf(error).map(fail);
+    return;
+  }
+  yield ok(
+    `configuration: nothing wrong in it${config.rules.length > 0 ? `, ${config.rules.length} ${config.rules.length === 1 ? 'rule' : 'rules'} for nodes` : ''}`,
+  );
+  const api = headscaleApi(config.upstream);
+  try {
+    const headscale = await askHeadscale(api, config.upstream);
+    yield headscale.finding;
+    yield noiseKeyFinding(config, headscale.key);
+    const listed = await listNodes(api, config);
+    yield listed.finding;
+    yield* await kernelFindings(config);
+    yield* await portFindings(config);
+    if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale);
+  } finally {
+    await api.close();
+  }
+}
+
+/** @throws what is no mistake of the operator's. */
+function problemsOf(error: unknown): readonly string[] {
+  if (error instanceof UsageError) return error.problems;
+  if (error instanceof StartError) return [error.message];
+  throw error;
+}
+
+export interface AskedHeadscale {
+  readonly finding: Finding;
+  /** `mkey:<64 hex>`, where it has told one. */
+  readonly key: string | undefined;
+  readonly version: string | undefined;
+}
+
+async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHeadscale> {
+  const where = `Headscale at ${upstream.origin}`;
+  try {
+    const [key, version] = await Promise.all([api.noisePublicKey(), api.version()]);
+    const finding =
+      key === undefined
+        ? fail(`${where}: something answers, but not Headscale: point --upstream at Headscale's listen_addr`)
+        : ok(`${where}: answers${version === undefined ? ', older than 0.27' : `, ${version}`}`);
+    return { finding, key, version };
+  } catch (error) {
+    const cure = "start it, or point --upstream at Headscale's listen_addr";
+    return { finding: fail(`${where}: ${reasonOf(error)}: ${cure}`), key: undefined, version: undefined };
+  }
+}
+
+function noiseKeyFinding({ noiseKeyFile }: Config, theirs: string | undefined): Finding {
+  if (noiseKeyFile === undefined) {
+    return warn('noise key: none, so nodes cannot be told apart and no stream is contested: give --noise-key');
+  }
+  try {
+    const ours = formatNoiseKey(readNoiseKey(noiseKeyFile));
+    if (theirs === undefined) return warn(`noise key: read, but not compared: Headscale has told none`);
+    if (ours === theirs) return ok("noise key: it is the running Headscale's");
+    return fail(
+      `noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
+    );
+  } catch (error) {
+    return fail(problemsOf(error).join('; '));
+  }
+}
+
+async function listNodes(
+  api: HeadscaleApi,
+  { apiKeyFile }: Config,
+): Promise<{ readonly finding: Finding; readonly nodes: readonly NodeInfo[] | undefined }> {
+  if (apiKeyFile === undefined) {
+    const text = 'API key: none, so nodes are known by machine key only: give --headscale-api-key-file for their names';
+    return { finding: warn(text), nodes: undefined };
+  }
+  try {
+    const nodes = await api.nodes(readApiKey(apiKeyFile));
+    return { finding: ok(`API key: accepted, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`), nodes };
+  } catch (error) {
+    return { finding: fail(`API key: ${reasonOf(error)}`), nodes: undefined };
+  }
+}
+
+async function kernelFindings({ listen: { host } }: Config): Promise<readonly Finding[]> {
+  const loaded = await loadKernel();
+  if (!loaded.ok) {
+    return [
+      warn(`kernel evidence: none, ${loaded.why}: dead streams are found by silence only, and gone-after does nothing`),
+    ];
+  }
+  const found: Finding[] = [];
+  const says = await withLoopback((socket) => {
+    loaded.kernel.order(socket, { goneAfterMs: 120_000, probeIdleMs: 0 });
+    return loaded.kernel.evidenceOf(socket);
+  });
+  found.push(
+    says === undefined
+      ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
+      : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
+  );
+  if (/^(127\.|::1$|localhost$)/.test(host)) {
+    const why = 'clients come through something else on this machine, and its kernel answers for them';
+    found.push(warn(`kernel evidence: --listen ${host} is this machine only: ${why}; rule 2 still works`));
+  }
+  return found;
+}
+
+/** A connection of this process to itself. */
+function withLoopback<T>(ask: (socket: Socket) => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume());
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const client = connect({ port: portOf(server), host: '127.0.0.1' }, () => {
+        const answer = ask(client);
+        client.destroy();
+        server.close(() => resolve(answer));
+      });
+      client.once('error', reject);
+    });
+  });
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+async function portFindings(config: Config): Promise<readonly Finding[]> {
+  const running = await listenPortAt(config.admin);
+  const runs = (flag: string, where: HostPort): Finding =>
+    ok(`${flag} ${formatHostPort(where)}: in use, by the watchdog that runs here already`);
+  return [
+    running === config.listen.port ? runs('--listen', config.listen) : await canListen(config.listen, '--listen'),
+    running !== undefined ? runs('--admin', config.admin) : await canListen(config.admin, '--admin'),
+  ];
+}
+
+/** The port on which the watchdog whose admin server this is listens; undefined when there is none. */
+async function listenPortAt(admin: HostPort): Promise<number | undefined> {
+  try {
+    const { text } = await askAdmin(admin, 'GET', '/readyz');
+    const { listen } = JSON.parse(text) as { readonly listen?: { readonly port?: unknown } };
+    return typeof listen?.port === 'number' ? listen.port : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function canListen(where: HostPort, flag: string): Promise<Finding> {
+  const server = createListener({ plain: () => {}, upgrade: () => {} });
+  try {
+    await listen(server, where, flag);
+    await new Promise((resolve) => server.close(resolve));
+    return ok(`${flag} ${formatHostPort(where)}: free`);
+  } catch (error) {
+    return fail(problemsOf(error).join('; '));
+  }
+}

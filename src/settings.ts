@@ -1,0 +1,73 @@
+import { policyFor } from './config/rules.ts';
+import type { Config, NodePolicy } from './config/schema.ts';
+import type { MachineKey } from './identity/keys.ts';
+import type { NodeInfo } from './identity/node-info.ts';
+import type { StandingOrders } from './liveness/kernel.ts';
+import type { Stream } from './streams/stream.ts';
+import { DEFAULT_HOLD_MS, type TakeoverTerms } from './takeover/takeover.ts';
+
+export interface SettingsPorts {
+  nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
+  /** Whether this Headscale may refuse a second stream: what `hold: auto` turns on. */
+  needsHold(): boolean;
+}
+
+/** The configuration as it is now, and what it says for each stream; a reload replaces it as a whole. */
+export class Settings {
+  readonly #ports: SettingsPorts;
+  #config: Config;
+  /** Asked often, for every stream, and seldom another. */
+  #policies = new WeakMap<Stream, NodePolicy>();
+
+  constructor(config: Config, ports: SettingsPorts) {
+    this.#config = config;
+    this.#ports = ports;
+  }
+
+  get config(): Config {
+    return this.#config;
+  }
+
+  replace(config: Config): void {
+    this.#config = config;
+    this.forget();
+  }
+
+  /** What is known of the nodes has changed: rules may match that did not. */
+  forget(): void {
+    this.#policies = new WeakMap();
+  }
+
+  policyOf(stream: Stream): NodePolicy {
+    const known = this.#policies.get(stream);
+    if (known !== undefined) return known;
+    const { machineKey } = stream;
+    const policy = policyFor(this.#config, { machineKey, node: this.#ports.nodeOf(machineKey) });
+    this.#policies.set(stream, policy);
+    return policy;
+  }
+
+  termsOf(stream: Stream): TakeoverTerms {
+    const policy = this.policyOf(stream);
+    return { silentAfterMs: policy.silentAfterMs, holdMs: this.#holdMs(policy), observeOnly: policy.observeOnly };
+  }
+
+  /** Whom we only observe, Linux must not end either. */
+  ordersOf(stream: Stream): StandingOrders {
+    const { goneAfterMs, probeIdleMs, observeOnly } = this.policyOf(stream);
+    return observeOnly ? { goneAfterMs: 0, probeIdleMs: 0 } : { goneAfterMs, probeIdleMs };
+  }
+
+  #holdMs({ hold }: NodePolicy): number {
+    switch (hold.kind) {
+      case 'off':
+        return 0;
+      case 'at most':
+        return hold.ms;
+      case 'auto':
+        return this.#ports.needsHold() ? DEFAULT_HOLD_MS : 0;
+      default:
+        return hold satisfies never;
+    }
+  }
+}

@@ -1,0 +1,50 @@
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { streamView } from './admin/stream-view.ts';
+import type { Clock } from './clock.ts';
+import type { Checkup } from './headscale/checkup.ts';
+import type { MachineKey } from './identity/keys.ts';
+import type { NodeInfo } from './identity/node-info.ts';
+import type { Intake } from './intake.ts';
+import type { Registry } from './streams/registry.ts';
+import type { Takeover } from './takeover/takeover.ts';
+
+export interface StatusSource {
+  readonly clock: Clock;
+  readonly registry: Registry;
+  readonly takeover: Takeover;
+  readonly intake: Intake;
+  nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
+}
+
+/** What `/readyz` shows. */
+export function readinessOf(listener: Server, checkup: Checkup, upstream: URL) {
+  const { up, reason, version, keyMatches, isHeadscale } = checkup.health;
+  const ready = listener.listening;
+  return {
+    ready,
+    detail: {
+      ready,
+      listen: ready ? (listener.address() as AddressInfo) : null,
+      upstream: {
+        url: upstream.origin,
+        up: up ?? null,
+        isHeadscale: isHeadscale ?? null,
+        reason: reason ?? null,
+        version: version ?? null,
+      },
+      noiseKeyMatches: keyMatches ?? null,
+    },
+  };
+}
+
+/** What `/streams` shows. */
+export function streamViews({ clock, registry, takeover, intake, nodeOf }: StatusSource): object[] {
+  return [...registry.all()].map((stream) => {
+    const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
+      const wait = verdict?.kind === 'wait' ? verdict : undefined;
+      return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
+    });
+    return streamView(clock, stream, nodeOf(stream.machineKey), intake.evidenceOf(stream), contests);
+  });
+}

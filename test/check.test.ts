@@ -1,0 +1,195 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { runCheck } from '../src/check/check.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { Harness } from './support/harness.ts';
+import { initiations } from './support/initiations.ts';
+import { freePort } from './support/process.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+const API_KEY = 'a-key-of-headscale';
+const MACHINE = `mkey:${'1'.repeat(64)}`;
+let folder: string;
+let noiseKey: string;
+let headscaleApiKeyFile: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-check-'));
+  noiseKey = join(folder, 'noise_private.key');
+  headscaleApiKeyFile = join(folder, 'api.key');
+  writeFileSync(noiseKey, recorded.serverPrivateKey);
+  writeFileSync(headscaleApiKeyFile, API_KEY);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const NODE = {
+  ...{ id: '3', machineKey: MACHINE, nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'phone', givenName: 'phone-1' },
+  user: { id: '1', name: 'alice' },
+};
+
+function headscale(publicKey = recorded.serverPublicKey) {
+  return harness.upstream(
+    () => {},
+    (request, response) => {
+      const json = (value: object): void => void response.end(JSON.stringify(value));
+      if (request.url?.startsWith('/key?')) json({ publicKey });
+      else if (request.url === '/version') json({ version: 'v0.29.2' });
+      else if (request.url !== '/api/v1/node') response.writeHead(404).end();
+      else if (request.headers.authorization === `Bearer ${API_KEY}`) json({ nodes: [NODE] });
+      else response.writeHead(401).end('Unauthorized');
+    },
+  );
+}
+
+interface Checked {
+  readonly passed: boolean;
+  readonly lines: readonly string[];
+}
+
+async function check(flags: Record<string, string>, node?: string, file?: string): Promise<Checked> {
+  let text = '';
+  const [listen, admin] = [`0.0.0.0:${await freePort()}`, `127.0.0.1:${await freePort()}`];
+  const readConfig = () =>
+    loadConfig({ listen, admin, ...flags }, file === undefined ? undefined : { path: 'watchdog.yaml', text: file });
+  const write = (line: string): void => {
+    text += line;
+  };
+  const passed = await runCheck(readConfig, node, { write });
+  return { passed, lines: text.trimEnd().split('\n') };
+}
+
+describe('runCheck', () => {
+  test('all in order: a line each, all ok', async () => {
+    const { url } = await headscale();
+    const { passed, lines } = await check({ upstream: url, noiseKey, headscaleApiKeyFile });
+    expect(lines).toEqual([
+      'ok    configuration: nothing wrong in it',
+      `ok    Headscale at ${url}: answers, v0.29.2`,
+      "ok    noise key: it is the running Headscale's",
+      'ok    API key: accepted, 1 node',
+      expect.stringMatching(/^(ok|warn) +kernel evidence: /),
+      expect.stringMatching(/^ok {4}--listen 0\.0\.0\.0:\d+: free$/),
+      expect.stringMatching(/^ok {4}--admin 127\.0\.0\.1:\d+: free$/),
+    ]);
+    expect(passed).toBe(true);
+  });
+
+  test('without keys it warns, with the cure, and passes', async () => {
+    const { url } = await headscale();
+    const { passed, lines } = await check({ upstream: url });
+    expect(lines).toContainEqual(expect.stringMatching(/^warn {2}noise key: none.*--noise-key/));
+    expect(lines).toContainEqual(expect.stringMatching(/^warn {2}API key: none.*--headscale-api-key-file/));
+    expect(passed).toBe(true);
+  });
+
+  test('every mistake of the configuration is a line, and nothing else is tried', async () => {
+    const { passed, lines } = await check({ hold: 'soon' }, undefined, 'gone-aftr: 3s\n');
+    expect(lines).toEqual([
+      expect.stringMatching(/^fail {2}--hold: 'soon'/),
+      expect.stringMatching(/^fail {2}watchdog\.yaml:1:1: .*gone-after/),
+    ]);
+    expect(passed).toBe(false);
+  });
+
+  test('Headscale away: what was tried and the cure; the rest is checked all the same', async () => {
+    const { passed, lines } = await check({ upstream: 'http://127.0.0.1:9', noiseKey, headscaleApiKeyFile });
+    expect(lines[1]).toMatch(/^fail {2}Headscale at http:\/\/127\.0\.0\.1:9: .*ECONNREFUSED.*--upstream/);
+    expect(lines[2]).toMatch(/^warn {2}noise key: read, but not compared/);
+    expect(lines[3]).toMatch(/^fail {2}API key: /);
+    expect(lines).toHaveLength(7);
+    expect(passed).toBe(false);
+  });
+
+  test('something else than Headscale', async () => {
+    const { url } = await harness.upstream(() => {});
+    const { passed, lines } = await check({ upstream: url });
+    expect(lines[1]).toMatch(/^fail {2}Headscale at .*not Headscale/);
+    expect(passed).toBe(false);
+  });
+
+  test("a noise key that is not Headscale's, an API key that is refused, a key file that is none", async () => {
+    const { url } = await headscale(`mkey:${'0'.repeat(64)}`);
+    const wrong = join(folder, 'wrong.key');
+    writeFileSync(wrong, 'not-the-key');
+    const refused = await check({ upstream: url, noiseKey, headscaleApiKeyFile: wrong });
+    expect(refused.lines[2]).toMatch(/^fail {2}noise key: .*noise\.private_key_path/);
+    expect(refused.lines[3]).toMatch(/^fail {2}API key: .*headscale apikeys create/);
+    expect(refused.lines[3]).not.toContain('not-the-key');
+    expect(refused.passed).toBe(false);
+    const none = await check({ upstream: url, noiseKey: wrong });
+    expect(none.lines[2]).toMatch(/^fail {2}--noise-key .*holds no Noise key/);
+  });
+
+  test('a port in use by another program fails; by a watchdog it is no fault', async () => {
+    const { url } = await headscale();
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    harness.defer(() => new Promise((resolve) => other.close(resolve)));
+    const { port } = other.address() as { port: number };
+    const taken = await check({ upstream: url, listen: `127.0.0.1:${port}` });
+    expect(taken.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
+    expect(taken.passed).toBe(false);
+
+    const running = await harness.watchdog(url);
+    const admin = running.admin.replace('http://', '');
+    const beside = await check({ upstream: url, listen: `127.0.0.1:${running.port}`, admin });
+    expect(beside.lines.filter((line) => line.includes('by the watchdog that runs here already'))).toHaveLength(2);
+    expect(beside.passed).toBe(true);
+    const foreign = await check({ upstream: url, listen: `127.0.0.1:${port}`, admin });
+    expect(foreign.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
+  });
+
+  test('listening on this machine only: its kernel would answer for clients', async () => {
+    const { url } = await headscale();
+    const { lines } = await check({ upstream: url, listen: `127.0.0.1:${await freePort()}` });
+    if (process.platform === 'linux') expect(lines).toContainEqual(expect.stringMatching(/^warn .*this machine only/));
+  });
+});
+
+const RULES =
+  'nodes:\n  - name: "router-*"\n    hold: off\n  - user: alice\n    silent-after: 10s\n    probe-idle: 10s\n';
+
+describe('runCheck --node', () => {
+  test.each(['phone-1', 'PHONE-1', '3', MACHINE, NODE.nodeKey])(
+    'finds it by %s, and says what would be done',
+    async (node) => {
+      const { url } = await headscale();
+      const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, node, RULES);
+      expect(lines.at(-1)).toBe(
+        'ok    node phone-1 (id 3, user alice): rule 2 of the file: silent-after 10s, gone-after 2m, probe-idle 10s, hold auto (off: Headscale v0.29.2)',
+      );
+      expect(passed).toBe(true);
+    },
+  );
+
+  test('one that Headscale does not list', async () => {
+    const { url } = await headscale();
+    const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, 'fone-1');
+    expect(lines.at(-1)).toMatch(/^fail {2}node fone-1: .*lists no node.*phone-1/);
+    expect(passed).toBe(false);
+  });
+
+  test('without an API key a machine key can be asked about, and nothing else', async () => {
+    const { url } = await headscale();
+    const rules = `nodes:\n  - machine-key: ${MACHINE}\n    observe-only: true\n`;
+    const { lines } = await check({ upstream: url }, MACHINE, rules);
+    expect(lines.at(-1)).toMatch(/^ok {4}node mkey:1+: rule 1 of the file: silent-after 30s, .*observe-only: nothing/);
+    const byName = await check({ upstream: url }, 'phone-1');
+    expect(byName.lines.at(-1)).toMatch(/^fail {2}node phone-1: only a machine key/);
+  });
+
+  test('one whose name Headscale has not told: the most careful of the rules that may be about it', async () => {
+    const { url } = await headscale();
+    const wrong = join(folder, 'refused.key');
+    writeFileSync(wrong, 'refused');
+    const { lines } = await check({ upstream: url, headscaleApiKeyFile: wrong }, MACHINE, RULES);
+    expect(lines.at(-1)).toMatch(
+      /^warn {2}node mkey:1+: Headscale has not listed it: .*: silent-after 30s, .*probe-idle off/,
+    );
+  });
+});

@@ -1,0 +1,142 @@
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { StartError } from '../src/errors.ts';
+import type { WatchdogEvent } from '../src/events.ts';
+import { formatNoiseKey } from '../src/identity/machine-key.ts';
+import { KeyFiles } from '../src/key-files.ts';
+import { FakeClock } from './support/fake-clock.ts';
+import { initiations } from './support/initiations.ts';
+
+const [first, second] = initiations;
+if (second === undefined || second.serverPublicKey === first.serverPublicKey) throw new Error('needs two servers');
+
+let folder: string;
+let noiseKeyFile: string;
+let apiKeyFile: string;
+let clock: FakeClock;
+let events: WatchdogEvent[];
+let changed: string[];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-keys-'));
+  noiseKeyFile = join(folder, 'noise_private.key');
+  apiKeyFile = join(folder, 'api.key');
+  writeFileSync(noiseKeyFile, first.serverPrivateKey);
+  writeFileSync(apiKeyFile, 'an-api-key\n');
+  clock = new FakeClock();
+  events = [];
+  changed = [];
+});
+afterEach(() => {
+  expect(clock.timers).toBe(0);
+  rmSync(folder, { recursive: true });
+});
+
+function open() {
+  const emit = (event: WatchdogEvent): void => void events.push(event);
+  return new KeyFiles({ noiseKeyFile, apiKeyFile }, { clock, emit, changed: (key) => changed.push(key) });
+}
+
+const publicKeyIn = (keys: KeyFiles): string | undefined => keys.noiseKey && formatNoiseKey(keys.noiseKey);
+
+describe('KeyFiles', () => {
+  test('reads both, and neither again while its file stays', async () => {
+    const keys = open();
+    expect([publicKeyIn(keys), keys.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
+    await keys.look();
+    expect([events, changed]).toEqual([[], []]);
+    keys.close();
+  });
+
+  test('a file that changed is read again, also when it was replaced by another', async () => {
+    const keys = open();
+    const replacement = join(folder, 'new');
+    writeFileSync(replacement, second.serverPrivateKey);
+    renameSync(replacement, noiseKeyFile);
+    await keys.look();
+    expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
+    expect(events).toEqual([{ kind: 'key read again', key: 'noise key', file: noiseKeyFile }]);
+    expect(changed).toEqual(['noise key']);
+    writeFileSync(apiKeyFile, 'another-api-key');
+    await keys.look();
+    expect(keys.apiKey).toBe('another-api-key');
+    expect(changed).toEqual(['noise key', 'API key']);
+    keys.close();
+  });
+
+  test.each(['', 'privkey:00', 'nonsense'])(
+    'a file that now holds %o leaves the key in use, told once',
+    async (text) => {
+      const keys = open();
+      writeFileSync(noiseKeyFile, text);
+      await keys.look();
+      await keys.look();
+      expect(publicKeyIn(keys)).toBe(first.serverPublicKey);
+      expect(events).toEqual([{ kind: 'key not read again', problem: expect.stringContaining(noiseKeyFile) }]);
+      expect(changed).toEqual([]);
+      writeFileSync(noiseKeyFile, second.serverPrivateKey);
+      await keys.look();
+      expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
+      keys.close();
+    },
+  );
+
+  test('a file that is away for a while leaves the key in use, and nothing is told', async () => {
+    const keys = open();
+    rmSync(noiseKeyFile);
+    await keys.look();
+    writeFileSync(noiseKeyFile, second.serverPrivateKey);
+    await keys.look();
+    expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
+    expect(events.map(({ kind }) => kind)).toEqual(['key read again']);
+    keys.close();
+  });
+
+  test('prepare() reads, and changes nothing before it is put to use, or when a file cannot be used', () => {
+    const keys = open();
+    const other = join(folder, 'other.key');
+    expect(() => keys.prepare({ noiseKeyFile: other, apiKeyFile })).toThrow(StartError);
+    writeFileSync(other, second.serverPrivateKey);
+    const use = keys.prepare({ noiseKeyFile: other, apiKeyFile: undefined });
+    expect([publicKeyIn(keys), keys.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
+    use();
+    expect([publicKeyIn(keys), keys.apiKey]).toEqual([second.serverPublicKey, undefined]);
+    keys.close();
+  });
+
+  test('what is wrong may be mended without a change of the content: it is tried again until it can be used', async () => {
+    const keys = open();
+    rmSync(noiseKeyFile);
+    mkdirSync(noiseKeyFile);
+    await keys.look();
+    await keys.look();
+    expect(events).toEqual([{ kind: 'key not read again', problem: expect.stringContaining('is a folder') }]);
+    rmSync(noiseKeyFile, { recursive: true });
+    writeFileSync(noiseKeyFile, second.serverPrivateKey);
+    await keys.look();
+    expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
+    keys.close();
+  });
+
+  test('a path that cannot even be looked at is an error with a cure', () => {
+    noiseKeyFile = join(apiKeyFile, 'not', 'a', 'folder');
+    expect(open).toThrow(StartError);
+  });
+
+  test('looks every five seconds', async () => {
+    const keys = open();
+    writeFileSync(apiKeyFile, 'another-api-key');
+    clock.advance(4999);
+    expect(changed).toEqual([]);
+    clock.advance(1);
+    await expect.poll(() => changed).toEqual(['API key']);
+    keys.close();
+  });
+
+  test('a file that cannot be used at the start is an error with a cure, and leaves no timer', () => {
+    writeFileSync(noiseKeyFile, 'nonsense');
+    expect(open).toThrow(/--noise-key .*holds no Noise key/);
+  });
+});

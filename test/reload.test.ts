@@ -1,0 +1,180 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { readConfigFile } from '../src/config/file.ts';
+import { loadConfig } from '../src/config/load.ts';
+import type { Config } from '../src/config/schema.ts';
+import { generateNoiseKey } from '../src/demo/noise-key.ts';
+import { formatNoiseKey } from '../src/identity/machine-key.ts';
+import type { KernelOrNot } from '../src/liveness/kernel.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { get } from './support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
+import { failure, freePort, run } from './support/process.ts';
+
+const harness = new Harness();
+const [recorded] = initiations;
+let folder: string;
+let file: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-reload-'));
+  file = join(folder, 'watchdog.yaml');
+});
+afterEach(async () => {
+  await harness.closeAll();
+  rmSync(folder, { recursive: true });
+});
+
+/** A watchdog with the file as it is, one open stream, and what Linux was told about that stream's client. */
+async function bench(text: string) {
+  writeFileSync(file, text);
+  const orders: string[] = [];
+  const kernel: KernelOrNot = {
+    ok: true,
+    kernel: {
+      evidenceOf: () => undefined,
+      order: (_socket, { goneAfterMs, probeIdleMs }) => void orders.push(`${goneAfterMs} ${probeIdleMs}`),
+      setUserTimeout: () => {},
+      probe: () => {},
+    },
+  };
+  const asked: (string | undefined)[] = [];
+  const machine = generateNoiseKey();
+  const node = { id: '1', machineKey: formatNoiseKey(machine), nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'phone' };
+  const upstream = await harness.upstream(
+    (_request, socket) => void socket.write(SWITCHING),
+    ({ url, headers }, response) => {
+      if (url !== '/api/v1/node') return void response.writeHead(404).end();
+      asked.push(headers.authorization);
+      response.end(JSON.stringify({ nodes: [node] }));
+    },
+  );
+  const flags = { upstream: upstream.url, listen: '127.0.0.1:0', admin: '127.0.0.1:0' };
+  const reread = (): Config => loadConfig(flags, readConfigFile(file));
+  const options = { kernel, reread };
+  const running = await harness.watchdogOf(reread(), noiseKeyOf(recorded), options);
+  const client = harness.client(running.port);
+  client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded, machine)}\r\n`));
+  expect(await readHead(client)).toBe(SWITCHING);
+  const post = async (headers: Record<string, string> = {}) => {
+    const answer = await fetch(`${running.admin}/reload`, {
+      method: 'POST',
+      headers: { connection: 'close', ...headers },
+    });
+    return { status: answer.status, text: await answer.text() };
+  };
+  const streams = async () =>
+    JSON.parse((await get(`${running.admin}/streams`)).text) as { streams: { node: object | null }[] };
+  return { ...running, orders, asked, post, streams };
+}
+
+describe('reload', () => {
+  test('a new file applies to open streams, and drops none', async () => {
+    const { orders, post, streams, events } = await bench('gone-after: 60s\n');
+    expect(orders).toEqual(['60000 0']);
+    writeFileSync(file, 'gone-after: 30s\nprobe-idle: 10s\n');
+    const { status, text } = await post();
+    expect(status).toBe(200);
+    expect(JSON.parse(text)).toEqual({
+      ok: true,
+      changes: ['gone-after: 1m → 30s', 'probe-idle: off → 10s'],
+      needRestart: [],
+    });
+    expect(orders).toEqual(['60000 0', '29000 10000']);
+    expect((await streams()).streams).toMatchObject([{ id: 1, state: 'open' }]);
+    expect(events.map(({ kind }) => kind)).toContain('reloaded');
+  });
+
+  test('a rule for one machine key reaches its open stream', async () => {
+    const { orders, post, events } = await bench('gone-after: 60s\n');
+    const opened = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream] : []));
+    const key = `mkey:${opened[0]?.machineKey}`;
+    writeFileSync(file, `gone-after: 60s\nnodes:\n  - machine-key: ${key}\n    gone-after: off\n`);
+    expect((await post()).status).toBe(200);
+    expect(orders).toEqual(['60000 0', '0 0']);
+  });
+
+  test('a file with mistakes changes nothing, and says each with its place', async () => {
+    const { orders, post, streams, events } = await bench('gone-after: 60s\n');
+    writeFileSync(file, 'gone-after: 5 minutes\nsilent-aftr: 10s\n');
+    const { status, text } = await post();
+    expect(status).toBe(422);
+    expect(JSON.parse(text)).toEqual({
+      ok: false,
+      problems: [expect.stringContaining(`${file}:1:13: `), expect.stringContaining(`${file}:2:1: `)],
+    });
+    expect(orders).toEqual(['60000 0']);
+    expect((await streams()).streams).toHaveLength(1);
+    expect(events.map(({ kind }) => kind)).toContain('not reloaded');
+  });
+
+  test('a key file that cannot be used is a mistake of the file like any other', async () => {
+    const { post, events } = await bench('gone-after: 60s\n');
+    writeFileSync(file, `gone-after: 30s\nheadscale-api-key-file: ${join(folder, 'nope')}\n`);
+    expect((await post()).status).toBe(422);
+    expect(events).toContainEqual({ kind: 'not reloaded', problems: [expect.stringContaining('nope: ')] });
+  });
+
+  test('what waits for a restart is told, each time, and stays as it is', async () => {
+    const { post, admin } = await bench('log-level: info\n');
+    writeFileSync(file, 'log-level: warn\n');
+    const readable = JSON.parse((await post()).text) as object;
+    expect(readable).toMatchObject({ ok: true, changes: ['log-level: info → warn'] });
+    expect((await get(`${admin}/healthz`)).status).toBe(200);
+  });
+
+  test('an API key that a reload adds is used at once; one that it takes away is used no more', async () => {
+    const { post, asked, streams } = await bench('log-level: info\n');
+    const apiKeyFile = join(folder, 'api.key');
+    writeFileSync(apiKeyFile, 'the-key');
+    expect(asked).toEqual([]);
+    writeFileSync(file, `headscale-api-key-file: ${apiKeyFile}\n`);
+    expect((await post()).status).toBe(200);
+    await until(() => asked.length === 1, 'Headscale is asked');
+    await until(async () => (await streams()).streams.some(({ node }) => node !== null), 'the node has its name');
+    writeFileSync(file, 'log-level: info\n');
+    expect((await post()).status).toBe(200);
+    expect((await streams()).streams).toMatchObject([{ node: null }]);
+    expect(asked).toEqual(['Bearer the-key']);
+  });
+
+  test('no web page can have it reload; and it is not read by GET', async () => {
+    const { post, admin, events } = await bench('log-level: info\n');
+    expect((await post({ origin: 'http://evil.example' })).status).toBe(403);
+    expect((await get(`${admin}/reload`)).status).toBe(405);
+    expect(events.map(({ kind }) => kind)).not.toContain('reloaded');
+  });
+});
+
+describe('headscale-watchdog reload', () => {
+  test('tells what has changed, or what is wrong; SIGHUP does the same into the log', async () => {
+    const [port, admin] = await Promise.all([freePort(), freePort()]);
+    const lines = (silentAfter: string) =>
+      `upstream: http://127.0.0.1:9\nlisten: 127.0.0.1:${port}\nadmin: 127.0.0.1:${admin}\nsilent-after: ${silentAfter}\n`;
+    writeFileSync(file, lines('30s'));
+    const serve = run(harness, 'serve', '--config', file);
+    await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
+
+    writeFileSync(file, lines('10s'));
+    const reload = run(harness, 'reload', '--config', file);
+    expect((await reload.ended).code).toBe(0);
+    expect(reload.stdout).toBe('silent-after: 30s → 10s\nreloaded\n');
+
+    writeFileSync(file, lines('soon'));
+    const bad = await failure(harness, 'reload', '--admin', `127.0.0.1:${admin}`);
+    expect(bad.code).toBe(1);
+    expect(bad.lines.join('\n')).toContain(`${file}:4:15: `);
+
+    writeFileSync(file, lines('20s'));
+    serve.child.kill('SIGHUP');
+    await until(() => serve.stdout.includes('silent-after: 10s → 20s'), 'it has reloaded');
+    expect(serve.child.exitCode).toBeNull();
+  });
+
+  test('where no watchdog runs: one line, exit 1', async () => {
+    const { code, lines } = await failure(harness, 'reload', '--admin', '127.0.0.1:9');
+    expect(code).toBe(1);
+    expect(lines).toEqual([expect.stringMatching(/127\.0\.0\.1:9\/reload: .*is a watchdog running.*started with/)]);
+  });
+});
