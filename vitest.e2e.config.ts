@@ -1,17 +1,36 @@
 import { defineConfig } from 'vitest/config';
 
-// One file after another: each measures times, on machines that may have two cores.
+const timeouts = { testTimeout: 120_000, hookTimeout: 60_000, teardownTimeout: 30_000 };
+
 export default defineConfig({
   test: {
-    include: ['test/e2e/**/*.test.ts'],
     globalSetup: ['test/e2e/support/global-setup.ts'],
-    testTimeout: 120_000,
-    hookTimeout: 60_000,
-    teardownTimeout: 30_000,
-    pool: 'forks',
-    maxWorkers: 1,
-    fileParallelism: false,
     reporters: ['verbose'],
     disableConsoleIntercept: true,
+    projects: [
+      {
+        // One file after another: each measures tenths of a second, on machines that may have two cores.
+        test: {
+          ...timeouts,
+          name: 'brisk',
+          include: ['test/e2e/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 1,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        // Side by side, each file in a lab of its own: they do little but wait, for half a minute and longer.
+        test: {
+          ...timeouts,
+          name: 'patient',
+          include: ['test/e2e/patient/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 6,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
   },
 });

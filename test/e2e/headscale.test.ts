@@ -29,7 +29,7 @@ describe('tailscaled vanishes without a FIN and comes back elsewhere; Headscale 
   let headscale: Headscale;
   let authKey: string;
   beforeAll(async () => {
-    headscale = await Headscale.start(here.lab, GATHER_WRITES_MS);
+    headscale = await Headscale.start(here.lab, { gatherWritesMs: GATHER_WRITES_MS });
     authKey = await headscale.authKey();
   });
 

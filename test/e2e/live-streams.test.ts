@@ -17,18 +17,14 @@ describe('streams whose client lives, with --silent-after 5s', () => {
   let bystander: Phone;
   let authKey: string;
   beforeAll(async () => {
-    const headscale = await Headscale.start(here.lab, 10);
+    const headscale = await Headscale.start(here.lab, { gatherWritesMs: 10 });
     watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', `${SILENT_AFTER_MS / 1000}s`);
     authKey = await headscale.authKey();
     bystander = new Phone(here.lab, 'bystander');
     await bystander.logIn(watchdog.url, authKey);
   });
 
-  async function onlyStreamOf(phone: Phone) {
-    const [stream, ...others] = await watchdog.streamsFrom(phone.host.address);
-    if (stream === undefined || others.length > 0) throw new Error(`${phone.name} should have one stream`);
-    return stream;
-  }
+  const onlyStreamOf = (phone: Phone) => watchdog.onlyStreamFrom(phone.host.address);
 
   async function severingOf(stream: number): Promise<Severing> {
     const patience = { timeoutMs: 3 * SILENT_AFTER_MS, everyMs: 20 };

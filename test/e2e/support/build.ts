@@ -5,11 +5,14 @@ import { join } from 'node:path';
 export const PROJECT = join(import.meta.dirname, '..', '..', '..');
 const BIN = join(PROJECT, 'test', 'e2e', '.bin');
 
+/** `E2E_LONG=1`: also the tests that take a quarter of an hour. */
+export const LONG = process.env.E2E_LONG === '1';
+
 /** What the tests run. */
 export const programs = {
   tailscaled: join(BIN, 'tailscaled'),
   tailscale: join(BIN, 'tailscale'),
-  headscale: join(BIN, 'headscale'),
+  headscale: { '0.29.2': join(BIN, 'headscale'), '0.23.0': join(BIN, 'headscale-0.23') },
   stunServer: join(BIN, 'stun-server'),
   watchdog: join(PROJECT, 'dist', 'cli.js'),
 } as const;
@@ -21,6 +24,9 @@ export function checkRequirements(): void {
   else if (process.getuid?.() !== 0) missing.push('root: only root may make network namespaces');
   if (!answers('ip', ['-V'])) missing.push('ip: apt-get install iproute2');
   if (!answers('ss', ['-V'])) missing.push('ss: apt-get install iproute2');
+  if (!answers('nft', ['--version'])) missing.push('nft: apt-get install nftables');
+  if (LONG && !answers('haproxy', ['-v']))
+    missing.push('haproxy (E2E_LONG=1 compares with it): apt-get install haproxy');
   if (!answers('go', ['version'])) missing.push('go, 1.26.6 or later: it builds tailscaled and Headscale');
   if (missing.length > 0) throw new Error(`npm run e2e cannot run here. Missing:\n  ${missing.join('\n  ')}`);
 }
@@ -38,14 +44,21 @@ function answers(command: string, args: readonly string[]): boolean {
 export async function buildPrograms(): Promise<void> {
   mkdirSync(BIN, { recursive: true });
   const go = join(PROJECT, 'test', 'e2e', 'go');
-  const flags = ['build', '-mod=readonly', '-buildvcs=false', '-o', `${BIN}/`];
+  const flags = ['build', '-mod=readonly', '-buildvcs=false', '-o'];
   await step('tailscaled, tailscale, stun-server', 'go', join(go, 'tailscale'), [
     ...flags,
+    `${BIN}/`,
     'tailscale.com/cmd/tailscaled',
     'tailscale.com/cmd/tailscale',
     './stun-server',
   ]);
-  await step('headscale', 'go', join(go, 'headscale'), [...flags, 'github.com/juanfont/headscale/cmd/headscale']);
+  for (const [version, folder] of [
+    ['0.29.2', 'headscale'],
+    ['0.23.0', 'headscale-0.23'],
+  ] as const) {
+    const wanted = [...flags, programs.headscale[version], 'github.com/juanfont/headscale/cmd/headscale'];
+    await step(`headscale ${version}`, 'go', join(go, folder), wanted);
+  }
   await step('headscale-watchdog', 'npm', PROJECT, ['run', '--silent', 'build']);
 }
 

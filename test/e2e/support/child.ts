@@ -32,7 +32,7 @@ export class Child {
       env: { ...process.env, NO_COLOR: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    this.#ended = once(this.#process, 'exit').catch(() => {});
+    this.#ended = once(this.#process, 'close').catch(() => {});
     this.#process.on('error', (error) => this.output.push(`could not be started: ${error.message}`));
     keepLines(this.#process.stdout, this.stdout, this.output);
     keepLines(this.#process.stderr, this.output);
@@ -46,6 +46,12 @@ export class Child {
   /** A child that a signal ended has no exit code. */
   get alive(): boolean {
     return this.#process.pid !== undefined && this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  /** Waits for its end. @returns its exit code, null after a signal. */
+  async ended(): Promise<number | null> {
+    await this.#ended;
+    return this.#process.exitCode;
   }
 
   signal(signal: NodeJS.Signals): void {

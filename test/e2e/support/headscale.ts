@@ -2,45 +2,74 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { programs } from './build.ts';
 import { type Child, run } from './child.ts';
+import {
+  configuration,
+  DEBUG_PORT,
+  derpMap,
+  HEADSCALE_PORT,
+  type HeadscaleVersion,
+  STUN_PORT,
+} from './headscale-configuration.ts';
 import type { Lab } from './lab.ts';
 import { onHost } from './network.ts';
 import { ended } from './reach.ts';
 import { until } from './wait.ts';
 
-const PORT = 8080;
-const DEBUG_PORT = 9090;
-const STUN_PORT = 3478;
-const USER = 'someone';
+/** The user all nodes belong to. */
+export const USER = 'someone';
+
+export interface HeadscaleOptions {
+  /** Default: 0.29.2. */
+  readonly version?: HeadscaleVersion;
+  /**
+   * How long Headscale gathers changes of nodes before it applies them; its own default, 500 ms, comes twice in each
+   * start of a client, and hides all that is shorter. Only 0.29 has it.
+   */
+  readonly gatherWritesMs?: number;
+}
+
+/** A node as Headscale's API lists it. */
+export interface ListedNode {
+  /** A decimal number. */
+  readonly id: string;
+  readonly machineKey: string;
+  readonly nodeKey: string;
+  /** The name that the node gave. */
+  readonly name: string;
+  readonly givenName: string;
+  readonly user: { readonly name: string };
+  readonly online: boolean;
+}
 
 /** A real Headscale on the lab's server. */
 export class Headscale {
   readonly #lab: Lab;
   readonly #folder: string;
+  readonly #version: HeadscaleVersion;
   /** For clients that are to come without a watchdog. */
   readonly url: string;
   readonly noiseKeyFile: string;
   #child: Child | undefined;
+  #apiKey: string | undefined;
 
-  private constructor(lab: Lab) {
+  private constructor(lab: Lab, version: HeadscaleVersion) {
     this.#lab = lab;
     this.#folder = lab.folder('headscale');
-    this.url = `http://${lab.server.address}:${PORT}`;
+    this.#version = version;
+    this.url = `http://${this.#target}`;
     this.noiseKeyFile = join(this.#folder, 'noise_private.key');
   }
 
-  /**
-   * @param gatherWritesMs how long Headscale gathers changes of nodes before it applies them; its own default, 500 ms,
-   *   comes twice in each start of a client, and hides all that is shorter.
-   */
-  static async start(lab: Lab, gatherWritesMs?: number): Promise<Headscale> {
-    const headscale = new Headscale(lab);
-    writeFileSync(headscale.#config, headscale.#configuration(gatherWritesMs));
+  static async start(lab: Lab, options: HeadscaleOptions = {}): Promise<Headscale> {
+    const headscale = new Headscale(lab, options.version ?? '0.29.2');
+    writeFileSync(headscale.#config, configuration(headscale.#folder, headscale.url, options.gatherWritesMs));
     writeFileSync(join(headscale.#folder, 'derp.yaml'), derpMap(lab.server.address));
     lab.start('stun-server', onHost(lab.server, programs.stunServer, `${lab.server.address}:${STUN_PORT}`));
-    const child = lab.start('headscale', onHost(lab.server, programs.headscale, 'serve', '-c', headscale.#config));
+    const command = onHost(lab.server, headscale.#program, 'serve', '-c', headscale.#config);
+    const child = lab.start(`headscale ${headscale.#version}`, command);
     headscale.#child = child;
     await until('headscale', { timeoutMs: 30_000, giveUp: () => ended(child) }, async () => {
-      const answer = await lab.reach.get(`${lab.server.address}:${PORT}`, '/health');
+      const answer = await lab.reach.get(headscale.#target, '/health');
       return answer.status === 200 ? true : undefined;
     });
     await headscale.#command('users', 'create', USER);
@@ -48,13 +77,39 @@ export class Headscale {
   }
 
   async authKey(): Promise<string> {
-    const users = await this.#command<readonly { readonly id: number | string }[]>('users', 'list', '--name', USER);
-    const made = ['preauthkeys', 'create', '--user', String(users[0]?.id), '--reusable', '--expiration', '1h'];
+    const made = ['preauthkeys', 'create', '--user', await this.#userArgument(), '--reusable', '--expiration', '1h'];
     const { key } = await this.#command<{ readonly key: string }>(...made);
     return key;
   }
 
-  /** How many map streams Headscale itself counts for each node, by the name the node gave. */
+  /** The path of a file with a key for its API. */
+  async apiKeyFile(): Promise<string> {
+    const path = join(this.#folder, 'api.key');
+    writeFileSync(path, `${await this.#someApiKey()}\n`, { mode: 0o600 });
+    return path;
+  }
+
+  /** What `GET /api/v1/node` answers. */
+  async nodes(): Promise<readonly ListedNode[]> {
+    const authorization = `Bearer ${await this.#someApiKey()}`;
+    const { status, body } = await this.#lab.reach.get(this.#target, '/api/v1/node', { authorization });
+    if (status !== 200) throw new Error(`/api/v1/node: ${status} ${body}`);
+    return (JSON.parse(body) as { readonly nodes: readonly ListedNode[] }).nodes;
+  }
+
+  /** The node that gave this name when it logged in. */
+  async node(name: string): Promise<ListedNode> {
+    const found = (await this.nodes()).find((node) => node.name === name);
+    if (found === undefined) throw new Error(`Headscale has no node ${name}`);
+    return found;
+  }
+
+  /** Gives a node another name, of which Headscale tells the node itself: a way to make it speak at a moment. */
+  async rename(node: ListedNode, givenName: string): Promise<void> {
+    await this.#command('nodes', 'rename', '--identifier', node.id, givenName);
+  }
+
+  /** How many map streams Headscale itself counts for each node, by the name the node gave. Only 0.29 tells. */
   async connections(): Promise<ReadonlyMap<string, number>> {
     const target = `127.0.0.1:${DEBUG_PORT}`;
     const [batcher, store] = await Promise.all([
@@ -66,15 +121,35 @@ export class Headscale {
     return new Map(Object.entries(nodes).map(([id, node]) => [known[id]?.Hostname ?? id, node.active_connections]));
   }
 
+  /** How many map responses it has sent so far, as 0.23.0 counts them: whoever begins a map session gets one. */
+  async mapResponsesSent(): Promise<number> {
+    const { body } = await this.#lab.reach.get(`127.0.0.1:${DEBUG_PORT}`, '/metrics');
+    const samples = body.matchAll(/^headscale_mapresponse_sent_total\{.*\} (\S+)$/gm);
+    return [...samples].reduce((total, [, value]) => total + Number(value), 0);
+  }
+
   async stop(): Promise<void> {
     await this.#child?.end();
   }
 
-  /** Headscale reads its configuration as YAML, and JSON is YAML. */
-  #configuration(gatherWritesMs: number | undefined): string {
-    const settings = configuration(this.#folder, this.url);
-    if (gatherWritesMs !== undefined) settings.tuning = { node_store_batch_timeout: `${gatherWritesMs}ms` };
-    return JSON.stringify(settings, undefined, 2);
+  /** 0.23.0 wants a user's name, 0.29 its number. */
+  async #userArgument(): Promise<string> {
+    if (this.#version === '0.23.0') return USER;
+    const users = await this.#command<readonly { readonly id: number | string }[]>('users', 'list', '--name', USER);
+    return String(users[0]?.id);
+  }
+
+  async #someApiKey(): Promise<string> {
+    this.#apiKey ??= await this.#command<string>('apikeys', 'create', '--expiration', '1h');
+    return this.#apiKey;
+  }
+
+  get #program(): string {
+    return programs.headscale[this.#version];
+  }
+
+  get #target(): string {
+    return `${this.#lab.server.address}:${HEADSCALE_PORT}`;
   }
 
   get #config(): string {
@@ -82,46 +157,10 @@ export class Headscale {
   }
 
   async #command<T>(...args: readonly string[]): Promise<T> {
-    return JSON.parse(await run(programs.headscale, '-c', this.#config, '-o', 'json', ...args)) as T;
+    return JSON.parse(await run(this.#program, '-c', this.#config, '-o', 'json', ...args)) as T;
   }
 }
 
 interface Batcher {
   readonly connected_nodes: Readonly<Record<string, { readonly active_connections: number }>>;
-}
-
-/**
- * A client is Running only after it has chosen a relay. So there is one region, with a STUN server that makes
- * the choice quick; nothing listens for the relay itself.
- */
-function derpMap(address: string): string {
-  return `
-regions:
-  900:
-    regionid: 900
-    regioncode: none
-    regionname: None
-    nodes:
-      - { name: 900a, regionid: 900, hostname: ${address}, ipv4: ${address}, ipv6: none, stunport: ${STUN_PORT} }
-`;
-}
-
-function configuration(folder: string, serverUrl: string): Record<string, unknown> {
-  return {
-    server_url: serverUrl,
-    listen_addr: `0.0.0.0:${PORT}`,
-    metrics_listen_addr: `127.0.0.1:${DEBUG_PORT}`,
-    grpc_listen_addr: '127.0.0.1:50443',
-    noise: { private_key_path: join(folder, 'noise_private.key') },
-    prefixes: { v4: '100.64.0.0/10', allocation: 'sequential' },
-    derp: { server: { enabled: false }, urls: [], paths: [join(folder, 'derp.yaml')], auto_update_enabled: false },
-    disable_check_updates: true,
-    database: { type: 'sqlite', sqlite: { path: join(folder, 'db.sqlite'), write_ahead_log: true } },
-    log: { level: 'info', format: 'text' },
-    policy: { mode: 'file', path: '' },
-    dns: { magic_dns: false, base_domain: 'tailnet.test', override_local_dns: false, nameservers: { global: [] } },
-    unix_socket: join(folder, 'headscale.sock'),
-    unix_socket_permission: '0700',
-    logtail: { enabled: false },
-  };
 }

@@ -7,6 +7,9 @@ import { type Host, Network } from './network.ts';
 import { Reach } from './reach.ts';
 import { currentRun } from './run.ts';
 
+/** Below it are those of the control servers. */
+const FIRST_PORT = 8100;
+
 /** The hosts, processes and files of one group of tests, made before it and removed after it. */
 export class Lab {
   readonly network: Network;
@@ -15,6 +18,7 @@ export class Lab {
   readonly reach: Reach;
   readonly #directory: string;
   readonly #children: Child[];
+  #nextPort = FIRST_PORT;
 
   private constructor(network: Network, server: Host, reach: Reach, directory: string, children: Child[]) {
     this.network = network;
@@ -41,6 +45,11 @@ export class Lab {
     const child = new Child(name, command, args, env);
     this.#children.push(child);
     return child;
+  }
+
+  /** A port of the lab's server that nobody else was given. */
+  port(): number {
+    return this.#nextPort++;
   }
 
   folder(name: string): string {

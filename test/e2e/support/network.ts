@@ -11,6 +11,8 @@ export interface Host {
   readonly name: string;
   readonly namespace: string;
   readonly address: string;
+  /** The switch's end of its cable. */
+  readonly port: string;
 }
 
 /**
@@ -22,6 +24,8 @@ export class Network {
   readonly #switch: string;
   readonly #hosts = new Map<string, Host>();
   #made = 0;
+  /** Tests that run side by side change it one after another: no host is half made, or half gone, for another's change. */
+  #lastChange: Promise<unknown> = Promise.resolve();
 
   private constructor(prefix: string) {
     this.#prefix = prefix;
@@ -37,10 +41,14 @@ export class Network {
   }
 
   /** A new host; every host ever made here has an address of its own. */
-  async addHost(name: string): Promise<Host> {
+  addHost(name: string): Promise<Host> {
+    return this.#change(() => this.#addHost(name));
+  }
+
+  async #addHost(name: string): Promise<Host> {
     const number = ++this.#made;
-    const host = { name, namespace: `${this.#prefix}-${name}-${number}`, address: `${SUBNET}.${number}` };
     const port = `port${number}`;
+    const host = { name, namespace: `${this.#prefix}-${name}-${number}`, address: `${SUBNET}.${number}`, port };
     await run('ip', 'netns', 'add', host.namespace);
     this.#hosts.set(host.namespace, host);
     await run(
@@ -55,31 +63,93 @@ export class Network {
     return host;
   }
 
-  /** From here on nothing from or to this host arrives, and no host learns of it. */
-  async cutOff(host: Host): Promise<void> {
-    await run('ip', '-n', host.namespace, 'link', 'set', DEVICE, 'down');
-    // Others would notice that nobody answers their ARP requests; on the Internet nobody tells them.
-    const nobody = `02:de:ad:00:00:${Number(host.address.split('.')[3]).toString(16).padStart(2, '0')}`;
-    for (const other of this.#hosts.values()) {
-      if (other === host) continue;
-      const where = ['neighbour', 'replace', host.address, 'lladdr', nobody, 'dev', DEVICE, 'nud', 'permanent'];
-      await run('ip', '-n', other.namespace, ...where);
-    }
+  /**
+   * From here on nothing from or to this host arrives, and no host learns of it.
+   *
+   * @returns when that was, as `performance.now()` tells it.
+   */
+  cutOff(host: Host): Promise<number> {
+    return this.#change(async () => {
+      await run('ip', '-n', host.namespace, 'link', 'set', DEVICE, 'down');
+      const cutAt = performance.now();
+      // Others would notice that nobody answers their ARP requests; on the Internet nobody tells them.
+      const nobody = `02:de:ad:00:00:${Number(host.address.split('.')[3]).toString(16).padStart(2, '0')}`;
+      for (const other of this.#others(host)) await introduce(other, host.address, nobody);
+      return cutAt;
+    });
   }
 
-  async removeHost(host: Host): Promise<void> {
-    if (this.#hosts.delete(host.namespace)) await removeNamespace(host.namespace);
+  /**
+   * From here on the switch loses that many of the packets from and to this host, each by chance, and tells nobody: 100
+   * cuts it off, 0 ends it. The host's own kernel sees its cable plugged in all the while.
+   */
+  lose(host: Host, percent: number): Promise<void> {
+    return this.#change(() => this.#lose(host, percent));
+  }
+
+  async #lose(host: Host, percent: number): Promise<void> {
+    const mac = await macOf(host);
+    for (const other of this.#others(host)) {
+      // Who has to ask for an address first would notice that nobody answers.
+      await introduce(other, host.address, mac);
+      await introduce(host, other.address, await macOf(other));
+    }
+    const table = `bridge loss_${host.port}`;
+    const drop = percent >= 100 ? 'drop' : `numgen random mod 100 < ${percent} drop`;
+    const rules = `iifname "${host.port}" ${drop}; oifname "${host.port}" ${drop};`;
+    // Made anew: the table must be there to be deleted.
+    const ruleset = `add table ${table}; delete table ${table}`;
+    const chain = `table ${table} { chain passing { type filter hook forward priority 0; ${rules} }; }`;
+    const [command, args] = onNamespace(this.#switch, 'nft', percent > 0 ? `${ruleset}; ${chain}` : ruleset);
+    await run(command, ...args);
+  }
+
+  #others(host: Host): readonly Host[] {
+    return [...this.#hosts.values()].filter((other) => other !== host);
+  }
+
+  removeHost(host: Host): Promise<void> {
+    return this.#change(async () => {
+      if (this.#hosts.delete(host.namespace)) await removeNamespace(host.namespace);
+    });
   }
 
   async close(): Promise<void> {
     for (const host of this.#hosts.values()) await this.removeHost(host);
-    await removeNamespace(this.#switch);
+    await this.#change(() => removeNamespace(this.#switch));
+  }
+
+  #change<T>(change: () => Promise<T>): Promise<T> {
+    const changed = this.#lastChange.then(change);
+    this.#lastChange = changed.catch(() => {});
+    return changed;
   }
 }
 
 /** The command line of a program that runs on `host`. */
 export function onHost(host: Host, command: string, ...args: readonly string[]): readonly [string, readonly string[]] {
-  return ['ip', ['netns', 'exec', host.namespace, command, ...args]];
+  return onNamespace(host.namespace, command, ...args);
+}
+
+function onNamespace(namespace: string, command: string, ...args: readonly string[]) {
+  return ['ip', ['netns', 'exec', namespace, command, ...args]] as const;
+}
+
+/** Tells `host` once and for all who has an address. */
+async function introduce(host: Host, address: string, mac: string): Promise<void> {
+  const entry = ['neighbour', 'replace', address, 'lladdr', mac, 'dev', DEVICE, 'nud', 'permanent'];
+  await run('ip', '-n', host.namespace, ...entry);
+}
+
+async function macOf(host: Host): Promise<string> {
+  const links = JSON.parse(await run('ip', '-j', '-n', host.namespace, 'link', 'show', DEVICE)) as readonly Link[];
+  const [link] = links;
+  if (link === undefined) throw new Error(`${host.name} has no ${DEVICE}`);
+  return link.address;
+}
+
+interface Link {
+  readonly address: string;
 }
 
 /** A host's TCP connections, as `ss` tells them. */

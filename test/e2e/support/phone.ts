@@ -93,14 +93,19 @@ export class Phone {
     this.#daemon = undefined;
   }
 
-  /** Gone without a word: no FIN, no RST, nobody at the old address. */
-  async vanish(): Promise<void> {
+  /**
+   * Gone without a word: no FIN, no RST, nobody at the old address.
+   *
+   * @returns when that was, as `performance.now()` tells it.
+   */
+  async vanish(): Promise<number> {
     const host = this.host;
-    await this.#lab.network.cutOff(host);
+    const vanishedAt = await this.#lab.network.cutOff(host);
     await this.#daemon?.end('SIGKILL');
     await this.#lab.network.removeHost(host);
     this.#daemon = undefined;
     this.#host = undefined;
+    return vanishedAt;
   }
 
   /** Stops the program; its kernel goes on answering for its connections. */

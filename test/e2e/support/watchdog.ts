@@ -6,17 +6,36 @@ import { onHost } from './network.ts';
 import { ended } from './reach.ts';
 import { until } from './wait.ts';
 
-const PORT = 8081;
-const ADMIN = '127.0.0.1:9191';
+const PINO_WARN = 40;
+const PINO_ERROR = 50;
+
+/** What the kernel said of a client. */
+export interface KernelView {
+  readonly unackedSegments: number;
+  readonly retransmits: number;
+  readonly unansweredProbes: number;
+}
+
+/** A node as Headscale lists it, as `/streams` and the log show it. */
+export interface NodeView {
+  readonly id: string;
+  readonly name: string;
+  readonly user: string;
+  readonly nodeKey: string;
+}
 
 /** A stream as `/streams` shows it. */
 export interface StreamView {
   readonly id: number;
   readonly kind: string;
   readonly machineKey: string | null;
+  readonly node: NodeView | null;
   readonly remoteAddress: string;
+  readonly openedAt: string;
   readonly lastHeardAt: string;
+  readonly upstreamSpokeAt: string | null;
   readonly state: string;
+  readonly kernel: KernelView | null;
   readonly contests: readonly unknown[];
 }
 
@@ -24,50 +43,79 @@ export interface StreamView {
 export interface Severing {
   readonly at: Date;
   readonly stream: number;
+  /** `address:port` of the client that lost. */
+  readonly remoteAddress: string;
   readonly silentMs: number;
+  readonly kernel: KernelView | undefined;
 }
 
-interface Upstream {
+export interface Outcome {
+  /** The exit code; null after a signal. */
+  readonly code: number | null;
+  readonly stdout: string;
+  /** Both of its outputs. */
+  readonly said: string;
+}
+
+export interface Upstream {
   readonly url: string;
   readonly noiseKeyFile: string;
 }
 
+type Command = readonly [command: string, args: readonly string[]];
+
 /** The watchdog as people run it, as a process on the lab's server. */
 export class Watchdog {
   readonly #lab: Lab;
-  readonly #child: Child;
+  readonly #command: Command;
+  readonly #listen: string;
+  readonly #admin: string;
   /** What clients are to use as their login server. */
   readonly url: string;
+  #child: Child;
 
-  private constructor(lab: Lab, child: Child, url: string) {
+  private constructor(lab: Lab, command: Command, listen: string, admin: string) {
     this.#lab = lab;
-    this.#child = child;
-    this.url = url;
+    this.#command = command;
+    this.#listen = listen;
+    this.#admin = admin;
+    this.url = `http://${listen}`;
+    this.#child = lab.start('watchdog', command);
   }
 
+  /** Starts one on ports of its own: a lab can have several, each with its flags. */
   static async start(lab: Lab, upstream: Upstream, ...flags: readonly string[]): Promise<Watchdog> {
-    const listen = `${lab.server.address}:${PORT}`;
+    const listen = `${lab.server.address}:${lab.port()}`;
+    const admin = `127.0.0.1:${lab.port()}`;
     const where = ['--upstream', upstream.url, '--noise-key', upstream.noiseKeyFile, '--listen', listen];
-    const command = onHost(lab.server, process.execPath, programs.watchdog, 'serve', ...where, '--admin', ADMIN);
-    const child = lab.start('watchdog', [command[0], [...command[1], '--log-level', 'debug', ...flags]]);
-    const watchdog = new Watchdog(lab, child, `http://${listen}`);
-    await until('watchdog', { timeoutMs: 20_000, giveUp: () => ended(child) }, async () => {
-      // Its own answer, and Headscale's through it.
-      const [ready, key] = await Promise.all([lab.reach.get(ADMIN, '/readyz'), lab.reach.get(listen, '/key?v=142')]);
-      const { upstream: seen, noiseKeyMatches } = JSON.parse(ready.body) as Readiness;
-      return key.status === 200 && seen.up && noiseKeyMatches ? true : undefined;
-    });
+    const given = ['--admin', admin, '--log-level', 'debug', ...flags];
+    const command = onHost(lab.server, process.execPath, programs.watchdog, 'serve', ...where, ...given);
+    const watchdog = new Watchdog(lab, command, listen, admin);
+    await watchdog.#ready();
     return watchdog;
   }
 
+  /** Ends it, and starts it again with the same flags on the same ports: it remembers nothing. */
+  async restart(): Promise<void> {
+    await this.#child.end();
+    this.#child = this.#lab.start('watchdog', this.#command);
+    await this.#ready();
+  }
+
+  /** Has it read its file again, as an operator would. @returns what was said. */
+  async reload(): Promise<string> {
+    const { stdout } = await command(this.#lab, 'reload', '--admin', this.#admin);
+    return stdout;
+  }
+
   async metrics(): Promise<Metrics> {
-    const { status, body } = await this.#lab.reach.get(ADMIN, '/metrics');
+    const { status, body } = await this.#lab.reach.get(this.#admin, '/metrics');
     if (status !== 200) throw new Error(`/metrics: ${status} ${body}`);
     return new Metrics(body);
   }
 
   async streams(): Promise<readonly StreamView[]> {
-    const { status, body } = await this.#lab.reach.get(ADMIN, '/streams');
+    const { status, body } = await this.#lab.reach.get(this.#admin, '/streams');
     if (status !== 200) throw new Error(`/streams: ${status} ${body}`);
     return (JSON.parse(body) as { readonly streams: readonly StreamView[] }).streams;
   }
@@ -79,20 +127,59 @@ export class Watchdog {
     );
   }
 
+  /** @throws when `address` has none, or several. */
+  async onlyStreamFrom(address: string): Promise<StreamView> {
+    const [stream, ...others] = await this.streamsFrom(address);
+    if (stream === undefined || others.length > 0) throw new Error(`${address} should have one stream`);
+    return stream;
+  }
+
   severings(): readonly Severing[] {
-    return jsonLines(this.#child.stdout)
-      .filter(({ msg }) => typeof msg === 'string' && msg.startsWith('stream severed'))
-      .map(({ time, stream, silentMs }) => ({
-        at: new Date(String(time)),
-        stream: Number(stream),
-        silentMs: Number(silentMs),
-      }));
+    return this.logged('stream severed').map(({ time, stream, remoteAddress, silentMs, kernel }) => ({
+      at: new Date(String(time)),
+      stream: Number(stream),
+      remoteAddress: String(remoteAddress),
+      silentMs: Number(silentMs),
+      kernel: kernel as KernelView | undefined,
+    }));
+  }
+
+  /** The log lines whose text begins like that. */
+  logged(text: string): readonly Record<string, unknown>[] {
+    return this.#log().filter(({ msg }) => typeof msg === 'string' && msg.startsWith(text));
+  }
+
+  warnings(): readonly Record<string, unknown>[] {
+    return this.#log().filter(({ level }) => level === PINO_WARN);
   }
 
   /** Log lines that speak of an error. */
-  errors(): readonly object[] {
-    return jsonLines(this.#child.stdout).filter(({ level }) => Number(level) >= 50);
+  errors(): readonly Record<string, unknown>[] {
+    return this.#log().filter(({ level }) => Number(level) >= PINO_ERROR);
   }
+
+  #log(): readonly Record<string, unknown>[] {
+    return jsonLines(this.#child.stdout);
+  }
+
+  /** Waits until it answers itself, and Headscale through it. */
+  async #ready(): Promise<void> {
+    await until('watchdog', { timeoutMs: 20_000, giveUp: () => ended(this.#child) }, async () => {
+      const [ready, key] = await Promise.all([
+        this.#lab.reach.get(this.#admin, '/readyz'),
+        this.#lab.reach.get(this.#listen, '/key?v=142'),
+      ]);
+      const { upstream: seen, noiseKeyMatches } = JSON.parse(ready.body) as Readiness;
+      return key.status === 200 && seen.up && noiseKeyMatches ? true : undefined;
+    });
+  }
+}
+
+/** Runs one of the watchdog's other commands on the lab's server, to its end. */
+export async function command(lab: Lab, ...args: readonly string[]): Promise<Outcome> {
+  const child = lab.start(args[0] ?? '', onHost(lab.server, process.execPath, programs.watchdog, ...args));
+  const code = await child.ended();
+  return { code, stdout: child.stdout.join('\n'), said: child.output.join('\n') };
 }
 
 interface Readiness {
