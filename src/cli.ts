@@ -29,52 +29,53 @@ const program = new Command('headscale-watchdog')
   .exitOverride();
 
 /** What `serve` and `check` take; only what was given counts before the file. */
+const SETTINGS: readonly Option[] = [
+  new Option(
+    '--config <file>',
+    'a YAML file with any of these settings, and rules for single nodes; flags win over it',
+  ),
+  new Option('--upstream <url>', 'where Headscale listens').default(DEFAULTS.upstream),
+  new Option(
+    '--noise-key <file>',
+    "Headscale's noise_private.key; without it nodes cannot be told apart, and no stream is contested",
+  ),
+  new Option(
+    '--headscale-api-key-file <file>',
+    "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
+  ),
+  new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
+  new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
+    DEFAULTS.admin,
+  ),
+  new Option(
+    '--silent-after <duration>',
+    'how long an old stream may be silent before its node, back on a new one, takes over; less may end the stream of a phone that is only slow',
+  ).default(DEFAULTS.silentAfter),
+  new Option(
+    '--gone-after <duration|off>',
+    'how long a client may acknowledge nothing before its stream is ended; a client itself gives up after 120s, so less may end one that would have come back',
+  ).default(DEFAULTS.goneAfter),
+  new Option(
+    '--probe-idle <duration|off>',
+    'after how much quiet to ask whether a client is there, so that it is seen gone without traffic; off, since it wakes phones',
+  ).default(DEFAULTS.probeIdle),
+  new Option(
+    '--hold <duration|auto|off>',
+    'how long a new stream may wait for the verdict on an old one; auto: 1500ms before Headscale 0.27, which may refuse a second stream, else off',
+  ).default(DEFAULTS.hold),
+  new Option('--observe-only', 'judge, log and count, but hold and sever nothing'),
+  new Option(
+    '--upstream-silent-sever',
+    'end control streams on which Headscale has said nothing for 125s; not by default, since one that waits for a login is silent too',
+  ),
+  new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
+    DEFAULTS.metricsMaxNodes,
+  ),
+  new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel),
+];
+
 function withSettings(command: Command): Command {
-  const options = [
-    new Option(
-      '--config <file>',
-      'a YAML file with any of these settings, and rules for single nodes; flags win over it',
-    ),
-    new Option('--upstream <url>', 'where Headscale listens').default(DEFAULTS.upstream),
-    new Option(
-      '--noise-key <file>',
-      "Headscale's noise_private.key; without it nodes cannot be told apart, and no stream is contested",
-    ),
-    new Option(
-      '--headscale-api-key-file <file>',
-      "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
-    ),
-    new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
-    new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
-      DEFAULTS.admin,
-    ),
-    new Option(
-      '--silent-after <duration>',
-      'how long an old stream may be silent before its node, back on a new one, takes over; less may end the stream of a phone that is only slow',
-    ).default(DEFAULTS.silentAfter),
-    new Option(
-      '--gone-after <duration|off>',
-      'how long a client may acknowledge nothing before its stream is ended; a client itself gives up after 120s, so less may end one that would have come back',
-    ).default(DEFAULTS.goneAfter),
-    new Option(
-      '--probe-idle <duration|off>',
-      'after how much quiet to ask whether a client is there, so that it is seen gone without traffic; off, since it wakes phones',
-    ).default(DEFAULTS.probeIdle),
-    new Option(
-      '--hold <duration|auto|off>',
-      'how long a new stream may wait for the verdict on an old one; auto: 1500ms before Headscale 0.27, which may refuse a second stream, else off',
-    ).default(DEFAULTS.hold),
-    new Option('--observe-only', 'judge, log and count, but hold and sever nothing'),
-    new Option(
-      '--upstream-silent-sever',
-      'end control streams on which Headscale has said nothing for 125s; not by default, since one that waits for a login is silent too',
-    ),
-    new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
-      DEFAULTS.metricsMaxNodes,
-    ),
-    new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel),
-  ];
-  for (const option of options) command.addOption(option);
+  for (const option of SETTINGS) command.addOption(option);
   return command;
 }
 

@@ -89,16 +89,9 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info);
     },
-    order(socket, { goneAfterMs, probeIdleMs }) {
+    order(socket, orders) {
       const fd = fdOf(socket);
-      if (fd === undefined) return;
-      // First of all: with a probe out, the user timeout alone might end the connection.
-      set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
-      set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, goneAfterMs);
-      if (probeIdleMs === 0) return;
-      set(fd, IPPROTO_TCP, TCP_KEEPINTVL, IDLE_PROBES_EVERY_S);
-      set(fd, IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(probeIdleMs / 1000));
-      set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+      if (fd !== undefined) order((level, option, to) => set(fd, level, option, to), orders);
     },
     setUserTimeout(socket, ms) {
       const fd = fdOf(socket);
@@ -116,6 +109,19 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
     },
   };
+}
+
+function order(
+  set: (level: number, option: number, to: number) => void,
+  { goneAfterMs, probeIdleMs }: StandingOrders,
+): void {
+  // First of all: with a probe out, the user timeout alone might end the connection.
+  set(SOL_SOCKET, SO_KEEPALIVE, 0);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, goneAfterMs);
+  if (probeIdleMs === 0) return;
+  set(IPPROTO_TCP, TCP_KEEPINTVL, IDLE_PROBES_EVERY_S);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(probeIdleMs / 1000));
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 function readTcpInfo(info: Buffer): KernelEvidence {
