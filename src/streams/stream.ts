@@ -27,6 +27,8 @@ export type CloseReason =
   | 'severed_dead'
   /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
   | 'severed_silent'
+  /** An operator asked for it. */
+  | 'severed_by_operator'
   /** What was sent to the client stayed unacknowledged for `gone-after`, or its kernel gave up by itself. */
   | 'gone'
   /** Headscale said nothing for too long, and the operator wants such streams ended. */
@@ -43,6 +45,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_unreachable',
   'severed_dead',
   'severed_silent',
+  'severed_by_operator',
   'gone',
   'upstream_silent',
   'shutdown',

@@ -123,6 +123,7 @@ function streamLine(
 function closedLine({ stream, reason, lifetimeMs }: Of<'stream closed'>, about: About): Line {
   const fields = { ...about(stream), reason, lifetimeMs: whole(lifetimeMs) };
   if (reason === 'gone' || reason === 'upstream_silent') return ['info', fields, `stream severed: ${SEVERED[reason]}`];
+  if (reason === 'severed_by_operator') return ['info', fields, 'stream severed: an operator asked for it'];
   return ['debug', fields, 'stream closed'];
 }
 

@@ -1,0 +1,52 @@
+import type { WatchdogEvent } from '../events.ts';
+import type { Stream } from '../streams/stream.ts';
+import type { Happening } from './history.ts';
+
+type About = Omit<Happening, 'seq' | 'at' | 'kind' | 'sentence'>;
+
+const NOBODY: About = {
+  machineKey: undefined,
+  stream: undefined,
+  otherStream: undefined,
+  address: undefined,
+  reason: undefined,
+  silentMs: undefined,
+  kernel: undefined,
+};
+
+/** Whom and which streams an event is about. Nothing of the stream itself is kept: it would live as long as the history. */
+export function aboutOf(event: WatchdogEvent): About {
+  switch (event.kind) {
+    case 'stream opened':
+    case 'held':
+      return of(event.stream);
+    case 'released':
+      return { ...of(event.stream), reason: event.why };
+    case 'stream closed':
+      return { ...of(event.stream), reason: event.reason };
+    case 'severed': {
+      const { stream, newcomer, because, silentMs, kernel } = event;
+      return { ...of(stream), otherStream: newcomer.id, reason: because, silentMs: Math.round(silentMs), kernel };
+    }
+    case 'would sever':
+      return { ...of(event.stream), reason: event.because };
+    case 'upstream silent':
+      return { ...of(event.stream), silentMs: Math.round(event.silentMs) };
+    case 'contest opened':
+      return { ...of(event.newcomer), otherStream: event.old.id };
+    case 'contest ended':
+      return { ...of(event.newcomer), otherStream: event.old.id, reason: event.verdict };
+    case 'duplicate machine key':
+      return { ...NOBODY, machineKey: event.machineKey };
+    case 'handshake':
+      return { ...NOBODY, address: event.remoteAddress, reason: event.result };
+    case 'upstream refused':
+      return { ...NOBODY, address: event.remoteAddress };
+    default:
+      return NOBODY;
+  }
+}
+
+function of({ machineKey, id, remoteAddress }: Stream): About {
+  return { ...NOBODY, machineKey, stream: id, address: remoteAddress };
+}

@@ -1,0 +1,125 @@
+import type { Clock } from '../clock.ts';
+import type { WatchdogEvent } from '../events.ts';
+import type { MachineKey } from '../identity/keys.ts';
+import type { KernelEvidence } from '../liveness/evidence.ts';
+import type { StreamId } from '../streams/stream.ts';
+import { aboutOf } from './about.ts';
+import { type Minute, Minutes } from './minutes.ts';
+import { Recent } from './recent.ts';
+import { type NameOf, sentenceOf } from './sentence.ts';
+
+/** One thing that happened, as it was known then. */
+export interface Happening {
+  /** Counts up from 1, with gaps where nothing was kept. */
+  readonly seq: number;
+  /** Milliseconds of the Unix epoch. */
+  readonly at: number;
+  readonly kind: WatchdogEvent['kind'];
+  readonly machineKey: MachineKey | undefined;
+  readonly stream: StreamId | undefined;
+  /** The newcomer that a severed stream made room for, or the old stream of a contest. */
+  readonly otherStream: StreamId | undefined;
+  readonly address: string | undefined;
+  /** A close reason, a verdict, or what it was severed for. */
+  readonly reason: string | undefined;
+  readonly silentMs: number | undefined;
+  readonly kernel: KernelEvidence | undefined;
+  readonly sentence: string;
+}
+
+/** Which happenings to tell; what is undefined lets all pass. */
+export interface HistoryQuery {
+  /** Only later ones, oldest first; without it the newest ones. */
+  readonly after: number | undefined;
+  readonly limit: number;
+  readonly machineKeys: ReadonlySet<MachineKey> | undefined;
+  readonly stream: StreamId | undefined;
+  readonly kinds: ReadonlySet<string> | undefined;
+}
+
+export interface HistoryBounds {
+  readonly ofNodes: number;
+  /** About nobody who was identified: whoever knocks at the door must not push the nodes' own history out. */
+  readonly ofOthers: number;
+  readonly ageMs: number;
+}
+
+const BOUNDS: HistoryBounds = { ofNodes: 10_000, ofOthers: 1000, ageMs: 24 * 3_600_000 };
+
+/** What happened lately: a day, and no more than so many happenings, in memory alone. */
+export class History {
+  readonly #clock: Clock;
+  readonly #nameOf: NameOf;
+  readonly #ofNodes: Recent;
+  readonly #ofOthers: Recent;
+  readonly #minutes = new Minutes();
+  readonly #listeners = new Set<(happening: Happening) => void>();
+  readonly #ageMs: number;
+  #lastSeq = 0;
+
+  constructor(clock: Clock, nameOf: NameOf, bounds: HistoryBounds = BOUNDS) {
+    this.#clock = clock;
+    this.#nameOf = nameOf;
+    this.#ofNodes = new Recent(bounds.ofNodes);
+    this.#ofOthers = new Recent(bounds.ofOthers);
+    this.#ageMs = bounds.ageMs;
+  }
+
+  readonly listen = (event: WatchdogEvent): void => {
+    const at = this.#now();
+    this.#minutes.listen(event, at);
+    // Of those that were read the opened stream tells.
+    if (event.kind === 'handshake' && event.result === 'identified') return;
+    const about = aboutOf(event);
+    const sentence = sentenceOf(event, this.#nameOf);
+    const happening: Happening = { seq: ++this.#lastSeq, at, kind: event.kind, ...about, sentence };
+    const recent = about.machineKey === undefined ? this.#ofOthers : this.#ofNodes;
+    recent.add(happening);
+    for (const listener of this.#listeners) listener(happening);
+  };
+
+  /** @returns what ends the listening. */
+  onHappening(listener: (happening: Happening) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  get size(): number {
+    this.#forget();
+    return this.#ofNodes.size + this.#ofOthers.size;
+  }
+
+  /** What matches, oldest first. */
+  find(query: HistoryQuery): readonly Happening[] {
+    this.#forget();
+    const { after = 0, limit } = query;
+    const found = [...this.#ofNodes.all(), ...this.#ofOthers.all()].filter((each) => matches(each, query, after));
+    found.sort((a, b) => a.seq - b.seq);
+    return query.after === undefined ? found.slice(Math.max(0, found.length - limit)) : found.slice(0, limit);
+  }
+
+  lastHour(): readonly Minute[] {
+    return this.#minutes.lastHour(this.#now());
+  }
+
+  #forget(): void {
+    const oldest = this.#now() - this.#ageMs;
+    for (const recent of [this.#ofNodes, this.#ofOthers]) recent.forgetBefore(oldest);
+  }
+
+  #now(): number {
+    return this.#clock.dateOf(this.#clock.now()).getTime();
+  }
+}
+
+export function matches(each: Happening, query: Omit<HistoryQuery, 'limit' | 'after'>, after: number): boolean {
+  const { machineKeys, stream, kinds } = query;
+  if (each.seq <= after) return false;
+  if (kinds !== undefined && !kinds.has(each.kind)) return false;
+  if (stream !== undefined && each.stream !== stream && each.otherStream !== stream) return false;
+  return machineKeys === undefined || (each.machineKey !== undefined && machineKeys.has(each.machineKey));
+}

@@ -1,0 +1,74 @@
+import type { WatchdogEvent } from '../events.ts';
+
+const MINUTE_MS = 60_000;
+const SHOWN = 60;
+
+/** One minute of the last hour. */
+export interface Minute {
+  /** Its beginning, in milliseconds of the Unix epoch. */
+  readonly at: number;
+  /** The most streams that were open at once. */
+  readonly streams: number;
+  readonly takeovers: number;
+  readonly gone: number;
+}
+
+interface Counts {
+  readonly number: number;
+  most: number;
+  last: number;
+  takeovers: number;
+  gone: number;
+}
+
+/** Counts the last hour by the minute, for charts. */
+export class Minutes {
+  /** Minutes in which something happened, oldest first. */
+  #counts: Counts[] = [];
+  #streams = 0;
+  /** How many were open before the first of `#counts`. */
+  #before = 0;
+
+  listen(event: WatchdogEvent, atMs: number): void {
+    const { kind } = event;
+    if (kind !== 'stream opened' && kind !== 'stream closed' && kind !== 'severed') return;
+    const counts = this.#at(Math.floor(atMs / MINUTE_MS));
+    if (kind === 'stream opened') this.#streams += 1;
+    if (kind === 'stream closed') this.#streams -= 1;
+    counts.most = Math.max(counts.most, this.#streams);
+    counts.last = this.#streams;
+    if (kind === 'severed') counts.takeovers += 1;
+    if (kind === 'stream closed' && event.reason === 'gone') counts.gone += 1;
+  }
+
+  /** The last hour, oldest minute first, the one that runs last. */
+  lastHour(nowMs: number): readonly Minute[] {
+    const first = Math.floor(nowMs / MINUTE_MS) - SHOWN + 1;
+    this.#forgetBefore(first);
+    const known = new Map(this.#counts.map((counts) => [counts.number, counts]));
+    let open = this.#before;
+    return Array.from({ length: SHOWN }, (_, index) => {
+      const counts = known.get(first + index);
+      const streams = Math.max(open, counts?.most ?? 0);
+      open = counts?.last ?? open;
+      const { takeovers = 0, gone = 0 } = counts ?? {};
+      return { at: (first + index) * MINUTE_MS, streams, takeovers, gone };
+    });
+  }
+
+  #at(number: number): Counts {
+    const newest = this.#counts.at(-1);
+    // The calendar may be set back: what happens then still counts, in the newest minute there is.
+    if (newest !== undefined && newest.number >= number) return newest;
+    this.#forgetBefore(number - SHOWN + 1);
+    const counts = { number, most: this.#streams, last: this.#streams, takeovers: 0, gone: 0 };
+    this.#counts.push(counts);
+    return counts;
+  }
+
+  #forgetBefore(first: number): void {
+    const old = this.#counts.filter(({ number }) => number < first);
+    this.#before = old.at(-1)?.last ?? this.#before;
+    if (old.length > 0) this.#counts = this.#counts.slice(old.length);
+  }
+}

@@ -1,0 +1,90 @@
+import { reasonOf } from '../errors.ts';
+import type { WatchdogEvent } from '../events.ts';
+
+type HealthEvent = Exclude<
+  WatchdogEvent,
+  {
+    readonly kind:
+      | 'stream opened'
+      | 'stream closed'
+      | 'held'
+      | 'released'
+      | 'severed'
+      | 'would sever'
+      | 'upstream silent'
+      | 'contest opened'
+      | 'contest ended'
+      | 'duplicate machine key';
+  }
+>;
+
+/** What happened to the watchdog itself, to Headscale, or to somebody who could not be identified. */
+export function healthSentence(event: HealthEvent): string {
+  switch (event.kind) {
+    case 'handshake':
+      return handshakeSentence(event);
+    case 'upstream up':
+      return `Headscale is up at ${event.upstream}${event.version === undefined ? '' : `, version ${event.version}`}.`;
+    case 'upstream down':
+      return `Headscale cannot be reached at ${event.upstream} (${event.reason}): clients get 502.`;
+    case 'upstream is not Headscale':
+      return `What answers at ${event.upstream} is not Headscale: point --upstream at Headscale's listen_addr.`;
+    case 'upstream refused':
+      return `Headscale answered an upgrade from ${event.remoteAddress} with ${event.status}; that was passed on.`;
+    case 'noise key checked':
+      return event.matches
+        ? "The noise key is Headscale's."
+        : "The noise key is not Headscale's, so no node can be told apart: point --noise-key at the running Headscale's noise_private.key.";
+    case 'nodes listed':
+      return `Headscale lists ${event.nodes} ${event.nodes === 1 ? 'node' : 'nodes'}: they are known by name.`;
+    case 'nodes not listed':
+      return `Headscale's nodes cannot be listed (${event.reason}): the last known names stay.`;
+    case 'node metrics off':
+      return `The metrics of single nodes are off: there are more nodes than --metrics-max-nodes, ${event.maxNodes}.`;
+    case 'internal error':
+      return `An error of the watchdog while ${event.during} (${reasonOf(event.error)}): traffic flows on, see its log.`;
+    default:
+      return settingsSentence(event);
+  }
+}
+
+type SettingsEvent = Extract<
+  HealthEvent,
+  { readonly kind: 'key read again' | 'key not read again' | 'reloaded' | 'not reloaded' }
+>;
+
+function settingsSentence(event: SettingsEvent): string {
+  switch (event.kind) {
+    case 'key read again':
+      return `The ${event.key} was read again, since its file has changed.`;
+    case 'key not read again':
+      return `A key file has changed and cannot be used, so the key in use stays: ${event.problem}.`;
+    case 'reloaded': {
+      const changed = event.changes.length === 0 ? 'no setting has changed' : event.changes.join(', ');
+      const waiting =
+        event.needRestart.length === 0 ? '' : `; these wait for a restart: ${event.needRestart.join(', ')}`;
+      return `The settings were reloaded: ${changed}${waiting}.`;
+    }
+    case 'not reloaded':
+      return `The settings were not reloaded, and nothing has changed: ${event.problems.join('; ')}.`;
+    default:
+      return event satisfies never;
+  }
+}
+
+function handshakeSentence(event: Extract<WatchdogEvent, { readonly kind: 'handshake' }>): string {
+  const { result, remoteAddress, why } = event;
+  const passedOn = 'it was passed on without knowing whose it is';
+  switch (result) {
+    case 'identified':
+      return `A handshake from ${remoteAddress} was read.`;
+    case 'unreadable':
+      return `A handshake from ${remoteAddress} could not be read${why === undefined ? '' : ` (${why})`}: ${passedOn}.`;
+    case 'missing':
+      return `A connection from ${remoteAddress} had no handshake: ${passedOn}.`;
+    case 'replayed':
+      return `A handshake from ${remoteAddress} had been seen before: ${passedOn}.`;
+    default:
+      return result satisfies never;
+  }
+}

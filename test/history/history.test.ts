@@ -1,0 +1,91 @@
+import { describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import { History, type HistoryQuery } from '../../src/history/history.ts';
+import { keyOf, stage } from '../telemetry/stage.ts';
+
+const ALL: HistoryQuery = {
+  ...{ after: undefined, limit: 100, machineKeys: undefined, stream: undefined, kinds: undefined },
+};
+
+function bench(bounds = { ofNodes: 5, ofOthers: 2, ageMs: 60_000 }) {
+  const on = stage();
+  const history = new History(on.clock, (key) => (key === keyOf(1) ? 'router-1' : undefined), bounds);
+  const seqs = (query: Partial<HistoryQuery> = {}) => history.find({ ...ALL, ...query }).map(({ seq }) => seq);
+  return { ...on, history, seqs };
+}
+
+describe('History', () => {
+  test('keeps the newest happenings of nodes, and strangers cannot push them out', () => {
+    const { history, open, seqs } = bench();
+    for (let i = 0; i < 7; i++) open(history, keyOf(1));
+    expect(seqs()).toEqual([3, 4, 5, 6, 7]);
+    for (let i = 0; i < 100; i++) open(history, undefined);
+    expect(seqs()).toEqual([3, 4, 5, 6, 7, 106, 107]);
+  });
+
+  test('forgets what is older than its age', () => {
+    const { history, open, seqs, later } = bench();
+    open(history, keyOf(1));
+    later(59_000);
+    open(history, keyOf(1));
+    expect(seqs()).toEqual([1, 2]);
+    later(2000);
+    expect(seqs()).toEqual([2]);
+    later(60_000);
+    expect(history.size).toBe(0);
+  });
+
+  test('finds by node, by either stream, by kind, and what came after', () => {
+    const { history, open, close, seqs } = bench({ ofNodes: 50, ofOthers: 50, ageMs: 60_000 });
+    const old = open(history, keyOf(1));
+    const newcomer = open(history, keyOf(1));
+    open(history, keyOf(2));
+    history.listen({ kind: 'contest opened', old, newcomer });
+    close(history, old, 'severed_dead');
+    expect(seqs({ machineKeys: new Set([keyOf(2)]) })).toEqual([3]);
+    expect(seqs({ stream: old.id })).toEqual([1, 4, 5]);
+    expect(seqs({ kinds: new Set(['stream closed']) })).toEqual([5]);
+    expect(seqs({ after: 2, limit: 2 })).toEqual([3, 4]);
+    expect(seqs({ limit: 2 })).toEqual([4, 5]);
+  });
+
+  test('tells listeners as it happens, and not of handshakes that were read', () => {
+    const { history, open } = bench();
+    const told: string[] = [];
+    const end = history.onHappening(({ sentence }) => told.push(sentence));
+    const handshake = { kind: 'handshake', why: undefined, remoteAddress: '192.0.2.1:1' } as const;
+    history.listen({ ...handshake, result: 'identified' });
+    open(history, keyOf(1));
+    end();
+    open(history, keyOf(1));
+    expect(told).toEqual(["router-1's stream 1 was opened from 192.0.2.1:1000."]);
+  });
+
+  test('counts the last hour by the minute: streams carried over, takeovers, gone', () => {
+    const { history, open, close, later, clock } = bench();
+    // The fake calendar begins within a minute; to its beginning.
+    later(60_000 - (clock.now() % 60_000));
+    const old = open(history, keyOf(1));
+    const newcomer = open(history, keyOf(1));
+    later(120_000);
+    const severed: WatchdogEvent = {
+      ...{ kind: 'severed', stream: old, newcomer, because: 'dead', silentMs: 1, kernel: undefined },
+    };
+    history.listen(severed);
+    close(history, old, 'severed_dead');
+    later(60_000);
+    close(history, newcomer, 'gone');
+    const hour = history.lastHour();
+    expect(hour).toHaveLength(60);
+    expect(hour.slice(-5).map(({ streams, takeovers, gone }) => [streams, takeovers, gone])).toEqual([
+      [0, 0, 0],
+      [2, 0, 0],
+      [2, 0, 0],
+      [2, 1, 0],
+      [1, 0, 1],
+    ]);
+    expect(hour.at(-1)?.at).toBe(Math.floor(clock.now() / 60_000) * 60_000);
+    later(3 * 3_600_000);
+    expect(history.lastHour().every(({ streams, takeovers }) => streams === 0 && takeovers === 0)).toBe(true);
+  });
+});
