@@ -44,9 +44,11 @@ const SETTINGS: readonly Option[] = [
     "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
   ),
   new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
-  new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
-    DEFAULTS.admin,
-  ),
+  new Option(
+    '--admin <host:port>',
+    'status page, metrics and health; on another address than the loopback it needs --admin-token-file',
+  ).default(DEFAULTS.admin),
+  new Option('--admin-token-file <file>', 'a file with the token that the admin server then asks for'),
   new Option(
     '--silent-after <duration>',
     'how long an old stream may be silent before its node, back on a new one, takes over; less may end the stream of a phone that is only slow',

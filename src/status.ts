@@ -1,6 +1,6 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { streamView } from './admin/stream-view.ts';
+import { type StreamView, streamView } from './admin/stream-view.ts';
 import type { Clock } from './clock.ts';
 import type { Checkup } from './headscale/checkup.ts';
 import type { MachineKey } from './identity/keys.ts';
@@ -39,7 +39,7 @@ export function readinessOf(listener: Server, checkup: Checkup, upstream: URL) {
 }
 
 /** What `/streams` shows. */
-export function streamViews({ clock, registry, takeover, intake, nodeOf }: StatusSource): object[] {
+export function streamViews({ clock, registry, takeover, intake, nodeOf }: StatusSource): StreamView[] {
   return [...registry.all()].map((stream) => {
     const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
       const wait = verdict?.kind === 'wait' ? verdict : undefined;

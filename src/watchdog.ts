@@ -1,12 +1,15 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createAdminServer } from './admin/server.ts';
+import { adminPortsOf } from './admin-ports.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { readAdminToken } from './config/admin-token.ts';
 import type { Config } from './config/schema.ts';
 import { Events, type Listener } from './events.ts';
 import { headscaleApi } from './headscale/api.ts';
 import { Checkup, needsHold } from './headscale/checkup.ts';
 import { NodeDirectory } from './headscale/nodes.ts';
+import { History } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
 import type { NodeInfo } from './identity/node-info.ts';
@@ -19,7 +22,6 @@ import { plainProxy } from './proxy/plain.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
 import { Settings } from './settings.ts';
-import { readinessOf, streamViews } from './status.ts';
 import { Registry } from './streams/registry.ts';
 import type { Stream } from './streams/stream.ts';
 import { Takeover } from './takeover/takeover.ts';
@@ -62,9 +64,10 @@ export interface Watchdog {
  * @throws StartError when a key file cannot be used or an address cannot be listened on; nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
+  const token = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
   const parts = await build(config, options);
   const { events, checkup, directory, patrol, keys, intake, listener } = parts;
-  const admin = adminServerOf(parts);
+  const admin = adminServerOf(parts, token);
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
   const close = async (): Promise<void> => {
     const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
@@ -185,8 +188,8 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
   return { registry, takeover, intake, listener, patrol };
 }
 
-function adminServerOf(parts: Parts): Server {
-  const { clock, events, registry, takeover, checkup, listener, settings, intake, directory, nodeOf } = parts;
+function adminServerOf(parts: Parts, token: string | undefined): Server {
+  const { clock, events, registry, takeover, checkup, settings, intake, directory, nodeOf } = parts;
   const metrics = createMetrics({
     clock,
     emit: events.emit,
@@ -206,13 +209,16 @@ function adminServerOf(parts: Parts): Server {
   events.listen(({ kind }) => {
     if (kind === 'reloaded') metrics.reconsider();
   });
-  return createAdminServer({
-    metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-    readiness: () => readinessOf(listener, checkup, settings.config.upstream),
-    streams: () => ({ streams: streamViews(parts) }),
-    reload: () => parts.reload(),
-    failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
-  });
+  const history = new History(clock, (key) => nodeOf(key)?.name);
+  events.listen(history.listen);
+  const ports = adminPortsOf(
+    { ...parts, history },
+    {
+      metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
+      failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
+    },
+  );
+  return createAdminServer(ports, { clock, token, adminHost: settings.config.admin.host });
 }
 
 function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {

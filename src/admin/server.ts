@@ -1,89 +1,138 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../clock.ts';
+import { sendText } from './answers.ts';
+import { readAssets } from './assets.ts';
+import { eventQuery } from './event-list.ts';
+import { type Asking, createGate, type Gate, type Refusal } from './gate.ts';
+import { LiveFeed } from './live.ts';
+import { type Page, pagesOf } from './pages.ts';
+import { ParameterError } from './parameters.ts';
+import type { AdminPorts } from './ports.ts';
+import { Sessions } from './sessions.ts';
 
-/** What the admin server shows; each is asked anew for every request. */
-export interface AdminPorts {
-  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
-  readiness(): { readonly ready: boolean; readonly detail: object };
-  streams(): object;
-  /** Applies the configuration as it is now. */
-  reload(): { readonly ok: boolean };
-  failed(during: string, error: unknown): void;
+export interface AdminServerOptions {
+  readonly clock: Clock;
+  /** What everyone must send but the probes; undefined: nobody must. */
+  readonly token: string | undefined;
+  /** The host of `--admin`. */
+  readonly adminHost: string;
 }
 
-interface Page {
-  readonly methods: readonly string[];
-  answer(response: ServerResponse): void | Promise<void>;
+const LIVE = '/events/live';
+
+/** The status page, the admin API, `/metrics`, `/healthz` and `/readyz`: for Prometheus, probes and people. */
+export function createAdminServer(ports: AdminPorts, { clock, token, adminHost }: AdminServerOptions): Server {
+  const sessions = new Sessions(clock);
+  const gate = createGate({ token, adminHost, hasSession: (cookie) => sessions.has(cookie) });
+  const pages = pagesOf({ ports, assets: readAssets(), gate, sessions });
+  const live = new LiveFeed({ clock, history: ports.history, view: ports.eventView });
+  const server = createServer((request, response) => answer(request, response, { pages, gate, ports }));
+  server.on('upgrade', (request, socket, head) => upgrade(request, socket, head, { live, gate, ports }));
+  const { closeAllConnections } = server;
+  // It knows nothing of connections that have become WebSockets.
+  server.closeAllConnections = () => {
+    live.close();
+    closeAllConnections.call(server);
+  };
+  return server;
 }
 
-/** `/metrics`, `/healthz`, `/readyz`, `/streams` and `/reload`, for Prometheus, probes and people. */
-export function createAdminServer(ports: AdminPorts): Server {
-  const pages = pagesOf(ports);
-  const known = [...pages.keys()].join(', ');
-  return createServer((request, response) => {
-    const page = pages.get(pathOf(request));
-    if (page === undefined) return sendText(response, 404, `No such page. There are ${known}.`);
-    if (!page.methods.includes(request.method ?? '')) {
-      response.setHeader('Allow', page.methods.join(', '));
-      return sendText(response, 405, `Only ${page.methods.join(' and ')}.`);
-    }
-    // A browser names the page that sends a POST, also its own: no page may change anything here.
-    if (request.method === 'POST' && request.headers.origin !== undefined) {
-      return sendText(response, 403, 'Not from a page: use headscale-watchdog reload, or curl -X POST.');
-    }
+interface Parts {
+  readonly pages: ReadonlyMap<string, Page>;
+  readonly gate: Gate;
+  readonly ports: AdminPorts;
+}
+
+function answer(request: IncomingMessage, response: ServerResponse, { pages, gate, ports }: Parts): void {
+  const { path, query } = urlOf(request);
+  const [, id = ''] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
+  const page = pages.get(id === '' ? path : '/streams/:id/sever');
+  const asking = askingOf(request, request.method !== 'GET' && request.method !== 'HEAD');
+  const refusal = gate.refuse(asking);
+  const counts = page?.isForAnyone ? gate.refuseStranger(asking) : refusal;
+  if (counts !== undefined) sendRefusal(response, counts);
+  else if (page === undefined) sendText(response, 404, `No such page. There are ${known(pages)}.`);
+  else if (!page.methods.includes(request.method ?? '')) {
+    response.setHeader('Allow', page.methods.join(', '));
+    sendText(response, 405, `Only ${page.methods.join(' and ')}.`);
+  } else {
     Promise.resolve()
-      .then(() => page.answer(response))
-      .catch((error: unknown) => {
-        ports.failed(`answering ${pathOf(request)}`, error);
-        if (response.headersSent) response.destroy();
-        else sendText(response, 500, 'An error of the watchdog: see its log.');
-      });
-  });
+      .then(() => page.answer({ request, response, query, id, isLetIn: refusal === undefined }))
+      .catch((error: unknown) => sendFailure(response, error, (mishap) => ports.failed(`answering ${path}`, mishap)));
+  }
 }
 
-function pagesOf(ports: AdminPorts): ReadonlyMap<string, Page> {
-  const reading = (answer: Page['answer']): Page => ({ methods: ['GET', 'HEAD'], answer });
-  return new Map<string, Page>([
-    [
-      '/metrics',
-      reading(async (response) => {
-        const { contentType, text } = await ports.metrics();
-        send(response, 200, contentType, text);
-      }),
-    ],
-    ['/healthz', reading((response) => sendText(response, 200, 'ok'))],
-    [
-      '/readyz',
-      reading((response) => {
-        const { ready, detail } = ports.readiness();
-        sendJson(response, ready ? 200 : 503, detail);
-      }),
-    ],
-    ['/streams', reading((response) => sendJson(response, 200, ports.streams()))],
-    [
-      '/reload',
-      {
-        methods: ['POST'],
-        answer: (response) => {
-          const outcome = ports.reload();
-          sendJson(response, outcome.ok ? 200 : 422, outcome);
-        },
-      },
-    ],
-  ]);
+function sendFailure(response: ServerResponse, error: unknown, failed: (error: unknown) => void): void {
+  if (error instanceof ParameterError) {
+    sendText(response, 400, error.message);
+    return;
+  }
+  failed(error);
+  if (response.headersSent) response.destroy();
+  else sendText(response, 500, 'An error of the watchdog: see its log.');
 }
 
-function pathOf(request: IncomingMessage): string {
-  return (request.url ?? '').split('?', 1)[0] ?? '';
+function sendRefusal(response: ServerResponse, { status, text }: Refusal): void {
+  if (status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
+  sendText(response, status, text);
 }
 
-function sendJson(response: ServerResponse, status: number, value: object): void {
-  send(response, status, 'application/json; charset=utf-8', `${JSON.stringify(value, undefined, 2)}\n`);
+function known(pages: ReadonlyMap<string, Page>): string {
+  return [...pages.keys(), LIVE].filter((path) => !path.startsWith('/page/')).join(', ');
 }
 
-function sendText(response: ServerResponse, status: number, text: string): void {
-  send(response, status, 'text/plain; charset=utf-8', `${text}\n`);
+interface UpgradeParts {
+  readonly live: LiveFeed;
+  readonly gate: Gate;
+  readonly ports: AdminPorts;
 }
 
-function send(response: ServerResponse, status: number, contentType: string, body: string): void {
-  response.writeHead(status, { 'Content-Type': contentType, 'Cache-Control': 'no-store' }).end(body);
+function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { live, gate, ports }: UpgradeParts): void {
+  socket.on('error', () => socket.destroy());
+  const { path, query } = urlOf(request);
+  const refusal = gate.refuse(askingOf(request, true));
+  if (refusal !== undefined) refuseUpgrade(socket, refusal.status, refusal.text);
+  else if (path !== LIVE) refuseUpgrade(socket, 404, `The only WebSocket is ${LIVE}.`);
+  else if (live.isFull) refuseUpgrade(socket, 503, 'Too many listen already: ask /events now and then instead.');
+  else {
+    try {
+      live.take(request, socket, head, eventQuery(query, ports.keysOf));
+    } catch (error) {
+      if (error instanceof ParameterError) refuseUpgrade(socket, 400, error.message);
+      else {
+        ports.failed(`answering ${path}`, error);
+        socket.destroy();
+      }
+    }
+  }
+}
+
+function refuseUpgrade(socket: Duplex, status: number, text: string): void {
+  const body = Buffer.from(`${text}\n`);
+  const lines = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    'Content-Type: text/plain; charset=utf-8',
+    `Content-Length: ${body.length}`,
+    'Connection: close',
+  ];
+  socket.end(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), body]));
+}
+
+function askingOf({ headers }: IncomingMessage, isDelicate: boolean): Asking {
+  const { host, origin, authorization, cookie } = headers;
+  const fetchSite = headers['sec-fetch-site'];
+  return {
+    host,
+    origin,
+    authorization,
+    cookie,
+    isDelicate,
+    fetchSite: fetchSite === undefined ? undefined : String(fetchSite),
+  };
+}
+
+function urlOf({ url = '' }: IncomingMessage): { readonly path: string; readonly query: URLSearchParams } {
+  const [path = '', query = ''] = url.split('?', 2);
+  return { path, query: new URLSearchParams(query) };
 }

@@ -13,6 +13,8 @@ export interface ContestView {
   readonly until: Stream['openedAt'] | undefined;
 }
 
+export type StreamView = ReturnType<typeof streamView>;
+
 /** A stream as `/streams` shows it. Times are ISO 8601, durations in milliseconds. */
 export function streamView(
   clock: Clock,
@@ -20,7 +22,7 @@ export function streamView(
   node: NodeInfo | undefined,
   kernel: KernelEvidence | undefined,
   contests: readonly ContestView[],
-): object {
+) {
   const iso = (instant: Stream['openedAt']): string => clock.dateOf(instant).toISOString();
   return {
     id: stream.id,
@@ -39,7 +41,7 @@ export function streamView(
     wouldSever: stream.spared ?? null,
     kernel: kernel ?? null,
     contests: contests.map((contest) => ({
-      role: contest.old === stream ? 'old' : 'newcomer',
+      role: contest.old === stream ? ('old' as const) : ('newcomer' as const),
       against: contest.old === stream ? contest.newcomer.id : contest.old.id,
       openedAt: iso(contest.openedAt),
       waitingFor: contest.waitingFor ?? null,
@@ -48,6 +50,7 @@ export function streamView(
   };
 }
 
-function nodeView({ id, name, user, nodeKey }: NodeInfo): object {
+/** A node as Headscale lists it. */
+export function nodeView({ id, name, user, nodeKey }: NodeInfo) {
   return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }

@@ -20,11 +20,12 @@ export function changesBetween(before: Config, after: Config): Changes {
   return { changes: [...differ(changeable), ...changedRules(before, after)], needRestart: differ(fixed) };
 }
 
-function fixed({ upstream, listen, admin }: Config): readonly (readonly [string, string])[] {
+function fixed({ upstream, listen, admin, adminTokenFile }: Config): readonly (readonly [string, string])[] {
   return [
     ['upstream', upstream.origin],
     ['listen', formatHostPort(listen)],
     ['admin', formatHostPort(admin)],
+    ['admin-token-file', adminTokenFile ?? 'none'],
   ];
 }
 

@@ -29,6 +29,17 @@ export function addressProblems(settings: Partial<Settings>, given: GivenSetting
   return problems;
 }
 
+/** An admin server that other machines can reach must ask who they are. */
+export function tokenProblems({ admin }: Partial<Settings>, given: GivenSettings): readonly Problem[] {
+  if (admin === undefined || given.has('adminTokenFile') || isLoopback(admin.host)) return [];
+  const text = `'${formatHostPort(admin)}' can be reached from other machines, so it needs a token: set admin-token-file, or write 127.0.0.1:${admin.port}`;
+  return [blame(given, ['admin', text])];
+}
+
+function isLoopback(host: string): boolean {
+  return /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host);
+}
+
 /** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
 function meets(target: HostPort, own: HostPort): boolean {
   if (target.port !== own.port || own.port === 0) return false;

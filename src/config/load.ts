@@ -1,7 +1,7 @@
 import { UsageError } from '../errors.ts';
 import { readYaml, type Value } from './document.ts';
 import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';
-import { addressProblems, probeProblems, ruleKeyProblems } from './limits.ts';
+import { addressProblems, probeProblems, ruleKeyProblems, tokenProblems } from './limits.ts';
 import { type Given, kebabCase, type Mistake, type Problem } from './problem.ts';
 import { readEach } from './read-each.ts';
 import { type Config, configSchema, type NodeRule, type RuleSettings, ruleSchema, type Settings } from './schema.ts';
@@ -31,6 +31,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
     ...readEach<Settings>(configSchema.shape, fromFlags).problems,
     ...readEach<Settings>(configSchema.shape, fromFile.settings).problems,
     ...addressProblems(values, given),
+    ...tokenProblems(values, given),
     ...probeProblems(values, given),
   ];
   const rules = fromFile.rules.map((rule) => {
@@ -104,13 +105,14 @@ function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[N
 
 function configOf(settings: Settings, rules: readonly NodeRule[]): Config {
   const { silentAfter, goneAfter, probeIdle, hold, observeOnly } = settings;
-  const { upstream, noiseKey, headscaleApiKeyFile, listen, admin, ...others } = settings;
+  const { upstream, noiseKey, headscaleApiKeyFile, listen, admin, adminTokenFile, ...others } = settings;
   return {
     upstream,
     noiseKeyFile: noiseKey,
     apiKeyFile: headscaleApiKeyFile,
     listen,
     admin,
+    adminTokenFile,
     policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
     rules,
     upstreamSilentSever: others.upstreamSilentSever,

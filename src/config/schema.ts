@@ -172,6 +172,7 @@ export const configSchema = z.strictObject({
   headscaleApiKeyFile: keyFile.optional(),
   listen: hostPort.prefault(DEFAULTS.listen),
   admin: hostPort.prefault(DEFAULTS.admin),
+  adminTokenFile: keyFile.optional(),
   silentAfter: policy.silentAfter.prefault(DEFAULTS.silentAfter),
   goneAfter: policy.goneAfter.prefault(DEFAULTS.goneAfter),
   probeIdle: policy.probeIdle.prefault(DEFAULTS.probeIdle),
@@ -237,6 +238,8 @@ export interface Config {
   readonly apiKeyFile: string | undefined;
   readonly listen: HostPort;
   readonly admin: HostPort;
+  /** The path of a file with the token that the admin server asks for. */
+  readonly adminTokenFile: string | undefined;
   /** For every node that no rule is about. */
   readonly policy: NodePolicy;
   /** The first that matches counts. */

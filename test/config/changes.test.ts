@@ -48,13 +48,16 @@ log-level: debug
   });
 
   test('tells addresses as what needs a restart', () => {
-    const after = config('upstream: https://hs.example\nlisten: "[::1]:1"\nadmin: ":2"\nsilent-after: 1m');
+    const after = config(
+      'upstream: https://hs.example\nlisten: "[::1]:1"\nadmin: "[::1]:2"\nadmin-token-file: t\nsilent-after: 1m',
+    );
     expect(changesBetween(loadConfig({}), after)).toEqual({
       changes: ['silent-after: 30s → 1m'],
       needRestart: [
         'upstream: http://127.0.0.1:8080 → https://hs.example',
         'listen: 0.0.0.0:8081 → [::1]:1',
-        'admin: 127.0.0.1:9191 → [::]:2',
+        'admin: 127.0.0.1:9191 → [::1]:2',
+        'admin-token-file: none → t',
       ],
     });
   });

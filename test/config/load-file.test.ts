@@ -32,6 +32,7 @@ noise-key: /var/lib/headscale/noise_private.key
 headscale-api-key-file: /etc/watchdog/api.key
 listen: :80
 admin: '[::1]:9'
+admin-token-file: admin.token
 silent-after: 10s
 gone-after: 60s
 probe-idle: 20s
@@ -49,6 +50,7 @@ log-level: warn
       apiKeyFile: '/etc/watchdog/api.key',
       listen: { host: '::', port: 80 },
       admin: { host: '::1', port: 9 },
+      adminTokenFile: 'admin.token',
       policy: {
         silentAfterMs: 10_000,
         goneAfterMs: 60_000,
@@ -61,7 +63,7 @@ log-level: warn
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(Object.keys(configSchema.shape)).toHaveLength(13);
+    expect(Object.keys(configSchema.shape)).toHaveLength(14);
   });
 
   test('reads rules in their order, each with only what it names', () => {
@@ -126,7 +128,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, listen, admin, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, log-level, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, listen, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, log-level, metrics, nodes"
     `);
   });
 
@@ -143,7 +145,7 @@ describe('loadConfig, flags and file together', () => {
     expect(told('listen: 0.0.0.0:1', { upstream: 'http://127.0.0.1:1' })).toMatchInlineSnapshot(
       `"--upstream: 'http://127.0.0.1:1' is the watchdog's own listen: name Headscale's listen_addr"`,
     );
-    expect(told('admin: 0.0.0.0:1\nupstream: http://127.0.0.1:1')).toMatchInlineSnapshot(
+    expect(told('admin: 127.0.0.1:1\nupstream: http://127.0.0.1:1')).toMatchInlineSnapshot(
       `"watchdog.yaml:2:11: upstream: 'http://127.0.0.1:1' is the watchdog's own admin: name Headscale's listen_addr"`,
     );
     expect(told('probe-idle: 30s', { goneAfter: 'off' })).toMatchInlineSnapshot(

@@ -21,6 +21,7 @@ describe('loadConfig', () => {
       apiKeyFile: undefined,
       listen: { host: '0.0.0.0', port: 8081 },
       admin: { host: '127.0.0.1', port: 9191 },
+      adminTokenFile: undefined,
       policy: {
         silentAfterMs: 30_000,
         goneAfterMs: 120_000,
@@ -188,7 +189,7 @@ describe('loadConfig, addresses together', () => {
     [{ upstream: 'http://localhost:9191' }, '--upstream', 'own --admin'],
     [{ upstream: 'http://192.0.2.1:8081', listen: '192.0.2.1:8081' }, '--upstream', 'own --listen'],
     [{ listen: ':9191' }, '--listen', 'the same port as --admin, 9191: choose another'],
-    [{ listen: ':1', admin: ':1' }, '--admin', 'the same port as --listen, 1: choose another'],
+    [{ listen: ':1', admin: '127.0.0.1:1' }, '--admin', 'the same port as --listen, 1: choose another'],
     [{ listen: ':8080' }, '--listen', "'\\[::\\]:8080' is upstream's address, http://127.0.0.1:8080: choose another"],
   ])('refuses %o', (flags, flag, why) => {
     expect(problemsOf(flags)).toEqual([expect.stringMatching(new RegExp(`^${flag}: .*${why}`))]);

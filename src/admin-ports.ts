@@ -1,0 +1,107 @@
+import type { Server } from 'node:http';
+import { eventView } from './admin/event-list.ts';
+import type { AdminPorts } from './admin/ports.ts';
+import { nodeView } from './admin/stream-view.ts';
+import type { Checkup } from './headscale/checkup.ts';
+import type { NodeDirectory } from './headscale/nodes.ts';
+import type { History } from './history/history.ts';
+import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from './identity/keys.ts';
+import type { Settings } from './settings.ts';
+import { readinessOf, type StatusSource, streamViews } from './status.ts';
+import type { StreamId } from './streams/stream.ts';
+import { isLive } from './streams/stream.ts';
+import { version } from './version.ts';
+
+/** What of the watchdog its operators see and touch. */
+export interface AdminSource extends StatusSource {
+  readonly checkup: Checkup;
+  readonly directory: NodeDirectory;
+  readonly settings: Settings;
+  readonly history: History;
+  readonly listener: Server;
+  reload(): { readonly ok: boolean };
+}
+
+type Rest = Pick<AdminPorts, 'metrics' | 'failed'>;
+
+export function adminPortsOf(source: AdminSource, rest: Rest): AdminPorts {
+  const { history, nodeOf } = source;
+  return {
+    ...rest,
+    history,
+    readiness: () => readiness(source),
+    streams: () => streamViews(source),
+    nodes: () => nodeViews(source),
+    overview: () => overview(source),
+    eventView: (happening) => eventView(happening, nodeOf(happening.machineKey)),
+    keysOf: (node) => keysOf(source, node),
+    sever: (id) => sever(source, id),
+    reload: () => source.reload(),
+  };
+}
+
+function readiness({ listener, checkup, settings }: AdminSource) {
+  return readinessOf(listener, checkup, settings.config.upstream);
+}
+
+function sever({ registry, intake }: AdminSource, id: StreamId): ReturnType<AdminPorts['sever']> {
+  const stream = registry.get(id);
+  if (stream === undefined) return 'unknown';
+  if (!isLive(stream)) return 'ending';
+  intake.sever(stream, 'severed_by_operator');
+  return 'severed';
+}
+
+function keysOf({ directory }: AdminSource, node: string): ReadonlySet<MachineKey> {
+  const machineKey = parseMachineKey(node);
+  if (machineKey !== undefined) return new Set([machineKey]);
+  const nodeKey = parseNodeKey(node);
+  const name = node.toLowerCase();
+  const found = directory
+    .all()
+    .filter((each) =>
+      nodeKey === undefined ? each.id === node || each.name.toLowerCase() === name : each.nodeKey === nodeKey,
+    );
+  return new Set(found.map((each) => each.machineKey));
+}
+
+/** The nodes that Headscale lists, and whoever else has, or lately had, a stream. */
+function nodeViews({ directory, registry, history, nodeOf }: AdminSource): readonly object[] {
+  const everything = { after: undefined, limit: 20_000, machineKeys: undefined, stream: undefined, kinds: undefined };
+  const last = new Map<MachineKey, number>();
+  for (const { machineKey, at } of history.find(everything)) if (machineKey !== undefined) last.set(machineKey, at);
+  const listed = directory.all().map((node) => node.machineKey);
+  const open = [...registry.all()].flatMap(({ machineKey }) => (machineKey === undefined ? [] : [machineKey]));
+  return [...new Set([...listed, ...open, ...last.keys()])].map((key) => {
+    const [node, at] = [nodeOf(key), last.get(key)];
+    return {
+      machineKey: formatMachineKey(key),
+      ...(node === undefined ? { id: null, name: null, user: null, nodeKey: null } : nodeView(node)),
+      streams: registry.ofMachineKey(key).map(({ id }) => id),
+      lastEventAt: at === undefined ? null : new Date(at).toISOString(),
+    };
+  });
+}
+
+function overview(source: AdminSource): object {
+  const { registry, history, settings, takeover, clock } = source;
+  const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
+  let contested = 0;
+  for (const stream of registry.all()) {
+    byState[stream.state.kind] += 1;
+    if (takeover.contestsOf(stream).length > 0) contested += 1;
+  }
+  const minutes = history.lastHour();
+  const sum = (of: (minute: (typeof minutes)[number]) => number): number =>
+    minutes.reduce((total, minute) => total + of(minute), 0);
+  return {
+    version,
+    now: clock.dateOf(clock.now()).toISOString(),
+    ...readiness(source).detail,
+    observeOnly: settings.config.policy.observeOnly,
+    duplicateKeys: takeover.duplicateKeys,
+    streams: { total: registry.size, contested, ...byState },
+    lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },
+    lastSeq: history.lastSeq,
+  };
+}

@@ -1,0 +1,49 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+/**
+ * On every answer. The page needs its own files, its own server and nothing else; nobody may frame it; no other page may
+ * use what is here; nothing stays in a cache.
+ */
+const HEADERS = {
+  'Cache-Control': 'no-store',
+  'Content-Security-Policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  'Referrer-Policy': 'no-referrer',
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'DENY',
+} as const;
+
+/** Longer JSON is for programs, and costs a third more to write with indentation. */
+const MOST_FOR_PEOPLE = 200;
+
+export function sendJson(response: ServerResponse, status: number, value: object): void {
+  const isLong = Object.values(value).some((each) => Array.isArray(each) && each.length > MOST_FOR_PEOPLE);
+  const text = isLong ? JSON.stringify(value) : JSON.stringify(value, undefined, 2);
+  send(response, status, 'application/json; charset=utf-8', `${text}\n`);
+}
+
+export function sendText(response: ServerResponse, status: number, text: string): void {
+  send(response, status, 'text/plain; charset=utf-8', `${text}\n`);
+}
+
+export function send(response: ServerResponse, status: number, contentType: string, body: string): void {
+  response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
+}
+
+/** A request's body as text; undefined when it is longer than `most` bytes, or its client left. */
+export function readBody(request: IncomingMessage, most: number): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length;
+      if (length <= most) chunks.push(chunk);
+      else resolve(undefined);
+    });
+    request.on('end', () => resolve(Buffer.concat(chunks).toString()));
+    request.on('error', () => resolve(undefined));
+    request.on('close', () => resolve(undefined));
+  });
+}

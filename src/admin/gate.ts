@@ -1,0 +1,109 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+
+/** What of a request counts for whether it is let in. */
+export interface Asking {
+  readonly host: string | undefined;
+  readonly origin: string | undefined;
+  /** `Sec-Fetch-Site`: what a browser says of who asks. */
+  readonly fetchSite: string | undefined;
+  readonly authorization: string | undefined;
+  /** The `Cookie` header. */
+  readonly cookie: string | undefined;
+  /** Whether it changes something, or opens a WebSocket, whose answer no browser keeps from other pages. */
+  readonly isDelicate: boolean;
+}
+
+export interface Refusal {
+  readonly status: 401 | 403;
+  readonly text: string;
+}
+
+export interface GateParts {
+  /** Undefined: nobody needs one, which only an admin server on the loopback may do. */
+  readonly token: string | undefined;
+  /** The host of `--admin`. */
+  readonly adminHost: string;
+  /** Whether a browser that sends this cookie has logged in. */
+  hasSession(cookie: string | undefined): boolean;
+}
+
+/** Who may ask the admin server what. */
+export interface Gate {
+  /** Undefined: let in. */
+  refuse(asking: Asking): Refusal | undefined;
+  /** Only whether another page is behind it: for what needs no token. */
+  refuseStranger(asking: Asking): Refusal | undefined;
+  isToken(text: string): boolean;
+}
+
+export function createGate({ token, adminHost, hasSession }: GateParts): Gate {
+  const digest = token === undefined ? undefined : digestOf(token);
+  const isToken = (text: string): boolean => digest !== undefined && timingSafeEqual(digestOf(text), digest);
+  return {
+    isToken,
+    refuseStranger,
+    refuse(asking) {
+      const bearer = /^Bearer +(\S+)$/i.exec(asking.authorization ?? '')?.[1];
+      // No page can send this header to another host without asking first, and the answer to that question is no.
+      if (bearer !== undefined && isToken(bearer)) return undefined;
+      if (digest !== undefined && !hasSession(asking.cookie)) return NEEDS_TOKEN;
+      // Without a token the browser's own idea of who we are is all that keeps other pages out (DNS rebinding).
+      if (digest === undefined && !isOurName(asking.host, adminHost)) return wrongHost(asking.host, adminHost);
+      return refuseStranger(asking);
+    },
+  };
+}
+
+/** Of equal length whatever is compared, so that the comparison takes equally long. */
+function digestOf(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}
+
+const NEEDS_TOKEN: Refusal = {
+  status: 401,
+  text: 'This needs the admin token: send Authorization: Bearer TOKEN, or open / in a browser and log in.',
+};
+
+/** Whether the `Host` header names the loopback, or what `--admin` says. */
+function isOurName(host: string | undefined, adminHost: string): boolean {
+  const name = nameOf(host);
+  return (
+    name === 'localhost' ||
+    name === '::1' ||
+    /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name) ||
+    (name !== '' && name === adminHost.toLowerCase())
+  );
+}
+
+function nameOf(host: string | undefined): string {
+  return (host ?? '')
+    .toLowerCase()
+    .replace(/:\d*$/, '')
+    .replace(/^\[(.*)\]$/, '$1');
+}
+
+function wrongHost(host: string | undefined, adminHost: string): Refusal {
+  const cure = `ask for localhost or ${adminHost}, or set --admin-token-file to be reached by other names`;
+  return { status: 403, text: `The Host header ${said(host)} is no name of this machine's loopback: ${cure}.` };
+}
+
+/** A change, or a live feed, that another page's script asks for in a browser that is logged in here. */
+function refuseStranger({ host, origin, fetchSite, isDelicate }: Asking): Refusal | undefined {
+  if (!isDelicate) return undefined;
+  const isOwn = origin === undefined || hostOf(origin) === host?.toLowerCase();
+  const saysOwn = fetchSite === undefined || fetchSite === 'same-origin' || fetchSite === 'none';
+  if (isOwn && saysOwn) return undefined;
+  return {
+    status: 403,
+    text: `Not from the page at ${said(origin)}: open this server's own page, or use headscale-watchdog, or curl.`,
+  };
+}
+
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host || undefined : undefined;
+}
+
+/** A header's value for a message; whatever it holds, it is one short line. */
+function said(value: string | undefined): string {
+  return value === undefined ? '(none)' : `'${value.slice(0, 80).replace(/[^\x20-\x7e]/g, '?')}'`;
+}

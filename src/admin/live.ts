@@ -1,0 +1,76 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type WebSocket, WebSocketServer } from 'ws';
+import type { Clock, Timer } from '../clock.ts';
+import { type Happening, type History, type HistoryQuery, matches } from '../history/history.ts';
+
+export interface LiveParts {
+  readonly clock: Clock;
+  readonly history: History;
+  view(happening: Happening): object;
+}
+
+const MOST_LISTENERS = 100;
+/** A listener that reads slower than things happen is let go: it can come back and say where it was. */
+const MOST_WAITING_BYTES = 4 * 1024 * 1024;
+const PING_EVERY_MS = 30_000;
+
+/** What happens, as it happens, over WebSocket: first what came after `after`, then every new one. */
+export class LiveFeed {
+  readonly #parts: LiveParts;
+  readonly #server = new WebSocketServer({ noServer: true, maxPayload: 1024, perMessageDeflate: false });
+  readonly #awaited = new Set<WebSocket>();
+  #timer: Timer | undefined;
+  #closed = false;
+
+  constructor(parts: LiveParts) {
+    this.#parts = parts;
+  }
+
+  get isFull(): boolean {
+    return this.#closed || this.#server.clients.size >= MOST_LISTENERS;
+  }
+
+  /** Takes over an upgrade that the gate has let in. */
+  take(request: IncomingMessage, socket: Duplex, head: Buffer, query: HistoryQuery): void {
+    this.#server.handleUpgrade(request, socket, head, (listener) => this.#serve(listener, query));
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#timer?.cancel();
+    for (const listener of this.#server.clients) listener.terminate();
+    this.#server.close();
+  }
+
+  #serve(listener: WebSocket, query: HistoryQuery): void {
+    const { history } = this.#parts;
+    const send = (happening: Happening): void => {
+      listener.send(JSON.stringify(this.#parts.view(happening)));
+      if (listener.bufferedAmount > MOST_WAITING_BYTES) listener.terminate();
+    };
+    const end = history.onHappening((happening) => {
+      if (matches(happening, query, query.after ?? 0)) send(happening);
+    });
+    listener.on('error', () => listener.terminate());
+    listener.on('close', end);
+    listener.on('pong', () => this.#awaited.delete(listener));
+    if (query.after !== undefined) for (const happening of history.find(query)) send(happening);
+    this.#schedule();
+  }
+
+  /** Whoever has not answered the last ping is not there any more. */
+  #schedule(): void {
+    if (this.#closed || this.#timer !== undefined) return;
+    this.#timer = this.#parts.clock.after(PING_EVERY_MS, () => {
+      this.#timer = undefined;
+      for (const listener of this.#server.clients) {
+        if (this.#awaited.has(listener)) listener.terminate();
+        this.#awaited.add(listener);
+        listener.ping();
+      }
+      for (const listener of this.#awaited) if (!this.#server.clients.has(listener)) this.#awaited.delete(listener);
+      if (this.#server.clients.size > 0) this.#schedule();
+    });
+  }
+}

@@ -1,0 +1,64 @@
+import { describe, expect, test } from 'vitest';
+import { type Asking, createGate } from '../../src/admin/gate.ts';
+
+const TOKEN = 'a-token-of-enough-characters';
+const ASKING: Asking = {
+  ...{ host: '127.0.0.1:9191', origin: undefined, fetchSite: undefined },
+  ...{ authorization: undefined, cookie: undefined, isDelicate: false },
+};
+const hasSession = (cookie: string | undefined): boolean => cookie === 'logged in';
+const open = createGate({ token: undefined, adminHost: '127.0.0.1', hasSession });
+const guarded = createGate({ token: TOKEN, adminHost: '10.0.0.5', hasSession });
+const ask = (gate: typeof open, more: Partial<Asking>) => gate.refuse({ ...ASKING, ...more })?.status;
+
+describe('a gate without a token', () => {
+  test.each(['127.0.0.1:9191', 'localhost:9191', 'LOCALHOST', '[::1]:9191', '127.8.8.8'])('lets in for %s', (host) => {
+    expect(ask(open, { host })).toBeUndefined();
+  });
+
+  test.each([
+    ['a name that was made to lead here (DNS rebinding)', 'evil.example:9191'],
+    ['a name that only begins like ours', 'localhost.evil.example'],
+    ['an address that only begins like ours', '127.0.0.1.evil.example'],
+    ['none at all', undefined],
+    ['another address of this machine', '10.0.0.5:9191'],
+  ])('keeps out %s', (_what, host) => {
+    expect(ask(open, { host })).toBe(403);
+  });
+
+  test("keeps out another page's changes (CSRF), and lets in its own page's and a command line's", () => {
+    const change = { isDelicate: true };
+    expect(ask(open, { ...change, origin: 'http://evil.example' })).toBe(403);
+    expect(ask(open, { ...change, origin: 'null' })).toBe(403);
+    expect(ask(open, { ...change, origin: 'http://127.0.0.1:8000', fetchSite: 'same-site' })).toBe(403);
+    expect(ask(open, { ...change, fetchSite: 'cross-site' })).toBe(403);
+    expect(ask(open, { ...change, origin: 'http://127.0.0.1:9191', fetchSite: 'same-origin' })).toBeUndefined();
+    expect(ask(open, change)).toBeUndefined();
+  });
+});
+
+describe('a gate with a token', () => {
+  test('asks for it, and takes no other', () => {
+    expect(ask(guarded, {})).toBe(401);
+    expect(ask(guarded, { authorization: `Bearer ${TOKEN}x` })).toBe(401);
+    expect(ask(guarded, { authorization: `Bearer ${TOKEN.slice(1)}` })).toBe(401);
+    expect(ask(guarded, { authorization: TOKEN })).toBe(401);
+    expect(ask(guarded, { authorization: `Bearer ${TOKEN}` })).toBeUndefined();
+    expect(ask(guarded, { cookie: 'logged in' })).toBeUndefined();
+  });
+
+  test('does not mind the name it is reached by: a page that has it led here sends no token', () => {
+    expect(ask(guarded, { host: 'watchdog.internal', authorization: `Bearer ${TOKEN}` })).toBeUndefined();
+    expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', isDelicate: true })).toBe(401);
+  });
+
+  test("keeps another page's changes out although the browser is logged in", () => {
+    const loggedIn = { cookie: 'logged in', isDelicate: true, host: '10.0.0.5:9191' };
+    expect(ask(guarded, { ...loggedIn, origin: 'http://evil.example' })).toBe(403);
+    expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:8000' })).toBe(403);
+    expect(ask(guarded, { ...loggedIn, fetchSite: 'same-site' })).toBe(403);
+    expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:9191' })).toBeUndefined();
+    // Behind something that ends TLS.
+    expect(ask(guarded, { ...loggedIn, host: 'wd.example', origin: 'https://wd.example' })).toBeUndefined();
+  });
+});

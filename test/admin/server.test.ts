@@ -1,0 +1,255 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from 'vitest';
+import { WebSocket } from 'ws';
+import type { KernelOrNot } from '../../src/liveness/kernel.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+const TOKEN = 'a-token-of-enough-characters';
+const NO_KERNEL: KernelOrNot = { ok: false, why: 'not in this test' };
+
+async function bench(flags: Record<string, unknown> = {}) {
+  const ended = { sessions: 0 };
+  const upstream = await harness.upstream((_request, socket) => {
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      ended.sessions += 1;
+    });
+    socket.on('end', () => socket.end());
+    socket.resume().write(SWITCHING);
+  });
+  const running = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded), { kernel: NO_KERNEL });
+  const connect = async () => {
+    const client = harness.client(running.port);
+    client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
+    expect(await readHead(client)).toBe(SWITCHING);
+    return client;
+  };
+  return { ...running, connect, ended };
+}
+
+function tokenFile(text = TOKEN): string {
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, 'token'), `${text}\n`);
+  return join(folder, 'token');
+}
+
+/** fetch sets Host and Origin itself. */
+function ask(url: string, options: { method?: string; headers?: Record<string, string>; body?: string } = {}) {
+  return new Promise<{ status: number; headers: Record<string, unknown>; text: string }>((resolve, reject) => {
+    const { method = 'GET', headers = {}, body } = options;
+    const asking = request(url, { method, headers, agent: false }, (response) => {
+      let text = '';
+      response.on('data', (chunk) => {
+        text += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers, text }));
+    });
+    asking.on('error', reject);
+    asking.end(body);
+  });
+}
+
+async function json<T>(url: string): Promise<T> {
+  const { status, text } = await get(url);
+  expect(status, text).toBe(200);
+  return JSON.parse(text) as T;
+}
+
+describe('GET /streams', () => {
+  test('filters, sorts and pages, and counts what matches', async () => {
+    const { admin, connect } = await bench();
+    for (let i = 0; i < 3; i++) await connect();
+    type Answer = { total: number; streams: { id: number }[] };
+    const ids = async (query: string) => {
+      const { total, streams } = await json<Answer>(`${admin}/streams?${query}`);
+      return [total, streams.map(({ id }) => id)];
+    };
+    expect(await ids('')).toEqual([3, [1, 2, 3]]);
+    expect(await ids('sort=-id&limit=2')).toEqual([3, [3, 2]]);
+    expect(await ids('limit=1&offset=1')).toEqual([3, [2]]);
+    expect(await ids('state=held')).toEqual([0, []]);
+    expect(await ids('state=held,open&kind=control')).toEqual([3, [1, 2, 3]]);
+    expect(await ids('q=127.0.0.1')).toEqual([3, [1, 2, 3]]);
+    expect(await ids('node=nobody')).toEqual([0, []]);
+    const { streams } = await json<{ streams: { machineKey: string }[] }>(`${admin}/streams`);
+    expect(await ids(`node=${streams[0]?.machineKey}`)).toEqual([3, [1, 2, 3]]);
+  });
+
+  test.each([
+    ['state=opne', "state='opne' is unknown: write one of held, connecting, open, closing."],
+    ['sort=constructor', "sort='constructor' is unknown: write one of id, node"],
+    ['limit=-1', "limit='-1' cannot be used: write a whole number from 0"],
+    ['stat=open', "'stat' is no parameter here: there are state, kind"],
+  ])('%s: 400, with the value and the cure', async (query, text) => {
+    const { admin } = await bench();
+    expect(await get(`${admin}/streams?${query}`)).toMatchObject({ status: 400, text: expect.stringContaining(text) });
+  });
+});
+
+describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
+  test('an operator severs a stream; the history says so', async () => {
+    const { admin, connect, ended } = await bench();
+    await connect();
+    expect(await ask(`${admin}/streams/99/sever`, { method: 'POST' })).toMatchObject({
+      status: 404,
+      text: expect.stringContaining('There is no stream 99'),
+    });
+    expect(await ask(`${admin}/streams/1/sever`, { method: 'POST' })).toMatchObject({ status: 200 });
+    await until(() => ended.sessions === 1, "Headscale's connection has ended");
+    await until(async () => (await get(`${admin}/streams`)).text.includes('"total": 0'), 'the stream is gone');
+    type Event = { seq: number; kind: string; reason: string | null; sentence: string };
+    const { events, lastSeq } = await json<{ events: Event[]; lastSeq: number }>(`${admin}/events?stream=1`);
+    expect(events.map(({ kind }) => kind)).toEqual(['stream opened', 'stream closed']);
+    expect(events[1]).toMatchObject({ reason: 'severed_by_operator' });
+    expect(events[1]?.sentence).toContain('is closed, severed by an operator');
+    const after = await json<{ events: Event[] }>(`${admin}/events?after=${events[0]?.seq}&kind=stream+closed`);
+    expect(after.events.map(({ seq }) => seq)).toEqual([events[1]?.seq]);
+    expect(lastSeq).toBeGreaterThanOrEqual(events[1]?.seq ?? 0);
+    const { nodes } = await json<{ nodes: object[] }>(`${admin}/nodes`);
+    expect(nodes).toMatchObject([{ name: null, streams: [], lastEventAt: expect.any(String) }]);
+    const overview = await json<object>(`${admin}/overview`);
+    expect(overview).toMatchObject({
+      ready: true,
+      streams: { total: 0 },
+      lastHour: { takeovers: 0, gone: 0, minutes: expect.any(Array) },
+    });
+  });
+
+  test('a live feed tells what came after, and then each event as it happens', async () => {
+    const { admin, connect } = await bench();
+    await connect();
+    const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live?after=0&kind=stream+opened`);
+    harness.defer(() => socket.terminate());
+    const told: { stream: number }[] = [];
+    socket.on('message', (data) => told.push(JSON.parse(String(data)) as { stream: number }));
+    await until(() => told.length === 1, 'the first is told');
+    await connect();
+    await until(() => told.length === 2, 'the second is told');
+    expect(told.map(({ stream }) => stream)).toEqual([1, 2]);
+  });
+});
+
+describe('the gate, on the wire', () => {
+  const EVIL = { host: 'evil.example:9191' };
+
+  test('DNS rebinding: nothing but health and the empty page for a foreign Host', async () => {
+    const { admin, connect } = await bench();
+    await connect();
+    for (const path of ['/streams', '/events', '/nodes', '/overview', '/metrics']) {
+      const { status, text } = await ask(admin + path, { headers: EVIL });
+      expect([path, status]).toEqual([path, 403]);
+      expect(text).toContain("'evil.example:9191'");
+    }
+    const sever = await ask(`${admin}/streams/1/sever`, { method: 'POST', headers: EVIL });
+    expect(sever.status).toBe(403);
+    expect(await ask(`${admin}/readyz`, { headers: EVIL })).toMatchObject({
+      status: 200,
+      text: '{\n  "ready": true\n}\n',
+    });
+    expect((await ask(`${admin}/streams`)).text).toContain('"total": 1');
+  });
+
+  test("CSRF: another page's POST severs nothing", async () => {
+    const { admin, connect } = await bench();
+    await connect();
+    for (const headers of [{ origin: 'http://evil.example' }, { 'sec-fetch-site': 'cross-site' }] as const) {
+      const { status } = await ask(`${admin}/streams/1/sever`, { method: 'POST', headers: { ...headers } });
+      expect(status).toBe(403);
+    }
+    expect((await ask(`${admin}/streams/1/sever`)).status).toBe(405);
+    expect((await ask(`${admin}/streams`)).text).toContain('"state": "open"');
+  });
+
+  test.each([
+    ["another page's", { origin: 'http://evil.example' }, 403],
+    ["one of a page in a frame without an origin's", { origin: 'null' }, 403],
+    ['one through a foreign name', { origin: 'http://evil.example:9191', ...EVIL }, 403],
+  ])('a WebSocket, %s, is not opened', async (_what, headers, status) => {
+    const { admin } = await bench();
+    const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live`, { headers });
+    const answer = await new Promise((resolve) => {
+      socket.on('unexpected-response', (_request, response) => resolve(response.statusCode));
+      socket.on('open', () => resolve('open'));
+      socket.on('error', () => {});
+    });
+    socket.terminate();
+    expect(answer).toBe(status);
+  });
+
+  test('headers: no inline script, no other host, no frame, no sniffing, no cache', async () => {
+    const { admin } = await bench();
+    for (const path of ['/', '/streams', '/nope']) {
+      const { headers } = await ask(admin + path);
+      expect(headers).toMatchObject({ 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
+      const policy = String(headers['content-security-policy']);
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).toContain("frame-ancestors 'none'");
+      expect(policy).not.toMatch(/unsafe|\*|http/);
+      expect(headers['access-control-allow-origin']).toBeUndefined();
+    }
+  });
+});
+
+describe('with --admin-token-file', () => {
+  test('everything but the probes and the login form needs it', async () => {
+    const { admin } = await bench({ adminTokenFile: tokenFile() });
+    for (const path of ['/streams', '/events', '/nodes', '/overview', '/metrics', '/nope']) {
+      const { status, headers } = await ask(admin + path);
+      expect([path, status, headers['www-authenticate']]).toEqual([path, 401, 'Bearer']);
+      const { status: withToken } = await ask(admin + path, { headers: { authorization: `Bearer ${TOKEN}` } });
+      expect([path, withToken]).toEqual([path, path === '/nope' ? 404 : 200]);
+    }
+    expect((await ask(`${admin}/`)).status).toBe(200);
+    expect((await ask(`${admin}/healthz`)).status).toBe(200);
+    expect((await ask(`${admin}/readyz`)).text).not.toContain('upstream');
+    expect((await ask(`${admin}/reload`, { method: 'POST' })).status).toBe(401);
+  });
+
+  test('a browser logs in, is known by a cookie no script can read, and logs out', async () => {
+    const { admin } = await bench({ adminTokenFile: tokenFile() });
+    const login = (token: string, headers = {}) =>
+      ask(`${admin}/login`, { method: 'POST', body: JSON.stringify({ token }), headers });
+    expect((await login('wrong')).status).toBe(401);
+    expect((await login(TOKEN, { origin: 'http://evil.example' })).status).toBe(403);
+    const { status, headers } = await login(TOKEN, { origin: admin });
+    expect(status).toBe(200);
+    const [set = ''] = headers['set-cookie'] as string[];
+    expect(set).toMatch(/; HttpOnly; SameSite=Strict$/);
+    expect(set).not.toContain(TOKEN);
+    const cookie = set.split(';')[0] ?? '';
+    expect((await ask(`${admin}/streams`, { headers: { cookie } })).status).toBe(200);
+    const foreign = await ask(`${admin}/streams/1/sever`, {
+      method: 'POST',
+      headers: { cookie, origin: 'http://evil.example' },
+    });
+    expect(foreign.status).toBe(403);
+    await ask(`${admin}/logout`, { method: 'POST', headers: { cookie } });
+    expect((await ask(`${admin}/streams`, { headers: { cookie } })).status).toBe(401);
+  });
+
+  test('a token that is too short or missing does not start', async () => {
+    await expect(bench({ adminTokenFile: tokenFile('short') })).rejects.toThrow(
+      /holds 5 characters, too few to be safe/,
+    );
+    await expect(bench({ adminTokenFile: '/nowhere/token' })).rejects.toThrow(/there is no such file; make one with/);
+  });
+
+  test.each(['0.0.0.0:9191', ':9191', '10.0.0.5:9191', '[2001:db8::1]:9191', 'watchdog.example:9191'])(
+    'another address than the loopback, %s, needs it',
+    async (address) => {
+      await expect(bench({ admin: address })).rejects.toThrow(
+        /^--admin: '.*' can be reached from other machines, so it needs a token: set admin-token-file, or write 127\.0\.0\.1:9191$/,
+      );
+    },
+  );
+});
