@@ -34,6 +34,7 @@ export interface Gate {
   /** Only whether another page is behind it: for what needs no token. */
   refuseStranger(asking: Asking): Refusal | undefined;
   isToken(text: string): boolean;
+  readonly needsToken: boolean;
 }
 
 export function createGate({ token, adminHost, hasSession }: GateParts): Gate {
@@ -41,6 +42,7 @@ export function createGate({ token, adminHost, hasSession }: GateParts): Gate {
   const isToken = (text: string): boolean => digest !== undefined && timingSafeEqual(digestOf(text), digest);
   return {
     isToken,
+    needsToken: digest !== undefined,
     refuseStranger,
     refuse(asking) {
       const bearer = /^Bearer +(\S+)$/i.exec(asking.authorization ?? '')?.[1];

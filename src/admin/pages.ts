@@ -45,7 +45,7 @@ export function pagesOf({ ports, assets, gate, sessions }: PagesParts): Readonly
     ...files,
     ['/healthz', forAnyone(({ response }) => sendText(response, 200, 'ok'))],
     ['/readyz', forAnyone(readiness(ports))],
-    ...readingPages(ports),
+    ...readingPages(ports, gate),
     ['/reload', { methods: ['POST'], isForAnyone: false, answer: reload(ports) }],
     ['/streams/:id/sever', { methods: ['POST'], isForAnyone: false, answer: sever(ports) }],
     ['/login', { methods: ['POST'], isForAnyone: true, answer: login(gate, sessions) }],
@@ -53,7 +53,7 @@ export function pagesOf({ ports, assets, gate, sessions }: PagesParts): Readonly
   ]);
 }
 
-function readingPages(ports: AdminPorts): readonly (readonly [string, Page])[] {
+function readingPages(ports: AdminPorts, { needsToken }: Gate): readonly (readonly [string, Page])[] {
   const reading = (answer: Answer): Page => ({ methods: ['GET', 'HEAD'], isForAnyone: false, answer });
   const metrics: Answer = async ({ response }) => {
     const { contentType, text } = await ports.metrics();
@@ -74,7 +74,7 @@ function readingPages(ports: AdminPorts): readonly (readonly [string, Page])[] {
     ['/streams', reading(streams)],
     ['/nodes', reading(nodes)],
     ['/events', reading(events)],
-    ['/overview', reading(({ response }) => sendJson(response, 200, ports.overview()))],
+    ['/overview', reading(({ response }) => sendJson(response, 200, { ...ports.overview(), needsToken }))],
   ];
 }
 

@@ -1,0 +1,142 @@
+/** @import { EventOfApi, ListedNode, StreamOfApi } from './types.ts' */
+import { getEvents } from './api.js';
+import { byId, element } from './dom.js';
+import { eventItem } from './feed.js';
+import { ago, nameOf } from './format.js';
+import { stateOf } from './stream-table.js';
+import { legend, timeline } from './timeline.js';
+
+/** One node: why its last stream was ended, its streams of the last day, and all that happened to it. */
+export class NodeView {
+  #place = byId('node', HTMLElement);
+  #key = '';
+  /** @type {(stream: StreamOfApi) => void} */
+  #onSever;
+
+  /** @param {(stream: StreamOfApi) => void} onSever */
+  constructor(onSever) {
+    this.#onSever = onSever;
+  }
+
+  /**
+   * @param {string} key its machine key
+   * @param {readonly StreamOfApi[]} streams
+   * @param {ListedNode | undefined} listed
+   */
+  async show(key, streams, listed) {
+    const isNew = key !== this.#key;
+    this.#key = key;
+    const { events } = await getEvents({ node: key, limit: '5000' });
+    if (key !== this.#key) return;
+    const own = streams.filter(({ machineKey }) => machineKey === key);
+    this.#draw(key, own, listed, events);
+    if (isNew) this.#place.querySelector('h2')?.focus();
+  }
+
+  leave() {
+    this.#key = '';
+    this.#place.replaceChildren();
+  }
+
+  /**
+   * @param {string} key
+   * @param {readonly StreamOfApi[]} own
+   * @param {ListedNode | undefined} listed
+   * @param {readonly EventOfApi[]} events
+   */
+  #draw(key, own, listed, events) {
+    const node = listed?.name ? { name: listed.name } : (own[0]?.node ?? events.at(-1)?.node ?? null);
+    const facts = element('dl');
+    for (const [term, text] of [
+      [
+        'User',
+        listed?.user ?? own[0]?.node?.user ?? 'not known: Headscale does not list this node, or no API key is set',
+      ],
+      ['Machine key', key],
+      ['Now', own.length === 0 ? 'no open stream: Headscale sees it offline' : `${own.length} open`],
+    ]) {
+      facts.append(element('dt', {}, term ?? ''), element('dd', {}, text ?? ''));
+    }
+    const title = element('h2', { tabindex: '-1' }, nameOf({ node, machineKey: key }));
+    const back = element('a', { href: '#streams' }, '← All streams');
+    // What has the focus now has it afterwards: everything is made anew.
+    const focused = document.activeElement?.getAttribute('data-focus');
+    this.#place.replaceChildren(
+      element('p', {}, back),
+      element('section', { class: 'card', 'aria-label': 'Node' }, title, facts, this.#buttons(own)),
+      whyCard(events),
+      element(
+        'section',
+        { class: 'card', 'aria-label': 'Streams of the last day' },
+        element('h3', {}, 'Streams of the last day'),
+        timeline(events, own, Date.now()),
+        legend(),
+      ),
+      element(
+        'section',
+        { class: 'card', 'aria-label': 'All that happened' },
+        element('h3', {}, 'All that happened, the newest first'),
+        allOf(events),
+      ),
+    );
+    if (focused) this.#place.querySelector(`[data-focus="${focused}"]`)?.closest('button')?.focus();
+  }
+
+  /** @param {readonly StreamOfApi[]} own */
+  #buttons(own) {
+    const list = element('p');
+    for (const stream of own) {
+      const text = `Sever stream ${stream.id} (${stateOf(stream)}, from ${stream.remoteAddress})…`;
+      const button = element('button', { type: 'button', 'data-focus': `sever-${stream.id}` }, text);
+      button.addEventListener('click', () => this.#onSever(stream));
+      list.append(button, ' ');
+    }
+    return list;
+  }
+}
+
+/** @param {readonly EventOfApi[]} events */
+function whyCard(events) {
+  const last = events.findLast(
+    ({ kind, reason }) =>
+      kind === 'severed' ||
+      kind === 'would sever' ||
+      kind === 'duplicate machine key' ||
+      (kind === 'stream closed' && ['gone', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '')),
+  );
+  if (last === undefined) {
+    return element(
+      'section',
+      { class: 'card why', 'aria-label': 'Why' },
+      element('h3', {}, 'Nothing of it was severed'),
+      element(
+        'p',
+        {},
+        'In what is remembered, a day at most and only since the watchdog started, none of its streams was severed.',
+      ),
+    );
+  }
+  const heading =
+    last.kind === 'severed' || last.kind === 'stream closed'
+      ? `Why its stream ${last.stream} was severed, ${ago(last.date)}`
+      : `What was noticed, ${ago(last.date)}`;
+  return element(
+    'section',
+    { class: 'card why bad', 'aria-label': 'Why' },
+    element('h3', {}, heading),
+    element('p', {}, last.sentence),
+  );
+}
+
+/** @param {readonly EventOfApi[]} events */
+function allOf(events) {
+  const list = element('ol', { class: 'feed' });
+  list.append(
+    ...events
+      .slice(-500)
+      .reverse()
+      .map((event) => eventItem(event, false)),
+  );
+  if (events.length === 0) list.append(element('li', { class: 'empty' }, 'Nothing is remembered of it.'));
+  return list;
+}

@@ -1,0 +1,107 @@
+/** @import { Minute, Overview } from './types.ts' */
+import { byId, drawing, element } from './dom.js';
+import { clockTime } from './format.js';
+
+/**
+ * The head: is it well, and what was the last hour like.
+ *
+ * @param {Overview} overview
+ */
+export function showOverview(overview) {
+  const { upstream, streams, lastHour, duplicateKeys, observeOnly } = overview;
+  const { minutes } = lastHour;
+  const [up, upClass] = upstreamTexts(upstream);
+  const [key, keyClass, keyMore] = keyTexts(overview);
+  const contested = streams.contested > 0 ? `${streams.contested} contested` : 'none contested';
+  const duplicates = duplicateKeys > 0 ? `${duplicateKeys} duplicate machine keys: see what happened` : '';
+  byId('version', HTMLElement).textContent = overview.version;
+  byId('tiles', HTMLElement).replaceChildren(
+    tile(
+      'Headscale',
+      up,
+      upClass,
+      upstream.reason ?? `${upstream.url}${upstream.version ? `, ${upstream.version}` : ''}`,
+    ),
+    tile('Noise key', key, keyClass, duplicates || keyMore),
+    tile('Streams now', String(streams.total), '', contested, chart(minutes, 'streams')),
+    tile(
+      'Takeovers, last hour',
+      String(lastHour.takeovers),
+      '',
+      observeOnly ? 'observe only: none is severed' : '',
+      chart(minutes, 'takeovers'),
+    ),
+    tile('Gone, last hour', String(lastHour.gone), '', '', chart(minutes, 'gone')),
+  );
+}
+
+/**
+ * @param {Overview['upstream']} upstream
+ * @returns {[string, string]}
+ */
+function upstreamTexts({ up, isHeadscale }) {
+  if (up === null) return ['asking…', ''];
+  if (!up) return ['down', 'bad'];
+  return isHeadscale === false ? ['not Headscale', 'bad'] : ['up', 'good'];
+}
+
+/**
+ * @param {Overview} overview
+ * @returns {[string, string, string]}
+ */
+function keyTexts({ noiseKeyMatches }) {
+  if (noiseKeyMatches === null)
+    return ['not known', 'warn', 'no key, or Headscale has not told its own: nobody is taken over for'];
+  if (noiseKeyMatches) return ['matches', 'good', 'nodes can be told apart'];
+  return ['differs', 'bad', "not Headscale's key: no node can be told apart"];
+}
+
+/**
+ * @param {string} title
+ * @param {string} value
+ * @param {string} level
+ * @param {string} more
+ * @param {Element} [picture]
+ */
+function tile(title, value, level, more, picture) {
+  const made = element(
+    'div',
+    { class: 'card tile' },
+    element('h2', {}, title),
+    element('div', { class: `value ${level}` }, value),
+  );
+  if (more !== '') made.append(element('p', { class: 'more' }, more));
+  if (picture) made.append(picture);
+  return made;
+}
+
+const HEIGHT = 30;
+
+/**
+ * A bar a minute.
+ *
+ * @param {readonly Minute[]} minutes
+ * @param {'streams' | 'takeovers' | 'gone'} what
+ */
+function chart(minutes, what) {
+  const most = Math.max(1, ...minutes.map((minute) => minute[what]));
+  const total = minutes.reduce((sum, minute) => sum + minute[what], 0);
+  const label =
+    what === 'streams'
+      ? `at most ${most} streams in a minute`
+      : `${total} in the last hour, at most ${most} in a minute`;
+  const picture = drawing('svg', {
+    class: 'chart',
+    viewBox: `0 0 240 ${HEIGHT}`,
+    preserveAspectRatio: 'none',
+    role: 'img',
+    'aria-label': label,
+  });
+  for (const [index, minute] of minutes.entries()) {
+    const height = minute[what] === 0 ? 1 : Math.max(3, (minute[what] / most) * HEIGHT);
+    const bar = drawing('rect', { x: index * 4, y: HEIGHT - height, width: 3, height });
+    bar.append(drawing('title', {}, `${clockTime(minute.at).slice(0, 5)}: ${minute[what]}`));
+    picture.append(bar);
+  }
+  return picture;
+}

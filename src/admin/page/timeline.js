@@ -1,0 +1,155 @@
+/** @import { EventOfApi, StreamOfApi } from './types.ts' */
+import { drawing, element } from './dom.js';
+import { clockTime, span } from './format.js';
+
+const WIDTH = 1100;
+const LEFT = 90;
+const LANE = 30;
+const TOP = 10;
+const MOST_LANES = 24;
+const HOUR_MS = 3_600_000;
+const RANGES_MS = [HOUR_MS / 12, HOUR_MS / 2, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS, 24 * HOUR_MS];
+
+/**
+ * @typedef {object} Lane
+ * @property {number} id
+ * @property {number} from
+ * @property {number | undefined} to
+ * @property {EventOfApi[]} events
+ */
+
+/**
+ * A node's streams of the last day, a lane each.
+ *
+ * @param {readonly EventOfApi[]} events oldest first
+ * @param {readonly StreamOfApi[]} open
+ * @param {number} now
+ */
+export function timeline(events, open, now) {
+  const lanes = lanesOf(events, open, now).slice(-MOST_LANES);
+  const oldest = Math.min(...lanes.map(({ from }) => from), now - 1);
+  const range = RANGES_MS.find((each) => each >= (now - oldest) * 1.05) ?? 24 * HOUR_MS;
+  /** @param {number} at */
+  const x = (at) => LEFT + Math.max(0, 1 - (now - at) / range) * (WIDTH - LEFT - 20);
+  const height = TOP + lanes.length * LANE + 24;
+  const label = `${lanes.length} streams of the last ${span(range)}; the list below tells each event`;
+  const picture = drawing('svg', {
+    class: 'timeline',
+    viewBox: `0 0 ${WIDTH} ${height}`,
+    role: 'img',
+    'aria-label': label,
+  });
+  for (let part = 0; part <= 4; part++) {
+    const at = now - range + (range * part) / 4;
+    picture.append(drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: TOP, y2: height - 22 }));
+    picture.append(
+      drawing(
+        'text',
+        { x: x(at), y: height - 6, 'text-anchor': part === 4 ? 'end' : 'middle' },
+        part === 4 ? 'now' : clockTime(at).slice(0, range < HOUR_MS ? 8 : 5),
+      ),
+    );
+  }
+  for (const [index, lane] of lanes.entries()) picture.append(drawLane(lane, TOP + index * LANE + LANE / 2, x, now));
+  return picture;
+}
+
+/**
+ * @param {Lane} lane
+ * @param {number} y
+ * @param {(at: number) => number} x
+ * @param {number} now
+ */
+function drawLane({ id, from, to, events }, y, x, now) {
+  const group = drawing('g');
+  group.append(drawing('text', { x: LEFT - 12, y: y + 4, 'text-anchor': 'end' }, `stream ${id}`));
+  const end = x(to ?? now);
+  group.append(
+    drawing('rect', { class: 'lane', x: x(from), y: y - 4, width: Math.max(2, end - x(from)), height: 8, rx: 4 }),
+  );
+  const held = events.find(({ kind }) => kind === 'held');
+  const released = events.find(({ kind }) => kind === 'released');
+  if (held) {
+    const [start, stop] = [x(Date.parse(held.date)), x(released ? Date.parse(released.date) : (to ?? now))];
+    group.append(
+      drawing(
+        'rect',
+        { class: 'held', x: start, y: y - 4, width: Math.max(3, stop - start), height: 8 },
+        drawing('title', {}, held.sentence),
+      ),
+    );
+  }
+  const isSevered = events.some(({ kind }) => kind === 'severed');
+  for (const event of events) {
+    // The end of a severed stream is told by its severing, a moment before.
+    if (event.kind === 'stream closed' && isSevered) continue;
+    const mark = markOf(event, x(Date.parse(event.date)), y);
+    if (mark === undefined) continue;
+    mark.append(drawing('title', {}, `${clockTime(event.date)} ${event.sentence}`));
+    group.append(mark);
+  }
+  return group;
+}
+
+/**
+ * @param {Pick<EventOfApi, 'kind' | 'reason'>} event
+ * @param {number} x
+ * @param {number} y
+ */
+function markOf({ kind, reason }, x, y) {
+  const isEnded =
+    kind === 'severed' || (kind === 'stream closed' && (reason === 'gone' || reason?.startsWith('severed') === true));
+  if (isEnded) return drawing('path', { class: 'severed', d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` });
+  if (kind === 'stream opened') return drawing('circle', { class: 'opened', cx: x, cy: y, r: 5 });
+  if (kind === 'stream closed') return drawing('circle', { class: 'closed', cx: x, cy: y, r: 5 });
+  if (kind === 'contest opened') return drawing('path', { class: 'contest', d: `M${x} ${y - 9}l7 9l-7 9l-7 -9z` });
+  return undefined;
+}
+
+/**
+ * @param {readonly EventOfApi[]} events
+ * @param {readonly StreamOfApi[]} open
+ * @param {number} now
+ * @returns {Lane[]}
+ */
+function lanesOf(events, open, now) {
+  /** @type {Map<number, Lane>} */
+  const lanes = new Map();
+  /** @param {number} id */
+  const laneOf = (id) => {
+    const lane = lanes.get(id) ?? { id, from: now - 24 * HOUR_MS, to: undefined, events: [] };
+    lanes.set(id, lane);
+    return lane;
+  };
+  for (const stream of open) laneOf(stream.id).from = Date.parse(stream.openedAt);
+  for (const event of events) {
+    if (event.stream === null) continue;
+    // A contest is about the old stream first: that is the one that may lose.
+    const isContest = event.kind === 'contest opened' || event.kind === 'contest ended';
+    const lane = laneOf(isContest ? (event.otherStream ?? event.stream) : event.stream);
+    lane.events.push(event);
+    if (event.kind === 'stream opened') lane.from = Date.parse(event.date);
+    if (event.kind === 'stream closed') lane.to = Date.parse(event.date);
+  }
+  return [...lanes.values()].sort((a, b) => a.id - b.id);
+}
+
+export function legend() {
+  const entries = /** @type {const} */ ([
+    [{ kind: 'stream opened', reason: null }, 'opened'],
+    [{ kind: 'contest opened', reason: null }, 'contested'],
+    [undefined, 'held back'],
+    [{ kind: 'severed', reason: 'dead' }, 'severed or gone'],
+    [{ kind: 'stream closed', reason: null }, 'closed'],
+  ]);
+  const items = entries.map(([event, text]) => {
+    const mark = (event && markOf(event, 9, 9)) ?? drawing('rect', { class: 'held', x: 0, y: 5, width: 18, height: 8 });
+    return element(
+      'span',
+      {},
+      drawing('svg', { class: 'timeline', viewBox: '-1 -1 20 20', 'aria-hidden': 'true' }, mark),
+      text,
+    );
+  });
+  return element('p', { class: 'legend' }, ...items);
+}

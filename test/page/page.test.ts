@@ -1,0 +1,163 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { until } from '../support/harness.ts';
+import { keyOfNode, launch, openPage, type Stage, stage } from './support/stage.ts';
+
+let browser: Browser;
+const stages: Stage[] = [];
+beforeAll(async () => {
+  browser = await launch();
+});
+afterAll(() => browser.close());
+afterEach(async () => {
+  for (const context of browser.contexts()) await context.close();
+  for (const each of stages.splice(0)) await each.harness.closeAll();
+});
+
+async function on(flags: Record<string, unknown> = {}): Promise<Stage> {
+  const made = await stage(flags);
+  stages.push(made);
+  return made;
+}
+
+/** Where screenshots go, for eyes: PAGE_SHOTS, or nowhere. */
+async function shoot(page: Page, name: string): Promise<void> {
+  const folder = process.env.PAGE_SHOTS;
+  if (folder === undefined) return;
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** What axe-core finds that is serious or critical. */
+async function faults(page: Page): Promise<string[]> {
+  // The page's own policy lets no script in that is not a file of its server's; the debugger may.
+  await page.evaluate(axe);
+  type Found = { violations: { id: string; impact: string; nodes: { html: string }[] }[] };
+  const found = (await page.evaluate('axe.run()')) as Found;
+  return found.violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`);
+}
+
+describe('the status page', () => {
+  test.each(['light', 'dark'] as const)('shows a takeover as it happens, %s', async (colorScheme) => {
+    const { watchdog, node } = await on();
+    const router = await node('router-1');
+    await node('phone-2');
+    const { page, mishaps } = await openPage(browser, watchdog.admin, { colorScheme });
+    await page.getByText('live', { exact: true }).waitFor();
+    await page.locator('.body .row').nth(1).waitFor();
+    expect(await page.locator('.body .row').count()).toBe(2);
+    expect(await page.locator('#feed', { hasText: 'severed' }).count()).toBe(0);
+    router.freeze();
+    router.comeBack();
+    await router.accepted();
+    // Told live: no reload, no waiting for the next poll.
+    const told = page.locator('#feed li', { hasText: 'was severed: its client had sent nothing for' });
+    await told.waitFor({ timeout: 3000 });
+    await page.locator('.tile', { hasText: 'Takeovers' }).getByText('1', { exact: true }).waitFor();
+    await shoot(page, `streams-${colorScheme}`);
+    expect(await faults(page)).toEqual([]);
+    await told.getByRole('link').click();
+    const why = page.getByRole('region', { name: 'Why' });
+    await why.getByText(/^Why its stream 1 was severed, \d+ s ago$/).waitFor();
+    expect(await why.textContent()).toMatch(/old stream 1 from 127\.0\.0\.1:\d+ was severed.*back on stream 3/);
+    await page.locator('.timeline .severed').first().waitFor();
+    expect(await page.locator('.timeline .lane').count()).toBe(2);
+    await shoot(page, `node-${colorScheme}`);
+    expect(await faults(page)).toEqual([]);
+    expect(mishaps).toEqual([]);
+    await router.dropFrozen();
+  });
+
+  test('an operator severs a stream, by keyboard alone, after a confirmation', async () => {
+    const { watchdog, node } = await on();
+    const phone = await node('phone-2');
+    const { page, mishaps } = await openPage(browser, watchdog.admin);
+    const button = page.getByRole('button', { name: /^Sever stream 1 of / });
+    await button.focus();
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: /^Sever stream 1 of .*\?$/ }).waitFor();
+    await shoot(page, 'confirm');
+    expect(await faults(page)).toEqual([]);
+    // Cancel has the focus: Enter by mistake severs nothing.
+    await page.keyboard.press('Enter');
+    expect(await page.evaluate('document.activeElement.textContent')).toBe('Sever…');
+    expect(watchdog.events.some(({ kind }) => kind === 'stream closed')).toBe(false);
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    await page.getByText(/^Stream 1 of .* was severed\.$/).waitFor();
+    await until(
+      () => watchdog.events.some((e) => e.kind === 'stream closed' && e.reason === 'severed_by_operator'),
+      'it is severed',
+    );
+    // It is alive, so it comes back by itself.
+    await page.locator('.body .row', { hasText: /^2/ }).waitFor();
+    expect(phone.state).toBe('accepted');
+    expect(mishaps).toEqual([]);
+  });
+
+  test('search and filter; a node without a stream is found, too', async () => {
+    const { watchdog, node } = await on();
+    const [gone, here] = [await node('gone-1'), await node('here-2')];
+    const { page, mishaps } = await openPage(browser, watchdog.admin);
+    await page.locator('.body .row').nth(1).waitFor();
+    await page.getByLabel('State').selectOption('held');
+    await page.getByText('No stream matches.').waitFor();
+    await page.getByLabel('State').selectOption('open');
+    const search = page.getByRole('searchbox');
+    await search.fill(keyOfNode(here).slice(0, 20));
+    await page.getByText('1 of 2').waitFor();
+    await gone.stop();
+    await search.fill(keyOfNode(gone).slice(5, 30));
+    await page.getByText('Without an open stream:').waitFor();
+    await page.locator('#absent a').click();
+    await page.getByText('Nothing of it was severed').waitFor();
+    await page.locator('#node .feed p', { hasText: 'ended: the client closed it' }).waitFor();
+    expect(mishaps).toEqual([]);
+  });
+
+  test('with a token it asks for it once, and says when it is wrong', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-page-'));
+    writeFileSync(join(folder, 'token'), 'a-token-of-enough-characters\n');
+    const { watchdog, node, harness } = await on({ adminTokenFile: join(folder, 'token') });
+    harness.defer(() => rmSync(folder, { recursive: true }));
+    await node('phone-2');
+    const { page } = await openPage(browser, watchdog.admin);
+    await page.getByLabel('Token').fill('wrong');
+    await page.keyboard.press('Enter');
+    await page.getByText('This is not the token').waitFor();
+    await shoot(page, 'login');
+    expect(await faults(page)).toEqual([]);
+    await page.getByLabel('Token').fill('a-token-of-enough-characters');
+    await page.keyboard.press('Enter');
+    await page.locator('.body .row').first().waitFor();
+    await page.getByText('live', { exact: true }).waitFor();
+    expect(await page.evaluate('document.cookie')).toBe('');
+    await page.reload();
+    await page.locator('.body .row').first().waitFor();
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByLabel('Token').waitFor();
+  });
+
+  test('without WebSocket it asks now and then, and when the watchdog is gone it says so', async () => {
+    const { watchdog, node } = await on();
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.routeWebSocket('**/*', (socket) => socket.close());
+    await page.goto(watchdog.admin);
+    await page.getByText('asking every 5 s').waitFor();
+    const phone = await node('phone-2');
+    await page.locator('.body .row').first().waitFor();
+    await phone.stop();
+    await watchdog.watchdog.close();
+    await page.getByText('the watchdog does not answer').waitFor({ timeout: 15_000 });
+  });
+});
