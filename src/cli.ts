@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
 import { askAdmin } from './admin/client.ts';
+import { EXIT } from './commands/exit.ts';
+import { addCompletion, addOperatorCommands, adminOf, asksAdmin } from './commands/register.ts';
+import { readAdminToken } from './config/admin-token.ts';
 import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
 import { type Config, DEFAULTS, LOG_LEVELS } from './config/schema.ts';
@@ -10,9 +13,6 @@ import type { ReloadOutcome } from './reload.ts';
 import { createLogger, type Logger } from './telemetry/log.ts';
 import { version } from './version.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
-
-const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
 
 const program = new Command('headscale-watchdog')
   .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
@@ -92,14 +92,15 @@ withSettings(program.command('check'))
     process.exitCode = await check(() => configOf(command), node);
   });
 
-program
-  .command('reload')
+addOperatorCommands(program, nextSignal);
+
+asksAdmin(program.command('reload'))
   .description('have the running watchdog read its file and its keys again')
-  .addOption(new Option('--config <file>', "the file to find the running watchdog's admin address in"))
-  .addOption(new Option('--admin <host:port>', "the running watchdog's admin address").default(DEFAULTS.admin))
   .action(async (_flags, command: Command) => {
-    process.exitCode = await reload(configOf(command));
+    process.exitCode = await reload(adminOf(command));
   });
+
+addCompletion(program);
 
 program
   .command('demo')
@@ -132,12 +133,13 @@ async function serve(readConfig: () => Config): Promise<void> {
 /** @returns the exit code. */
 async function check(readConfig: () => Config, node: string | undefined): Promise<number> {
   const { runCheck } = await import('./check/check.ts');
-  return (await runCheck(readConfig, node, process.stdout)) ? 0 : EXIT_FAILED;
+  return (await runCheck(readConfig, node, process.stdout)) ? 0 : EXIT.failed;
 }
 
 /** @returns the exit code. */
-async function reload({ admin }: Config): Promise<number> {
-  const { status, text } = await askAdmin(admin, 'POST', '/reload');
+async function reload({ admin, adminTokenFile }: Config): Promise<number> {
+  const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
+  const { status, text } = await askAdmin(admin, 'POST', '/reload', token);
   if (status !== 200 && status !== 422) throw new StartError(`reload: the answer was ${status}: ${text.trim()}`);
   const outcome = JSON.parse(text) as ReloadOutcome;
   if (!outcome.ok) throw new StartError(`not reloaded, nothing has changed:\n${outcome.problems.join('\n')}`);
@@ -191,15 +193,15 @@ async function demo(): Promise<number> {
 }
 
 function failed(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage;
   if (error instanceof UsageError) {
     for (const problem of error.problems) process.stderr.write(`headscale-watchdog: ${problem}\n`);
-    return EXIT_USAGE;
+    return EXIT.usage;
   }
   process.stderr.write(
     `headscale-watchdog: ${error instanceof StartError ? error.message : `internal error: ${(error as Error).stack}`}\n`,
   );
-  return EXIT_FAILED;
+  return EXIT.failed;
 }
 
 // Nobody reads any more, or the disk under the log is full: there is nobody left to tell, and no reason to stop.

@@ -10,7 +10,8 @@ export interface AdminAnswer {
 }
 
 /** Asks a running watchdog's admin server. @throws StartError when nobody answers there. */
-export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string): Promise<AdminAnswer> {
+export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, token?: string): Promise<AdminAnswer> {
+  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
       const where = `${method} http://${formatHostPort(admin)}${path}`;
@@ -18,7 +19,7 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string):
       reject(new StartError(`${where}: ${reasonOf(error)}; ${cure}`, { cause: error }));
     };
     const asking = request(
-      { ...whereToConnect(admin), method, path, agent: false, timeout: TIMEOUT_MS },
+      { ...whereToConnect(admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
       (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));

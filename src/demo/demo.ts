@@ -142,8 +142,7 @@ async function freezes(stage: Stage, fleet: DemoFleet, watchMs: number): Promise
 
 /** On a terminal: freezes and comebacks go on until somebody has seen enough. */
 async function stayUp({ screen, clock, timing, signal }: Stage, fleet: DemoFleet, adminUrl: URL): Promise<void> {
-  const pages = ['streams', 'metrics'].map((page) => new URL(page, adminUrl).href).join(' and ');
-  screen.paragraph(`It goes on until Ctrl-C. Look around: ${pages}`);
+  screen.paragraph(`It goes on until Ctrl-C. Look at what happens, and why: ${adminUrl.href}`);
   while (!signal.aborted) {
     await fleet.freezeOne(timing.awayMs, signal);
     await pause(clock, timing.everyMs, signal);

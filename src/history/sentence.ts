@@ -77,8 +77,8 @@ function severedSentence({ stream, newcomer, because, silentMs, kernel }: Of<'se
   const what = `${nodesStream(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
   const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
   if (because === 'dead') return `${what}: ${deadBecause(kernel)}, and ${back}.`;
-  const heard = kernel === undefined ? '' : ', though its kernel was not proved dead';
-  return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after allows${heard}, and ${back}.`;
+  const frozen = kernel?.unansweredProbes === 0 ? ' (its kernel still answered, as that of a frozen program does)' : '';
+  return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after allows${frozen}, and ${back}.`;
 }
 
 function deadBecause(kernel: KernelEvidence | undefined): string {

@@ -202,6 +202,7 @@ export class StreamTable {
     link.title = stream.machineKey ?? '';
     if (stream.machineKey !== null) link.href = `#node=${stream.machineKey}`;
     setText(tag, state);
+    tag.title = state;
     tag.className = `tag ${state === 'open' ? '' : 'warn'}`;
   }
 

@@ -1,0 +1,66 @@
+import type { EventView } from '../admin/event-list.ts';
+import { type Api, type EventsAnswer, isKnownNode } from './ask.ts';
+import { type Colour, type Console, coloured } from './console.ts';
+import { EXIT, type ExitCode } from './exit.ts';
+import { plain } from './table.ts';
+
+export interface EventsOptions {
+  readonly node?: string;
+  readonly stream?: string;
+  readonly kind?: string;
+  readonly limit?: string;
+  readonly follow?: boolean;
+  readonly json?: boolean;
+}
+
+const EVERY_MS = 1000;
+
+/** Tells what happened lately, oldest first. */
+export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
+  const { node, stream, kind, limit } = options;
+  if (node !== undefined && !(await isKnownNode(api, node))) {
+    console.stderr.write(
+      `headscale-watchdog: nobody knows a node '${plain(node)}': write its name, id, machine key or node key\n`,
+    );
+    return EXIT.nothing;
+  }
+  const query = { node, stream, kind };
+  const first = await api.get<EventsAnswer>('/events', { ...query, limit });
+  for (const event of first.events) console.stdout.write(textOf(event, options, console));
+  if (!options.follow) {
+    if (first.events.length === 0) console.stderr.write('Nothing is remembered of it.\n');
+    return first.events.length > 0 ? EXIT.done : EXIT.nothing;
+  }
+  let after = first.lastSeq;
+  for (;;) {
+    await console.pause(EVERY_MS);
+    if (console.signal.aborted) return EXIT.done;
+    const { events, lastSeq } = await api.get<EventsAnswer>('/events', {
+      ...query,
+      after: String(after),
+      limit: '1000',
+    });
+    for (const event of events) console.stdout.write(textOf(event, options, console));
+    // A watchdog that has started anew counts from the beginning; and of more than a thousand the rest comes next.
+    after = lastSeq < after ? 0 : events.length === 1000 ? (events.at(-1)?.seq ?? lastSeq) : lastSeq;
+  }
+}
+
+function textOf(event: EventView, { json }: EventsOptions, console: Console): string {
+  if (json) return `${JSON.stringify(event)}\n`;
+  const date = new Date(event.date);
+  const two = (part: number): string => String(part).padStart(2, '0');
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const colour = colourOf(event);
+  const sentence = plain(event.sentence);
+  return `${coloured(console, 'faint', `${day} ${time}`)}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
+}
+
+function colourOf({ kind, reason }: EventView): Colour | undefined {
+  if (kind === 'severed' || (kind === 'stream closed' && reason === 'gone')) return 'red';
+  if (['upstream down', 'upstream is not Headscale', 'duplicate machine key', 'internal error'].includes(kind))
+    return 'red';
+  if (['contest opened', 'would sever', 'upstream silent', 'not reloaded'].includes(kind)) return 'yellow';
+  return undefined;
+}

@@ -1,0 +1,117 @@
+import { Argument, type Command, Option } from 'commander';
+import { readConfigFile } from '../config/file.ts';
+import { loadConfig } from '../config/load.ts';
+import { type Config, DEFAULTS, LOG_LEVELS } from '../config/schema.ts';
+import { adminApi } from './ask.ts';
+import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
+import { type EventsOptions, showEvents } from './events.ts';
+import { sever } from './sever.ts';
+import { type StreamsOptions, showStreams } from './streams.ts';
+import { terminal } from './terminal.ts';
+
+/** What every command takes that asks a running watchdog. */
+export function asksAdmin(command: Command): Command {
+  return command
+    .addOption(new Option('--config <file>', "the file to find the running watchdog's admin address in"))
+    .addOption(new Option('--admin <host:port>', "the running watchdog's admin address").default(DEFAULTS.admin))
+    .addOption(new Option('--admin-token-file <file>', 'the file with the token that it asks for'));
+}
+
+/** Where the running watchdog's admin server is. */
+export function adminOf(command: Command): Config {
+  const { config, admin, adminTokenFile } = command.opts<{
+    config?: string;
+    admin?: string;
+    adminTokenFile?: string;
+  }>();
+  const given = command.getOptionValueSource('admin') === 'cli' ? { admin } : {};
+  return loadConfig({ ...given, adminTokenFile }, config === undefined ? undefined : readConfigFile(config));
+}
+
+/**
+ * Adds the commands that ask a running watchdog.
+ *
+ * @param stopped resolves when the operator has seen enough.
+ */
+export function addOperatorCommands(program: Command, stopped: () => Promise<unknown>): void {
+  const console = () => {
+    const stop = new AbortController();
+    void stopped().then(() => stop.abort());
+    return terminal(stop.signal);
+  };
+  addStreams(program, console);
+  addEvents(program, console);
+  addSever(program, console);
+}
+
+type OpenConsole = () => ReturnType<typeof terminal>;
+
+function addStreams(program: Command, console: OpenConsole): void {
+  asksAdmin(program.command('streams'))
+    .description('list the open streams of the running watchdog')
+    .addOption(new Option('--node <name|id|key>', 'only those of this node'))
+    .addOption(new Option('--state <state>', 'only those in this state: held, connecting, open or closing'))
+    .addOption(new Option('--kind <kind>', 'only those of this kind: control, derp or other'))
+    .addOption(new Option('--search <text>', 'only those in which this text stands'))
+    .addOption(
+      new Option(
+        '--sort <column>',
+        'id, node, address, opened, heard, rtt, bytes or state, with - for the largest first',
+      ),
+    )
+    .addOption(new Option('--watch', 'every two seconds anew, until Ctrl-C'))
+    .addOption(new Option('--json', 'as the admin API answers it'))
+    .action(async (options: StreamsOptions, command: Command) => {
+      process.exitCode = await showStreams(adminApi(adminOf(command)), options, console());
+    });
+}
+
+function addEvents(program: Command, console: OpenConsole): void {
+  asksAdmin(program.command('events'))
+    .description('tell what happened lately, and why')
+    .addOption(new Option('--node <name|id|key>', 'only what is about this node'))
+    .addOption(new Option('--stream <id>', 'only what is about this stream'))
+    .addOption(new Option('--kind <kind>', 'only events of this kind: severed, stream closed, …'))
+    .addOption(new Option('--limit <number>', 'how many, the newest ones (100)'))
+    .addOption(new Option('--follow', 'and what happens from now on, until Ctrl-C'))
+    .addOption(new Option('--json', 'a line of JSON each'))
+    .action(async (options: EventsOptions, command: Command) => {
+      process.exitCode = await showEvents(adminApi(adminOf(command)), options, console());
+    });
+}
+
+function addSever(program: Command, console: OpenConsole): void {
+  asksAdmin(program.command('sever'))
+    .description('end a stream, or all of a node; a client that is there connects again by itself')
+    .argument('<node|id>', "a stream's id, or a node's name, key, or id:NUMBER")
+    .addOption(new Option('--yes', 'without asking'))
+    .action(async (target: string, { yes }: { yes?: boolean }, command: Command) => {
+      process.exitCode = await sever(adminApi(adminOf(command)), target, yes === true, console());
+    });
+}
+
+/** Completion of every command that the program has when it is asked for. */
+export function addCompletion(program: Command): void {
+  program
+    .command('completion')
+    .description("print what makes a shell complete this program's commands and flags")
+    .addArgument(new Argument('<shell>', 'your shell').choices(SHELLS))
+    .action((shell: Shell) => void process.stdout.write(completionScript(shell, program.commands.map(wordsOf))));
+}
+
+const CHOICES: Readonly<Record<string, readonly string[]>> = {
+  '--log-level': LOG_LEVELS,
+  '--state': ['held', 'connecting', 'open', 'closing'],
+  '--kind': ['control', 'derp', 'other'],
+};
+
+function wordsOf(command: Command): CommandWords {
+  const options = command.options.map(({ long, flags, description }) => ({
+    flag: long ?? flags,
+    description,
+    value: /<file>/.test(flags) ? ('file' as const) : /</.test(flags) ? ('other' as const) : ('none' as const),
+    choices: command.name() === 'events' ? [] : (CHOICES[long ?? ''] ?? []),
+  }));
+  const argumentChoices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+  return { name: command.name(), description: command.description(), options, argumentChoices };
+}

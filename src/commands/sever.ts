@@ -1,0 +1,56 @@
+import type { StreamView } from '../admin/stream-view.ts';
+import type { Api, StreamsAnswer } from './ask.ts';
+import type { Console } from './console.ts';
+import { EXIT, type ExitCode } from './exit.ts';
+import { ownerOf } from './streams.ts';
+import { plain } from './table.ts';
+
+/** Severs one stream, by its id, or every stream of a node, after a question. */
+export async function sever(api: Api, target: string, isSure: boolean, console: Console): Promise<ExitCode> {
+  const found = await find(api, target);
+  if (found.length === 0) {
+    console.stderr.write(
+      `headscale-watchdog: no open stream is '${plain(target)}', nor of a node called so: headscale-watchdog streams lists them\n`,
+    );
+    return EXIT.nothing;
+  }
+  if (!isSure && !(await isConfirmed(found, console))) return EXIT.failed;
+  const outcomes = await Promise.all(found.map((stream) => severOne(api, stream, console)));
+  return outcomes.every(Boolean) ? EXIT.done : EXIT.failed;
+}
+
+/** A number is a stream's: a node's id is written `id:7`, so that no slip severs somebody else. */
+async function find(api: Api, target: string): Promise<readonly StreamView[]> {
+  if (/^\d+$/.test(target)) {
+    const { streams } = await api.get<StreamsAnswer>('/streams');
+    return streams.filter(({ id }) => id === Number(target));
+  }
+  const { streams } = await api.get<StreamsAnswer>('/streams', { node: target.replace(/^id:(?=\d+$)/, '') });
+  return streams;
+}
+
+async function isConfirmed(found: readonly StreamView[], console: Console): Promise<boolean> {
+  for (const stream of found) console.stderr.write(`${describe(stream)}, from ${stream.remoteAddress}\n`);
+  if (!console.isInteractive) {
+    console.stderr.write('headscale-watchdog: nobody is there to confirm it: add --yes\n');
+    return false;
+  }
+  const answer = await console.ask(found.length === 1 ? 'Sever it? [y/N] ' : `Sever all ${found.length}? [y/N] `);
+  if (/^y(es)?$/i.test(answer.trim())) return true;
+  console.stderr.write('Nothing was severed.\n');
+  return false;
+}
+
+async function severOne(api: Api, stream: StreamView, console: Console): Promise<boolean> {
+  const { status, text } = await api.post(`/streams/${stream.id}/sever`);
+  if (status === 200) {
+    console.stdout.write(`severed: ${describe(stream)}\n`);
+    return true;
+  }
+  console.stderr.write(`headscale-watchdog: stream ${stream.id} was not severed: ${text.trim()}\n`);
+  return false;
+}
+
+function describe(stream: StreamView): string {
+  return `stream ${stream.id} of ${plain(ownerOf(stream))}`;
+}

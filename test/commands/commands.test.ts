@@ -1,0 +1,192 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from 'vitest';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { formatNoiseKey } from '../../src/identity/machine-key.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+import { run, runWith } from '../support/process.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+
+function fileWith(text: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-commands-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, 'file'), text);
+  return join(folder, 'file');
+}
+
+/** A watchdog with one node, `router-1`, connected. */
+async function bench(flags: Record<string, unknown> = {}) {
+  const machine = generateNoiseKey();
+  const node = { id: '7', machineKey: formatNoiseKey(machine), nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'router-1' };
+  const upstream = await harness.upstream(
+    (_request, socket) => {
+      socket.on('error', () => {});
+      socket.on('end', () => socket.end());
+      socket.resume().write(SWITCHING);
+    },
+    ({ url }, response) => {
+      if (url === '/api/v1/node') response.end(JSON.stringify({ nodes: [node] }));
+      else response.writeHead(404).end();
+    },
+  );
+  const given = { headscaleApiKeyFile: fileWith('the-key'), silentAfter: '1s', ...flags };
+  const running = await harness.watchdog(upstream.url, given, noiseKeyOf(recorded));
+  await until(() => running.events.some(({ kind }) => kind === 'nodes listed'), 'the nodes are listed');
+  const connect = async () => {
+    const client = harness.client(running.port);
+    client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded, machine)}\r\n`));
+    expect(await readHead(client)).toBe(SWITCHING);
+    return client;
+  };
+  await connect();
+  const admin = running.admin.replace('http://', '');
+  const command = async (...args: string[]) => {
+    const done = run(harness, ...args, '--admin', admin);
+    const { code } = await done.ended;
+    return { code, stdout: done.stdout, stderr: done.stderr };
+  };
+  return { ...running, admin, connect, command, machineKey: node.machineKey };
+}
+
+describe('headscale-watchdog streams', () => {
+  test('a table, JSON, filters; 3 when nothing matches, 2 for a wrong filter; no colours into a pipe', async () => {
+    const { command } = await bench();
+    const [table, json, nothing, wrong, descending] = await Promise.all([
+      command('streams'),
+      command('streams', '--json', '--node', 'Router-1'),
+      command('streams', '--state', 'held'),
+      command('streams', '--state', 'opne'),
+      command('streams', '--sort', '-id'),
+    ]);
+    expect(table.code).toBe(0);
+    expect(table.stdout.split('\n')[0]).toMatch(/^STREAM {2}NODE {6}ADDRESS/);
+    expect(table.stdout.split('\n')[1]).toMatch(/^ {5}1 {2}router-1 {2}127\.0\.0\.1:\d+ .* open$/);
+    expect(table.stdout).not.toContain('\x1b');
+    expect(JSON.parse(json.stdout)).toMatchObject({ total: 1, streams: [{ id: 1, node: { name: 'router-1' } }] });
+    expect([nothing.code, nothing.stdout]).toEqual([3, 'No stream matches.\n']);
+    expect([wrong.code, wrong.stderr]).toEqual([
+      2,
+      expect.stringContaining("state='opne' is unknown: write one of held"),
+    ]);
+    expect(descending.code).toBe(0);
+  });
+
+  test('--watch goes on until Ctrl-C, and ends with 0', async () => {
+    const { admin } = await bench();
+    const watching = run(harness, 'streams', '--watch', '--json', '--admin', admin);
+    await until(() => watching.stdout.split('\n').length > 2, 'it was shown twice', 15_000);
+    watching.child.kill('SIGINT');
+    expect(await watching.ended).toEqual({ code: 0, signal: null });
+  });
+
+  test('with nobody there: 1, and what to look at', async () => {
+    const done = run(harness, 'streams', '--admin', '127.0.0.1:1');
+    expect((await done.ended).code).toBe(1);
+    expect(done.stderr).toContain('is a watchdog running, and is this the --admin address it was started with?');
+  });
+
+  test('where a token is asked for: 1 without, 0 with it, also from the file of settings', async () => {
+    const adminTokenFile = fileWith('a-token-of-enough-characters');
+    const { command, admin } = await bench({ adminTokenFile });
+    const settings = fileWith(`admin: ${admin}\nadmin-token-file: ${adminTokenFile}\n`);
+    const [without, withIt, fromFile] = await Promise.all([
+      command('streams'),
+      command('streams', '--admin-token-file', adminTokenFile),
+      command('streams', '--config', settings),
+    ]);
+    expect([without.code, without.stderr]).toEqual([1, expect.stringContaining('give --admin-token-file')]);
+    expect([withIt.code, fromFile.code]).toEqual([0, 0]);
+  });
+});
+
+describe('headscale-watchdog events', () => {
+  test('says why a stream of a node was severed, in one line', async () => {
+    const { command, connect, events } = await bench();
+    const newcomer = await connect();
+    newcomer.write(Buffer.from([4, 0, 2, 1, 2]));
+    await until(() => events.some(({ kind }) => kind === 'severed'), 'the old one is severed', 10_000);
+    const [all, one, unknown] = await Promise.all([
+      command('events', '--node', 'router-1'),
+      command('events', '--node', '7', '--kind', 'severed', '--json'),
+      command('events', '--node', 'router-2'),
+    ]);
+    expect(all.code).toBe(0);
+    expect(all.stdout).toMatch(
+      /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}router-1's old stream 1 from 127\.0\.0\.1:\d+ was severed: its client had sent nothing for .*, and the node is back on stream 2 from /m,
+    );
+    expect(JSON.parse(one.stdout)).toMatchObject({ kind: 'severed', stream: 1, otherStream: 2, reason: 'silent' });
+    expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining("nobody knows a node 'router-2'")]);
+  });
+
+  test('--follow tells what happens from now on, until Ctrl-C', async () => {
+    const { admin, connect } = await bench();
+    const following = run(harness, 'events', '--follow', '--node', 'router-1', '--admin', admin);
+    await until(() => following.stdout.includes('stream 1 was opened'), 'it tells the past', 15_000);
+    await connect();
+    await until(() => following.stdout.includes('stream 2 was opened'), 'it tells the present');
+    following.child.kill('SIGINT');
+    expect((await following.ended).code).toBe(0);
+  });
+});
+
+describe('headscale-watchdog sever', () => {
+  test('asks first where somebody can answer, and severs nothing where nobody can', async () => {
+    const { command, events } = await bench();
+    const unasked = await command('sever', 'router-1');
+    expect([unasked.code, unasked.stderr]).toEqual([1, expect.stringContaining('add --yes')]);
+    expect((await command('sever', '99', '--yes')).code).toBe(3);
+    // A number alone is a stream's, never a node's.
+    expect((await command('sever', '7', '--yes')).code).toBe(3);
+    expect(events.some(({ kind }) => kind === 'stream closed')).toBe(false);
+    const done = await command('sever', 'id:7', '--yes');
+    expect([done.code, done.stdout]).toEqual([0, 'severed: stream 1 of router-1\n']);
+    await until(() => events.some((e) => e.kind === 'stream closed' && e.reason === 'severed_by_operator'), 'severed');
+  });
+});
+
+describe('headscale-watchdog completion', () => {
+  async function script(shell: string): Promise<string> {
+    const done = runWith(harness, {}, 'completion', shell);
+    expect((await done.ended).code).toBe(0);
+    return done.stdout;
+  }
+
+  test('bash completes commands, flags, fixed words and files', async () => {
+    const file = fileWith(await script('bash'));
+    const complete = (...words: string[]): string[] => {
+      const quoted = words.map((word) => `'${word}'`).join(' ');
+      const lines = `source ${file}; COMP_WORDS=(${quoted}); COMP_CWORD=${words.length - 1}; _headscale_watchdog; printf '%s\\n' "\${COMPREPLY[@]}"`;
+      const { stdout, stderr, status } = spawnSync('bash', ['--norc', '-c', lines], { encoding: 'utf8' });
+      expect([status, stderr]).toEqual([0, '']);
+      return stdout.trim().split('\n');
+    };
+    expect(complete('headscale-watchdog', 's')).toEqual(['serve', 'streams', 'sever']);
+    expect(complete('headscale-watchdog', 'events', '--f')).toEqual(['--follow']);
+    expect(complete('headscale-watchdog', 'serve', '--log-level', 'd')).toEqual(['debug']);
+    expect(complete('headscale-watchdog', 'completion', '')).toEqual(['bash', 'zsh', 'fish']);
+    expect(complete('headscale-watchdog', 'serve', '--config', file.slice(0, -1))).toEqual([file]);
+    expect(complete('headscale-watchdog', 'serve', '--listen', '')).toEqual(['']);
+  });
+
+  const installed = ['zsh', 'fish'].filter((shell) => spawnSync(shell, ['--version']).error === undefined);
+
+  test.skipIf(installed.length === 0)('zsh and fish, where they are installed, can read their scripts', async () => {
+    for (const shell of installed) {
+      const { status, stderr } = spawnSync(shell, ['-n', fileWith(await script(shell))], { encoding: 'utf8' });
+      expect([shell, status, stderr]).toEqual([shell, 0, '']);
+    }
+  });
+
+  test('another shell: 2, and which there are', async () => {
+    const done = run(harness, 'completion', 'tcsh');
+    expect((await done.ended).code).toBe(2);
+    expect(done.stderr).toContain('bash, zsh, fish');
+  });
+});
