@@ -95,6 +95,11 @@ export class Watchdog {
     return watchdog;
   }
 
+  /** Of its admin server. */
+  get admin(): string {
+    return this.#admin;
+  }
+
   /** Ends it, and starts it again with the same flags on the same ports: it remembers nothing. */
   async restart(): Promise<void> {
     await this.#child.end();
