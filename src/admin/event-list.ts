@@ -1,4 +1,5 @@
 import type { Happening, HistoryQuery } from '../history/history.ts';
+import { withName } from '../history/sentence.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
@@ -66,6 +67,7 @@ export function eventView(happening: Happening, node: NodeInfo | undefined) {
     reason: reason ?? null,
     silentMs: silentMs ?? null,
     kernel: kernel ?? null,
-    sentence,
+    // A node that was just registering has its name by now.
+    sentence: machineKey && node ? withName(sentence, machineKey, node.name) : sentence,
   };
 }

@@ -2,8 +2,10 @@ import { askAdmin } from '../admin/client.ts';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-view.ts';
 import { readAdminToken } from '../config/admin-token.ts';
+import { nearest } from '../config/nearest.ts';
 import type { Config } from '../config/schema.ts';
 import { StartError, UsageError } from '../errors.ts';
+import { plain } from './table.ts';
 
 /** The running watchdog's admin API, as a command asks it. */
 export interface Api {
@@ -55,11 +57,18 @@ function refused(path: string, status: number, text: string): StartError {
   return new StartError(`${path}: the answer was ${status}: ${text.trim().slice(0, 300)}`);
 }
 
-/** Whether Headscale, or the watchdog, knows a node by this name, id or key. */
-export async function isKnownNode(api: Api, node: string): Promise<boolean> {
+/** What is wrong with the name, id or key of a node that nobody knows, and the cure; undefined when it is known. */
+export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
-  return nodes.some(
+  const isKnown = nodes.some(
     ({ machineKey, nodeKey, id, name }) =>
       machineKey === node || nodeKey === node || id === node || name?.toLowerCase() === node.toLowerCase(),
   );
+  if (isKnown) return undefined;
+  const meant = nearest(
+    node,
+    nodes.flatMap(({ name }) => name ?? []),
+  );
+  const cure = meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${plain(meant)}?`;
+  return `nobody knows a node '${plain(node)}': ${cure}`;
 }

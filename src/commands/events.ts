@@ -1,5 +1,5 @@
 import type { EventView } from '../admin/event-list.ts';
-import { type Api, type EventsAnswer, isKnownNode } from './ask.ts';
+import { type Api, type EventsAnswer, unknownNode } from './ask.ts';
 import { type Colour, type Console, coloured } from './console.ts';
 import { EXIT, type ExitCode } from './exit.ts';
 import { plain } from './table.ts';
@@ -18,10 +18,9 @@ const EVERY_MS = 1000;
 /** Tells what happened lately, oldest first. */
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
   const { node, stream, kind, limit } = options;
-  if (node !== undefined && !(await isKnownNode(api, node))) {
-    console.stderr.write(
-      `headscale-watchdog: nobody knows a node '${plain(node)}': write its name, id, machine key or node key\n`,
-    );
+  const problem = node === undefined ? undefined : await unknownNode(api, node);
+  if (problem !== undefined) {
+    console.stderr.write(`headscale-watchdog: ${problem}\n`);
     return EXIT.nothing;
   }
   const query = { node, stream, kind };

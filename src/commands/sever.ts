@@ -1,17 +1,21 @@
 import type { StreamView } from '../admin/stream-view.ts';
-import type { Api, StreamsAnswer } from './ask.ts';
+import { type Api, type StreamsAnswer, unknownNode } from './ask.ts';
 import type { Console } from './console.ts';
 import { EXIT, type ExitCode } from './exit.ts';
 import { ownerOf } from './streams.ts';
 import { plain } from './table.ts';
 
+const NODE_ID = /^id:(?=\d+$)/;
+
 /** Severs one stream, by its id, or every stream of a node, after a question. */
 export async function sever(api: Api, target: string, isSure: boolean, console: Console): Promise<ExitCode> {
   const found = await find(api, target);
   if (found.length === 0) {
-    console.stderr.write(
-      `headscale-watchdog: no open stream is '${plain(target)}', nor of a node called so: headscale-watchdog streams lists them\n`,
-    );
+    const isId = /^\d+$/.test(target);
+    const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
+    const none = isId ? `there is no open stream ${target}` : `${plain(target)} has no open stream`;
+    const cure = 'headscale-watchdog streams lists those that are open';
+    console.stderr.write(`headscale-watchdog: ${problem ?? `${none}: ${cure}`}\n`);
     return EXIT.nothing;
   }
   if (!isSure && !(await isConfirmed(found, console))) return EXIT.failed;
@@ -25,7 +29,7 @@ async function find(api: Api, target: string): Promise<readonly StreamView[]> {
     const { streams } = await api.get<StreamsAnswer>('/streams');
     return streams.filter(({ id }) => id === Number(target));
   }
-  const { streams } = await api.get<StreamsAnswer>('/streams', { node: target.replace(/^id:(?=\d+$)/, '') });
+  const { streams } = await api.get<StreamsAnswer>('/streams', { node: target.replace(NODE_ID, '') });
   return streams;
 }
 

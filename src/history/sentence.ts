@@ -139,6 +139,11 @@ function ownerOf({ machineKey }: Stream, nameOf: NameOf): string {
   return nameOf(machineKey) ?? shortKey(machineKey);
 }
 
+/** A sentence from before the node's name was known, with the name. */
+export function withName(sentence: string, key: MachineKey, name: string): string {
+  return sentence.replaceAll(shortKey(key), () => name);
+}
+
 /** Enough of a key to tell it from others by eye. */
 function shortKey(key: MachineKey): string {
   return `${formatMachineKey(key).slice(0, 13)}…`;

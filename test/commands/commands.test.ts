@@ -115,14 +115,17 @@ describe('headscale-watchdog events', () => {
     const [all, one, unknown] = await Promise.all([
       command('events', '--node', 'router-1'),
       command('events', '--node', '7', '--kind', 'severed', '--json'),
-      command('events', '--node', 'router-2'),
+      command('events', '--node', 'router-l'),
     ]);
     expect(all.code).toBe(0);
     expect(all.stdout).toMatch(
       /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}router-1's old stream 1 from 127\.0\.0\.1:\d+ was severed: its client had sent nothing for .*, and the node is back on stream 2 from /m,
     );
     expect(JSON.parse(one.stdout)).toMatchObject({ kind: 'severed', stream: 1, otherStream: 2, reason: 'silent' });
-    expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining("nobody knows a node 'router-2'")]);
+    expect([unknown.code, unknown.stderr]).toEqual([
+      3,
+      expect.stringContaining("nobody knows a node 'router-l': did you mean router-1?"),
+    ]);
   });
 
   test('--follow tells what happens from now on, until Ctrl-C', async () => {

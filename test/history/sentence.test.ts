@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { WatchdogEvent } from '../../src/events.ts';
-import { sentenceOf } from '../../src/history/sentence.ts';
+import { sentenceOf, withName } from '../../src/history/sentence.ts';
 import { span } from '../../src/history/span.ts';
 import { CLOSE_REASONS, type Stream, type StreamId } from '../../src/streams/stream.ts';
 import { keyOf, stage } from '../telemetry/stage.ts';
@@ -42,6 +42,12 @@ describe('sentenceOf', () => {
     expect(name({ kind: 'stream opened', stream: { ...old, machineKey: undefined } })).toBe(
       'Stream 12, of a node that could not be identified, was opened from 203.0.113.7:4242.',
     );
+  });
+
+  test('a sentence from before the name was known gets it later', () => {
+    const before = sentenceOf(severed, () => undefined);
+    expect(withName(before, keyOf(1), 'router-1')).toBe(name(severed));
+    expect(withName(before, keyOf(1), '$&')).toContain("$&'s old stream 12");
   });
 
   test.each(CLOSE_REASONS)('of a stream closed by %s: who, where from, what for, how long', (reason) => {
