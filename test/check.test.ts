@@ -140,6 +140,16 @@ describe('runCheck', () => {
     const beside = await check({ upstream: url, listen: `127.0.0.1:${running.port}`, admin });
     expect(beside.lines.filter((line) => line.includes('by the watchdog that runs here already'))).toHaveLength(2);
     expect(beside.passed).toBe(true);
+    const adminTokenFile = join(folder, 'admin.token');
+    writeFileSync(adminTokenFile, 'a-token-of-enough-characters');
+    const asked = await harness.watchdog(url, { adminTokenFile });
+    const guarded = { admin: asked.admin.replace('http://', ''), listen: `127.0.0.1:${asked.port}`, adminTokenFile };
+    const besideThat = await check({ upstream: url, ...guarded });
+    expect(besideThat.lines).toContainEqual(expect.stringMatching(/^ok {4}admin token: read/));
+    expect(besideThat.lines.filter((line) => line.includes('by the watchdog that runs here already'))).toHaveLength(2);
+    writeFileSync(adminTokenFile, 'short');
+    const short = await check({ upstream: url, ...guarded });
+    expect(short.lines).toContainEqual(expect.stringMatching(/^fail {2}.*too few to be safe/));
     const foreign = await check({ upstream: url, listen: `127.0.0.1:${port}`, admin });
     expect(foreign.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
   });

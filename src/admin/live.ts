@@ -10,9 +10,12 @@ export interface LiveParts {
   view(happening: Happening): object;
 }
 
-const MOST_LISTENERS = 100;
-/** A listener that reads slower than things happen is let go: it can come back and say where it was. */
-const MOST_WAITING_BYTES = 4 * 1024 * 1024;
+const MOST_LISTENERS = 32;
+/**
+ * A listener that reads slower than things happen is let go: it can come back and say where it was. More than a whole
+ * history, which whoever comes with `after=0` is sent at once.
+ */
+const MOST_WAITING_BYTES = 24 * 1024 * 1024;
 const PING_EVERY_MS = 30_000;
 
 /** What happens, as it happens, over WebSocket: first what came after `after`, then every new one. */
@@ -49,13 +52,17 @@ export class LiveFeed {
       listener.send(JSON.stringify(this.#parts.view(happening)));
       if (listener.bufferedAmount > MOST_WAITING_BYTES) listener.terminate();
     };
+    // Who comes with a number of a watchdog that ran before this one hears what is new all the same.
+    const from = Math.min(query.after ?? 0, history.lastSeq);
     const end = history.onHappening((happening) => {
-      if (matches(happening, query, query.after ?? 0)) send(happening);
+      if (matches(happening, query, from)) send(happening);
     });
     listener.on('error', () => listener.terminate());
     listener.on('close', end);
     listener.on('pong', () => this.#awaited.delete(listener));
-    if (query.after !== undefined) for (const happening of history.find(query)) send(happening);
+    // All of it: what is left out here would never be told.
+    const missed = query.after === undefined ? [] : history.find({ ...query, limit: Number.POSITIVE_INFINITY });
+    for (const happening of missed) send(happening);
     this.#schedule();
   }
 

@@ -1,5 +1,6 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { askAdmin } from '../admin/client.ts';
+import { readAdminToken } from '../config/admin-token.ts';
 import { readApiKey } from '../config/api-key.ts';
 import { readNoiseKey } from '../config/noise-key.ts';
 import { type Config, formatHostPort, type HostPort } from '../config/schema.ts';
@@ -59,7 +60,9 @@ async function* findings(readConfig: () => Config, node: string | undefined): As
     const listed = await listNodes(api, config);
     yield listed.finding;
     yield* await kernelFindings(config);
-    yield* await portFindings(config);
+    const { token, findings: ofToken } = readToken(config);
+    yield* ofToken;
+    yield* await portFindings(config, token);
     if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale);
   } finally {
     await api.close();
@@ -172,8 +175,20 @@ function portOf(server: Server): number {
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
-async function portFindings(config: Config): Promise<readonly Finding[]> {
-  const running = await listenPortAt(config.admin);
+function readToken({ adminTokenFile }: Config): {
+  readonly token: string | undefined;
+  readonly findings: readonly Finding[];
+} {
+  if (adminTokenFile === undefined) return { token: undefined, findings: [] };
+  try {
+    return { token: readAdminToken(adminTokenFile), findings: [ok('admin token: read')] };
+  } catch (error) {
+    return { token: undefined, findings: problemsOf(error).map(fail) };
+  }
+}
+
+async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
+  const running = await listenPortAt(config.admin, token);
   const runs = (flag: string, where: HostPort): Finding =>
     ok(`${flag} ${formatHostPort(where)}: in use, by the watchdog that runs here already`);
   return [
@@ -183,9 +198,9 @@ async function portFindings(config: Config): Promise<readonly Finding[]> {
 }
 
 /** The port on which the watchdog whose admin server this is listens; undefined when there is none. */
-async function listenPortAt(admin: HostPort): Promise<number | undefined> {
+async function listenPortAt(admin: HostPort, token: string | undefined): Promise<number | undefined> {
   try {
-    const { text } = await askAdmin(admin, 'GET', '/readyz');
+    const { text } = await askAdmin(admin, 'GET', '/readyz', token);
     const { listen } = JSON.parse(text) as { readonly listen?: { readonly port?: unknown } };
     return typeof listen?.port === 'number' ? listen.port : undefined;
   } catch {

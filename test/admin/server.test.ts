@@ -136,6 +136,14 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     await connect();
     await until(() => told.length === 2, 'the second is told');
     expect(told.map(({ stream }) => stream)).toEqual([1, 2]);
+    // A number from before a restart, when others were counted.
+    const later = new WebSocket(`${admin.replace('http', 'ws')}/events/live?after=99999`);
+    harness.defer(() => later.terminate());
+    const toldLater: { stream: number }[] = [];
+    later.on('message', (data) => toldLater.push(JSON.parse(String(data)) as { stream: number }));
+    await new Promise((resolve) => later.on('open', resolve));
+    await connect();
+    await until(() => toldLater.some(({ stream }) => stream === 3), 'what is new is told');
   });
 });
 

@@ -160,4 +160,21 @@ describe('the status page', () => {
     await watchdog.watchdog.close();
     await page.getByText('the watchdog does not answer').waitFor({ timeout: 15_000 });
   });
+
+  test('when the watchdog has started anew, what happens then is told live', async () => {
+    const first = await on();
+    for (let i = 0; i < 3; i++) await first.node(`node-${i}`);
+    const { page } = await openPage(browser, first.watchdog.admin);
+    await page.locator('.body .row').nth(2).waitFor();
+    const port = new URL(first.watchdog.admin).port;
+    stages.pop();
+    await first.harness.closeAll();
+    await page.getByText('the watchdog does not answer').waitFor({ timeout: 15_000 });
+    const second = await on({ admin: `127.0.0.1:${port}` });
+    await page.getByText('live', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByText('Streams now').locator('..').getByText('0', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByLabel('Show').selectOption('all');
+    await second.node('new-1');
+    await page.locator('#feed p', { hasText: "'s stream 1 was opened" }).waitFor({ timeout: 3000 });
+  });
 });

@@ -46,7 +46,7 @@ async function look() {
     nodes = nodeList.nodes;
     showOverview(overview);
     byId('logout', HTMLButtonElement).hidden = !overview.needsToken;
-    await startOrCatchUp();
+    await startOrCatchUp(overview.lastSeq);
     login.hidden = true;
     await showPlace();
     tellLink(isLive ? 'live' : 'polling');
@@ -71,11 +71,15 @@ function lookSoon() {
   nextLook = setTimeout(look, Math.max(100, soonest - (performance.now() - lookedAt)));
 }
 
-/** The first time the newest events, and then the feed; without a feed what came since the last look. */
-async function startOrCatchUp() {
+/**
+ * The first time the newest events, and then the feed; without a feed what came since the last look. A watchdog that has
+ * started anew counts from the beginning.
+ *
+ * @param {number} newestSeq
+ */
+async function startOrCatchUp(newestSeq) {
   if (!isListening) {
     const { events, lastSeq: newest } = await getEvents({ limit: '300' });
-    // Of a watchdog that has started anew nothing is known.
     lastSeq = newest;
     feed.start(events);
     isListening = true;
@@ -88,12 +92,13 @@ async function startOrCatchUp() {
         if (live) lookSoon();
       },
     );
+  } else if (newestSeq < lastSeq) {
+    const { events, lastSeq: newest } = await getEvents({ limit: '300' });
+    lastSeq = newest;
+    feed.start(events);
   } else if (!isLive) {
-    const { events, lastSeq: newest } = await getEvents({ after: String(lastSeq), limit: '300' });
-    if (newest < lastSeq) {
-      lastSeq = newest;
-      feed.start((await getEvents({ limit: '300' })).events);
-    } else for (const event of events) heard(event);
+    const { events } = await getEvents({ after: String(lastSeq), limit: '300' });
+    for (const event of events) heard(event);
   }
 }
 
