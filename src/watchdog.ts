@@ -190,6 +190,7 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
 
 function adminServerOf(parts: Parts, token: string | undefined): Server {
   const { clock, events, registry, takeover, checkup, settings, intake, directory, nodeOf } = parts;
+  const isNode = (key: MachineKey): boolean => !directory.loaded || nodeOf(key) !== undefined;
   const metrics = createMetrics({
     clock,
     emit: events.emit,
@@ -199,7 +200,7 @@ function adminServerOf(parts: Parts, token: string | undefined): Server {
     duplicateKeys: () => takeover.duplicateKeys,
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
     nodeOf,
-    isNode: (key) => !directory.loaded || nodeOf(key) !== undefined,
+    isNode,
     rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
     maxNodes: () => settings.config.metricsMaxNodes,
     version,
@@ -209,7 +210,7 @@ function adminServerOf(parts: Parts, token: string | undefined): Server {
   events.listen(({ kind }) => {
     if (kind === 'reloaded') metrics.reconsider();
   });
-  const history = new History(clock, (key) => nodeOf(key)?.name);
+  const history = new History(clock, { nameOf: (key) => nodeOf(key)?.name, isNode });
   events.listen(history.listen);
   const ports = adminPortsOf(
     { ...parts, history },

@@ -39,17 +39,23 @@ export interface HistoryQuery {
 
 export interface HistoryBounds {
   readonly ofNodes: number;
-  /** About nobody who was identified: whoever knocks at the door must not push the nodes' own history out. */
+  /** About nobody, or a key that Headscale does not know: whoever knocks at the door must not push the nodes' history out. */
   readonly ofOthers: number;
   readonly ageMs: number;
 }
 
 const BOUNDS: HistoryBounds = { ofNodes: 10_000, ofOthers: 1000, ageMs: 24 * 3_600_000 };
 
+export interface HistoryPorts {
+  readonly nameOf: NameOf;
+  /** Whether it is a node's as far as can be told. */
+  isNode(key: MachineKey): boolean;
+}
+
 /** What happened lately: a day, and no more than so many happenings, in memory alone. */
 export class History {
   readonly #clock: Clock;
-  readonly #nameOf: NameOf;
+  readonly #ports: HistoryPorts;
   readonly #ofNodes: Recent;
   readonly #ofOthers: Recent;
   readonly #minutes = new Minutes();
@@ -57,9 +63,9 @@ export class History {
   readonly #ageMs: number;
   #lastSeq = 0;
 
-  constructor(clock: Clock, nameOf: NameOf, bounds: HistoryBounds = BOUNDS) {
+  constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds = BOUNDS) {
     this.#clock = clock;
-    this.#nameOf = nameOf;
+    this.#ports = ports;
     this.#ofNodes = new Recent(bounds.ofNodes);
     this.#ofOthers = new Recent(bounds.ofOthers);
     this.#ageMs = bounds.ageMs;
@@ -71,10 +77,10 @@ export class History {
     // Of those that were read the opened stream tells.
     if (event.kind === 'handshake' && event.result === 'identified') return;
     const about = aboutOf(event);
-    const sentence = sentenceOf(event, this.#nameOf);
+    const sentence = sentenceOf(event, this.#ports.nameOf);
     const happening: Happening = { seq: ++this.#lastSeq, at, kind: event.kind, ...about, sentence };
-    const recent = about.machineKey === undefined ? this.#ofOthers : this.#ofNodes;
-    recent.add(happening);
+    const isOfNode = about.machineKey !== undefined && this.#ports.isNode(about.machineKey);
+    (isOfNode ? this.#ofNodes : this.#ofOthers).add(happening);
     for (const listener of this.#listeners) listener(happening);
   };
 

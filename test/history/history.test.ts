@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { WatchdogEvent } from '../../src/events.ts';
 import { History, type HistoryQuery } from '../../src/history/history.ts';
+import type { MachineKey } from '../../src/identity/keys.ts';
 import { keyOf, stage } from '../telemetry/stage.ts';
 
 const ALL: HistoryQuery = {
@@ -9,7 +10,11 @@ const ALL: HistoryQuery = {
 
 function bench(bounds = { ofNodes: 5, ofOthers: 2, ageMs: 60_000 }) {
   const on = stage();
-  const history = new History(on.clock, (key) => (key === keyOf(1) ? 'router-1' : undefined), bounds);
+  const ports = {
+    nameOf: (key: MachineKey) => (key === keyOf(1) ? 'router-1' : undefined),
+    isNode: (key: MachineKey) => key !== keyOf(666),
+  };
+  const history = new History(on.clock, ports, bounds);
   const seqs = (query: Partial<HistoryQuery> = {}) => history.find({ ...ALL, ...query }).map(({ seq }) => seq);
   return { ...on, history, seqs };
 }
@@ -19,7 +24,9 @@ describe('History', () => {
     const { history, open, seqs } = bench();
     for (let i = 0; i < 7; i++) open(history, keyOf(1));
     expect(seqs()).toEqual([3, 4, 5, 6, 7]);
-    for (let i = 0; i < 100; i++) open(history, undefined);
+    for (let i = 0; i < 50; i++) open(history, undefined);
+    // A key that anybody can make, and Headscale does not know.
+    for (let i = 0; i < 50; i++) open(history, keyOf(666));
     expect(seqs()).toEqual([3, 4, 5, 6, 7, 106, 107]);
   });
 

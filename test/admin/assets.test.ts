@@ -1,0 +1,31 @@
+import { describe, expect, test } from 'vitest';
+import { readAssets } from '../../src/admin/assets.ts';
+
+describe('readAssets', () => {
+  test('finds the page and every file that it names, and no source that is not served', () => {
+    const assets = readAssets();
+    const html = assets.get('/')?.text ?? '';
+    const named = [...html.matchAll(/(?:src|href)="(\/page\/[^"]+)"/g)].map(([, path]) => path);
+    const imported = [...assets].flatMap(([, { text }]) =>
+      [...text.matchAll(/from '\.\/([\w-]+\.js)'/g)].map(([, name]) => `/page/${name}`),
+    );
+    expect(named.length).toBeGreaterThan(2);
+    expect(imported.length).toBeGreaterThan(10);
+    for (const path of [...named, ...imported]) expect([...assets.keys()]).toContain(path);
+    expect([...assets.keys()].filter((path) => path.endsWith('.ts'))).toEqual([]);
+  });
+
+  test('without its files everything else still works, and / says what is missing', () => {
+    const assets = readAssets(new URL('file:///nowhere/page/'));
+    expect([...assets.keys()]).toEqual(['/']);
+    expect(assets.get('/')?.text).toContain('run npm run build again');
+  });
+
+  test('asks no other host and holds no inline script or style, which its own policy would refuse', () => {
+    for (const [path, { text }] of readAssets()) {
+      const hosts = [...text.matchAll(/https?:\/\/[^\s'"`)]+/g)].map(([url]) => url);
+      expect([path, hosts.filter((url) => url !== 'http://www.w3.org/2000/svg')]).toEqual([path, []]);
+      expect(text).not.toMatch(/<script(?![^>]*\bsrc=)|\sstyle="|\son\w+="/);
+    }
+  });
+});
