@@ -45,6 +45,10 @@ export type WatchdogEvent =
       readonly because: 'dead' | 'silent';
       /** Since the client's last byte. */
       readonly silentMs: number;
+      /** How long it might have been silent. */
+      readonly silentAfterMs: number;
+      /** Since the contest opened: since the node came back. */
+      readonly contestedMs: number;
       readonly kernel: KernelEvidence | undefined;
     }
   /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */

@@ -1,6 +1,5 @@
 import type { WatchdogEvent } from '../events.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
-import type { KernelEvidence } from '../liveness/evidence.ts';
 import type { CloseReason, SeverReason, Stream } from '../streams/stream.ts';
 import { span } from './span.ts';
 import { healthSentence } from './watchdog-sentence.ts';
@@ -73,22 +72,23 @@ const SPARED: Readonly<Record<SeverReason, string>> = {
   upstream_silent: 'Headscale had said nothing on it for more than two minutes',
 };
 
-function severedSentence({ stream, newcomer, because, silentMs, kernel }: Of<'severed'>, nameOf: NameOf): string {
+function severedSentence(event: Of<'severed'>, nameOf: NameOf): string {
+  const { stream, newcomer, because, silentMs, silentAfterMs, kernel } = event;
   const what = `${nodesStream(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
   const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
-  if (because === 'dead') return `${what}: ${deadBecause(kernel)}, and ${back}.`;
+  if (because === 'dead') return `${what}: ${deadBecause(event)}, and ${back}.`;
   const frozen = kernel?.unansweredProbes === 0 ? ' (its kernel still answered, as that of a frozen program does)' : '';
-  return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after allows${frozen}, and ${back}.`;
+  return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after, ${span(silentAfterMs)}${frozen}, and ${back}.`;
 }
 
-function deadBecause(kernel: KernelEvidence | undefined): string {
+function deadBecause({ kernel, contestedMs }: Of<'severed'>): string {
   if (kernel === undefined) return 'its kernel no longer answered';
   const { unansweredProbes, retransmits, unackedSegments, receivedAgoMs } = kernel;
   const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
   if (unackedSegments > 0 && retransmits >= 2) {
     return `its kernel acknowledged nothing through ${retransmits} retransmissions (${last})`;
   }
-  return `its kernel answered none of ${unansweredProbes} probes (${last})`;
+  return `its kernel answered none of the last ${unansweredProbes} probes, ${span(contestedMs)} after the node had come back (${last})`;
 }
 
 function closedSentence({ stream, reason, lifetimeMs }: Of<'stream closed'>, nameOf: NameOf): string {

@@ -211,12 +211,19 @@ export class Takeover {
     const { member } = old;
     const { stream } = member;
     if (!isLive(stream)) return;
-    if (this.#termsOf(stream).observeOnly) {
+    const { observeOnly, silentAfterMs } = this.#termsOf(stream);
+    if (observeOnly) {
       spare(stream, because, this.#emit);
       return;
     }
-    const silentMs = this.#clock.now() - stream.heardAt;
-    this.#emit({ kind: 'severed', stream, newcomer, because, silentMs, kernel: member.evidence() });
+    const now = this.#clock.now();
+    const contest = [...old.contests].find((each) => each.newcomer === newcomer);
+    const durations = {
+      silentMs: now - stream.heardAt,
+      silentAfterMs,
+      contestedMs: contest === undefined ? 0 : now - contest.openedAt,
+    };
+    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence() });
     if (because === 'silent') this.#guardAgainst(stream, newcomer, old.inquiry.says() === 'answers');
     member.sever(because);
   }

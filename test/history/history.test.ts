@@ -76,7 +76,16 @@ describe('History', () => {
     const newcomer = open(history, keyOf(1));
     later(120_000);
     const severed: WatchdogEvent = {
-      ...{ kind: 'severed', stream: old, newcomer, because: 'dead', silentMs: 1, kernel: undefined },
+      ...{
+        kind: 'severed',
+        stream: old,
+        newcomer,
+        because: 'dead',
+        silentMs: 1,
+        silentAfterMs: 1,
+        contestedMs: 1,
+        kernel: undefined,
+      },
     };
     history.listen(severed);
     close(history, old, 'severed_dead');

@@ -17,13 +17,14 @@ const kernel = {
   rttMs: 20,
   rttvarMs: 5,
 };
-const severed = { kind: 'severed', stream: old, newcomer, because: 'dead', silentMs: 90_000, kernel } as const;
+const times = { silentMs: 90_000, silentAfterMs: 30_000, contestedMs: 460 };
+const severed = { kind: 'severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
 const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
 
 describe('sentenceOf', () => {
   test('says why a dead stream was severed: the evidence, and where the node is now', () => {
     expect(name(severed)).toBe(
-      "router-1's old stream 12 from 203.0.113.7:4242 was severed: its kernel answered none of 3 probes (its last sign of life was 1 min 1 s ago), and the node is back on stream 15 from 198.51.100.9:1.",
+      "router-1's old stream 12 from 203.0.113.7:4242 was severed: its kernel answered none of the last 3 probes, 460 ms after the node had come back (its last sign of life was 1 min 1 s ago), and the node is back on stream 15 from 198.51.100.9:1.",
     );
   });
 
@@ -32,7 +33,7 @@ describe('sentenceOf', () => {
     expect(name({ ...severed, kernel: unacked })).toContain('acknowledged nothing through 4 retransmissions');
     const silent = name({ ...severed, because: 'silent', kernel: undefined });
     expect(silent).toContain(
-      ': its client had sent nothing for 1 min 30 s, longer than silent-after allows, and the node',
+      ': its client had sent nothing for 1 min 30 s, longer than silent-after, 30 s, and the node',
     );
   });
 

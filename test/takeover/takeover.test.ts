@@ -14,6 +14,8 @@ describe('Takeover, rule 1: dead', () => {
     bench.clock.advance(1);
     expect(old.severedBecause).toBe('dead');
     expect((old.severedAt as number) - start).toBe(450);
+    const told = bench.events.find(({ kind }) => kind === 'severed');
+    expect(told).toMatchObject({ silentMs: 20_450, silentAfterMs: 30_000, contestedMs: 450 });
     expect(newcomer.forwardedAt).toBeUndefined();
     bench.clock.advance(2);
     expect((newcomer.forwardedAt as number) - start).toBe(452);

@@ -26,7 +26,16 @@ function lineOf(event: WatchdogEvent, node: NodeInfo | null = phone): Record<str
   return { level: LEVELS[level], ...rest };
 }
 
-const severed = { kind: 'severed', stream, newcomer, because: 'dead', silentMs: 12.3, kernel: undefined } as const;
+const times = { silentAfterMs: 30_000, contestedMs: 450 };
+const severed = {
+  kind: 'severed',
+  stream,
+  newcomer,
+  because: 'dead',
+  silentMs: 12.3,
+  ...times,
+  kernel: undefined,
+} as const;
 
 describe('logEvents', () => {
   test('says whose stream it is, as far as that is known', () => {

@@ -48,7 +48,16 @@ describe('createMetrics', () => {
     Object.assign(first, { bytesReceived: 100, bytesSent: 2000 });
     later(1234);
     const newcomer = open(metrics, keyOf(1));
-    metrics.listen({ kind: 'severed', stream: first, newcomer, because: 'dead', silentMs: 1, kernel: undefined });
+    metrics.listen({
+      kind: 'severed',
+      stream: first,
+      newcomer,
+      because: 'dead',
+      silentMs: 1,
+      silentAfterMs: 1,
+      contestedMs: 1,
+      kernel: undefined,
+    });
     close(metrics, first, 'severed_dead');
     const { nodeKey } = nodeOf(1);
     expect(await samples('node_')).toEqual([
