@@ -28,6 +28,8 @@ const program = new Command('headscale-watchdog')
   })
   .exitOverride();
 
+const DEFAULT_LISTEN: readonly string[] = [DEFAULTS.listen];
+
 /** What `serve` and `check` take; only what was given counts before the file. */
 const SETTINGS: readonly Option[] = [
   new Option(
@@ -43,7 +45,20 @@ const SETTINGS: readonly Option[] = [
     '--headscale-api-key-file <file>',
     "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
   ),
-  new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
+  new Option(
+    '--listen <address>',
+    'where clients connect, as often as needed: HOST:PORT, http://HOST:PORT?redirect=true or https://HOST:PORT?cert=FILE&key=FILE, each with proxy-protocol=true behind proxies that speak it',
+  )
+    .argParser(gathered)
+    .default(DEFAULT_LISTEN, DEFAULTS.listen),
+  new Option(
+    '--trusted-proxies <addresses>',
+    "proxies before this one, as addresses or ranges: their word about a client's address counts, and their own kernel's evidence does not",
+  ).argParser(gathered),
+  new Option(
+    '--acme-webroot <folder>',
+    'the folder in which certbot or lego leaves its answers to HTTP-01 challenges; plain listeners show them',
+  ),
   new Option('--admin <host:port>', 'metrics, health and streams; no password, so keep it local').default(
     DEFAULTS.admin,
   ),
@@ -73,6 +88,13 @@ const SETTINGS: readonly Option[] = [
   ),
   new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel),
 ];
+
+/** Of a flag that may be given several times. */
+function gathered(value: string, before: readonly string[] | undefined): readonly string[] {
+  // What is there at first is the default.
+  const isFirst = before === undefined || (before as unknown) === DEFAULT_LISTEN;
+  return isFirst ? [value] : [...before, value];
+}
 
 function withSettings(command: Command): Command {
   for (const option of SETTINGS) command.addOption(option);
@@ -145,8 +167,8 @@ async function reload({ admin }: Config): Promise<number> {
   return 0;
 }
 
-function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
-  const listen = addressAndPort(listenAddress.address, listenAddress.port);
+function announce({ listenAddresses, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
+  const listen = listenAddresses.map(({ address, port }) => addressAndPort(address, port)).join(', ');
   const admin = addressAndPort(adminAddress.address, adminAddress.port);
   log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
 }
@@ -173,14 +195,14 @@ async function demo(): Promise<number> {
     isTty: process.stdout.isTTY === true,
     signal: stop.signal,
     startWatchdog: async ({ upstream, noiseKey, silentAfterMs }) => {
-      const anywhere = { host: '127.0.0.1', port: 0 };
-      const defaults = loadConfig({});
+      const anywhere = '127.0.0.1:0';
+      const defaults = loadConfig({ listen: anywhere, admin: anywhere });
       const policy = { ...defaults.policy, silentAfterMs };
-      const config = { ...defaults, upstream, policy, listen: anywhere, admin: anywhere };
+      const config = { ...defaults, upstream, policy };
       const watchdog = await startWatchdog(config, { noiseKey, log: createLogger('silent', process.stdout) });
-      const urlOf = ({ port }: { port: number }): URL => new URL(`http://127.0.0.1:${port}`);
+      const urlOf = (address: { port: number } | undefined): URL => new URL(`http://127.0.0.1:${address?.port}`);
       return {
-        listenUrl: urlOf(watchdog.listenAddress),
+        listenUrl: urlOf(watchdog.listenAddresses[0]),
         adminUrl: urlOf(watchdog.adminAddress),
         close: watchdog.close,
       };

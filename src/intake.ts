@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { Clock } from './clock.ts';
 import type { Emit } from './events.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
@@ -8,7 +9,7 @@ import { Line } from './liveness/line.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
-import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
+import { isWebSocket, type TunnelPorts, type UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
 import type { Registry } from './streams/registry.ts';
 import type { CloseReason, Stream } from './streams/stream.ts';
@@ -52,7 +53,8 @@ export class Intake {
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
     const stream = this.#streamOf(upgrade, origin);
     this.#parts.registry.add(stream);
-    const line = new Line(this.#parts.kernel, upgrade.client);
+    // Behind a proxy the kernel's evidence would be about the proxy.
+    const line = new Line(origin.isDirect ? this.#parts.kernel : undefined, upgrade.client);
     const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
     line.order(this.#parts.ordersOf(stream));
     this.#passages.set(stream, { tunnel, line });
@@ -97,14 +99,16 @@ export class Intake {
 
   #streamOf(upgrade: UpgradeRequest, origin: Origin): Stream {
     const { clock, registry } = this.#parts;
-    const { request, client } = upgrade;
-    const remoteAddress = addressAndPort(origin.address, client.remotePort);
+    const { request } = upgrade;
+    const { address, port } = origin;
+    const remoteAddress = addressAndPort(address, port);
     const kind = kindOf(request);
     const now = clock.now();
     return {
       id: registry.nextId(),
       kind,
       machineKey: kind === 'control' ? this.#machineKeyOf(upgrade, remoteAddress) : undefined,
+      address,
       remoteAddress,
       openedAt: now,
       heardAt: now,
@@ -118,7 +122,7 @@ export class Intake {
   }
 
   #machineKeyOf({ request }: UpgradeRequest, remoteAddress: string): Stream['machineKey'] {
-    const identity = this.#identify(request.headers['x-tailscale-handshake']);
+    const identity = this.#identify(handshakeOf(request));
     // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
     const replayed = identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral);
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
@@ -126,12 +130,12 @@ export class Intake {
     return identity.kind === 'identified' && !replayed ? identity.machineKey : undefined;
   }
 
-  #identify(header: string | string[] | undefined): Identity {
+  #identify(handshake: string | undefined): Identity {
     const { emit } = this.#parts;
     const noiseKey = this.#parts.noiseKey();
     if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
     try {
-      return identify(noiseKey, Array.isArray(header) ? header[0] : header);
+      return identify(noiseKey, handshake);
     } catch (error) {
       emit({ kind: 'internal error', during: 'reading a handshake', error });
       return { kind: 'unreadable', why: 'internal error' };
@@ -158,4 +162,14 @@ export class Intake {
       },
     };
   }
+}
+
+const HANDSHAKE = 'X-Tailscale-Handshake';
+
+/** A browser can set no header on its WebSocket, so there it is in the query (Tailscale control/controlhttp/client_js.go). */
+function handshakeOf(request: IncomingMessage): string | undefined {
+  // Each where Headscale reads it, and nowhere else: another one would be another node's.
+  if (!isWebSocket(request)) return [request.headers[HANDSHAKE.toLowerCase()]].flat()[0];
+  const query = request.url?.split('?').slice(1).join('?');
+  return new URLSearchParams(query).get(HANDSHAKE) ?? undefined;
 }

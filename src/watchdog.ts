@@ -14,8 +14,12 @@ import { Intake } from './intake.ts';
 import { KeyFiles } from './key-files.ts';
 import { type Kernel, type KernelOrNot, loadKernel, type StandingOrders } from './liveness/kernel.ts';
 import { isUpstreamSilent, Patrol } from './liveness/patrol.ts';
-import { createListener, listen } from './proxy/listener.ts';
+import type { Origin } from './proxy/forwarded.ts';
+import { type ClientListener, createListener, listen } from './proxy/listener.ts';
 import { plainProxy } from './proxy/plain.ts';
+import { Refusals } from './proxy/refusals.ts';
+import { type Trust, trustOf } from './proxy/trust.ts';
+import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
 import { Settings } from './settings.ts';
@@ -44,7 +48,8 @@ export interface WatchdogOptions {
 
 /** A watchdog that listens. */
 export interface Watchdog {
-  readonly listenAddress: AddressInfo;
+  /** In the order of `listen`. */
+  readonly listenAddresses: readonly AddressInfo[];
   readonly adminAddress: AddressInfo;
   /** @returns what ends the listening. */
   onEvent(listener: Listener): () => void;
@@ -63,25 +68,27 @@ export interface Watchdog {
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
   const parts = await build(config, options);
-  const { events, checkup, directory, patrol, keys, intake, listener } = parts;
+  const { events, checkup, directory, patrol, keys, intake, listeners } = parts;
   const admin = adminServerOf(parts);
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
   const close = async (): Promise<void> => {
-    const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
-    listener.closeAllConnections();
-    admin.closeAllConnections();
+    const servers = [...listeners.map(({ server }) => server), admin];
+    const closed = Promise.all([...servers.map(closeServer), intake.end()]);
+    for (const { endNewborn } of listeners) endNewborn();
+    for (const server of servers) server.closeAllConnections();
     patrol.close();
     keys.close();
     await Promise.all([closed, checkup.close(), directory.close()]);
   };
   try {
     const adminAddress = await listen(admin, config.admin, '--admin');
-    const listenAddress = await listen(listener, config.listen, '--listen');
+    const listenAddresses: AddressInfo[] = [];
+    for (const { server, listen: where } of listeners) listenAddresses.push(await listen(server, where, '--listen'));
     // Not waited for: until Headscale has said its version, newcomers are held.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();
     const onEvent = (heard: Listener): (() => void) => events.listen(heard);
-    return { listenAddress, adminAddress, onEvent, failed, reload: parts.reload, close };
+    return { listenAddresses, adminAddress, onEvent, failed, reload: parts.reload, close };
   } catch (error) {
     await close();
     throw error;
@@ -97,6 +104,7 @@ async function build(config: Config, options: WatchdogOptions) {
   const loaded = options.kernel ?? (await loadKernel());
   const knowledge = buildKnowledge(config, options, { clock, events });
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
+  warnOfCertificates(log, config, knowledge.keys);
   const way = buildWay(config, { clock, events, kernel: loaded.ok ? loaded.kernel : undefined }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
@@ -134,7 +142,11 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     if (key === 'noise key') checkup.keyChanged();
     else directory.keyChanged();
   };
-  const keys = new KeyFiles(config, { clock, emit, changed });
+  const listeners: ClientListener[] = [];
+  const keys = new KeyFiles(config, {
+    ...{ clock, emit, changed },
+    renewed: (i, certificate) => listeners[i]?.useCertificate(certificate),
+  });
   const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
   const publicHalf = (): string | undefined => {
     const key = noiseKey();
@@ -149,7 +161,7 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
       directory.want(event.stream.machineKey);
   });
-  return { keys, noiseKey, checkup, directory, nodeOf, settings };
+  return { keys, noiseKey, checkup, directory, nodeOf, settings, listeners };
 }
 
 type Knowledge = ReturnType<typeof buildKnowledge>;
@@ -157,7 +169,7 @@ type Knowledge = ReturnType<typeof buildKnowledge>;
 /** The way of a connection. */
 function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | undefined }, knowledge: Knowledge) {
   const { clock, events, kernel } = ground;
-  const { checkup, settings, noiseKey } = knowledge;
+  const { checkup, settings, noiseKey, keys, listeners } = knowledge;
   const { emit } = events;
   const registry = new Registry();
   const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit);
@@ -168,10 +180,15 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
   };
   const ordersOf = (stream: Stream): StandingOrders => settings.ordersOf(stream);
   const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, ordersOf, upstream, emit, ...health });
-  const listener = createListener({
+  const ports = {
     plain: plainProxy({ upstream, ...health }),
-    upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
-  });
+    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
+    trust: trustAsSet(settings),
+    pages: { httpsPort: httpsPortOf(config), webroot: () => settings.config.acmeWebroot },
+    refused: new Refusals(emit).note,
+  };
+  // In place: whoever renews a certificate has this list.
+  for (const [i, each] of config.listen.entries()) listeners.push(createListener(each, keys.certificateOf(i), ports));
   const patrol = new Patrol({
     clock,
     emit,
@@ -182,11 +199,30 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { registry, takeover, intake, listener, patrol };
+  return { registry, takeover, intake, patrol };
+}
+
+/** Whom we trust, by the configuration as it is now. */
+function trustAsSet(settings: Settings): () => Trust {
+  let from: Config['trustedProxies'] = [];
+  let trust = trustOf(from);
+  return () => {
+    const { trustedProxies } = settings.config;
+    if (trustedProxies !== from) {
+      from = trustedProxies;
+      trust = trustOf(from);
+    }
+    return trust;
+  };
+}
+
+/** Where to send browsers that are on plain HTTP. */
+function httpsPortOf({ listen }: Config): number {
+  return listen.find(({ tls }) => tls !== undefined)?.port ?? 443;
 }
 
 function adminServerOf(parts: Parts): Server {
-  const { clock, events, registry, takeover, checkup, listener, settings, intake, directory, nodeOf } = parts;
+  const { clock, events, registry, takeover, checkup, listeners, settings, intake, directory, nodeOf, keys } = parts;
   const metrics = createMetrics({
     clock,
     emit: events.emit,
@@ -195,6 +231,7 @@ function adminServerOf(parts: Parts): Server {
     keyMatches: () => checkup.health.keyMatches,
     duplicateKeys: () => takeover.duplicateKeys,
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
+    certificateExpires: () => firstToExpire(settings.config, keys),
     nodeOf,
     isNode: (key) => !directory.loaded || nodeOf(key) !== undefined,
     rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
@@ -208,7 +245,7 @@ function adminServerOf(parts: Parts): Server {
   });
   return createAdminServer({
     metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-    readiness: () => readinessOf(listener, checkup, settings.config.upstream),
+    readiness: () => readinessOf(listeners, checkup, settings.config.upstream),
     streams: () => ({ streams: streamViews(parts) }),
     reload: () => parts.reload(),
     failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
@@ -225,6 +262,25 @@ function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: Ke
       'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
     );
   }
+}
+
+const WARN_BEFORE_MS = 14 * 86_400_000;
+
+function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles): void {
+  for (const [i, { tls }] of listen.entries()) {
+    const expires = keys.certificateOf(i)?.expires;
+    if (expires === undefined || expires.getTime() > Date.now() + WARN_BEFORE_MS) continue;
+    const text = expires.getTime() < Date.now() ? 'has expired' : 'expires within two weeks';
+    log.warn(
+      { file: tls?.certFile, expires },
+      `a certificate ${text}: renew it; it is read again when its file changes`,
+    );
+  }
+}
+
+function firstToExpire({ listen }: Config, keys: KeyFiles): Date | undefined {
+  const dates = listen.map((_, i) => keys.certificateOf(i)?.expires).filter((date) => date !== undefined);
+  return dates.length === 0 ? undefined : new Date(Math.min(...dates.map(Number)));
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../src/config/load.ts';
-import { configSchema, DEFAULTS } from '../src/config/schema.ts';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS } from '../src/events.ts';
+import { DEFAULTS, SETTING_NAMES } from '../src/config/schema.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { stage } from './telemetry/stage.ts';
@@ -39,13 +39,13 @@ describe('README', () => {
 
   test('names every label value', () => {
     const causes = [...CLOSE_REASONS, ...SEVER_REASONS];
-    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS]) {
+    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS, ...REFUSAL_REASONS]) {
       expect(readme).toContain(`\`${value}\``);
     }
   });
 
   test('has a row for every flag, with its default', () => {
-    const flags = Object.keys(configSchema.shape).map((name) => [
+    const flags = SETTING_NAMES.map((name) => [
       `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
       byDefaultOf(name),
     ]);

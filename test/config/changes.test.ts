@@ -20,6 +20,8 @@ describe('changesBetween', () => {
     const after = config(`
 noise-key: /etc/n
 headscale-api-key-file: /etc/a
+trusted-proxies: [10.0.0.0/8, "::1"]
+acme-webroot: /var/www
 silent-after: 10s
 gone-after: off
 hold: 1500ms
@@ -32,6 +34,8 @@ log-level: debug
       changes: [
         'noise-key: none → /etc/n',
         'headscale-api-key-file: none → /etc/a',
+        'trusted-proxies: none → 10.0.0.0/8, ::1',
+        'acme-webroot: none → /var/www',
         'silent-after: 30s → 10s',
         'gone-after: 2m → off',
         'hold: auto → 1500ms',

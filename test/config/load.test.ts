@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { parseHostPort } from '../../src/config/host-port.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { configSchema, parseHostPort } from '../../src/config/schema.ts';
+import { configSchema } from '../../src/config/schema.ts';
 import { UsageError } from '../../src/errors.ts';
 
 function problemsOf(flags: Record<string, unknown>): readonly string[] {
@@ -19,7 +20,9 @@ describe('loadConfig', () => {
       upstream: new URL('http://127.0.0.1:8080'),
       noiseKeyFile: undefined,
       apiKeyFile: undefined,
-      listen: { host: '0.0.0.0', port: 8081 },
+      listen: [{ host: '0.0.0.0', port: 8081, tls: undefined, redirect: false, proxyProtocol: false }],
+      trustedProxies: [],
+      acmeWebroot: undefined,
       admin: { host: '127.0.0.1', port: 9191 },
       policy: {
         silentAfterMs: 30_000,
@@ -64,14 +67,14 @@ describe('loadConfig', () => {
       "--upstream: 'headscale:8080' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
       --noise-key: needs the path of a file
       --headscale-api-key-file: needs the path of a file
-      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --admin: '127.0.0.1:99999' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --silent-after: '30' has no unit: write 30s, 30ms, 30m or 30h
       --gone-after: '5s' is too short: write 10s or more, or off
       --probe-idle: '3h' is too long: write 2h or less, or off
       --hold: '1 s' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off
       --metrics-max-nodes: 'many' is no number of nodes: write a whole number from 0, for none, to 100000
-      --log-level: 'loud' is none of debug, info, warn, error, silent"
+      --log-level: 'loud' is none of debug, info, warn, error, silent
+      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081"
     `);
   });
 
