@@ -25,8 +25,10 @@ export function checkRequirements(): void {
   if (!answers('ip', ['-V'])) missing.push('ip: apt-get install iproute2');
   if (!answers('ss', ['-V'])) missing.push('ss: apt-get install iproute2');
   if (!answers('nft', ['--version'])) missing.push('nft: apt-get install nftables');
-  if (LONG && !answers('haproxy', ['-v']))
-    missing.push('haproxy (E2E_LONG=1 compares with it): apt-get install haproxy');
+  if (!answers('haproxy', ['-v'])) missing.push('haproxy: apt-get install haproxy');
+  if (!answers('nginx', ['-v'])) missing.push('nginx: apt-get install nginx-light');
+  if (!answers('caddy', ['version'])) missing.push('caddy: apt-get install caddy');
+  if (!answers('openssl', ['version'])) missing.push('openssl, for certificates: apt-get install openssl');
   if (!answers('go', ['version'])) missing.push('go, 1.26.6 or later: it builds tailscaled and Headscale');
   if (missing.length > 0) throw new Error(`npm run e2e cannot run here. Missing:\n  ${missing.join('\n  ')}`);
 }

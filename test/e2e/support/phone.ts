@@ -38,7 +38,8 @@ export class Phone {
     this.#lab = lab;
     this.#folder = lab.folder(name);
     if (original !== undefined) copyState(original.#folder, this.#folder);
-    this.#env = { ...QUIET, HOME: this.#folder, TMPDIR: this.#folder, TS_LOGS_DIR: this.#folder };
+    const trust = lab.caFile === undefined ? {} : { SSL_CERT_FILE: lab.caFile };
+    this.#env = { ...QUIET, ...trust, HOME: this.#folder, TMPDIR: this.#folder, TS_LOGS_DIR: this.#folder };
   }
 
   get host(): Host {

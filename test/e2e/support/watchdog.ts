@@ -120,10 +120,11 @@ export class Watchdog {
     return (JSON.parse(body) as { readonly streams: readonly StreamView[] }).streams;
   }
 
-  /** The control streams that come from `address`, a host's. */
+  /** The control streams that come from `address`, a host's; behind a proxy no port is known. */
   async streamsFrom(address: string): Promise<readonly StreamView[]> {
     return (await this.streams()).filter(
-      ({ kind, remoteAddress }) => kind === 'control' && remoteAddress.startsWith(`${address}:`),
+      ({ kind, remoteAddress }) =>
+        kind === 'control' && (remoteAddress === address || remoteAddress.startsWith(`${address}:`)),
     );
   }
 
