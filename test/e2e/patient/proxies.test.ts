@@ -4,7 +4,7 @@ import { printFigures, seconds } from '../support/figures.ts';
 import { Headscale } from '../support/headscale.ts';
 import { useLab } from '../support/lab.ts';
 import { Phone } from '../support/phone.ts';
-import { caddy, haproxyHttp, haproxyTcp, nginx, type Proxy, startProxy } from '../support/proxies.ts';
+import { caddy, haproxyHttp, haproxyTcp, nginx, type ProxyProgram, startProxy } from '../support/proxies.ts';
 import { delay, until } from '../support/wait.ts';
 import { Watchdog } from '../support/watchdog.ts';
 
@@ -13,7 +13,7 @@ const SILENT_AFTER_MS = 4_000;
 const TOLERANCE_MS = 3_000;
 
 interface Setup {
-  readonly proxy: Proxy;
+  readonly proxy: ProxyProgram;
   /** What the proxy connects to; each watchdog listens plainly as well, for nobody but the tests. */
   readonly watchdogListens: 'plainly' | 'proxy-protocol' | 'proxy-protocol and TLS';
   readonly scheme: 'http' | 'https';

@@ -13,14 +13,14 @@ export interface Between {
   readonly certificate: Certificate;
 }
 
-export interface Proxy {
+export interface ProxyProgram {
   readonly name: string;
   readonly command: (file: string) => readonly [string, readonly string[]];
   readonly configuration: (between: Between, folder: string) => string;
 }
 
 /** As Headscale's documentation has it, but for addresses, paths, and `http2 on`, which Debian's nginx has not. */
-export const nginx: Proxy = {
+export const nginx: ProxyProgram = {
   name: 'nginx',
   command: (file) => ['nginx', ['-c', file, '-g', 'daemon off;']],
   configuration: ({ listen, watchdog, certificate }, folder) => `
@@ -66,7 +66,7 @@ http {
 };
 
 /** As Headscale's documentation has it, but for addresses and the certificate. */
-export const caddy: Proxy = {
+export const caddy: ProxyProgram = {
   name: 'Caddy',
   command: (file) => ['caddy', ['run', '--config', file, '--adapter', 'caddyfile']],
   configuration: ({ listen, watchdog, certificate }) => `
@@ -84,7 +84,7 @@ https://${listen} {
 `,
 };
 
-export const haproxyHttp: Proxy = {
+export const haproxyHttp: ProxyProgram = {
   name: 'HAProxy, mode http',
   command: (file) => ['haproxy', ['-db', '-f', file]],
   configuration: ({ listen, watchdog, certificate }) => `
@@ -103,7 +103,7 @@ listen clients
 };
 
 /** @param send `send-proxy` or `send-proxy-v2`. */
-export function haproxyTcp(send: string): Proxy {
+export function haproxyTcp(send: string): ProxyProgram {
   return {
     name: `HAProxy, mode tcp, ${send}`,
     command: haproxyHttp.command,
@@ -121,7 +121,11 @@ listen clients
 }
 
 /** Starts one on the lab's server; it answers when this resolves. */
-export async function startProxy(lab: Lab, { name, command, configuration }: Proxy, between: Between): Promise<void> {
+export async function startProxy(
+  lab: Lab,
+  { name, command, configuration }: ProxyProgram,
+  between: Between,
+): Promise<void> {
   const folder = lab.folder(`proxy-${between.listen.split(':')[1]}`);
   const file = join(folder, 'configuration');
   writeFileSync(file, configuration(between, folder));
