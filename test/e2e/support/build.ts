@@ -14,6 +14,7 @@ export const programs = {
   tailscale: join(BIN, 'tailscale'),
   headscale: { '0.29.2': join(BIN, 'headscale'), '0.23.0': join(BIN, 'headscale-0.23') },
   stunServer: join(BIN, 'stun-server'),
+  webClient: join(BIN, 'web-client'),
   watchdog: join(PROJECT, 'dist', 'cli.js'),
 } as const;
 
@@ -47,12 +48,13 @@ export async function buildPrograms(): Promise<void> {
   mkdirSync(BIN, { recursive: true });
   const go = join(PROJECT, 'test', 'e2e', 'go');
   const flags = ['build', '-mod=readonly', '-buildvcs=false', '-o'];
-  await step('tailscaled, tailscale, stun-server', 'go', join(go, 'tailscale'), [
+  await step('tailscaled, tailscale, stun-server, web-client', 'go', join(go, 'tailscale'), [
     ...flags,
     `${BIN}/`,
     'tailscale.com/cmd/tailscaled',
     'tailscale.com/cmd/tailscale',
     './stun-server',
+    './web-client',
   ]);
   for (const [version, folder] of [
     ['0.29.2', 'headscale'],

@@ -35,6 +35,7 @@ export interface StreamView {
   readonly lastHeardAt: string;
   readonly upstreamSpokeAt: string | null;
   readonly state: string;
+  readonly bytesReceived: number;
   readonly kernel: KernelView | null;
   readonly contests: readonly unknown[];
 }
