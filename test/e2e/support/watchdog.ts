@@ -103,6 +103,11 @@ export class Watchdog {
     await this.#ready();
   }
 
+  /** Ends it as a service manager does. */
+  async stop(): Promise<void> {
+    await this.#child.end('SIGTERM');
+  }
+
   /** Has it read its file again, as an operator would. @returns what was said. */
   async reload(): Promise<string> {
     const { stdout } = await command(this.#lab, 'reload', '--admin', this.#admin);
