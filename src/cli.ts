@@ -1,15 +1,16 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
 import { askAdmin } from './admin/client.ts';
+import { DEFAULTS } from './config/defaults.ts';
 import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
-import { type Config, DEFAULTS, LOG_LEVELS } from './config/schema.ts';
+import { type Config, LOG_LEVELS } from './config/schema.ts';
 import { StartError, UsageError } from './errors.ts';
-import { addressAndPort } from './proxy/forwarded.ts';
 import type { ReloadOutcome } from './reload.ts';
-import { createLogger, type Logger } from './telemetry/log.ts';
+import { nextSignal, serve } from './serve.ts';
+import { createLogger } from './telemetry/log.ts';
 import { version } from './version.ts';
-import { startWatchdog, type Watchdog } from './watchdog.ts';
+import { startWatchdog } from './watchdog.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -83,6 +84,10 @@ const SETTINGS: readonly Option[] = [
     '--upstream-silent-sever',
     'end control streams on which Headscale has said nothing for 125s; not by default, since one that waits for a login is silent too',
   ),
+  new Option(
+    '--drain <duration|off>',
+    'over how long the streams are ended one by one when it stops, so that not all nodes come back at once; off ends all at once',
+  ).default(DEFAULTS.drain),
   new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
     DEFAULTS.metricsMaxNodes,
   ),
@@ -135,20 +140,6 @@ function configOf(command: Command): Config {
   return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
 }
 
-async function serve(readConfig: () => Config): Promise<void> {
-  const config = readConfig();
-  const log = createLogger(config.logLevel, process.stdout);
-  const stopped = nextSignal();
-  // Before it has started a SIGHUP has nothing to reload, and must not end it.
-  let watchdog: Watchdog | undefined;
-  process.on('SIGHUP', () => watchdog?.reload());
-  watchdog = await startWatchdog(config, { log, reread: readConfig });
-  failOpen(watchdog);
-  announce(watchdog, log, config.upstream);
-  log.info({ signal: await stopped }, 'stopping');
-  await watchdog.close();
-}
-
 /** @returns the exit code. */
 async function check(readConfig: () => Config, node: string | undefined): Promise<number> {
   const { runCheck } = await import('./check/check.ts');
@@ -165,25 +156,6 @@ async function reload({ admin }: Config): Promise<number> {
   for (const setting of outcome.needRestart) process.stdout.write(`needs a restart: ${setting}\n`);
   process.stdout.write(outcome.changes.length > 0 ? 'reloaded\n' : 'reloaded: no setting has changed\n');
   return 0;
-}
-
-function announce({ listenAddresses, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
-  const listen = listenAddresses.map(({ address, port }) => addressAndPort(address, port)).join(', ');
-  const admin = addressAndPort(adminAddress.address, adminAddress.port);
-  log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
-}
-
-/** An error nobody caught is ours, and no node's: it is told, and the streams flow on. */
-function failOpen(watchdog: Watchdog): void {
-  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-    process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));
-  }
-}
-
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
-  });
 }
 
 async function demo(): Promise<number> {

@@ -96,6 +96,15 @@ export type WatchdogEvent =
       /** Whether this address was not refused for this before, as far as that is remembered. */
       readonly isNews: boolean;
     }
+  /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
+  | {
+      readonly kind: 'draining';
+      readonly streams: number;
+      readonly overMs: number;
+      /** Shorter than was set, since clients wait in an inherited socket meanwhile. */
+      readonly isShortened: boolean;
+    }
+  | { readonly kind: 'drained'; readonly tookMs: number }
   | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
 
 /** Why a connection was closed before its first request. */

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Clock } from './clock.ts';
+import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
 import { ReplayMemory } from './identity/replay.ts';
@@ -11,6 +11,7 @@ import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
 import { isWebSocket, type TunnelPorts, type UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
+import { drainPlan } from './streams/drain-plan.ts';
 import type { Registry } from './streams/registry.ts';
 import type { CloseReason, Stream } from './streams/stream.ts';
 import type { Takeover } from './takeover/takeover.ts';
@@ -43,7 +44,9 @@ export class Intake {
   readonly #passages = new Map<Stream, Passage>();
   readonly #replays = new ReplayMemory();
   readonly #ports: TunnelPorts;
-  #onEmpty: () => void = () => {};
+  #whenEmpty: (() => void)[] = [];
+  #plannedEnds: Timer[] = [];
+  #hasEnded = false;
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
@@ -67,6 +70,7 @@ export class Intake {
       sever: (because) => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => tunnel.forward(),
     });
+    if (this.#hasEnded) tunnel.end('shutdown');
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
@@ -88,12 +92,31 @@ export class Intake {
     for (const [stream, { line }] of this.#passages) line.order(this.#parts.ordersOf(stream));
   }
 
-  /** Ends every stream; resolves when all are closed. */
+  /** How many streams there are. */
+  get size(): number {
+    return this.#passages.size;
+  }
+
+  /** Ends the streams there are evenly over `overMs`; resolves when none is left. Those that open meanwhile stay until `end`. */
+  drain(overMs: number): Promise<void> {
+    this.#plannedEnds = drainPlan([...this.#passages.keys()], overMs).map(({ stream, afterMs }) =>
+      this.#parts.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
+    );
+    return this.#empty();
+  }
+
+  /** Ends every stream, and each that may still open; resolves when all are closed. */
   end(): Promise<void> {
+    this.#hasEnded = true;
+    for (const planned of this.#plannedEnds) planned.cancel();
+    for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
+    return this.#empty();
+  }
+
+  #empty(): Promise<void> {
     return new Promise((resolve) => {
-      this.#onEmpty = resolve;
-      for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
       if (this.#passages.size === 0) resolve();
+      else this.#whenEmpty.push(resolve);
     });
   }
 
@@ -158,7 +181,8 @@ export class Intake {
         this.#passages.delete(stream);
         registry.remove(stream);
         emit({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
-        if (this.#passages.size === 0) this.#onEmpty();
+        if (this.#passages.size > 0) return;
+        for (const resolve of this.#whenEmpty.splice(0)) resolve();
       },
     };
   }

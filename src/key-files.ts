@@ -59,6 +59,12 @@ export class KeyFiles {
     return this.#certificates[listener]?.value;
   }
 
+  /** When the first of the certificates expires; undefined where there is none. */
+  get firstCertificateToExpire(): Date | undefined {
+    const dates = this.#certificates.map((file) => file?.value?.expires).filter((date) => date !== undefined);
+    return dates.length === 0 ? undefined : new Date(Math.min(...dates.map(Number)));
+  }
+
   get noiseKey(): NoiseKey | undefined {
     return this.#noise.value;
   }

@@ -18,13 +18,14 @@ export interface StatusSource {
 }
 
 /** What `/readyz` shows. */
-export function readinessOf(listeners: readonly ClientListener[], checkup: Checkup, upstream: URL) {
+export function readinessOf(listeners: readonly ClientListener[], checkup: Checkup, upstream: URL, draining: boolean) {
   const { up, reason, version, keyMatches, isHeadscale } = checkup.health;
   const ready = listeners.every(({ server }) => server.listening);
   return {
     ready,
     detail: {
       ready,
+      draining,
       listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
       upstream: {
         url: upstream.origin,

@@ -2,7 +2,9 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createAdminServer } from './admin/server.ts';
 import { type Clock, systemClock } from './clock.ts';
+import { httpsPortOf } from './config/listen.ts';
 import type { Config } from './config/schema.ts';
+import { StartError } from './errors.ts';
 import { Events, type Listener } from './events.ts';
 import { headscaleApi } from './headscale/api.ts';
 import { Checkup, needsHold } from './headscale/checkup.ts';
@@ -15,14 +17,17 @@ import { KeyFiles } from './key-files.ts';
 import { type Kernel, type KernelOrNot, loadKernel, type StandingOrders } from './liveness/kernel.ts';
 import { isUpstreamSilent, Patrol } from './liveness/patrol.ts';
 import type { Origin } from './proxy/forwarded.ts';
-import { type ClientListener, createListener, listen } from './proxy/listener.ts';
+import { type ClientListener, createListener } from './proxy/listener.ts';
+import { listen } from './proxy/listening.ts';
 import { plainProxy } from './proxy/plain.ts';
 import { Refusals } from './proxy/refusals.ts';
-import { type Trust, trustOf } from './proxy/trust.ts';
+import { trustAsSet } from './proxy/trust.ts';
 import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
+import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
+import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
 import { readinessOf, streamViews } from './status.ts';
 import { Registry } from './streams/registry.ts';
 import type { Stream } from './streams/stream.ts';
@@ -30,6 +35,7 @@ import { Takeover } from './takeover/takeover.ts';
 import { type Logger, logEvents } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
+import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
@@ -44,6 +50,8 @@ export interface WatchdogOptions {
    * @throws UsageError or StartError
    */
   readonly reread?: () => Config;
+  /** Sockets that listen already; by default there are none. */
+  readonly inherited?: InheritedSockets;
 }
 
 /** A watchdog that listens. */
@@ -57,7 +65,11 @@ export interface Watchdog {
   failed(during: string, error: unknown): void;
   /** Applies the configuration as it is now to new and open streams; one that cannot be used changes nothing. */
   reload(): ReloadOutcome;
-  /** Stops listening and ends every stream; resolves when nothing is left open. */
+  /** What `drain` would do now. */
+  drainTerms(): DrainTerms;
+  /** Stops listening and ends the streams evenly over the drain; resolves when nothing is left open. */
+  drain(): Promise<void>;
+  /** Stops listening and ends every stream now, also in the middle of a drain; resolves when nothing is left open. */
   close(): Promise<void>;
 }
 
@@ -67,32 +79,46 @@ export interface Watchdog {
  * @throws StartError when a key file cannot be used or an address cannot be listened on; nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
+  const { inherited = NO_SOCKETS } = options;
+  refuseSurplus(inherited, config.listen.length);
   const parts = await build(config, options);
-  const { events, checkup, directory, patrol, keys, intake, listeners } = parts;
-  const admin = adminServerOf(parts);
+  const { clock, events, checkup, directory, keys, listeners, settings, intake } = parts;
+  const drainTerms = (): DrainTerms => drainTermsOf(settings.config.drainMs, inherited.listeners > 0);
+  const admin = adminServerOf(parts, () => shutdown.isDraining);
+  const servers = listeners.map(({ server }) => server);
+  const shutdown: Shutdown = new Shutdown({
+    ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners: servers },
+    endConnections: () => {
+      for (const { endNewborn } of listeners) endNewborn();
+      for (const server of servers) server.closeAllConnections();
+    },
+    closeRest: () => closeRest(parts),
+  });
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
-  const close = async (): Promise<void> => {
-    const servers = [...listeners.map(({ server }) => server), admin];
-    const closed = Promise.all([...servers.map(closeServer), intake.end()]);
-    for (const { endNewborn } of listeners) endNewborn();
-    for (const server of servers) server.closeAllConnections();
-    patrol.close();
-    keys.close();
-    await Promise.all([closed, checkup.close(), directory.close()]);
-  };
   try {
-    const adminAddress = await listen(admin, config.admin, '--admin');
+    const adminAddress = await listen(admin, config.admin, '--admin', inherited.forAdmin);
     const listenAddresses: AddressInfo[] = [];
-    for (const { server, listen: where } of listeners) listenAddresses.push(await listen(server, where, '--listen'));
+    for (const [i, { server, listen: where }] of listeners.entries()) {
+      listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
+    }
     // Not waited for: until Headscale has said its version, newcomers are held.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();
     const onEvent = (heard: Listener): (() => void) => events.listen(heard);
-    return { listenAddresses, adminAddress, onEvent, failed, reload: parts.reload, close };
+    const [drain, close] = [() => shutdown.drain(), () => shutdown.close()];
+    return { listenAddresses, adminAddress, onEvent, failed, reload: parts.reload, drainTerms, drain, close };
   } catch (error) {
-    await close();
+    await shutdown.close();
     throw error;
   }
+}
+
+/** @throws StartError where more sockets were passed in than there is use for: one would never be answered. */
+function refuseSurplus({ listeners }: InheritedSockets, wanted: number): void {
+  if (listeners <= wanted) return;
+  throw new StartError(
+    `${listeners} sockets were passed in for ${wanted} --listen: add a --listen for each ListenStream= of the .socket unit, or remove the line; the admin server's needs a .socket unit of its own with FileDescriptorName=admin`,
+  );
 }
 
 type Parts = Awaited<ReturnType<typeof build>>;
@@ -104,7 +130,7 @@ async function build(config: Config, options: WatchdogOptions) {
   const loaded = options.kernel ?? (await loadKernel());
   const knowledge = buildKnowledge(config, options, { clock, events });
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
-  warnOfCertificates(log, config, knowledge.keys);
+  warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
   const way = buildWay(config, { clock, events, kernel: loaded.ok ? loaded.kernel : undefined }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
@@ -183,8 +209,8 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
   const ports = {
     plain: plainProxy({ upstream, ...health }),
     upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
-    trust: trustAsSet(settings),
-    pages: { httpsPort: httpsPortOf(config), webroot: () => settings.config.acmeWebroot },
+    trust: trustAsSet(() => settings.config.trustedProxies),
+    pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
     refused: new Refusals(emit).note,
   };
   // In place: whoever renews a certificate has this list.
@@ -202,26 +228,7 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
   return { registry, takeover, intake, patrol };
 }
 
-/** Whom we trust, by the configuration as it is now. */
-function trustAsSet(settings: Settings): () => Trust {
-  let from: Config['trustedProxies'] = [];
-  let trust = trustOf(from);
-  return () => {
-    const { trustedProxies } = settings.config;
-    if (trustedProxies !== from) {
-      from = trustedProxies;
-      trust = trustOf(from);
-    }
-    return trust;
-  };
-}
-
-/** Where to send browsers that are on plain HTTP. */
-function httpsPortOf({ listen }: Config): number {
-  return listen.find(({ tls }) => tls !== undefined)?.port ?? 443;
-}
-
-function adminServerOf(parts: Parts): Server {
+function adminServerOf(parts: Parts, isDraining: () => boolean): Server {
   const { clock, events, registry, takeover, checkup, listeners, settings, intake, directory, nodeOf, keys } = parts;
   const metrics = createMetrics({
     clock,
@@ -231,7 +238,7 @@ function adminServerOf(parts: Parts): Server {
     keyMatches: () => checkup.health.keyMatches,
     duplicateKeys: () => takeover.duplicateKeys,
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
-    certificateExpires: () => firstToExpire(settings.config, keys),
+    certificateExpires: () => keys.firstCertificateToExpire,
     nodeOf,
     isNode: (key) => !directory.loaded || nodeOf(key) !== undefined,
     rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
@@ -245,47 +252,15 @@ function adminServerOf(parts: Parts): Server {
   });
   return createAdminServer({
     metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-    readiness: () => readinessOf(listeners, checkup, settings.config.upstream),
+    readiness: () => readinessOf(listeners, checkup, settings.config.upstream, isDraining()),
     streams: () => ({ streams: streamViews(parts) }),
     reload: () => parts.reload(),
     failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
   });
 }
 
-function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
-  if (noiseKey === undefined) {
-    log.warn('no --noise-key: nodes cannot be told apart, so no stream is contested; all else works');
-  }
-  if (!kernel.ok) {
-    log.warn(
-      { why: kernel.why },
-      'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
-    );
-  }
-}
-
-const WARN_BEFORE_MS = 14 * 86_400_000;
-
-function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles): void {
-  for (const [i, { tls }] of listen.entries()) {
-    const expires = keys.certificateOf(i)?.expires;
-    if (expires === undefined || expires.getTime() > Date.now() + WARN_BEFORE_MS) continue;
-    const text = expires.getTime() < Date.now() ? 'has expired' : 'expires within two weeks';
-    log.warn(
-      { file: tls?.certFile, expires },
-      `a certificate ${text}: renew it; it is read again when its file changes`,
-    );
-  }
-}
-
-function firstToExpire({ listen }: Config, keys: KeyFiles): Date | undefined {
-  const dates = listen.map((_, i) => keys.certificateOf(i)?.expires).filter((date) => date !== undefined);
-  return dates.length === 0 ? undefined : new Date(Math.min(...dates.map(Number)));
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    if (server.listening) server.close(() => resolve());
-    else resolve();
-  });
+async function closeRest({ patrol, keys, checkup, directory }: Parts): Promise<void> {
+  patrol.close();
+  keys.close();
+  await Promise.all([checkup.close(), directory.close()]);
 }

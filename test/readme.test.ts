@@ -1,7 +1,12 @@
-import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { DEFAULTS } from '../src/config/defaults.ts';
 import { loadConfig } from '../src/config/load.ts';
-import { DEFAULTS, SETTING_NAMES } from '../src/config/schema.ts';
+import { SETTING_NAMES } from '../src/config/schema.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
@@ -52,6 +57,25 @@ describe('README', () => {
     for (const [flag, byDefault] of flags) expect(rows.get(flag ?? ''), flag).toContain(`| ${byDefault} |`);
     const known = [...flags.map(([flag]) => flag), '--config'];
     expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
+  });
+
+  test('its systemd units are right, and their ports the same', async () => {
+    const units = [...readme.matchAll(/```ini\n([\s\S]*?)```/g)].map(([, unit]) => unit ?? '');
+    const [service = '', socket = ''] = units;
+    expect(units).toHaveLength(2);
+    const port = /^ListenStream=(\S+)$/m.exec(socket)?.[1];
+    expect(service).toMatch(new RegExp(`^ExecStart=.* --listen ${port}$`, 'm'));
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-units-'));
+    try {
+      const files = ['headscale-watchdog.service', 'headscale-watchdog.socket'].map((name) => join(folder, name));
+      // Node is not everywhere where the unit has it.
+      writeFileSync(files[0] ?? '', service.replace('/usr/bin/node', process.execPath));
+      writeFileSync(files[1] ?? '', socket);
+      const { stdout, stderr } = await promisify(execFile)('systemd-analyze', ['verify', ...files]);
+      expect(`${stdout}${stderr}`).not.toContain('headscale-watchdog');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test('its example of a file is one', () => {

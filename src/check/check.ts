@@ -1,5 +1,6 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { askAdmin } from '../admin/client.ts';
+import { systemClock } from '../clock.ts';
 import { readApiKey } from '../config/api-key.ts';
 import { readCertificate } from '../config/certificate.ts';
 import { formatHostPort, type HostPort } from '../config/host-port.ts';
@@ -10,7 +11,7 @@ import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { loadKernel } from '../liveness/kernel.ts';
-import { listen } from '../proxy/listener.ts';
+import { listen } from '../proxy/listening.ts';
 import { nodeFinding } from './node.ts';
 
 /** One line of what `check` says. */
@@ -138,7 +139,7 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
       key.fill(0);
       const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
       const cure = 'renew it: clients refuse it';
-      return [expires.getTime() < Date.now() ? fail(`${text}: ${cure}`) : ok(text)];
+      return [expires < systemClock.dateOf(systemClock.now()) ? fail(`${text}: ${cure}`) : ok(text)];
     } catch (error) {
       return [fail(problemsOf(error).join('; '))];
     }

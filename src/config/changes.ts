@@ -38,6 +38,7 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
     ['acme-webroot', config.acmeWebroot ?? 'none'],
     ...policyTexts(config.policy),
     ['upstream-silent-sever', String(config.upstreamSilentSever)],
+    ['drain', durationOrOff(config.drainMs)],
     ['metrics.max-nodes', String(config.metricsMaxNodes)],
     ['log-level', config.logLevel],
   ];

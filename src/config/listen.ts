@@ -124,3 +124,8 @@ export function formatListen(listen: Listen): string {
 export function formatListenUrl(listen: Listen): string {
   return `${listen.tls === undefined ? 'http' : 'https'}://${formatHostPort(listen)}`;
 }
+
+/** Where browsers that are on plain HTTP are sent. */
+export function httpsPortOf(listens: readonly Listen[]): number {
+  return listens.find(({ tls }) => tls !== undefined)?.port ?? 443;
+}

@@ -1,4 +1,5 @@
 import { UsageError } from '../errors.ts';
+import { DEFAULTS } from './defaults.ts';
 import { readYaml, type Value } from './document.ts';
 import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';
 import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems } from './limits.ts';
@@ -8,7 +9,6 @@ import { readEach } from './read-each.ts';
 import {
   type Config,
   configSchema,
-  DEFAULTS,
   LIST_SETTINGS,
   listenSchema,
   type NodeRule,
@@ -168,6 +168,7 @@ function configOf(settings: Settings, rules: readonly NodeRule[]): Omit<Config, 
     policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
     rules,
     upstreamSilentSever: others.upstreamSilentSever,
+    drainMs: others.drain,
     metricsMaxNodes: others.metricsMaxNodes,
     logLevel: others.logLevel,
   };

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type MachineKey, type NodeKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import { DEFAULTS } from './defaults.ts';
 import { parseDuration } from './duration.ts';
 import { type HostPort, parseHostPort } from './host-port.ts';
 import type { Listen } from './listen.ts';
@@ -122,21 +123,6 @@ const count = scalar.transform((text, context) => {
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** Every setting with its default, as an operator writes it. */
-export const DEFAULTS = {
-  upstream: 'http://127.0.0.1:8080',
-  listen: '0.0.0.0:8081',
-  admin: '127.0.0.1:9191',
-  silentAfter: '30s',
-  goneAfter: '120s',
-  probeIdle: 'off',
-  hold: 'auto',
-  observeOnly: false,
-  upstreamSilentSever: false,
-  metricsMaxNodes: '1000',
-  logLevel: 'info',
-} as const;
-
 export const SHORTEST_PROBE_IDLE = '5s';
 
 const policy = {
@@ -163,6 +149,7 @@ export const configSchema = z.strictObject({
   hold: hold.prefault(DEFAULTS.hold),
   observeOnly: yesOrNo.prefault(DEFAULTS.observeOnly),
   upstreamSilentSever: yesOrNo.prefault(DEFAULTS.upstreamSilentSever),
+  drain: duration('1s', '10m', 'off').prefault(DEFAULTS.drain),
   metricsMaxNodes: count.prefault(DEFAULTS.metricsMaxNodes),
   logLevel: z
     .enum(LOG_LEVELS, { error: ({ input }) => `${quoted(input)} is none of ${LOG_LEVELS.join(', ')}` })
@@ -245,6 +232,8 @@ export interface Config {
   readonly rules: readonly NodeRule[];
   /** Whether a control stream that Headscale says nothing on is severed. */
   readonly upstreamSilentSever: boolean;
+  /** Over how long the streams are ended when it stops; 0: all at once. */
+  readonly drainMs: number;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }

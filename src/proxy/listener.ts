@@ -4,16 +4,15 @@ import {
   type Server as TlsServer,
   type ServerOptions as TlsServerOptions,
 } from 'node:https';
-import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Certificate } from '../config/certificate.ts';
-import type { HostPort } from '../config/host-port.ts';
 import type { Listen } from '../config/listen.ts';
-import { codeOf, reasonOf, StartError } from '../errors.ts';
+import { reasonOf } from '../errors.ts';
 import type { RefusalReason } from '../events.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { Claims } from './claims.ts';
 import { readFirstBytes } from './first-bytes.ts';
-import { addressAndPort, forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
+import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
 import { Newborn } from './newborn.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import type { PlainProxy } from './plain.ts';
@@ -172,33 +171,6 @@ function passUpgrade(
   if (request.headers['content-length'] === undefined && request.method !== 'GET')
     rawHeaders.push('Content-Length', '0');
   ports.upgrade({ request, client, head, rawHeaders }, origin);
-}
-
-/** @throws StartError when the address cannot be listened on. */
-export function listen(server: NetServer, { host, port }: HostPort, flag: string): Promise<AddressInfo> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(listenError(error, flag, host, port)));
-    server.listen({ host, port }, () => resolve(server.address() as AddressInfo));
-  });
-}
-
-function listenError(error: Error, flag: string, host: string, port: number): StartError {
-  const where = `cannot listen on ${flag} ${addressAndPort(host, port)}`;
-  switch (codeOf(error)) {
-    case 'EADDRINUSE':
-      return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });
-    case 'EACCES':
-      return new StartError(`${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, { cause: error });
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return new StartError(`${where}: the name '${host}' is unknown; write an address of this machine`, {
-        cause: error,
-      });
-    case 'EADDRNOTAVAIL':
-      return new StartError(`${where}: this machine does not have that address`, { cause: error });
-    default:
-      return new StartError(`${where}: ${reasonOf(error)}`, { cause: error });
-  }
 }
 
 /** A stream's kind, from the path its request asks for. */

@@ -17,6 +17,20 @@ export function trustOf(cidrs: readonly Cidr[]): Trust {
   return (address) => isIP(address) !== 0 && list.check(address, familyOf(address));
 }
 
+/** Whom we trust, by what is configured now; asked for every connection, and made anew only where it has changed. */
+export function trustAsSet(configured: () => readonly Cidr[]): () => Trust {
+  let from: readonly Cidr[] = [];
+  let trust = trustOf(from);
+  return () => {
+    const now = configured();
+    if (now !== from) {
+      from = now;
+      trust = trustOf(now);
+    }
+    return trust;
+  };
+}
+
 function familyOf(address: string): 'ipv4' | 'ipv6' {
   return isIP(address) === 6 ? 'ipv6' : 'ipv4';
 }

@@ -6,6 +6,7 @@ import type { RefusalReason, WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
+import { drainLine } from './drain-line.ts';
 
 export type { Logger };
 
@@ -73,6 +74,9 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
       return settingsLine(event);
     case 'connection refused':
       return refusedLine(event);
+    case 'draining':
+    case 'drained':
+      return drainLine(event);
     case 'internal error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:

@@ -27,6 +27,7 @@ gone-after: off
 hold: 1500ms
 observe-only: true
 upstream-silent-sever: true
+drain: off
 metrics: { max-nodes: 0 }
 log-level: debug
 `);
@@ -41,6 +42,7 @@ log-level: debug
         'hold: auto → 1500ms',
         'observe-only: false → true',
         'upstream-silent-sever: false → true',
+        'drain: 20s → off',
         'metrics.max-nodes: 1000 → 0',
         'log-level: info → debug',
       ],

@@ -38,6 +38,7 @@ probe-idle: 20s
 hold: off
 observe-only: true
 upstream-silent-sever: true
+drain: 5s
 metrics: { max-nodes: 50 }
 log-level: warn
 `,
@@ -60,10 +61,11 @@ log-level: warn
       },
       rules: [],
       upstreamSilentSever: true,
+      drainMs: 5000,
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(Object.keys(configSchema.shape)).toHaveLength(13);
+    expect(Object.keys(configSchema.shape)).toHaveLength(14);
   });
 
   test('reads rules in their order, each with only what it names', () => {

@@ -33,6 +33,7 @@ describe('loadConfig', () => {
       },
       rules: [],
       upstreamSilentSever: false,
+      drainMs: 20_000,
       metricsMaxNodes: 1000,
       logLevel: 'info',
     });
@@ -95,6 +96,7 @@ describe('loadConfig', () => {
     ['silentAfter', '999ms', '1s', '24h', '86401s'],
     ['goneAfter', '9999ms', '10s', '24h', '25h'],
     ['probeIdle', '4999ms', '5s', '2h', '121m'],
+    ['drain', '999ms', '1s', '10m', '601s'],
   ])('takes %s from its shortest to its longest', (name, tooShort, shortest, longest, tooLong) => {
     // A gone-after that is out of the way of probe-idle.
     const others = name === 'goneAfter' ? {} : { goneAfter: '24h' };
@@ -113,7 +115,8 @@ describe('loadConfig', () => {
     expect(problemsOf({ hold: '5s' })).toEqual([]);
   });
 
-  test('reads off as 0 for gone-after and probe-idle, and refuses it for silent-after', () => {
+  test('reads off as 0 for gone-after, probe-idle and drain, and refuses it for silent-after', () => {
+    expect(loadConfig({ drain: 'off' }).drainMs).toBe(0);
     expect(loadConfig({ goneAfter: 'off', probeIdle: 'off' }).policy).toMatchObject({ goneAfterMs: 0, probeIdleMs: 0 });
     expect(problemsOf({ silentAfter: 'off' })).toEqual([
       "--silent-after: 'off' is not a duration: write 1500ms, 30s, 2m or 1h",
