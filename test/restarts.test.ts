@@ -137,7 +137,7 @@ describe('a restart', () => {
       const port = manager.ports[0] as number;
       const first = await manager.started();
       const old = await Promise.all(Array.from({ length: 20 }, () => stream(port)));
-      const load = constantly(port, [PLAIN]);
+      const load = constantly(port, requests);
       await until(() => load.answered > 10, 'the load runs');
       const stoppedAt = performance.now();
       process.kill(first, 'SIGTERM');
@@ -168,7 +168,7 @@ describe('a restart', () => {
     const port = manager.ports[0] as number;
     const first = await manager.started();
     const old = await Promise.all(Array.from({ length: 10 }, () => stream(port)));
-    const load = constantly(port, [PLAIN]);
+    const load = constantly(port, [PLAIN, UPGRADE]);
     await manager.started();
     process.kill(first, 'SIGTERM');
     expect(await manager.end(first)).toBe(0);

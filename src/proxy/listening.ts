@@ -15,7 +15,8 @@ export function listen(server: Server, where: HostPort, flag: string, inherited?
   return new Promise((resolve, reject) => {
     if (inherited !== undefined) {
       server.once('error', (error) => reject(inheritedError(`is no listening TCP socket, ${reasonOf(error)}`)));
-      server.listen({ fd: inherited, backlog: BACKLOG }, () => {
+      // Beside a descriptor Node takes the backlog as an argument only.
+      server.listen({ fd: inherited }, BACKLOG, () => {
         const address = server.address();
         const problem = misfitOf(address, port);
         if (problem === undefined) resolve(address as AddressInfo);

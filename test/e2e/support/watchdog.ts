@@ -89,7 +89,7 @@ export class Watchdog {
     const listen = `${lab.server.address}:${lab.port()}`;
     const admin = `127.0.0.1:${lab.port()}`;
     const where = ['--upstream', upstream.url, '--noise-key', upstream.noiseKeyFile, '--listen', listen];
-    const given = ['--admin', admin, '--log-level', 'debug', ...flags];
+    const given = ['--admin', admin, '--log-level', 'debug', '--drain', 'off', ...flags];
     const command = onHost(lab.server, process.execPath, programs.watchdog, 'serve', ...where, ...given);
     const watchdog = new Watchdog(lab, command, listen, admin);
     await watchdog.#ready();
