@@ -46,7 +46,6 @@ export class Intake {
   readonly #ports: TunnelPorts;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
-  #hasEnded = false;
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
@@ -70,7 +69,6 @@ export class Intake {
       sever: (because) => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => tunnel.forward(),
     });
-    if (this.#hasEnded) tunnel.end('shutdown');
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
@@ -105,9 +103,8 @@ export class Intake {
     return this.#empty();
   }
 
-  /** Ends every stream, and each that may still open; resolves when all are closed. */
+  /** Ends every stream; resolves when all are closed. */
   end(): Promise<void> {
-    this.#hasEnded = true;
     for (const planned of this.#plannedEnds) planned.cancel();
     for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
     return this.#empty();

@@ -17,7 +17,10 @@ async function bench(flags: Record<string, unknown> = {}) {
       socket.resume().write(SWITCHING);
     },
     (request, response) => {
-      if (request.url === '/slow') asked.push(() => void response.end('at last'));
+      if (request.url === '/half') {
+        response.write('half');
+        asked.push(() => void response.end('whole'));
+      } else if (request.url === '/slow') asked.push(() => void response.end('at last'));
       else response.end('{}');
     },
   );
@@ -125,6 +128,39 @@ describe('Watchdog.drain', () => {
     expect(answer).toMatch(/^HTTP\/1\.1 200 /);
     expect(answer).toMatch(/connection: close/i);
     expect(answer).toContain('at last');
+    client.end();
+    await drained;
+  });
+
+  test('a request that has half its answer is let finish, and its connection is ended without its client', async () => {
+    const { watchdog, port, asked, clock } = await bench();
+    const client = harness.client(port);
+    let answer = '';
+    client.on('data', (chunk) => {
+      answer += chunk;
+    });
+    client.write('GET /half HTTP/1.1\r\nHost: h\r\n\r\n');
+    await until(() => answer.includes('half'), 'half of it has come');
+    const drained = watchdog.drain();
+    asked[0]?.();
+    await until(() => answer.endsWith('0\r\n\r\n'), 'all of it has come');
+    expect(answer).toContain('whole');
+    clock.advance(250);
+    await until(() => client.readableEnded, 'its connection is ended');
+    client.end();
+    await drained;
+    expect(clock.timers).toBe(0);
+  });
+
+  test('a request that comes meanwhile is answered with Connection: close', async () => {
+    const { watchdog, port } = await bench();
+    const client = harness.client(port);
+    client.write('GET /key HTT');
+    await until(() => client.bytesWritten > 0 && !client.connecting, 'it is connected');
+    await get(`http://127.0.0.1:${port}/version`);
+    const drained = watchdog.drain();
+    client.write('P/1.1\r\nHost: h\r\n\r\n');
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*connection: close\r\n/i);
     client.end();
     await drained;
   });
