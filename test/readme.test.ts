@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -26,6 +26,11 @@ function byDefaultOf(name: string): string {
   const value = DEFAULTS[name as keyof typeof DEFAULTS];
   if (value === undefined) return 'none';
   return `\`${value === false ? 'off' : value}\``;
+}
+
+/** The systemd units it shows: the service, then the socket. */
+function units(): readonly string[] {
+  return [...readme.matchAll(/```ini\n([\s\S]*?)```/g)].map(([, unit]) => unit ?? '');
 }
 
 describe('README', () => {
@@ -59,24 +64,34 @@ describe('README', () => {
     expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
   });
 
-  test('its systemd units are right, and their ports the same', async () => {
-    const units = [...readme.matchAll(/```ini\n([\s\S]*?)```/g)].map(([, unit]) => unit ?? '');
-    const [service = '', socket = ''] = units;
-    expect(units).toHaveLength(2);
-    const port = /^ListenStream=(\S+)$/m.exec(socket)?.[1];
-    expect(service).toMatch(new RegExp(`^ExecStart=.* --listen ${port}$`, 'm'));
-    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-units-'));
-    try {
-      const files = ['headscale-watchdog.service', 'headscale-watchdog.socket'].map((name) => join(folder, name));
-      // Node is not everywhere where the unit has it.
-      writeFileSync(files[0] ?? '', service.replace('/usr/bin/node', process.execPath));
-      writeFileSync(files[1] ?? '', socket);
-      const { stdout, stderr } = await promisify(execFile)('systemd-analyze', ['verify', ...files]);
-      expect(`${stdout}${stderr}`).not.toContain('headscale-watchdog');
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+  test('its systemd units have the same port', () => {
+    const [service = '', socket = '', ...others] = units();
+    expect(others).toEqual([]);
+    const address = /^ListenStream=(\S+)$/m.exec(socket)?.[1];
+    expect(service).toMatch(new RegExp(`^ExecStart=.* --listen ${address}$`, 'm'));
   });
+
+  // Not every machine on which somebody runs the tests has systemd; the one that decides must.
+  test.runIf(process.env.CI === 'true' || existsSync('/usr/bin/systemd-analyze'))(
+    'systemd-analyze finds nothing wrong in its systemd units',
+    async () => {
+      const [service = '', socket = ''] = units();
+      const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-units-'));
+      try {
+        const [serviceFile, socketFile] = ['service', 'socket'].map((kind) =>
+          join(folder, `headscale-watchdog.${kind}`),
+        );
+        // Node is not everywhere where the unit has it.
+        writeFileSync(serviceFile as string, service.replace('/usr/bin/node', process.execPath));
+        writeFileSync(socketFile as string, socket);
+        const files = [serviceFile as string, socketFile as string];
+        const { stdout, stderr } = await promisify(execFile)('systemd-analyze', ['verify', ...files]);
+        expect(`${stdout}${stderr}`).not.toContain('headscale-watchdog');
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    },
+  );
 
   test('its example of a file is one', () => {
     const [, example] = /```yaml\n([\s\S]*?)```/.exec(readme) ?? [];
