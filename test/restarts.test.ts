@@ -1,56 +1,15 @@
-import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { afterEach, describe, expect, test } from 'vitest';
+import { closed, Harness, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { get } from './support/http.ts';
 import { freePort, run } from './support/process.ts';
-import { ServiceManager, type Unit } from './support/service-manager.ts';
+import { headscale, service } from './support/service.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 const PLAIN = 'GET /key HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n';
 const UPGRADE = upgradeHead('/ts2021');
-
-let folder: string;
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-restarts-'));
-});
-afterAll(() => rmSync(folder, { recursive: true }));
-
-/** A Headscale that takes every stream and answers every request. */
-async function headscale(): Promise<string> {
-  const { url } = await harness.upstream(
-    (_request, socket) => {
-      socket.on('error', () => {}).on('end', () => socket.end());
-      socket.resume().write(SWITCHING);
-    },
-    (_request, response) => void response.end('{}'),
-  );
-  return url;
-}
-
-interface Service extends Omit<Unit, 'args'> {
-  readonly flags?: readonly string[];
-  readonly admin?: string;
-}
-
-/** A watchdog of which every --listen is a socket of the manager's, but for one named admin. */
-async function service({ flags = [], admin = '127.0.0.1:0', ...unit }: Service): Promise<ServiceManager> {
-  const upstream = await headscale();
-  const names = unit.names?.split(':') ?? [];
-  return ServiceManager.with(harness, {
-    ...unit,
-    args: (ports) => {
-      const listens = ports.filter((_, i) => names[i] !== 'admin').map((port) => `127.0.0.1:${port}`);
-      const adminPort = ports[names.indexOf('admin')];
-      const given = [...listens.flatMap((each) => ['--listen', each]), ...flags];
-      return ['serve', '--upstream', upstream, '--admin', adminPort ? `127.0.0.1:${adminPort}` : admin, ...given];
-    },
-  });
-}
 
 /** A stream whose client notes when it has ended. */
 async function stream(port: number): Promise<{ readonly client: Socket; endedAt: number | undefined }> {
@@ -63,68 +22,6 @@ async function stream(port: number): Promise<{ readonly client: Socket; endedAt:
   return result;
 }
 
-describe('socket activation', () => {
-  test('it listens on the sockets that it is given, the admin server on the one named admin', async () => {
-    const manager = await service({ ports: [0, 0], names: 'admin:headscale-watchdog.socket' });
-    await manager.started();
-    const [admin = 0, port = 0] = manager.ports;
-    await stream(port);
-    expect(JSON.parse((await get(`http://127.0.0.1:${admin}/readyz`)).text)).toMatchObject({ ready: true });
-    const { streams } = JSON.parse((await get(`http://127.0.0.1:${admin}/streams`)).text) as { streams: unknown[] };
-    expect(streams).toHaveLength(1);
-  });
-
-  test('a connection that was there before it started is served', async () => {
-    const manager = await service({ ports: [0] });
-    const early = harness.client(manager.ports[0] as number);
-    early.write(upgradeHead('/ts2021'));
-    await until(() => early.bytesWritten > 0, 'it is connected');
-    await manager.started();
-    expect(await readHead(early)).toBe(SWITCHING);
-  });
-
-  test('a socket on another port than its --listen: one line with both, exit 1', async () => {
-    const other = await freePort();
-    const manager = await ServiceManager.with(harness, {
-      ports: [0],
-      args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', `127.0.0.1:${other}`],
-    });
-    expect(await manager.end(await manager.start())).toBe(1);
-    expect(manager.output).toContain(
-      `the socket that was passed in for --listen 127.0.0.1:${other}, descriptor 3, listens on 127.0.0.1:${manager.ports[0]}: write ListenStream=${other}`,
-    );
-  });
-
-  test('more sockets than --listen: one line with the cure, exit 1', async () => {
-    const manager = await ServiceManager.with(harness, {
-      ports: [0, 0],
-      args: ([port]) => ['serve', '--admin', '127.0.0.1:0', '--listen', `127.0.0.1:${port}`],
-    });
-    expect(await manager.end(await manager.start())).toBe(1);
-    expect(manager.output).toMatch(
-      /headscale-watchdog: 2 sockets were passed in for 1 --listen: add a --listen for each/,
-    );
-  });
-
-  test('a descriptor that is no listening socket: one line, exit 1', async () => {
-    const manager = await ServiceManager.with(harness, {
-      env: { LISTEN_FDS: '1', LISTEN_PID: 'own' },
-      args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
-    });
-    expect(await manager.end(await manager.start())).toBe(1);
-    expect(manager.output).toMatch(/headscale-watchdog: the socket that was passed in for --listen .* is no listening/);
-  });
-
-  test('sockets for another process: it says so and listens by itself', async () => {
-    const manager = await ServiceManager.with(harness, {
-      env: { LISTEN_FDS: '1', LISTEN_PID: '1' },
-      args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
-    });
-    await manager.started();
-    expect(manager.output).toContain('sockets were passed to process 1, and this is');
-  });
-});
-
 describe('a restart', () => {
   test.each([
     ['20s', 4000, 6000, [PLAIN, UPGRADE]],
@@ -132,8 +29,8 @@ describe('a restart', () => {
     ['off', 0, 1000, [PLAIN]],
   ])(
     'with socket activation and --drain %s, connections opened throughout: none refused, none reset, none waits ten seconds',
-    async (drain, lastAfter, lastBefore) => {
-      const manager = await service({ ports: [0], flags: ['--drain', drain] });
+    async (drain, lastAfter, lastBefore, requests) => {
+      const manager = await service(harness, { ports: [0], flags: ['--drain', drain] });
       const port = manager.ports[0] as number;
       const first = await manager.started();
       const old = await Promise.all(Array.from({ length: 20 }, () => stream(port)));
@@ -164,7 +61,7 @@ describe('a restart', () => {
   );
 
   test('into a second service on the same socket: the old one drains whole while the new one answers', async () => {
-    const manager = await service({ ports: [0], flags: ['--drain', '4s'] });
+    const manager = await service(harness, { ports: [0], flags: ['--drain', '4s'] });
     const port = manager.ports[0] as number;
     const first = await manager.started();
     const old = await Promise.all(Array.from({ length: 10 }, () => stream(port)));
@@ -181,7 +78,7 @@ describe('a restart', () => {
   }, 40_000);
 
   test('SIGTERM ends the streams one by one over --drain, and tells the log at the start and the end', async () => {
-    const upstream = await headscale();
+    const upstream = await headscale(harness);
     const [port, admin] = await Promise.all([freePort(), freePort()]);
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`];
     const serve = run(harness, 'serve', '--upstream', upstream, '--drain', '2s', ...where);
@@ -203,7 +100,7 @@ describe('a restart', () => {
   });
 
   test.each(['SIGTERM', 'SIGINT'] as const)('a second signal, %s, ends now', async (signal) => {
-    const upstream = await headscale();
+    const upstream = await headscale(harness);
     const port = await freePort();
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
     const serve = run(harness, 'serve', '--upstream', upstream, '--drain', '10m', ...where);
@@ -215,62 +112,6 @@ describe('a restart', () => {
     serve.child.kill(signal);
     expect(await serve.ended).toEqual({ code: 0, signal: null });
     await Promise.all(streams.map(({ client }) => closed(client)));
-  });
-});
-
-describe('sd_notify', () => {
-  test.each([
-    ['a path', () => join(folder, 'notify')],
-    ['an abstract name', () => `@headscale-watchdog-test-${process.pid}`],
-  ])('to %s: ready, signs of life, a reload, stopping', async (_what, address) => {
-    const manager = await service({ ports: [0], notify: address(), env: { WATCHDOG_USEC: '400000' } });
-    const pid = await manager.started();
-    const port = manager.ports[0] as number;
-    await until(() => manager.notified.includes(`READY=1\nSTATUS=listening on 127.0.0.1:${port}`), 'it is ready');
-    const signs = (): number => manager.notified.filter((text) => text === 'WATCHDOG=1').length;
-    await until(() => signs() >= 3, 'three signs of life have come');
-    const before = manager.notified.length;
-    process.kill(pid, 'SIGHUP');
-    const since = (): string[] => manager.notified.slice(before).filter((text) => text !== 'WATCHDOG=1');
-    await until(() => since().length >= 2, 'the reload is told');
-    expect(since()).toEqual([
-      expect.stringMatching(/^RELOADING=1\nMONOTONIC_USEC=\d+$/),
-      expect.stringMatching(/^READY=1\n/),
-    ]);
-    process.kill(pid, 'SIGTERM');
-    expect(await manager.end(pid)).toBe(0);
-    await until(() => manager.notified.some((text) => text.startsWith('STOPPING=1\n')), 'the stop is told');
-  });
-
-  test('a loop that is stuck gives no sign of life', async () => {
-    const manager = await service({
-      ports: [0],
-      notify: join(folder, 'stuck'),
-      env: { WATCHDOG_USEC: '400000' },
-    });
-    const pid = await manager.started();
-    const signs = (): number => manager.notified.filter((text) => text === 'WATCHDOG=1').length;
-    await until(() => signs() >= 2, 'signs of life have come');
-    process.kill(pid, 'SIGSTOP');
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    const before = signs();
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    expect(signs()).toBe(before);
-    process.kill(pid, 'SIGCONT');
-    await until(() => signs() > before, 'they come again');
-  });
-
-  test('an address that is none: it says so and serves', async () => {
-    const manager = await service({ ports: [0], env: { NOTIFY_SOCKET: 'vsock:2:1' } });
-    await manager.started();
-    expect(manager.output).toContain('the service manager cannot be told that it has started: use Type=exec');
-    await stream(manager.ports[0] as number);
-  });
-
-  test('a failed start: exit 1, and no READY', async () => {
-    const manager = await service({ ports: [0], notify: join(folder, 'failed'), flags: ['--noise-key', folder] });
-    expect(await manager.end(await manager.start())).toBe(1);
-    expect(manager.notified).toEqual([]);
   });
 });
 

@@ -130,7 +130,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, log-level, listen, trusted-proxies, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes"
     `);
   });
 
