@@ -4,7 +4,16 @@ import { printFigures, seconds } from '../support/figures.ts';
 import { Headscale } from '../support/headscale.ts';
 import { useLab } from '../support/lab.ts';
 import { Phone } from '../support/phone.ts';
-import { caddy, haproxyHttp, haproxyTcp, nginx, type ProxyProgram, startProxy } from '../support/proxies.ts';
+import {
+  caddy,
+  documentedCaddy,
+  documentedNginx,
+  haproxyHttp,
+  haproxyTcp,
+  nginx,
+  type ProxyProgram,
+  startProxy,
+} from '../support/proxies.ts';
 import { delay, until } from '../support/wait.ts';
 import { Watchdog } from '../support/watchdog.ts';
 
@@ -22,6 +31,8 @@ interface Setup {
 const SETUPS: readonly Setup[] = [
   { proxy: nginx, watchdogListens: 'plainly', scheme: 'https' },
   { proxy: caddy, watchdogListens: 'plainly', scheme: 'https' },
+  { proxy: documentedNginx, watchdogListens: 'plainly', scheme: 'https' },
+  { proxy: documentedCaddy, watchdogListens: 'plainly', scheme: 'https' },
   { proxy: haproxyHttp, watchdogListens: 'plainly', scheme: 'https' },
   { proxy: haproxyTcp('send-proxy'), watchdogListens: 'proxy-protocol', scheme: 'http' },
   { proxy: haproxyTcp('send-proxy-v2'), watchdogListens: 'proxy-protocol and TLS', scheme: 'https' },
@@ -53,7 +64,7 @@ describe.concurrent('behind another proxy; Headscale 0.29.2', () => {
 
   it.each(SETUPS)('$proxy.name: login, and a takeover by rule 2; the phone has its own address', async (setup) => {
     const { watchdog, url } = await start(setup);
-    const phone = new Phone(here.lab, `phone-${setup.proxy.name.toLowerCase().replace(/\W+/g, '-')}`);
+    const phone = new Phone(here.lab, `phone-${SETUPS.indexOf(setup)}`);
     await phone.logIn(url, await headscale.authKey());
     const old = await watchdog.onlyStreamFrom(phone.host.address);
     await phone.vanish();

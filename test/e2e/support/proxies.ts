@@ -1,5 +1,6 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PROJECT } from './build.ts';
 import type { Certificate } from './certificate.ts';
 import type { Lab } from './lab.ts';
 import { onHost } from './network.ts';
@@ -21,20 +22,12 @@ export interface ProxyProgram {
 
 /** As Headscale's documentation has it, but for addresses, paths, and `http2 on`, which Debian's nginx has not. */
 export const nginx: ProxyProgram = {
-  name: 'nginx',
+  name: "nginx, as Headscale's documentation has it",
   command: (file) => ['nginx', ['-c', file, '-g', 'daemon off;']],
-  configuration: ({ listen, watchdog, certificate }, folder) => `
-pid ${folder}/nginx.pid;
-error_log stderr;
-events {}
-http {
-  access_log off;
-  client_body_temp_path ${folder}/body;
-  proxy_temp_path ${folder}/proxy;
-  fastcgi_temp_path ${folder}/fastcgi;
-  uwsgi_temp_path ${folder}/uwsgi;
-  scgi_temp_path ${folder}/scgi;
-
+  configuration: ({ listen, watchdog, certificate }, folder) =>
+    inNginx(
+      folder,
+      `
   upstream headscale {
     zone upstreams 64K;
     server ${watchdog} max_fails=1 fail_timeout=5s;
@@ -61,13 +54,21 @@ http {
       proxy_pass http://headscale;
     }
   }
-}
 `,
+    ),
 };
+
+/** What nginx needs around its servers: it writes nothing but below `folder`, and no worker outlives it. */
+function inNginx(folder: string, servers: string): string {
+  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (name) => `${name}_temp_path ${folder}/${name};`,
+  );
+  return `master_process off;\npid ${folder}/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\n${paths.join('\n')}\n${servers}\n}\n`;
+}
 
 /** As Headscale's documentation has it, but for addresses and the certificate. */
 export const caddy: ProxyProgram = {
-  name: 'Caddy',
+  name: "Caddy, as Headscale's documentation has it",
   command: (file) => ['caddy', ['run', '--config', file, '--adapter', 'caddyfile']],
   configuration: ({ listen, watchdog, certificate }) => `
 {
@@ -84,39 +85,79 @@ https://${listen} {
 `,
 };
 
+/** The block of docs/proxies.md in this language, the first or a later one. */
+function documented(language: string, which = 0): string {
+  const page = readFileSync(join(PROJECT, 'docs', 'proxies.md'), 'utf8');
+  const block = [...page.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))][which]?.[1];
+  if (block === undefined) throw new Error(`docs/proxies.md has no block ${which} in ${language}`);
+  return block;
+}
+
+/** Puts what is real here in the place of a page's examples. @throws where one is not there: another page would be run. */
+function withReal(text: string, ...pairs: readonly (readonly [example: string, real: string])[]): string {
+  let real = text;
+  for (const [example, here] of pairs) {
+    if (!real.includes(example)) throw new Error(`docs/proxies.md has no ${example} there any more`);
+    real = real.replaceAll(example, here);
+  }
+  return real;
+}
+
+export const documentedNginx: ProxyProgram = {
+  name: 'nginx, as docs/proxies.md has it',
+  command: nginx.command,
+  configuration: ({ listen, watchdog, certificate }, folder) =>
+    inNginx(
+      folder,
+      withReal(
+        documented('nginx'),
+        ['127.0.0.1:8081', watchdog],
+        ['listen 443 ssl', `listen ${listen} ssl`],
+        ['/etc/letsencrypt/live/hs.example.com/fullchain.pem', certificate.certFile],
+        ['/etc/letsencrypt/live/hs.example.com/privkey.pem', certificate.keyFile],
+      ),
+    ),
+};
+
+/** But for the certificate, which Caddy would ask the Internet for. */
+export const documentedCaddy: ProxyProgram = {
+  name: 'Caddy, as docs/proxies.md has it',
+  command: caddy.command,
+  configuration: ({ listen, watchdog, certificate }) =>
+    `{\n  admin off\n  auto_https off\n}\n${withReal(
+      documented('caddyfile'),
+      ['hs.example.com {', `https://${listen} {\n  tls ${certificate.certFile} ${certificate.keyFile}`],
+      ['127.0.0.1:8081', watchdog],
+    )}`,
+};
+
+const haproxyCommand: ProxyProgram['command'] = (file) => ['haproxy', ['-db', '-f', file]];
+const HAPROXY_DEFAULTS = 'defaults\n  timeout connect 5s\n\n';
+
 export const haproxyHttp: ProxyProgram = {
   name: 'HAProxy, mode http',
-  command: (file) => ['haproxy', ['-db', '-f', file]],
-  configuration: ({ listen, watchdog, certificate }) => `
-defaults
-  mode http
-  option forwardfor
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-  timeout tunnel 1h
-listen clients
-  bind ${listen} ssl crt ${certificate.bundleFile}
-  http-request set-header X-Forwarded-Proto https
-  server watchdog ${watchdog}
-`,
+  command: haproxyCommand,
+  configuration: ({ listen, watchdog, certificate }) =>
+    `${HAPROXY_DEFAULTS}${withReal(
+      documented('haproxy'),
+      ['bind :443', `bind ${listen}`],
+      ['/etc/haproxy/hs.example.com.pem', certificate.bundleFile],
+      ['127.0.0.1:8081', watchdog],
+    )}`,
 };
 
 /** @param send `send-proxy` or `send-proxy-v2`. */
 export function haproxyTcp(send: string): ProxyProgram {
   return {
     name: `HAProxy, mode tcp, ${send}`,
-    command: haproxyHttp.command,
-    configuration: ({ listen, watchdog }) => `
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-listen clients
-  bind ${listen}
-  server watchdog ${watchdog} ${send}
-`,
+    command: haproxyCommand,
+    configuration: ({ listen, watchdog }) =>
+      `${HAPROXY_DEFAULTS}${withReal(
+        documented('haproxy', 1),
+        ['bind :443', `bind ${listen}`],
+        ['127.0.0.1:8443', watchdog],
+        ['send-proxy-v2', send],
+      )}`,
   };
 }
 
