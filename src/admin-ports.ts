@@ -1,4 +1,3 @@
-import type { Server } from 'node:http';
 import { eventView } from './admin/event-list.ts';
 import type { AdminPorts } from './admin/ports.ts';
 import { nodeView } from './admin/stream-view.ts';
@@ -6,6 +5,7 @@ import type { Checkup } from './headscale/checkup.ts';
 import type { NodeDirectory } from './headscale/nodes.ts';
 import type { History } from './history/history.ts';
 import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from './identity/keys.ts';
+import type { ClientListener } from './proxy/listener.ts';
 import type { Settings } from './settings.ts';
 import { readinessOf, type StatusSource, streamViews } from './status.ts';
 import type { StreamId } from './streams/stream.ts';
@@ -18,7 +18,8 @@ export interface AdminSource extends StatusSource {
   readonly directory: NodeDirectory;
   readonly settings: Settings;
   readonly history: History;
-  readonly listener: Server;
+  readonly listeners: readonly ClientListener[];
+  isDraining(): boolean;
   reload(): { readonly ok: boolean };
 }
 
@@ -40,8 +41,8 @@ export function adminPortsOf(source: AdminSource, rest: Rest): AdminPorts {
   };
 }
 
-function readiness({ listener, checkup, settings }: AdminSource) {
-  return readinessOf(listener, checkup, settings.config.upstream);
+function readiness({ listeners, checkup, settings, isDraining }: AdminSource) {
+  return readinessOf(listeners, checkup, settings.config.upstream, isDraining());
 }
 
 function sever({ registry, intake }: AdminSource, id: StreamId): ReturnType<AdminPorts['sever']> {

@@ -4,15 +4,16 @@ import { askAdmin } from './admin/client.ts';
 import { EXIT } from './commands/exit.ts';
 import { addCompletion, addOperatorCommands, adminOf, asksAdmin } from './commands/register.ts';
 import { readAdminToken } from './config/admin-token.ts';
+import { DEFAULTS } from './config/defaults.ts';
 import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
-import { type Config, DEFAULTS, LOG_LEVELS } from './config/schema.ts';
+import { type Config, LOG_LEVELS } from './config/schema.ts';
 import { StartError, UsageError } from './errors.ts';
-import { addressAndPort } from './proxy/forwarded.ts';
 import type { ReloadOutcome } from './reload.ts';
-import { createLogger, type Logger } from './telemetry/log.ts';
+import { nextSignal, serve } from './serve.ts';
+import { createLogger } from './telemetry/log.ts';
 import { version } from './version.ts';
-import { startWatchdog, type Watchdog } from './watchdog.ts';
+import { startWatchdog } from './watchdog.ts';
 
 const program = new Command('headscale-watchdog')
   .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
@@ -27,6 +28,8 @@ const program = new Command('headscale-watchdog')
       ),
   })
   .exitOverride();
+
+const DEFAULT_LISTEN: readonly string[] = [DEFAULTS.listen];
 
 /** What `serve` and `check` take; only what was given counts before the file. */
 const SETTINGS: readonly Option[] = [
@@ -43,7 +46,20 @@ const SETTINGS: readonly Option[] = [
     '--headscale-api-key-file <file>',
     "a file with one of Headscale's API keys (headscale apikeys create); with it nodes are known by name",
   ),
-  new Option('--listen <host:port>', 'where clients connect').default(DEFAULTS.listen),
+  new Option(
+    '--listen <address>',
+    'where clients connect, as often as needed: HOST:PORT, http://HOST:PORT?redirect=true or https://HOST:PORT?cert=FILE&key=FILE, each with proxy-protocol=true behind proxies that speak it',
+  )
+    .argParser(gathered)
+    .default(DEFAULT_LISTEN, DEFAULTS.listen),
+  new Option(
+    '--trusted-proxies <addresses>',
+    "proxies before this one, as addresses or ranges: their word about a client's address counts, and their own kernel's evidence does not",
+  ).argParser(gathered),
+  new Option(
+    '--acme-webroot <folder>',
+    'the folder in which certbot or lego leaves its answers to HTTP-01 challenges; plain listeners show them',
+  ),
   new Option(
     '--admin <host:port>',
     'status page, metrics and health; on another address than the loopback it needs --admin-token-file',
@@ -70,11 +86,22 @@ const SETTINGS: readonly Option[] = [
     '--upstream-silent-sever',
     'end control streams on which Headscale has said nothing for 125s; not by default, since one that waits for a login is silent too',
   ),
+  new Option(
+    '--drain <duration|off>',
+    'over how long the streams are ended one by one when it stops, so that not all nodes come back at once; off ends all at once',
+  ).default(DEFAULTS.drain),
   new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
     DEFAULTS.metricsMaxNodes,
   ),
   new Option('--log-level <level>', `how much to log: ${LOG_LEVELS.join(', ')}`).default(DEFAULTS.logLevel),
 ];
+
+/** Of a flag that may be given several times. */
+function gathered(value: string, before: readonly string[] | undefined): readonly string[] {
+  // What is there at first is the default.
+  const isFirst = before === undefined || (before as unknown) === DEFAULT_LISTEN;
+  return isFirst ? [value] : [...before, value];
+}
 
 function withSettings(command: Command): Command {
   for (const option of SETTINGS) command.addOption(option);
@@ -116,20 +143,6 @@ function configOf(command: Command): Config {
   return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
 }
 
-async function serve(readConfig: () => Config): Promise<void> {
-  const config = readConfig();
-  const log = createLogger(config.logLevel, process.stdout);
-  const stopped = nextSignal();
-  // Before it has started a SIGHUP has nothing to reload, and must not end it.
-  let watchdog: Watchdog | undefined;
-  process.on('SIGHUP', () => watchdog?.reload());
-  watchdog = await startWatchdog(config, { log, reread: readConfig });
-  failOpen(watchdog);
-  announce(watchdog, log, config.upstream);
-  log.info({ signal: await stopped }, 'stopping');
-  await watchdog.close();
-}
-
 /** @returns the exit code. */
 async function check(readConfig: () => Config, node: string | undefined): Promise<number> {
   const { runCheck } = await import('./check/check.ts');
@@ -149,25 +162,6 @@ async function reload({ admin, adminTokenFile }: Config): Promise<number> {
   return 0;
 }
 
-function announce({ listenAddress, adminAddress }: Watchdog, log: Logger, upstream: URL): void {
-  const listen = addressAndPort(listenAddress.address, listenAddress.port);
-  const admin = addressAndPort(adminAddress.address, adminAddress.port);
-  log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
-}
-
-/** An error nobody caught is ours, and no node's: it is told, and the streams flow on. */
-function failOpen(watchdog: Watchdog): void {
-  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-    process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));
-  }
-}
-
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
-  });
-}
-
 async function demo(): Promise<number> {
   const { runDemo } = await import('./demo/demo.ts');
   const stop = new AbortController();
@@ -177,14 +171,14 @@ async function demo(): Promise<number> {
     isTty: process.stdout.isTTY === true,
     signal: stop.signal,
     startWatchdog: async ({ upstream, noiseKey, silentAfterMs }) => {
-      const anywhere = { host: '127.0.0.1', port: 0 };
-      const defaults = loadConfig({});
+      const anywhere = '127.0.0.1:0';
+      const defaults = loadConfig({ listen: anywhere, admin: anywhere });
       const policy = { ...defaults.policy, silentAfterMs };
-      const config = { ...defaults, upstream, policy, listen: anywhere, admin: anywhere };
+      const config = { ...defaults, upstream, policy };
       const watchdog = await startWatchdog(config, { noiseKey, log: createLogger('silent', process.stdout) });
-      const urlOf = ({ port }: { port: number }): URL => new URL(`http://127.0.0.1:${port}`);
+      const urlOf = (address: { port: number } | undefined): URL => new URL(`http://127.0.0.1:${address?.port}`);
       return {
-        listenUrl: urlOf(watchdog.listenAddress),
+        listenUrl: urlOf(watchdog.listenAddresses[0]),
         adminUrl: urlOf(watchdog.adminAddress),
         close: watchdog.close,
       };

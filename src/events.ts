@@ -10,6 +10,9 @@ export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'o
 export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replayed';
 export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
 
+/** What is read again when its file changes. */
+export type WatchedFile = 'noise key' | 'API key' | 'certificate';
+
 /** Why a held newcomer was let go. */
 export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
 
@@ -67,7 +70,7 @@ export type WatchdogEvent =
   | { readonly kind: 'nodes not listed'; readonly reason: string }
   /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
   | { readonly kind: 'node metrics off'; readonly maxNodes: number }
-  | { readonly kind: 'key read again'; readonly key: 'noise key' | 'API key'; readonly file: string }
+  | { readonly kind: 'key read again'; readonly key: WatchedFile; readonly file: string }
   | { readonly kind: 'key not read again'; readonly problem: string }
   | {
       readonly kind: 'reloaded';
@@ -88,7 +91,29 @@ export type WatchdogEvent =
       readonly remoteAddress: string;
     }
   | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
+  | {
+      readonly kind: 'connection refused';
+      readonly because: RefusalReason;
+      readonly why: string;
+      /** Without a port. */
+      readonly address: string;
+      /** Whether this address was not refused for this before, as far as that is remembered. */
+      readonly isNews: boolean;
+    }
+  /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
+  | {
+      readonly kind: 'draining';
+      readonly streams: number;
+      readonly overMs: number;
+      /** Shorter than was set, since clients wait in an inherited socket meanwhile. */
+      readonly isShortened: boolean;
+    }
+  | { readonly kind: 'drained'; readonly tookMs: number }
   | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
+
+/** Why a connection was closed before its first request. */
+export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake';
+export const REFUSAL_REASONS: readonly RefusalReason[] = ['untrusted_proxy', 'bad_proxy_header', 'tls_handshake'];
 
 export type Listener = (event: WatchdogEvent) => void;
 export type Emit = (event: WatchdogEvent) => void;

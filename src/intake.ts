@@ -1,4 +1,5 @@
-import type { Clock } from './clock.ts';
+import type { IncomingMessage } from 'node:http';
+import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
 import { ReplayMemory } from './identity/replay.ts';
@@ -8,8 +9,9 @@ import { Line } from './liveness/line.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
-import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
+import { isWebSocket, type TunnelPorts, type UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
+import { drainPlan } from './streams/drain-plan.ts';
 import type { Registry } from './streams/registry.ts';
 import type { CloseReason, Stream } from './streams/stream.ts';
 import type { Takeover } from './takeover/takeover.ts';
@@ -42,7 +44,8 @@ export class Intake {
   readonly #passages = new Map<Stream, Passage>();
   readonly #replays = new ReplayMemory();
   readonly #ports: TunnelPorts;
-  #onEmpty: () => void = () => {};
+  #whenEmpty: (() => void)[] = [];
+  #plannedEnds: Timer[] = [];
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
@@ -52,7 +55,8 @@ export class Intake {
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
     const stream = this.#streamOf(upgrade, origin);
     this.#parts.registry.add(stream);
-    const line = new Line(this.#parts.kernel, upgrade.client);
+    // Behind a proxy the kernel's evidence would be about the proxy.
+    const line = new Line(origin.isDirect ? this.#parts.kernel : undefined, upgrade.client);
     const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
     line.order(this.#parts.ordersOf(stream));
     this.#passages.set(stream, { tunnel, line });
@@ -86,25 +90,45 @@ export class Intake {
     for (const [stream, { line }] of this.#passages) line.order(this.#parts.ordersOf(stream));
   }
 
+  /** How many streams there are. */
+  get size(): number {
+    return this.#passages.size;
+  }
+
+  /** Ends the streams there are evenly over `overMs`; resolves when none is left. Those that open meanwhile stay until `end`. */
+  drain(overMs: number): Promise<void> {
+    this.#plannedEnds = drainPlan([...this.#passages.keys()], overMs).map(({ stream, afterMs }) =>
+      this.#parts.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
+    );
+    return this.#empty();
+  }
+
   /** Ends every stream; resolves when all are closed. */
   end(): Promise<void> {
+    for (const planned of this.#plannedEnds) planned.cancel();
+    for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
+    return this.#empty();
+  }
+
+  #empty(): Promise<void> {
     return new Promise((resolve) => {
-      this.#onEmpty = resolve;
-      for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
       if (this.#passages.size === 0) resolve();
+      else this.#whenEmpty.push(resolve);
     });
   }
 
   #streamOf(upgrade: UpgradeRequest, origin: Origin): Stream {
     const { clock, registry } = this.#parts;
-    const { request, client } = upgrade;
-    const remoteAddress = addressAndPort(origin.address, client.remotePort);
+    const { request } = upgrade;
+    const { address, port } = origin;
+    const remoteAddress = addressAndPort(address, port);
     const kind = kindOf(request);
     const now = clock.now();
     return {
       id: registry.nextId(),
       kind,
       machineKey: kind === 'control' ? this.#machineKeyOf(upgrade, remoteAddress) : undefined,
+      address,
       remoteAddress,
       openedAt: now,
       heardAt: now,
@@ -118,7 +142,7 @@ export class Intake {
   }
 
   #machineKeyOf({ request }: UpgradeRequest, remoteAddress: string): Stream['machineKey'] {
-    const identity = this.#identify(request.headers['x-tailscale-handshake']);
+    const identity = this.#identify(handshakeOf(request));
     // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
     const replayed = identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral);
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
@@ -126,12 +150,12 @@ export class Intake {
     return identity.kind === 'identified' && !replayed ? identity.machineKey : undefined;
   }
 
-  #identify(header: string | string[] | undefined): Identity {
+  #identify(handshake: string | undefined): Identity {
     const { emit } = this.#parts;
     const noiseKey = this.#parts.noiseKey();
     if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
     try {
-      return identify(noiseKey, Array.isArray(header) ? header[0] : header);
+      return identify(noiseKey, handshake);
     } catch (error) {
       emit({ kind: 'internal error', during: 'reading a handshake', error });
       return { kind: 'unreadable', why: 'internal error' };
@@ -154,8 +178,19 @@ export class Intake {
         this.#passages.delete(stream);
         registry.remove(stream);
         emit({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
-        if (this.#passages.size === 0) this.#onEmpty();
+        if (this.#passages.size > 0) return;
+        for (const resolve of this.#whenEmpty.splice(0)) resolve();
       },
     };
   }
+}
+
+const HANDSHAKE = 'X-Tailscale-Handshake';
+
+/** A browser can set no header on its WebSocket, so there it is in the query (Tailscale control/controlhttp/client_js.go). */
+function handshakeOf(request: IncomingMessage): string | undefined {
+  // Each where Headscale reads it, and nowhere else: another one would be another node's.
+  if (!isWebSocket(request)) return [request.headers[HANDSHAKE.toLowerCase()]].flat()[0];
+  const query = request.url?.split('?').slice(1).join('?');
+  return new URLSearchParams(query).get(HANDSHAKE) ?? undefined;
 }

@@ -1,4 +1,3 @@
-import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type StreamView, streamView } from './admin/stream-view.ts';
 import type { Clock } from './clock.ts';
@@ -6,6 +5,7 @@ import type { Checkup } from './headscale/checkup.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import type { Intake } from './intake.ts';
+import type { ClientListener } from './proxy/listener.ts';
 import type { Registry } from './streams/registry.ts';
 import type { Takeover } from './takeover/takeover.ts';
 
@@ -18,14 +18,15 @@ export interface StatusSource {
 }
 
 /** What `/readyz` shows. */
-export function readinessOf(listener: Server, checkup: Checkup, upstream: URL) {
+export function readinessOf(listeners: readonly ClientListener[], checkup: Checkup, upstream: URL, draining: boolean) {
   const { up, reason, version, keyMatches, isHeadscale } = checkup.health;
-  const ready = listener.listening;
+  const ready = listeners.every(({ server }) => server.listening);
   return {
     ready,
     detail: {
       ready,
-      listen: ready ? (listener.address() as AddressInfo) : null,
+      draining,
+      listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
       upstream: {
         url: upstream.origin,
         up: up ?? null,

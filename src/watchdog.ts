@@ -1,33 +1,38 @@
-import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { createAdminServer } from './admin/server.ts';
-import { adminPortsOf } from './admin-ports.ts';
+import { adminServerOf } from './admin-server.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { readAdminToken } from './config/admin-token.ts';
+import { httpsPortOf } from './config/listen.ts';
 import type { Config } from './config/schema.ts';
+import { StartError } from './errors.ts';
 import { Events, type Listener } from './events.ts';
 import { headscaleApi } from './headscale/api.ts';
 import { Checkup, needsHold } from './headscale/checkup.ts';
 import { NodeDirectory } from './headscale/nodes.ts';
-import { History } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import { Intake } from './intake.ts';
 import { KeyFiles } from './key-files.ts';
 import { type Kernel, type KernelOrNot, loadKernel, type StandingOrders } from './liveness/kernel.ts';
-import { isUpstreamSilent, Patrol } from './liveness/patrol.ts';
-import { createListener, listen } from './proxy/listener.ts';
+import { Patrol } from './liveness/patrol.ts';
+import type { Origin } from './proxy/forwarded.ts';
+import { type ClientListener, createListener } from './proxy/listener.ts';
+import { listen } from './proxy/listening.ts';
 import { plainProxy } from './proxy/plain.ts';
+import { Refusals } from './proxy/refusals.ts';
+import { trustAsSet } from './proxy/trust.ts';
+import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
+import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
+import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
 import { Registry } from './streams/registry.ts';
 import type { Stream } from './streams/stream.ts';
 import { Takeover } from './takeover/takeover.ts';
 import { type Logger, logEvents } from './telemetry/log.ts';
-import { createMetrics } from './telemetry/metrics.ts';
-import { version } from './version.ts';
+import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
@@ -42,11 +47,14 @@ export interface WatchdogOptions {
    * @throws UsageError or StartError
    */
   readonly reread?: () => Config;
+  /** Sockets that listen already; by default there are none. */
+  readonly inherited?: InheritedSockets;
 }
 
 /** A watchdog that listens. */
 export interface Watchdog {
-  readonly listenAddress: AddressInfo;
+  /** In the order of `listen`. */
+  readonly listenAddresses: readonly AddressInfo[];
   readonly adminAddress: AddressInfo;
   /** @returns what ends the listening. */
   onEvent(listener: Listener): () => void;
@@ -54,7 +62,11 @@ export interface Watchdog {
   failed(during: string, error: unknown): void;
   /** Applies the configuration as it is now to new and open streams; one that cannot be used changes nothing. */
   reload(): ReloadOutcome;
-  /** Stops listening and ends every stream; resolves when nothing is left open. */
+  /** What `drain` would do now. */
+  drainTerms(): DrainTerms;
+  /** Stops listening and ends the streams evenly over the drain; resolves when nothing is left open. */
+  drain(): Promise<void>;
+  /** Stops listening and ends every stream now, also in the middle of a drain; resolves when nothing is left open. */
   close(): Promise<void>;
 }
 
@@ -65,30 +77,46 @@ export interface Watchdog {
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
   const token = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
+  const { inherited = NO_SOCKETS } = options;
+  refuseSurplus(inherited, config.listen.length);
   const parts = await build(config, options);
-  const { events, checkup, directory, patrol, keys, intake, listener } = parts;
-  const admin = adminServerOf(parts, token);
+  const { clock, events, checkup, directory, keys, listeners, settings, intake } = parts;
+  const drainTerms = (): DrainTerms => drainTermsOf(settings.config.drainMs, inherited.listeners > 0);
+  const admin = adminServerOf(parts, token, () => shutdown.isDraining);
+  const servers = listeners.map(({ server }) => server);
+  const shutdown: Shutdown = new Shutdown({
+    ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners: servers },
+    endConnections: () => {
+      for (const { endNewborn } of listeners) endNewborn();
+      for (const server of servers) server.closeAllConnections();
+    },
+    closeRest: () => closeRest(parts),
+  });
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
-  const close = async (): Promise<void> => {
-    const closed = Promise.all([closeServer(listener), closeServer(admin), intake.end()]);
-    listener.closeAllConnections();
-    admin.closeAllConnections();
-    patrol.close();
-    keys.close();
-    await Promise.all([closed, checkup.close(), directory.close()]);
-  };
   try {
-    const adminAddress = await listen(admin, config.admin, '--admin');
-    const listenAddress = await listen(listener, config.listen, '--listen');
+    const adminAddress = await listen(admin, config.admin, '--admin', inherited.forAdmin);
+    const listenAddresses: AddressInfo[] = [];
+    for (const [i, { server, listen: where }] of listeners.entries()) {
+      listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
+    }
     // Not waited for: until Headscale has said its version, newcomers are held.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();
     const onEvent = (heard: Listener): (() => void) => events.listen(heard);
-    return { listenAddress, adminAddress, onEvent, failed, reload: parts.reload, close };
+    const [drain, close] = [() => shutdown.drain(), () => shutdown.close()];
+    return { listenAddresses, adminAddress, onEvent, failed, reload: parts.reload, drainTerms, drain, close };
   } catch (error) {
-    await close();
+    await shutdown.close();
     throw error;
   }
+}
+
+/** @throws StartError where more sockets were passed in than there is use for: one would never be answered. */
+function refuseSurplus({ listeners }: InheritedSockets, wanted: number): void {
+  if (listeners <= wanted) return;
+  throw new StartError(
+    `${listeners} sockets were passed in for ${wanted} --listen: add a --listen for each ListenStream= of the .socket unit, or remove the line; the admin server's needs a .socket unit of its own with FileDescriptorName=admin`,
+  );
 }
 
 type Parts = Awaited<ReturnType<typeof build>>;
@@ -100,6 +128,7 @@ async function build(config: Config, options: WatchdogOptions) {
   const loaded = options.kernel ?? (await loadKernel());
   const knowledge = buildKnowledge(config, options, { clock, events });
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
+  warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
   const way = buildWay(config, { clock, events, kernel: loaded.ok ? loaded.kernel : undefined }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
@@ -137,7 +166,11 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     if (key === 'noise key') checkup.keyChanged();
     else directory.keyChanged();
   };
-  const keys = new KeyFiles(config, { clock, emit, changed });
+  const listeners: ClientListener[] = [];
+  const keys = new KeyFiles(config, {
+    ...{ clock, emit, changed },
+    renewed: (i, certificate) => listeners[i]?.useCertificate(certificate),
+  });
   const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
   const publicHalf = (): string | undefined => {
     const key = noiseKey();
@@ -152,7 +185,7 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
       directory.want(event.stream.machineKey);
   });
-  return { keys, noiseKey, checkup, directory, nodeOf, settings };
+  return { keys, noiseKey, checkup, directory, nodeOf, settings, listeners };
 }
 
 type Knowledge = ReturnType<typeof buildKnowledge>;
@@ -160,7 +193,7 @@ type Knowledge = ReturnType<typeof buildKnowledge>;
 /** The way of a connection. */
 function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | undefined }, knowledge: Knowledge) {
   const { clock, events, kernel } = ground;
-  const { checkup, settings, noiseKey } = knowledge;
+  const { checkup, settings, noiseKey, keys, listeners } = knowledge;
   const { emit } = events;
   const registry = new Registry();
   const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit);
@@ -171,10 +204,15 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
   };
   const ordersOf = (stream: Stream): StandingOrders => settings.ordersOf(stream);
   const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, ordersOf, upstream, emit, ...health });
-  const listener = createListener({
+  const ports = {
     plain: plainProxy({ upstream, ...health }),
-    upgrade: (upgrade, origin) => intake.upgrade(upgrade, origin),
-  });
+    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
+    trust: trustAsSet(() => settings.config.trustedProxies),
+    pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
+    refused: new Refusals(emit).note,
+  };
+  // In place: whoever renews a certificate has this list.
+  for (const [i, each] of config.listen.entries()) listeners.push(createListener(each, keys.certificateOf(i), ports));
   const patrol = new Patrol({
     clock,
     emit,
@@ -185,58 +223,11 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { registry, takeover, intake, listener, patrol };
+  return { registry, takeover, intake, patrol };
 }
 
-function adminServerOf(parts: Parts, token: string | undefined): Server {
-  const { clock, events, registry, takeover, checkup, settings, intake, directory, nodeOf } = parts;
-  const isNode = (key: MachineKey): boolean => !directory.loaded || nodeOf(key) !== undefined;
-  const metrics = createMetrics({
-    clock,
-    emit: events.emit,
-    streams: () => registry.all(),
-    upstreamUp: () => checkup.health.up,
-    keyMatches: () => checkup.health.keyMatches,
-    duplicateKeys: () => takeover.duplicateKeys,
-    upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
-    nodeOf,
-    isNode,
-    rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
-    maxNodes: () => settings.config.metricsMaxNodes,
-    version,
-  });
-  events.listen(metrics.listen);
-  directory.onChange(metrics.reconsider);
-  events.listen(({ kind }) => {
-    if (kind === 'reloaded') metrics.reconsider();
-  });
-  const history = new History(clock, { nameOf: (key) => nodeOf(key)?.name, isNode });
-  events.listen(history.listen);
-  const ports = adminPortsOf(
-    { ...parts, history },
-    {
-      metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-      failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
-    },
-  );
-  return createAdminServer(ports, { clock, token, adminHost: settings.config.admin.host });
-}
-
-function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
-  if (noiseKey === undefined) {
-    log.warn('no --noise-key: nodes cannot be told apart, so no stream is contested; all else works');
-  }
-  if (!kernel.ok) {
-    log.warn(
-      { why: kernel.why },
-      'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
-    );
-  }
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    if (server.listening) server.close(() => resolve());
-    else resolve();
-  });
+async function closeRest({ patrol, keys, checkup, directory }: Parts): Promise<void> {
+  patrol.close();
+  keys.close();
+  await Promise.all([checkup.close(), directory.close()]);
 }

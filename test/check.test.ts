@@ -79,6 +79,26 @@ describe('runCheck', () => {
     expect(passed).toBe(true);
   });
 
+  test('certificates: for whom and until when; a key of another, and files that are not there, fail', async () => {
+    const { url } = await headscale();
+    const tls = (name: string): string => new URL(`support/tls/${name}`, import.meta.url).pathname;
+    const listen = async (key: string): Promise<string> =>
+      `https://127.0.0.1:${await freePort()}?cert=${tls('cert.pem')}&key=${tls(key)}`;
+    const good = await check({ upstream: url, listen: await listen('key.pem'), trustedProxies: '127.0.0.1' });
+    expect(good.lines).toContainEqual(
+      expect.stringMatching(/^ok {4}certificate .*: for DNS:localhost.*, until 21\d\d-/),
+    );
+    expect(good.lines).toContainEqual(expect.stringMatching(/^warn {2}kernel evidence: not of .*127\.0\.0\.1/));
+    expect(good.passed).toBe(true);
+    for (const key of ['renewed-key.pem', 'nowhere.pem']) {
+      const bad = await check({ upstream: url, listen: await listen(key) });
+      expect(bad.lines).toContainEqual(
+        expect.stringMatching(/^fail {2}--listen: the key .*(not that of|no such file)/),
+      );
+      expect(bad.passed).toBe(false);
+    }
+  });
+
   test('without keys it warns, with the cure, and passes', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url });

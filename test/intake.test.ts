@@ -57,6 +57,59 @@ async function bench(kernel: KernelOrNot) {
   return { clock, seen, opens, told };
 }
 
+/** A browser's upgrade, which has the handshake in its query. */
+function webSocketHead(query: string, more = ''): string {
+  const key = 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n';
+  return `GET /ts2021?${query} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key}${more}\r\n`;
+}
+
+describe('Intake, a browser', () => {
+  test.each([
+    [
+      'in the query',
+      (handshake: string) => webSocketHead(`X-Tailscale-Handshake=${encodeURIComponent(handshake)}`),
+      'identified',
+    ],
+    [
+      'in the query behind others',
+      (handshake: string) => webSocketHead(`a=b&X-Tailscale-Handshake=${encodeURIComponent(handshake)}`),
+      'identified',
+    ],
+    // Headscale reads a browser's in the query alone, and any other client's in the header alone.
+    ['in a header', (handshake: string) => webSocketHead('', `X-Tailscale-Handshake: ${handshake}\r\n`), 'missing'],
+    [
+      'in the query, and no browser',
+      (handshake: string) => upgradeHead(`/ts2021?X-Tailscale-Handshake=${encodeURIComponent(handshake)}`),
+      'missing',
+    ],
+  ])('its handshake %s', async (_where, headOf, result) => {
+    const { opens, told } = await bench({ ok: false, why: 'a test' });
+    const client = opens('/other');
+    await readHead(client);
+    const browser = harness.client(client.remotePort ?? 0);
+    browser.write(headOf(freshHandshake(recorded)));
+    await readHead(browser);
+    expect(told('handshake')).toMatchObject([{ result }]);
+  });
+
+  test('is settled by the first record that its frames carry, and takes over like any other', async () => {
+    const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
+    const old = opens();
+    await readHead(old);
+    const browser = harness.client(old.remotePort ?? 0);
+    browser.write(webSocketHead(`X-Tailscale-Handshake=${encodeURIComponent(freshHandshake(recorded))}`));
+    await readHead(browser);
+    clock.advance(40_000);
+    expect(told('severed')).toEqual([]);
+    // The frame's own length would be a record's, were it taken for one.
+    browser.write(Buffer.concat([Buffer.from([0x82, 0x80 | RECORD.length, 0, 0, 0, 0]), RECORD]));
+    const [, newcomer] = told('stream opened');
+    await until(() => newcomer?.stream.firstRecordAt !== undefined, 'the record is seen');
+    clock.advance(1000);
+    expect(told('severed')).toMatchObject([{ because: 'silent' }]);
+  });
+});
+
 describe('Intake', () => {
   test('a dead old stream: Headscale sees it close, and only then the newcomer; its client is asked, and left in peace after', async () => {
     const { kernel, dead, calls } = fakeKernel();

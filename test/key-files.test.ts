@@ -36,7 +36,10 @@ afterEach(() => {
 
 function open() {
   const emit = (event: WatchdogEvent): void => void events.push(event);
-  return new KeyFiles({ noiseKeyFile, apiKeyFile }, { clock, emit, changed: (key) => changed.push(key) });
+  return new KeyFiles(
+    { listen: [], noiseKeyFile, apiKeyFile },
+    { clock, emit, changed: (key) => changed.push(key), renewed: () => {} },
+  );
 }
 
 const publicKeyIn = (keys: KeyFiles): string | undefined => keys.noiseKey && formatNoiseKey(keys.noiseKey);

@@ -1,8 +1,13 @@
-import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { DEFAULTS } from '../src/config/defaults.ts';
 import { loadConfig } from '../src/config/load.ts';
-import { configSchema, DEFAULTS } from '../src/config/schema.ts';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS } from '../src/events.ts';
+import { SETTING_NAMES } from '../src/config/schema.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { stage } from './telemetry/stage.ts';
@@ -23,6 +28,11 @@ function byDefaultOf(name: string): string {
   return `\`${value === false ? 'off' : value}\``;
 }
 
+/** The systemd units it shows: the service, then the socket. */
+function units(): readonly string[] {
+  return [...readme.matchAll(/```ini\n([\s\S]*?)```/g)].map(([, unit]) => unit ?? '');
+}
+
 describe('README', () => {
   test('has a row for every metric, with its type and labels, and none for what there is not', async () => {
     const text = await createMetrics(stage().source).render();
@@ -39,13 +49,13 @@ describe('README', () => {
 
   test('names every label value', () => {
     const causes = [...CLOSE_REASONS, ...SEVER_REASONS];
-    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS]) {
+    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS, ...REFUSAL_REASONS]) {
       expect(readme).toContain(`\`${value}\``);
     }
   });
 
   test('has a row for every flag, with its default', () => {
-    const flags = Object.keys(configSchema.shape).map((name) => [
+    const flags = SETTING_NAMES.map((name) => [
       `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
       byDefaultOf(name),
     ]);
@@ -53,6 +63,35 @@ describe('README', () => {
     const known = [...flags.map(([flag]) => flag), '--config'];
     expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
   });
+
+  test('its systemd units have the same port', () => {
+    const [service = '', socket = '', ...others] = units();
+    expect(others).toEqual([]);
+    const address = /^ListenStream=(\S+)$/m.exec(socket)?.[1];
+    expect(service).toMatch(new RegExp(`^ExecStart=.* --listen ${address}$`, 'm'));
+  });
+
+  // Not every machine on which somebody runs the tests has systemd; the one that decides must.
+  test.runIf(process.env.CI === 'true' || existsSync('/usr/bin/systemd-analyze'))(
+    'systemd-analyze finds nothing wrong in its systemd units',
+    async () => {
+      const [service = '', socket = ''] = units();
+      const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-units-'));
+      try {
+        const [serviceFile, socketFile] = ['service', 'socket'].map((kind) =>
+          join(folder, `headscale-watchdog.${kind}`),
+        );
+        // Node is not everywhere where the unit has it.
+        writeFileSync(serviceFile as string, service.replace('/usr/bin/node', process.execPath));
+        writeFileSync(socketFile as string, socket);
+        const files = [serviceFile as string, socketFile as string];
+        const { stdout, stderr } = await promisify(execFile)('systemd-analyze', ['verify', ...files]);
+        expect(`${stdout}${stderr}`).not.toContain('headscale-watchdog');
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    },
+  );
 
   test('its example of a file is one', () => {
     const [, example] = /```yaml\n([\s\S]*?)```/.exec(readme) ?? [];

@@ -1,5 +1,5 @@
 import { request } from 'node:http';
-import { formatHostPort, type HostPort } from '../config/schema.ts';
+import { formatHostPort, type HostPort } from '../config/host-port.ts';
 import { reasonOf, StartError } from '../errors.ts';
 
 const TIMEOUT_MS = 10_000;

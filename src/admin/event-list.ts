@@ -34,6 +34,9 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   'key not read again': true,
   reloaded: true,
   'not reloaded': true,
+  'connection refused': true,
+  draining: true,
+  drained: true,
   'internal error': true,
 };
 

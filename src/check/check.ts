@@ -1,15 +1,18 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { askAdmin } from '../admin/client.ts';
+import { systemClock } from '../clock.ts';
 import { readAdminToken } from '../config/admin-token.ts';
 import { readApiKey } from '../config/api-key.ts';
+import { readCertificate } from '../config/certificate.ts';
+import { formatHostPort, type HostPort } from '../config/host-port.ts';
 import { readNoiseKey } from '../config/noise-key.ts';
-import { type Config, formatHostPort, type HostPort } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
 import { reasonOf, StartError, UsageError } from '../errors.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { loadKernel } from '../liveness/kernel.ts';
-import { createListener, listen } from '../proxy/listener.ts';
+import { listen } from '../proxy/listening.ts';
 import { nodeFinding } from './node.ts';
 
 /** One line of what `check` says. */
@@ -59,6 +62,7 @@ async function* findings(readConfig: () => Config, node: string | undefined): As
     yield noiseKeyFinding(config, headscale.key);
     const listed = await listNodes(api, config);
     yield listed.finding;
+    yield* certificateFindings(config);
     yield* await kernelFindings(config);
     const { token, findings: ofToken } = readToken(config);
     yield* ofToken;
@@ -130,7 +134,22 @@ async function listNodes(
   }
 }
 
-async function kernelFindings({ listen: { host } }: Config): Promise<readonly Finding[]> {
+function certificateFindings({ listen }: Config): readonly Finding[] {
+  return listen.flatMap(({ tls }) => {
+    if (tls === undefined) return [];
+    try {
+      const { expires, names, key } = readCertificate(tls);
+      key.fill(0);
+      const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
+      const cure = 'renew it: clients refuse it';
+      return [expires < systemClock.dateOf(systemClock.now()) ? fail(`${text}: ${cure}`) : ok(text)];
+    } catch (error) {
+      return [fail(problemsOf(error).join('; '))];
+    }
+  });
+}
+
+async function kernelFindings({ listen, trustedProxies }: Config): Promise<readonly Finding[]> {
   const loaded = await loadKernel();
   if (!loaded.ok) {
     return [
@@ -147,9 +166,15 @@ async function kernelFindings({ listen: { host } }: Config): Promise<readonly Fi
       ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
       : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
   );
-  if (/^(127\.|::1$|localhost$)/.test(host)) {
+  if (trustedProxies.length > 0) {
+    const why = 'theirs says nothing about the nodes behind them, so there only silence counts';
+    found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));
+  }
+  for (const each of listen) {
+    if (!/^(127\.|::1$|localhost$)/.test(each.host) || trustedProxies.length > 0) continue;
     const why = 'clients come through something else on this machine, and its kernel answers for them';
-    found.push(warn(`kernel evidence: --listen ${host} is this machine only: ${why}; rule 2 still works`));
+    const cure = 'name it with --trusted-proxies; rule 2 still works';
+    found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}: ${cure}`));
   }
   return found;
 }
@@ -188,28 +213,30 @@ function readToken({ adminTokenFile }: Config): {
 }
 
 async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
-  const running = await listenPortAt(config.admin, token);
+  const running = await listenPortsAt(config.admin, token);
   const runs = (flag: string, where: HostPort): Finding =>
     ok(`${flag} ${formatHostPort(where)}: in use, by the watchdog that runs here already`);
-  return [
-    running === config.listen.port ? runs('--listen', config.listen) : await canListen(config.listen, '--listen'),
-    running !== undefined ? runs('--admin', config.admin) : await canListen(config.admin, '--admin'),
-  ];
+  const found: Finding[] = [];
+  for (const each of config.listen) {
+    found.push(running?.includes(each.port) ? runs('--listen', each) : await canListen(each, '--listen'));
+  }
+  found.push(running !== undefined ? runs('--admin', config.admin) : await canListen(config.admin, '--admin'));
+  return found;
 }
 
-/** The port on which the watchdog whose admin server this is listens; undefined when there is none. */
-async function listenPortAt(admin: HostPort, token: string | undefined): Promise<number | undefined> {
+/** The ports on which the watchdog whose admin server this is listens; undefined when there is none. */
+async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
   try {
     const { text } = await askAdmin(admin, 'GET', '/readyz', token);
-    const { listen } = JSON.parse(text) as { readonly listen?: { readonly port?: unknown } };
-    return typeof listen?.port === 'number' ? listen.port : undefined;
+    const { listen } = JSON.parse(text) as { readonly listen?: readonly ({ readonly port?: unknown } | null)[] };
+    return listen?.map((address) => address?.port);
   } catch {
     return undefined;
   }
 }
 
 async function canListen(where: HostPort, flag: string): Promise<Finding> {
-  const server = createListener({ plain: () => {}, upgrade: () => {} });
+  const server = createServer();
   try {
     await listen(server, where, flag);
     await new Promise((resolve) => server.close(resolve));

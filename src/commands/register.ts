@@ -1,7 +1,8 @@
 import { Argument, type Command, Option } from 'commander';
+import { DEFAULTS } from '../config/defaults.ts';
 import { readConfigFile } from '../config/file.ts';
 import { loadConfig } from '../config/load.ts';
-import { type Config, DEFAULTS, LOG_LEVELS } from '../config/schema.ts';
+import { type Config, LOG_LEVELS } from '../config/schema.ts';
 import { adminApi } from './ask.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, showEvents } from './events.ts';

@@ -1,5 +1,7 @@
 import { formatDuration } from './duration.ts';
-import { type Config, formatHostPort, type Hold, type NodePolicy } from './schema.ts';
+import { formatHostPort } from './host-port.ts';
+import { formatListen } from './listen.ts';
+import type { Config, Hold, NodePolicy } from './schema.ts';
 
 /** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
 export interface Changes {
@@ -23,7 +25,7 @@ export function changesBetween(before: Config, after: Config): Changes {
 function fixed({ upstream, listen, admin, adminTokenFile }: Config): readonly (readonly [string, string])[] {
   return [
     ['upstream', upstream.origin],
-    ['listen', formatHostPort(listen)],
+    ['listen', listen.map(formatListen).join(', ')],
     ['admin', formatHostPort(admin)],
     ['admin-token-file', adminTokenFile ?? 'none'],
   ];
@@ -33,8 +35,11 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
   return [
     ['noise-key', config.noiseKeyFile ?? 'none'],
     ['headscale-api-key-file', config.apiKeyFile ?? 'none'],
+    ['trusted-proxies', config.trustedProxies.join(', ') || 'none'],
+    ['acme-webroot', config.acmeWebroot ?? 'none'],
     ...policyTexts(config.policy),
     ['upstream-silent-sever', String(config.upstreamSilentSever)],
+    ['drain', durationOrOff(config.drainMs)],
     ['metrics.max-nodes', String(config.metricsMaxNodes)],
     ['log-level', config.logLevel],
   ];

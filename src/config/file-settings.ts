@@ -5,12 +5,18 @@ import { type Given, kebabCase, type Mistake, type Position, quoted } from './pr
 /** The words a file may use, as the program names them: `silentAfter`. */
 export interface Vocabulary {
   readonly settings: readonly string[];
+  /** Those of which there may be several. */
+  readonly lists: readonly string[];
+  /** What each of `listen` may say, where it is a mapping. */
+  readonly listen: readonly string[];
   readonly rule: readonly string[];
 }
 
 /** A file's settings by name, each with its place; their values are still as YAML has them. */
 export interface FileSettings {
   readonly settings: ReadonlyMap<string, Given>;
+  /** An item that is a mapping has its entries, each with its place, as a map for its value. */
+  readonly lists: ReadonlyMap<string, readonly Given[]>;
   readonly rules: readonly FileRule[];
 }
 
@@ -36,26 +42,62 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   '<<': 'merges mappings in other YAML files, but is not read here: write the settings themselves',
 };
 
+const NONE: FileSettings = { settings: new Map(), lists: new Map(), rules: [] };
+
 /** Finds the settings and rules in a file's root; what cannot be one is added to `mistakes`. */
 export function settingsOf(root: Value, words: Vocabulary, mistakes: Mistake[]): FileSettings {
-  if (root.kind === 'nothing') return { settings: new Map(), rules: [] };
+  if (root.kind === 'nothing') return NONE;
   if (root.kind !== 'mapping') {
     mistakes.push({
       at: root.at,
       text: 'no settings begin here: write each on a line of its own, like silent-after: 30s',
     });
-    return { settings: new Map(), rules: [] };
+    return NONE;
   }
   const names = namesOf(words.settings.filter((name) => name !== METRICS_MAX_NODES));
   const settings = new Map<string, Given>();
+  const lists = new Map<string, readonly Given[]>();
   let rules: readonly FileRule[] = [];
   for (const entry of knownEntries(root.entries, [...names.keys(), 'metrics', 'nodes'], mistakes)) {
     const name = names.get(entry.key);
-    if (name !== undefined) addScalar(name, entry, settings, mistakes);
+    if (name !== undefined && words.lists.includes(name)) lists.set(name, itemsOf(entry, words, mistakes));
+    else if (name !== undefined) addScalar(name, entry, settings, mistakes);
     else if (entry.key === 'metrics') addMetrics(entry, settings, mistakes);
     else rules = rulesOf(entry, words.rule, mistakes);
   }
-  return { settings, rules };
+  return { settings, lists, rules };
+}
+
+/** A single value, a list of them, and for `listen` also mappings. */
+function itemsOf({ key, value }: KnownEntry, words: Vocabulary, mistakes: Mistake[]): readonly Given[] {
+  const needed = key === 'listen' ? 'an address, or a list of them' : 'a single value, or a list of them';
+  const items = value.kind === 'list' ? value.items : [value];
+  return items.flatMap((item): readonly Given[] => {
+    if (item.kind === 'scalar') return [{ value: item.value, at: item.at }];
+    if (item.kind !== 'mapping' || key !== 'listen') {
+      mistakes.push(misfit(key, item, needed));
+      return [];
+    }
+    return mappingOf(item, words.listen, mistakes);
+  });
+}
+
+/** A mapping's entries by name; nothing of one in which something else is wrong. */
+function mappingOf(
+  { entries, at }: Extract<Value, { readonly kind: 'mapping' }>,
+  words: readonly string[],
+  mistakes: Mistake[],
+): readonly Given[] {
+  const names = namesOf(words);
+  const settings = new Map<string, Given>();
+  const before = mistakes.length;
+  for (const entry of knownEntries(entries, [...names.keys()], mistakes)) {
+    addScalar(names.get(entry.key) ?? entry.key, entry, settings, mistakes);
+  }
+  if (mistakes.length === before && !settings.has('address')) {
+    mistakes.push({ at, text: 'listen: has no address: add address: HOST:PORT' });
+  }
+  return mistakes.length === before ? [{ value: settings, at }] : [];
 }
 
 function addMetrics({ key, value }: KnownEntry, settings: Map<string, Given>, mistakes: Mistake[]): void {

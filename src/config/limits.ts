@@ -1,30 +1,38 @@
 import { formatDuration, parseDuration } from './duration.ts';
+import { formatHostPort, type HostPort, hostPortOf } from './host-port.ts';
+import type { PlacedListen } from './listen.ts';
 import { type Given, kebabCase, type Problem } from './problem.ts';
-import {
-  formatHostPort,
-  type HostPort,
-  hostPortOf,
-  type RuleSettings,
-  type Settings,
-  SHORTEST_PROBE_IDLE,
-} from './schema.ts';
+import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './schema.ts';
 
 type GivenSettings = ReadonlyMap<string, Given>;
 
 /** Addresses that are each right and together wrong: a watchdog before itself would call itself until it fell over. */
-export function addressProblems(settings: Partial<Settings>, given: GivenSettings): readonly Problem[] {
-  const { upstream, listen, admin } = settings;
+export function addressProblems(
+  settings: Partial<Settings>,
+  given: GivenSettings,
+  listens: readonly PlacedListen[],
+): readonly Problem[] {
+  const { upstream, admin } = settings;
+  const own: readonly (readonly [name: string, address: HostPort | undefined, at: Given['at'] | undefined])[] = [
+    ...listens.map(({ listen, at }) => ['listen', listen, at] as const),
+    ['admin', admin, given.get('admin')?.at],
+  ];
   const problems: Problem[] = [];
-  for (const [name, own] of [['listen', listen] as const, ['admin', admin] as const]) {
-    if (upstream === undefined || own === undefined || !meets(hostPortOf(upstream), own)) continue;
-    const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, given)}: name Headscale's listen_addr`;
-    const otherText = `'${formatHostPort(own)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
-    problems.push(blame(given, ['upstream', text], [name, otherText]));
-  }
-  if (listen !== undefined && admin !== undefined && meets(admin, listen)) {
-    const textFor = (other: string): string =>
-      `the same port as ${nameOf(other, given)}, ${admin.port}: choose another`;
-    problems.push(blame(given, ['admin', textFor('listen')], ['listen', textFor('admin')]));
+  for (const [i, [name, address, at]] of own.entries()) {
+    if (address === undefined) continue;
+    if (upstream !== undefined && meets(hostPortOf(upstream), address)) {
+      problems.push(upstreamIsOwn(upstream, given.get('upstream')?.at, name, address, at));
+    }
+    for (const [otherName, other, otherAt] of own.slice(0, i)) {
+      if (other === undefined || !overlap(address, other)) continue;
+      const textFor = (theOther: string, where = otherAt): string =>
+        `the same port as ${nameOf(theOther, where)}, ${address.port}: choose another`;
+      problems.push(
+        name === otherName || at !== undefined
+          ? { at: at ?? 'flag', name, text: textFor(otherName) }
+          : { at: otherAt ?? 'flag', name: otherName, text: textFor(name, at) },
+      );
+    }
   }
   return problems;
 }
@@ -40,11 +48,48 @@ function isLoopback(host: string): boolean {
   return /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host);
 }
 
+function upstreamIsOwn(
+  upstream: URL,
+  upstreamAt: Given['at'] | undefined,
+  name: string,
+  own: HostPort,
+  ownAt: Given['at'] | undefined,
+): Problem {
+  // What the operator gave is what to change; a default never is.
+  if (upstreamAt !== undefined || ownAt === undefined) {
+    const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, ownAt)}: name Headscale's listen_addr`;
+    return { at: upstreamAt ?? 'flag', name: 'upstream', text };
+  }
+  const text = `'${formatHostPort(own)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
+  return { at: ownAt, name, text };
+}
+
+/** A PROXY protocol header is read from whom we trust only. */
+export function proxyProtocolProblems(
+  listens: readonly PlacedListen[],
+  trustedProxies: readonly string[],
+): readonly Problem[] {
+  if (trustedProxies.length > 0) return [];
+  const text = 'proxy-protocol needs trusted-proxies, or anybody could claim to be any node: name your proxies there';
+  return listens.filter(({ listen }) => listen.proxyProtocol).map(({ at }) => ({ at, name: 'listen', text }));
+}
+
 /** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
 function meets(target: HostPort, own: HostPort): boolean {
   if (target.port !== own.port || own.port === 0) return false;
   const isLocal = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::)$/.test(host);
   return target.host === own.host || (isLocal(target.host) && isLocal(own.host));
+}
+
+/** Whether both cannot be listened on at once. `::` takes IPv4 as well. */
+function overlap(one: HostPort, other: HostPort): boolean {
+  if (one.port !== other.port || one.port === 0) return false;
+  const covers = (wide: string, host: string): boolean =>
+    wide === host ||
+    wide === '::' ||
+    (wide === '0.0.0.0' && !host.includes(':')) ||
+    (wide === 'localhost' && /^(127\.0\.0\.1|::1)$/.test(host));
+  return covers(one.host, other.host) || covers(other.host, one.host);
 }
 
 /** What a client has left to answer in, after the first probe: with less, one lost packet would end a healthy stream. */
@@ -113,6 +158,6 @@ function blame(given: GivenSettings, ...texts: readonly [name: string, text: str
 }
 
 /** A setting as it was given: with its dashes if it was a flag. */
-function nameOf(name: string, given: GivenSettings): string {
-  return (given.get(name)?.at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
+function nameOf(name: string, at: Given['at'] | undefined): string {
+  return (at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
 }

@@ -1,10 +1,23 @@
 import { UsageError } from '../errors.ts';
+import { DEFAULTS } from './defaults.ts';
 import { readYaml, type Value } from './document.ts';
 import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';
-import { addressProblems, probeProblems, ruleKeyProblems, tokenProblems } from './limits.ts';
+import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './limits.ts';
+import { readListens } from './listen.ts';
 import { type Given, kebabCase, type Mistake, type Problem } from './problem.ts';
 import { readEach } from './read-each.ts';
-import { type Config, configSchema, type NodeRule, type RuleSettings, ruleSchema, type Settings } from './schema.ts';
+import {
+  type Config,
+  configSchema,
+  LIST_SETTINGS,
+  listenSchema,
+  type NodeRule,
+  type RuleSettings,
+  ruleSchema,
+  SETTING_NAMES,
+  type Settings,
+} from './schema.ts';
+import { readTrustedProxies } from './trusted-proxies.ts';
 
 /** A file of settings, already read. */
 export interface ConfigFile {
@@ -23,14 +36,17 @@ export interface ConfigFile {
 export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: ConfigFile): Config {
   const mistakes: Mistake[] = [];
   const fromFile = settingsOfFile(file, mistakes);
-  const fromFlags = flagSettings(flags);
+  const { settings: fromFlags, lists: flagLists } = flagSettings(flags);
   const given = new Map([...fromFile.settings, ...fromFlags]);
+  const lists = readLists(flagLists, fromFile.lists);
   const { values } = readEach<Settings>(configSchema.shape, given);
   const problems: Problem[] = [
     ...unknownFlags(flags),
     ...readEach<Settings>(configSchema.shape, fromFlags).problems,
     ...readEach<Settings>(configSchema.shape, fromFile.settings).problems,
-    ...addressProblems(values, given),
+    ...lists.problems,
+    ...addressProblems(values, given, lists.listens),
+    ...proxyProtocolProblems(lists.listens, lists.trustedProxies),
     ...tokenProblems(values, given),
     ...probeProblems(values, given),
   ];
@@ -43,16 +59,53 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
   });
   const told = [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems, mistakes)];
   if (told.length > 0) throw new UsageError(told);
-  return configOf(values as Settings, rules);
+  const listen = lists.listens.map((each) => each.listen);
+  return { ...configOf(values as Settings, rules), listen, trustedProxies: lists.trustedProxies };
 }
 
-function flagSettings(flags: Readonly<Record<string, unknown>>): ReadonlyMap<string, Given> {
-  const given = Object.entries(flags).filter(([, value]) => value !== undefined);
-  return new Map(given.map(([name, value]) => [name, { value, at: 'flag' }]));
+type Lists = ReadonlyMap<string, readonly Given[]>;
+const DEFAULT_LISTEN: Given = { value: DEFAULTS.listen, at: 'flag' };
+
+/** A flag's list replaces the file's; what is wrong in either is told. */
+function readLists(fromFlags: Lists, fromFile: Lists) {
+  const ofListen = [fromFile, fromFlags].map((lists) => lists.get('listen')).filter((list) => list !== undefined);
+  const ofTrusted = [fromFile, fromFlags]
+    .map((lists) => lists.get('trustedProxies'))
+    .filter((list) => list !== undefined);
+  const listens = ofListen.map(readListens);
+  const trusted = ofTrusted.map(readTrustedProxies);
+  return {
+    listens: (listens.at(-1) ?? readListens([DEFAULT_LISTEN])).listens,
+    trustedProxies: trusted.at(-1)?.trustedProxies ?? [],
+    problems: [...listens, ...trusted].flatMap(({ problems }) => problems),
+  };
+}
+
+/** A flag that may be given several times has a list for its value, or its only value. */
+function flagSettings(flags: Readonly<Record<string, unknown>>): {
+  readonly settings: ReadonlyMap<string, Given>;
+  readonly lists: Lists;
+} {
+  const settings = new Map<string, Given>();
+  const lists = new Map<string, readonly Given[]>();
+  for (const [name, value] of Object.entries(flags)) {
+    if (value === undefined) continue;
+    if (!isList(name)) settings.set(name, { value, at: 'flag' });
+    else
+      lists.set(
+        name,
+        [value].flat().map((each) => ({ value: each, at: 'flag' })),
+      );
+  }
+  return { settings, lists };
+}
+
+function isList(name: string): boolean {
+  return (LIST_SETTINGS as readonly string[]).includes(name);
 }
 
 function unknownFlags(flags: Readonly<Record<string, unknown>>): readonly Problem[] {
-  const unknown = Object.keys(flags).filter((name) => name !== 'config' && !Object.hasOwn(configSchema.shape, name));
+  const unknown = Object.keys(flags).filter((name) => name !== 'config' && !SETTING_NAMES.includes(name));
   return unknown.map((name) => ({ at: 'flag', name, text: 'is no flag of this program' }));
 }
 
@@ -66,7 +119,8 @@ function settingsOfFile(file: ConfigFile | undefined, mistakes: Mistake[]): File
   for (const mistake of document.mistakes) mistakes.push(mistake);
   // What is made of text that is no YAML would only add mistakes that are none.
   const root: Value = document.mistakes.length === 0 ? document.root : { kind: 'nothing', at: document.root.at };
-  return settingsOf(root, { settings: Object.keys(configSchema.shape), rule: Object.keys(ruleSchema.shape) }, mistakes);
+  const [listen, rule] = [listenSchema, ruleSchema].map(({ shape }) => Object.keys(shape)) as [string[], string[]];
+  return settingsOf(root, { settings: SETTING_NAMES, lists: LIST_SETTINGS, listen, rule }, mistakes);
 }
 
 const MATCHES = ['name', 'user', 'machineKey', 'nodeKey'];
@@ -103,19 +157,20 @@ function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[N
   return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
 }
 
-function configOf(settings: Settings, rules: readonly NodeRule[]): Config {
+function configOf(settings: Settings, rules: readonly NodeRule[]): Omit<Config, 'listen' | 'trustedProxies'> {
   const { silentAfter, goneAfter, probeIdle, hold, observeOnly } = settings;
-  const { upstream, noiseKey, headscaleApiKeyFile, listen, admin, adminTokenFile, ...others } = settings;
+  const { upstream, noiseKey, headscaleApiKeyFile, admin, adminTokenFile, ...others } = settings;
   return {
     upstream,
     noiseKeyFile: noiseKey,
     apiKeyFile: headscaleApiKeyFile,
-    listen,
+    acmeWebroot: others.acmeWebroot,
     admin,
     adminTokenFile,
     policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
     rules,
     upstreamSilentSever: others.upstreamSilentSever,
+    drainMs: others.drain,
     metricsMaxNodes: others.metricsMaxNodes,
     logLevel: others.logLevel,
   };

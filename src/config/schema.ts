@@ -1,38 +1,17 @@
 import { z } from 'zod';
 import { type MachineKey, type NodeKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import { DEFAULTS } from './defaults.ts';
 import { parseDuration } from './duration.ts';
+import { type HostPort, parseHostPort } from './host-port.ts';
+import type { Listen } from './listen.ts';
 import { looksLikeKey, quoted } from './problem.ts';
+import type { Cidr } from './trusted-proxies.ts';
 
 /** How long newcomers are held: as Headscale's version needs it, a fixed time at most, or never. */
 export type Hold =
   | { readonly kind: 'auto' }
   | { readonly kind: 'at most'; readonly ms: number }
   | { readonly kind: 'off' };
-
-export interface HostPort {
-  /** Without brackets, if it is an IPv6 address. */
-  readonly host: string;
-  readonly port: number;
-}
-
-/** Where a URL leads: its host without brackets, its port also where it is the scheme's own. */
-export function hostPortOf(url: URL): HostPort {
-  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
-  return { host: url.hostname.replace(/^\[|\]$/g, ''), port };
-}
-
-/** As an operator writes it. */
-export function formatHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (all addresses); undefined when it is none of them. */
-export function parseHostPort(text: string): HostPort | undefined {
-  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (match === null || port > 65_535) return undefined;
-  return { host: match[1] ?? (match[2] || '::'), port };
-}
 
 /** A client gives up on its control connection after ten seconds. */
 const LONGEST_HOLD_MS = 5000;
@@ -109,10 +88,14 @@ function word(what: string) {
   return z.string({ error }).min(1, `needs ${what}`);
 }
 
-const keyFile = word('the path of a file').refine((path) => !looksLikeKey(path), {
-  error:
-    'this is a key, not the path of a file that holds it: name the file, with ./ before it if it only looks like one',
-});
+const IS_KEY =
+  'this is a key, not the path of a file that holds it: name the file, with ./ before it if it only looks like one';
+
+/** @param what is in the file: none, or what is to be named when it is missing. */
+function keyFile(what?: string) {
+  const needed = what === undefined ? 'the path of a file' : `the path of a file with ${what}`;
+  return word(needed).refine((path) => !looksLikeKey(path), { error: IS_KEY });
+}
 
 function key<Key>(what: string, prefix: string, parse: (text: string) => Key | undefined) {
   return scalar.transform((text, context): Key => {
@@ -140,21 +123,6 @@ const count = scalar.transform((text, context) => {
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** Every setting with its default, as an operator writes it. */
-export const DEFAULTS = {
-  upstream: 'http://127.0.0.1:8080',
-  listen: '0.0.0.0:8081',
-  admin: '127.0.0.1:9191',
-  silentAfter: '30s',
-  goneAfter: '120s',
-  probeIdle: 'off',
-  hold: 'auto',
-  observeOnly: false,
-  upstreamSilentSever: false,
-  metricsMaxNodes: '1000',
-  logLevel: 'info',
-} as const;
-
 export const SHORTEST_PROBE_IDLE = '5s';
 
 const policy = {
@@ -165,24 +133,40 @@ const policy = {
   observeOnly: yesOrNo,
 };
 
-/** The settings, each a flag and a key of the file. */
+/** Settings of which there may be several: a flag given more than once, a list in the file. */
+export const LIST_SETTINGS = ['listen', 'trustedProxies'] as const;
+
+/** The settings of which there is one, each a flag and a key of the file. */
 export const configSchema = z.strictObject({
   upstream: upstream.prefault(DEFAULTS.upstream),
-  noiseKey: keyFile.optional(),
-  headscaleApiKeyFile: keyFile.optional(),
-  listen: hostPort.prefault(DEFAULTS.listen),
+  noiseKey: keyFile().optional(),
+  headscaleApiKeyFile: keyFile().optional(),
   admin: hostPort.prefault(DEFAULTS.admin),
-  adminTokenFile: keyFile.optional(),
+  adminTokenFile: keyFile().optional(),
+  acmeWebroot: word('the path of a folder').optional(),
   silentAfter: policy.silentAfter.prefault(DEFAULTS.silentAfter),
   goneAfter: policy.goneAfter.prefault(DEFAULTS.goneAfter),
   probeIdle: policy.probeIdle.prefault(DEFAULTS.probeIdle),
   hold: hold.prefault(DEFAULTS.hold),
   observeOnly: yesOrNo.prefault(DEFAULTS.observeOnly),
   upstreamSilentSever: yesOrNo.prefault(DEFAULTS.upstreamSilentSever),
+  drain: duration('1s', '10m', 'off').prefault(DEFAULTS.drain),
   metricsMaxNodes: count.prefault(DEFAULTS.metricsMaxNodes),
   logLevel: z
     .enum(LOG_LEVELS, { error: ({ input }) => `${quoted(input)} is none of ${LOG_LEVELS.join(', ')}` })
     .prefault(DEFAULTS.logLevel),
+});
+
+/** Every setting, as the program names it. */
+export const SETTING_NAMES: readonly string[] = [...Object.keys(configSchema.shape), ...LIST_SETTINGS];
+
+/** One of `listen`, where it is a mapping in the file, or a URL with a query. */
+export const listenSchema = z.strictObject({
+  address: hostPort,
+  cert: keyFile('a certificate').optional(),
+  key: keyFile('a private key').optional(),
+  redirect: yesOrNo.prefault(false),
+  proxyProtocol: yesOrNo.prefault(false),
 });
 
 /** One of the file's `nodes:`: whom it is about, and what differs for them. */
@@ -199,6 +183,7 @@ export const ruleSchema = z.strictObject({
 });
 
 export type Settings = z.output<typeof configSchema>;
+export type ListenSettings = z.output<typeof listenSchema>;
 export type RuleSettings = z.output<typeof ruleSchema>;
 
 /** What is done for one node. Durations are in milliseconds. */
@@ -236,7 +221,11 @@ export interface Config {
   readonly noiseKeyFile: string | undefined;
   /** The path of a file with one of Headscale's API keys. */
   readonly apiKeyFile: string | undefined;
-  readonly listen: HostPort;
+  /** One at least. */
+  readonly listen: readonly Listen[];
+  readonly trustedProxies: readonly Cidr[];
+  /** A folder in which an ACME client leaves its answers to HTTP-01 challenges. */
+  readonly acmeWebroot: string | undefined;
   readonly admin: HostPort;
   /** The path of a file with the token that the admin server asks for. */
   readonly adminTokenFile: string | undefined;
@@ -246,6 +235,8 @@ export interface Config {
   readonly rules: readonly NodeRule[];
   /** Whether a control stream that Headscale says nothing on is severed. */
   readonly upstreamSilentSever: boolean;
+  /** Over how long the streams are ended when it stops; 0: all at once. */
+  readonly drainMs: number;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }

@@ -40,6 +40,8 @@ export function aboutOf(event: WatchdogEvent): About {
       return { ...NOBODY, machineKey: event.machineKey };
     case 'handshake':
       return { ...NOBODY, address: event.remoteAddress, reason: event.result };
+    case 'connection refused':
+      return { ...NOBODY, address: event.address, reason: event.because };
     case 'upstream refused':
       return { ...NOBODY, address: event.remoteAddress };
     default:

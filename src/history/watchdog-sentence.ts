@@ -1,5 +1,6 @@
 import { reasonOf } from '../errors.ts';
 import type { WatchdogEvent } from '../events.ts';
+import { span } from './span.ts';
 
 type HealthEvent = Exclude<
   WatchdogEvent,
@@ -41,6 +42,12 @@ export function healthSentence(event: HealthEvent): string {
       return `Headscale's nodes cannot be listed (${event.reason}): the last known names stay.`;
     case 'node metrics off':
       return `The metrics of single nodes are off: there are more nodes than --metrics-max-nodes, ${event.maxNodes}.`;
+    case 'connection refused':
+      return `A connection from ${event.address} was refused: ${event.why}.`;
+    case 'draining':
+      return `The watchdog is stopping: ${event.streams} ${event.streams === 1 ? 'stream ends' : 'streams end'} ${event.overMs === 0 ? 'at once' : `one by one over ${span(event.overMs)}`}.`;
+    case 'drained':
+      return `The watchdog has stopped; all streams had ended after ${span(event.tookMs)}.`;
     case 'internal error':
       return `An error of the watchdog while ${event.during} (${reasonOf(event.error)}): traffic flows on, see its log.`;
     default:

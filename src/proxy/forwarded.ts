@@ -1,4 +1,9 @@
-/** What a client may claim about where it comes from; none of it is believed, all of it is dropped. */
+import type { IncomingMessage } from 'node:http';
+import { TLSSocket } from 'node:tls';
+import type { Claimed } from './proxy-header.ts';
+import { clientAddress, type Trust } from './trust.ts';
+
+/** What anybody may claim about where a request comes from: all of it is dropped, and ours put in its place. */
 const CLAIMS: ReadonlySet<string> = new Set([
   'forwarded',
   'true-client-ip',
@@ -12,9 +17,43 @@ const CLAIMS: ReadonlySet<string> = new Set([
 export interface Origin {
   /** Without port, as in `203.0.113.7` or `2001:db8::7`. */
   readonly address: string;
+  /** Undefined where a proxy before us told the address alone. */
+  readonly port: number | undefined;
+  /** Whether the connection is the node's own, so that its kernel's evidence is about the node. */
+  readonly isDirect: boolean;
   readonly proto: 'http' | 'https';
   /** The Host header; undefined if there was none (HTTP/1.0). */
   readonly host: string | undefined;
+}
+
+/**
+ * Where a request comes from: what a proxy told us by the PROXY protocol, if it did; behind trusted ones what their headers
+ * say; else who has connected to us.
+ */
+export function originOf(request: IncomingMessage, claimed: Claimed | undefined, trust: Trust): Origin {
+  const { socket, headers } = request;
+  const peer = plainAddress(socket.remoteAddress);
+  const isDirect = claimed === undefined && !trust(peer);
+  const nearest = claimed?.address ?? peer;
+  const proto = socket instanceof TLSSocket ? 'https' : 'http';
+  if (!trust(nearest)) {
+    return { address: nearest, port: claimed?.port ?? socket.remotePort, isDirect, proto, host: headers.host };
+  }
+  const told = (name: string): string | undefined => [headers[name]].flat().join(', ') || undefined;
+  const address = clientAddress(nearest, told('x-forwarded-for'), told('x-real-ip'), trust);
+  return {
+    address,
+    port: address === nearest ? (claimed?.port ?? socket.remotePort) : undefined,
+    isDirect,
+    proto: protoIn(told('x-forwarded-proto')) ?? proto,
+    host: told('x-forwarded-host') ?? headers.host,
+  };
+}
+
+/** What the nearest proxy says that its client speaks. */
+function protoIn(text: string | undefined): Origin['proto'] | undefined {
+  const last = text?.split(',').at(-1)?.trim().toLowerCase();
+  return last === 'http' || last === 'https' ? last : undefined;
 }
 
 function truthsAbout(origin: Origin): [name: string, value: string][] {
@@ -50,7 +89,8 @@ export function plainAddress(address: string | undefined): string {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
 }
 
-/** `address:port`, an IPv6 address in brackets. */
+/** `address:port`, an IPv6 address in brackets; without the port where there is none. */
 export function addressAndPort(address: string, port: number | undefined): string {
-  return `${address.includes(':') ? `[${address}]` : address}:${port ?? 0}`;
+  if (port === undefined) return address;
+  return `${address.includes(':') ? `[${address}]` : address}:${port}`;
 }

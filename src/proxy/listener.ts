@@ -1,87 +1,190 @@
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
-import type { HostPort } from '../config/schema.ts';
-import { codeOf, reasonOf, StartError } from '../errors.ts';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer as createTlsServer,
+  type Server as TlsServer,
+  type ServerOptions as TlsServerOptions,
+} from 'node:https';
+import type { Socket } from 'node:net';
+import type { Certificate } from '../config/certificate.ts';
+import type { Listen } from '../config/listen.ts';
+import { reasonOf } from '../errors.ts';
+import type { RefusalReason } from '../events.ts';
 import type { StreamKind } from '../streams/stream.ts';
-import { addressAndPort, forwardedRawHeaders, type Origin, plainAddress } from './forwarded.ts';
+import { Claims } from './claims.ts';
+import { readFirstBytes } from './first-bytes.ts';
+import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
+import { Newborn } from './newborn.ts';
+import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import type { PlainProxy } from './plain.ts';
+import type { Trust } from './trust.ts';
 import type { UpgradeRequest } from './tunnel-ports.ts';
+import { withUpgrade } from './upgrade-head.ts';
 
 const ignore = (): void => {};
 
 export interface ListenerPorts {
   readonly plain: PlainProxy;
   upgrade(upgrade: UpgradeRequest, origin: Origin): void;
+  /** Whose word about where a client is counts; asked for every connection. */
+  trust(): Trust;
+  readonly pages: OwnPages;
+  refused(because: RefusalReason, why: string, address: string): void;
 }
 
-/** An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy. */
-export function createListener(ports: ListenerPorts): Server {
-  const server = createServer();
-  server.on('request', (request, response) => ports.plain(request, response, originOf(request)));
+export interface ClientListener {
+  readonly server: Server;
+  readonly listen: Listen;
+  /** For connections from here on; those that are open keep theirs. Wipes its key. Only where it speaks TLS. */
+  useCertificate(certificate: Certificate): void;
+  /** Ends the connections that the server has not been given yet: a stop must not wait for them. */
+  endNewborn(): void;
+}
+
+const TLS: TlsServerOptions = {
+  minVersion: 'TLSv1.2',
+  ALPNProtocols: ['http/1.1'],
+  handshakeTimeout: 20_000,
+};
+
+/**
+ * An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy, but for what a plain listener
+ * answers itself. A connection's way: PROXY protocol header, TLS, a trusted proxy's first head, HTTP; most have only the last.
+ *
+ * @param certificate undefined where it speaks plain HTTP; its key is wiped.
+ */
+export function createListener(
+  listen: Listen,
+  certificate: Certificate | undefined,
+  ports: ListenerPorts,
+): ClientListener {
+  const server: Server =
+    certificate === undefined ? createServer() : createTlsServer({ ...TLS, ...pairOf(certificate) });
+  certificate?.key.fill(0);
+  const claims = new Claims();
+  const newborn = new Newborn();
+  // The last of the steps first: each is put before those that are there.
+  const serveAgain = before(server, certificate === undefined ? 'connection' : 'secureConnection', (socket, serve) => {
+    // As Node's plain HTTP server has it: each side's end is passed on alone. Not before there is a session:
+    // a client that leaves in the middle of the handshake would stay.
+    socket.allowHalfOpen = true;
+    if (!ports.trust()(plainAddress(socket.remoteAddress))) {
+      newborn.served(socket);
+      serve();
+      return;
+    }
+    newborn.note(socket);
+    readFirstBytes(socket, withUpgrade, () => {
+      newborn.served(socket);
+      serve();
+    });
+  });
+  if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => claims.read(socket, ports, serve));
+  if (certificate !== undefined || listen.proxyProtocol) {
+    server.prependListener('connection', (socket) => newborn.note(socket));
+  }
+  const origin = (request: IncomingMessage): Origin => originOf(request, claims.of(request.socket), ports.trust());
+  const unanswered = new Unanswered();
+  server.on('request', (request, response) => {
+    const from = origin(request);
+    // Behind a trusted proxy the next request's head could not be looked at, and might be an upgrade.
+    if (!from.isDirect && unanswered.has(request.socket)) return;
+    unanswered.note(request.socket, response);
+    passRequest(request, response, from, listen, ports);
+  });
   server.on('upgrade', (request: IncomingMessage, client: Socket, head: Buffer) => {
     // Until somebody listens, an error of the socket would be nobody's.
     client.off('error', ignore).on('error', ignore);
-    if (hasBody(request)) {
-      readAgain(server, request, client, head);
-      return;
-    }
-    const origin = originOf(request);
-    const rawHeaders = forwardedRawHeaders(request.rawHeaders, origin);
-    // Node would send a POST without a length as chunked.
-    if (request.headers['content-length'] === undefined && request.method !== 'GET')
-      rawHeaders.push('Content-Length', '0');
-    ports.upgrade({ request, client, head, rawHeaders }, origin);
+    // Two answers would come mixed. No client asks so, and none is owed one.
+    if (unanswered.has(client)) client.destroy();
+    else if (hasBody(request)) readAgain(serveAgain, request, client, head);
+    else passUpgrade({ request, client, head }, origin(request), ports);
   });
-  return server;
+  server.on('tlsClientError', (error, socket) => {
+    ports.refused('tls_handshake', reasonOf(error), plainAddress(socket.remoteAddress));
+  });
+  const useCertificate = (renewed: Certificate): void => {
+    (server as TlsServer).setSecureContext({ ...TLS, ...pairOf(renewed) });
+    renewed.key.fill(0);
+  };
+  return { server, listen, useCertificate, endNewborn: () => newborn.end() };
 }
 
-/** @throws StartError when the address cannot be listened on. */
-export function listen(server: Server, { host, port }: HostPort, flag: string): Promise<AddressInfo> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(listenError(error, flag, host, port)));
-    server.listen({ host, port }, () => resolve(server.address() as AddressInfo));
-  });
-}
+/** Connections with a request that has not been answered whole. */
+class Unanswered {
+  readonly #requests = new WeakMap<Socket, number>();
 
-function listenError(error: Error, flag: string, host: string, port: number): StartError {
-  const where = `cannot listen on ${flag} ${addressAndPort(host, port)}`;
-  switch (codeOf(error)) {
-    case 'EADDRINUSE':
-      return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });
-    case 'EACCES':
-      return new StartError(`${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, { cause: error });
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return new StartError(`${where}: the name '${host}' is unknown; write an address of this machine`, {
-        cause: error,
-      });
-    case 'EADDRNOTAVAIL':
-      return new StartError(`${where}: this machine does not have that address`, { cause: error });
-    default:
-      return new StartError(`${where}: ${reasonOf(error)}`, { cause: error });
+  note(socket: Socket, response: ServerResponse): void {
+    this.#requests.set(socket, (this.#requests.get(socket) ?? 0) + 1);
+    response.once('close', () => this.#requests.set(socket, (this.#requests.get(socket) ?? 1) - 1));
+  }
+
+  has(socket: Socket): boolean {
+    return (this.#requests.get(socket) ?? 0) > 0;
   }
 }
 
-/** A stream's kind, from the path and the protocol its request asks for. */
+function pairOf({ cert, key }: Certificate) {
+  return { cert, key };
+}
+
+/**
+ * Puts a step before what a server does with each connection; `serve` goes on.
+ *
+ * @returns what serves a connection without that step.
+ */
+function before(
+  server: Server,
+  event: 'connection' | 'secureConnection',
+  step: (socket: Socket, serve: () => void) => void,
+): (socket: Socket) => void {
+  const served = server.listeners(event);
+  const serve = (socket: Socket): void => {
+    for (const each of served) each.call(server, socket);
+  };
+  server.removeAllListeners(event);
+  server.on(event, (socket: Socket) => step(socket, () => serve(socket)));
+  return serve;
+}
+
+function passRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  origin: Origin,
+  listen: Listen,
+  ports: ListenerPorts,
+): void {
+  if (!origin.isDirect) {
+    response.shouldKeepAlive = false;
+    request.headers.connection = 'close';
+  }
+  if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, ports.pages)) return;
+  ports.plain(request, response, origin);
+}
+
+function passUpgrade(
+  { request, client, head }: Omit<UpgradeRequest, 'rawHeaders'>,
+  origin: Origin,
+  ports: ListenerPorts,
+): void {
+  const rawHeaders = forwardedRawHeaders(request.rawHeaders, origin);
+  // Node would send a POST without a length as chunked.
+  if (request.headers['content-length'] === undefined && request.method !== 'GET')
+    rawHeaders.push('Content-Length', '0');
+  ports.upgrade({ request, client, head, rawHeaders }, origin);
+}
+
+/** A stream's kind, from the path its request asks for. */
 export function kindOf(request: IncomingMessage): StreamKind {
   const path = (request.url ?? '').split('?', 1)[0];
   if (path === '/ts2021') return 'control';
   return path === '/derp' ? 'derp' : 'other';
 }
 
-function originOf(request: IncomingMessage): Origin {
-  return {
-    address: plainAddress(request.socket.remoteAddress),
-    proto: 'encrypted' in request.socket ? 'https' : 'http',
-    host: request.headers.host,
-  };
-}
-
 /**
  * A server may ignore Upgrade (RFC 9110, section 7.8), and with a body we must: Node's parser has let go of the request
  * and would not read it. So the request is read once more, without its Upgrade, as a plain one.
  */
-function readAgain(server: Server, request: IncomingMessage, client: Socket, head: Buffer): void {
+function readAgain(serve: (client: Socket) => void, request: IncomingMessage, client: Socket, head: Buffer): void {
   const { method, url, httpVersion, rawHeaders } = request;
   let again = `${method} ${url} HTTP/${httpVersion}\r\n`;
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
@@ -90,7 +193,7 @@ function readAgain(server: Server, request: IncomingMessage, client: Socket, hea
     }
   }
   client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
-  server.emit('connection', client);
+  serve(client);
 }
 
 function hasBody(request: IncomingMessage): boolean {

@@ -34,3 +34,8 @@ export interface UpgradeRequest {
   /** What Headscale is to see. */
   readonly rawHeaders: string[];
 }
+
+/** Whether it is a browser's way to Headscale. */
+export function isWebSocket({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() === 'websocket';
+}

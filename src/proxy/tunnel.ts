@@ -7,7 +7,7 @@ import { type CloseReason, isLive, type Stream, setState } from '../streams/stre
 import { headOf, ownAnswer, startAnswer } from './answer.ts';
 import { EarlyBytes } from './early-bytes.ts';
 import { abort, gaveUp } from './sockets.ts';
-import type { Sending, TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
+import { isWebSocket, type Sending, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
 
 /** A tunnel with one end gone is ended when nothing has moved for this long. */
 const LINGER_MS = 60_000;
@@ -41,7 +41,7 @@ export class Tunnel {
     this.#upgrade = upgrade;
     this.#ports = ports;
     this.client = upgrade.client;
-    this.#firstRecord = stream.kind === 'control' ? new FirstRecord() : undefined;
+    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(isWebSocket(upgrade.request)) : undefined;
     this.#attachClient();
     if (upgrade.head.length > 0) this.#fromClient(upgrade.head);
   }

@@ -2,7 +2,7 @@ import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { hostPortOf } from '../config/schema.ts';
+import { hostPortOf } from '../config/host-port.ts';
 
 /** A client gives up on its control connection after ten seconds: by then it should have its 502. */
 const CONNECTS_WITHIN_MS = 5000;

@@ -71,7 +71,9 @@ export interface Stream {
   readonly kind: StreamKind;
   /** Undefined where no handshake could be read: such a stream takes part in nothing. */
   readonly machineKey: MachineKey | undefined;
-  /** `address:port`, an IPv6 address in brackets. */
+  /** The client's, without a port. */
+  readonly address: string;
+  /** `address:port`, an IPv6 address in brackets; the address alone where a proxy before us told no port. */
   readonly remoteAddress: string;
   readonly openedAt: Instant;
   /** When the client last sent a byte; its upgrade request counts. */
@@ -87,11 +89,6 @@ export interface Stream {
   state: StreamState;
   /** What it would have been severed for first, were its node not only observed. */
   spared: SeverReason | undefined;
-}
-
-/** The client's address without its port. */
-export function addressOf(stream: Stream): string {
-  return stream.remoteAddress.slice(0, stream.remoteAddress.lastIndexOf(':'));
 }
 
 /** The states from which a stream can still become, or is, a session: what a contest is about. */

@@ -1,6 +1,6 @@
 import { type Instant, plus } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import { addressOf, type Stream } from '../streams/stream.ts';
+import type { Stream } from '../streams/stream.ts';
 
 /** A severing by rule 2, as the guard sees it. Addresses are without ports. */
 export interface Turn {
@@ -35,7 +35,7 @@ const BOTH_SPEAK_AFTER_MS = 30_000;
  * session had begun. A machine uses one stream; what it left behind falls silent.
  */
 export function bothSpeak(old: Stream, newcomer: Stream): boolean {
-  if (newcomer.firstRecordAt === undefined || addressOf(old) === addressOf(newcomer)) return false;
+  if (newcomer.firstRecordAt === undefined || old.address === newcomer.address) return false;
   const since = plus(newcomer.firstRecordAt, BOTH_SPEAK_AFTER_MS);
   return old.heardAt >= since && newcomer.heardAt >= since;
 }

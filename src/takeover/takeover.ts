@@ -2,7 +2,7 @@ import { type Clock, plus } from '../clock.ts';
 import { type ContestVerdict, type Emit, spare } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
-import { addressOf, type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { bothSpeak, type Duplicate, Guard } from './guard.ts';
 import { Hold } from './hold.ts';
@@ -146,7 +146,7 @@ export class Takeover {
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
     const eagerMs = holdMs > 0 ? holdMs : DEFAULT_HOLD_MS;
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
-    const sameAddress = (old: Seat): boolean => addressOf(old.member.stream) === addressOf(stream);
+    const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
     if (holdMs > 0 && asked.length > 0) this.#hold(newcomer, asked, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
@@ -217,12 +217,8 @@ export class Takeover {
       return;
     }
     const now = this.#clock.now();
-    const contest = [...old.contests].find((each) => each.newcomer === newcomer);
-    const durations = {
-      silentMs: now - stream.heardAt,
-      silentAfterMs,
-      contestedMs: contest === undefined ? 0 : now - contest.openedAt,
-    };
+    const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
+    const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence() });
     if (because === 'silent') this.#guardAgainst(stream, newcomer, old.inquiry.says() === 'answers');
     member.sever(because);
@@ -231,14 +227,14 @@ export class Takeover {
   #guardAgainst(loser: Stream, winner: Stream, loserAnswers: boolean): void {
     const { machineKey } = loser;
     if (machineKey === undefined) return;
-    const turn = { at: this.#clock.now(), loser: addressOf(loser), winner: addressOf(winner), loserAnswers };
+    const turn = { at: this.#clock.now(), loser: loser.address, winner: winner.address, loserAnswers };
     this.#tell(machineKey, this.#guard.note(machineKey, turn));
   }
 
   #suspect(old: Stream, newcomer: Stream): void {
     const { machineKey } = old;
     if (machineKey === undefined || !bothSpeak(old, newcomer)) return;
-    const addresses = [addressOf(old), addressOf(newcomer)] as const;
+    const addresses = [old.address, newcomer.address] as const;
     this.#tell(machineKey, this.#guard.rest(machineKey, addresses, this.#clock.now()));
   }
 

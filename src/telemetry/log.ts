@@ -2,10 +2,11 @@ import pino, { type DestinationStream, type Logger } from 'pino';
 import pretty from 'pino-pretty';
 import type { LogLevel } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
-import type { WatchdogEvent } from '../events.ts';
+import type { RefusalReason, WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
+import { drainLine } from './drain-line.ts';
 
 export type { Logger };
 
@@ -71,6 +72,11 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
     case 'reloaded':
     case 'not reloaded':
       return settingsLine(event);
+    case 'connection refused':
+      return refusedLine(event);
+    case 'draining':
+    case 'drained':
+      return drainLine(event);
     case 'internal error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:
@@ -81,6 +87,17 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
 function handshakeLine({ result, remoteAddress, why }: Of<'handshake'>): Line | undefined {
   if (result === 'identified') return undefined;
   return ['debug', { remoteAddress, why }, `handshake ${result}: passed on unidentified`];
+}
+
+const REFUSED: Readonly<Record<RefusalReason, string>> = {
+  untrusted_proxy: 'connection refused: it comes from no trusted proxy',
+  bad_proxy_header: 'connection refused: it has no PROXY protocol header that can be read',
+  tls_handshake: 'connection refused: no TLS session came about',
+};
+
+/** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
+function refusedLine({ because, why, address, isNews }: Of<'connection refused'>): Line {
+  return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
 }
 
 const SEVERED: Readonly<Record<SeverReason, string>> = {

@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, type WatchdogEvent } from '../events.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
@@ -12,6 +12,8 @@ export interface MetricsSource extends NodeSeriesSource {
   duplicateKeys(): number;
   /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
   upstreamSilentStreams(): number;
+  /** When the first of the listeners' certificates expires; undefined where none speaks TLS. */
+  certificateExpires(): Date | undefined;
   readonly version: string;
 }
 
@@ -83,6 +85,9 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'released':
       histograms.hold.observe(event.heldMs / 1000);
       break;
+    case 'connection refused':
+      counters.refused.inc({ reason: event.because });
+      break;
     case 'internal error':
       counters.internalErrors.inc();
       break;
@@ -104,13 +109,14 @@ function createCounters(registers: PromRegistry[]) {
       'Old streams severed for a newcomer, by the evidence against them.',
     ),
     wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
+    refused: make('connections_refused_total', ['reason'], 'Connections closed before their first request.'),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
   beginAtZero(counters);
   return counters;
 }
 
-function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSever }: Counters): void {
+function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSever, refused }: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
     for (const reason of CLOSE_REASONS) closed.inc({ kind, reason }, 0);
@@ -119,6 +125,7 @@ function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSev
   for (const verdict of CONTEST_VERDICTS) contests.inc({ verdict }, 0);
   for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
   for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
+  for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 
 function createHistograms(registers: PromRegistry[]) {
@@ -174,5 +181,13 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   );
   gauge('upstream_silent_streams', 'Control streams on which Headscale has said nothing for too long.', () =>
     source.upstreamSilentStreams(),
+  );
+  gauge(
+    'certificate_expires_timestamp_seconds',
+    'When the first of the certificates expires; NaN where no listener speaks TLS.',
+    () => {
+      const expires = source.certificateExpires();
+      return expires && expires.getTime() / 1000;
+    },
   );
 }

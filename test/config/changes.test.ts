@@ -20,11 +20,14 @@ describe('changesBetween', () => {
     const after = config(`
 noise-key: /etc/n
 headscale-api-key-file: /etc/a
+trusted-proxies: [10.0.0.0/8, "::1"]
+acme-webroot: /var/www
 silent-after: 10s
 gone-after: off
 hold: 1500ms
 observe-only: true
 upstream-silent-sever: true
+drain: off
 metrics: { max-nodes: 0 }
 log-level: debug
 `);
@@ -32,11 +35,14 @@ log-level: debug
       changes: [
         'noise-key: none → /etc/n',
         'headscale-api-key-file: none → /etc/a',
+        'trusted-proxies: none → 10.0.0.0/8, ::1',
+        'acme-webroot: none → /var/www',
         'silent-after: 30s → 10s',
         'gone-after: 2m → off',
         'hold: auto → 1500ms',
         'observe-only: false → true',
         'upstream-silent-sever: false → true',
+        'drain: 20s → off',
         'metrics.max-nodes: 1000 → 0',
         'log-level: info → debug',
       ],

@@ -39,6 +39,7 @@ probe-idle: 20s
 hold: off
 observe-only: true
 upstream-silent-sever: true
+drain: 5s
 metrics: { max-nodes: 50 }
 log-level: warn
 `,
@@ -48,7 +49,9 @@ log-level: warn
       upstream: new URL('https://hs.example'),
       noiseKeyFile: '/var/lib/headscale/noise_private.key',
       apiKeyFile: '/etc/watchdog/api.key',
-      listen: { host: '::', port: 80 },
+      listen: [{ host: '::', port: 80, tls: undefined, redirect: false, proxyProtocol: false }],
+      trustedProxies: [],
+      acmeWebroot: undefined,
       admin: { host: '::1', port: 9 },
       adminTokenFile: 'admin.token',
       policy: {
@@ -60,10 +63,11 @@ log-level: warn
       },
       rules: [],
       upstreamSilentSever: true,
+      drainMs: 5000,
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(Object.keys(configSchema.shape)).toHaveLength(14);
+    expect(Object.keys(configSchema.shape)).toHaveLength(15);
   });
 
   test('reads rules in their order, each with only what it names', () => {
@@ -128,7 +132,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, listen, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, log-level, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes"
     `);
   });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { parseHostPort } from '../../src/config/host-port.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { configSchema, parseHostPort } from '../../src/config/schema.ts';
+import { configSchema } from '../../src/config/schema.ts';
 import { UsageError } from '../../src/errors.ts';
 
 function problemsOf(flags: Record<string, unknown>): readonly string[] {
@@ -19,7 +20,9 @@ describe('loadConfig', () => {
       upstream: new URL('http://127.0.0.1:8080'),
       noiseKeyFile: undefined,
       apiKeyFile: undefined,
-      listen: { host: '0.0.0.0', port: 8081 },
+      listen: [{ host: '0.0.0.0', port: 8081, tls: undefined, redirect: false, proxyProtocol: false }],
+      trustedProxies: [],
+      acmeWebroot: undefined,
       admin: { host: '127.0.0.1', port: 9191 },
       adminTokenFile: undefined,
       policy: {
@@ -31,6 +34,7 @@ describe('loadConfig', () => {
       },
       rules: [],
       upstreamSilentSever: false,
+      drainMs: 20_000,
       metricsMaxNodes: 1000,
       logLevel: 'info',
     });
@@ -65,14 +69,14 @@ describe('loadConfig', () => {
       "--upstream: 'headscale:8080' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
       --noise-key: needs the path of a file
       --headscale-api-key-file: needs the path of a file
-      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --admin: '127.0.0.1:99999' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --silent-after: '30' has no unit: write 30s, 30ms, 30m or 30h
       --gone-after: '5s' is too short: write 10s or more, or off
       --probe-idle: '3h' is too long: write 2h or less, or off
       --hold: '1 s' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off
       --metrics-max-nodes: 'many' is no number of nodes: write a whole number from 0, for none, to 100000
-      --log-level: 'loud' is none of debug, info, warn, error, silent"
+      --log-level: 'loud' is none of debug, info, warn, error, silent
+      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081"
     `);
   });
 
@@ -93,6 +97,7 @@ describe('loadConfig', () => {
     ['silentAfter', '999ms', '1s', '24h', '86401s'],
     ['goneAfter', '9999ms', '10s', '24h', '25h'],
     ['probeIdle', '4999ms', '5s', '2h', '121m'],
+    ['drain', '999ms', '1s', '10m', '601s'],
   ])('takes %s from its shortest to its longest', (name, tooShort, shortest, longest, tooLong) => {
     // A gone-after that is out of the way of probe-idle.
     const others = name === 'goneAfter' ? {} : { goneAfter: '24h' };
@@ -111,7 +116,8 @@ describe('loadConfig', () => {
     expect(problemsOf({ hold: '5s' })).toEqual([]);
   });
 
-  test('reads off as 0 for gone-after and probe-idle, and refuses it for silent-after', () => {
+  test('reads off as 0 for gone-after, probe-idle and drain, and refuses it for silent-after', () => {
+    expect(loadConfig({ drain: 'off' }).drainMs).toBe(0);
     expect(loadConfig({ goneAfter: 'off', probeIdle: 'off' }).policy).toMatchObject({ goneAfterMs: 0, probeIdleMs: 0 });
     expect(problemsOf({ silentAfter: 'off' })).toEqual([
       "--silent-after: 'off' is not a duration: write 1500ms, 30s, 2m or 1h",

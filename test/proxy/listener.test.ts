@@ -1,5 +1,7 @@
+import { connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -44,6 +46,23 @@ describe('listener', () => {
       ...['Host', 'head.example', 'Upgrade', 'test', 'Connection', 'Upgrade', 'Content-Length', '0'],
       ...['X-oDD-CaSe', 'a  b', 'Cookie', '1', 'Cookie', '2'],
     ]);
+  });
+
+  test('several at once, over IPv4 and IPv6, lead to the same Headscale', async () => {
+    const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));
+    const { watchdog, events, admin } = await harness.watchdog(upstream.url, { listen: ['127.0.0.1:0', '[::1]:0'] });
+    const hosts = ['127.0.0.1', '::1'];
+    for (const [i, { address, port }] of watchdog.listenAddresses.entries()) {
+      expect(address).toBe(hosts[i]);
+      const client = connect({ host: address, port });
+      harness.defer(() => client.destroy());
+      client.write(upgradeHead('/other'));
+      expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
+    }
+    const opened = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream.remoteAddress] : []));
+    expect(opened).toEqual([expect.stringMatching(/^127\.0\.0\.1:\d+$/), expect.stringMatching(/^\[::1\]:\d+$/)]);
+    const { listen } = JSON.parse((await get(`${admin}/readyz`)).text) as { readonly listen: readonly object[] };
+    expect(listen).toMatchObject(watchdog.listenAddresses);
   });
 
   test('so it is for a plain request, which comes back whole', async () => {

@@ -49,7 +49,14 @@ async function tunnelTo(onUpgrade: OnUpgrade) {
   };
   const now = clock.now();
   const stream: Stream = {
-    ...{ id: 1 as StreamId, kind: 'control', machineKey: undefined, remoteAddress: '127.0.0.1:1', openedAt: now },
+    ...{
+      id: 1 as StreamId,
+      kind: 'control',
+      machineKey: undefined,
+      address: '127.0.0.1',
+      remoteAddress: '127.0.0.1:1',
+      openedAt: now,
+    },
     ...{ heardAt: now, spokenAt: undefined, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0 },
     ...{ state: { kind: 'connecting' }, spared: undefined },
   };

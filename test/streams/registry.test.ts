@@ -9,7 +9,7 @@ const NOW = 0 as Instant;
 
 function stream(registry: Registry, machineKey: MachineKey | undefined = KEY): Stream {
   return {
-    ...{ id: registry.nextId(), kind: 'control', machineKey, remoteAddress: '192.0.2.1:1000' },
+    ...{ id: registry.nextId(), kind: 'control', machineKey, address: '192.0.2.1', remoteAddress: '192.0.2.1:1000' },
     ...{ openedAt: NOW, heardAt: NOW, spokenAt: undefined, firstRecordAt: undefined },
     ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, spared: undefined },
   };

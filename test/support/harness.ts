@@ -62,7 +62,7 @@ export class Harness {
     const events: WatchdogEvent[] = [];
     watchdog.onEvent((event) => events.push(event));
     this.defer(() => watchdog.close());
-    const { port } = watchdog.listenAddress;
+    const port = watchdog.listenAddresses[0]?.port ?? 0;
     const admin = `http://127.0.0.1:${watchdog.adminAddress.port}`;
     return { watchdog, port, url: `http://127.0.0.1:${port}`, admin, events };
   }

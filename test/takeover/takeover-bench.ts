@@ -83,6 +83,7 @@ export class FakePeer implements Member {
       id: bench.registry.nextId(),
       kind: 'control',
       machineKey: key,
+      address,
       remoteAddress: `${address}:1000`,
       openedAt: now,
       heardAt: now,

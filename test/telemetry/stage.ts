@@ -34,6 +34,7 @@ export function stage() {
     rttMsOf: () => world.rttMs,
     maxNodes: () => world.maxNodes,
     duplicateKeys: () => 2,
+    certificateExpires: () => undefined,
     upstreamSilentStreams: () => 3,
     upstreamUp: () => true,
     keyMatches: () => undefined,
@@ -41,7 +42,7 @@ export function stage() {
   };
   let lastId = 0;
   const streamOf = (key: MachineKey | undefined, kind: Stream['kind']): Stream => ({
-    ...{ id: ++lastId as StreamId, kind, machineKey: key, remoteAddress: '192.0.2.1:1000' },
+    ...{ id: ++lastId as StreamId, kind, machineKey: key, address: '192.0.2.1', remoteAddress: '192.0.2.1:1000' },
     ...{ openedAt: clock.now(), heardAt: clock.now(), spokenAt: undefined, firstRecordAt: undefined },
     ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'open' }, spared: undefined },
   });

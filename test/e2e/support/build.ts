@@ -14,6 +14,7 @@ export const programs = {
   tailscale: join(BIN, 'tailscale'),
   headscale: { '0.29.2': join(BIN, 'headscale'), '0.23.0': join(BIN, 'headscale-0.23') },
   stunServer: join(BIN, 'stun-server'),
+  webClient: join(BIN, 'web-client'),
   watchdog: join(PROJECT, 'dist', 'cli.js'),
 } as const;
 
@@ -25,8 +26,12 @@ export function checkRequirements(): void {
   if (!answers('ip', ['-V'])) missing.push('ip: apt-get install iproute2');
   if (!answers('ss', ['-V'])) missing.push('ss: apt-get install iproute2');
   if (!answers('nft', ['--version'])) missing.push('nft: apt-get install nftables');
-  if (LONG && !answers('haproxy', ['-v']))
-    missing.push('haproxy (E2E_LONG=1 compares with it): apt-get install haproxy');
+  if (!answers('haproxy', ['-v'])) missing.push('haproxy: apt-get install haproxy');
+  if (!answers('nginx', ['-v'])) missing.push('nginx: apt-get install nginx-light');
+  if (!answers('caddy', ['version'])) missing.push('caddy: apt-get install caddy');
+  if (!answers('pebble', ['-help'])) missing.push('pebble, an ACME server: apt-get install pebble');
+  if (!answers('lego', ['--version'])) missing.push('lego, an ACME client: apt-get install lego');
+  if (!answers('openssl', ['version'])) missing.push('openssl, for certificates: apt-get install openssl');
   if (!answers('go', ['version'])) missing.push('go, 1.26.6 or later: it builds tailscaled and Headscale');
   if (missing.length > 0) throw new Error(`npm run e2e cannot run here. Missing:\n  ${missing.join('\n  ')}`);
 }
@@ -45,12 +50,13 @@ export async function buildPrograms(): Promise<void> {
   mkdirSync(BIN, { recursive: true });
   const go = join(PROJECT, 'test', 'e2e', 'go');
   const flags = ['build', '-mod=readonly', '-buildvcs=false', '-o'];
-  await step('tailscaled, tailscale, stun-server', 'go', join(go, 'tailscale'), [
+  await step('tailscaled, tailscale, stun-server, web-client', 'go', join(go, 'tailscale'), [
     ...flags,
     `${BIN}/`,
     'tailscale.com/cmd/tailscaled',
     'tailscale.com/cmd/tailscale',
     './stun-server',
+    './web-client',
   ]);
   for (const [version, folder] of [
     ['0.29.2', 'headscale'],

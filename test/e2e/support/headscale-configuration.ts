@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { HeadscaleOptions } from './headscale.ts';
 
 export type HeadscaleVersion = '0.29.2' | '0.23.0';
 
@@ -8,15 +9,22 @@ export const DEBUG_PORT = 9090;
 export const STUN_PORT = 3478;
 
 /** Headscale reads its configuration as YAML, and JSON is YAML. What one version does not know it ignores. */
-export function configuration(folder: string, serverUrl: string, gatherWritesMs: number | undefined): string {
+export function configuration(
+  folder: string,
+  serverUrl: string,
+  { gatherWritesMs, relayAt }: Pick<HeadscaleOptions, 'gatherWritesMs' | 'relayAt'>,
+): string {
   const settings = {
-    server_url: serverUrl,
+    server_url: relayAt ?? serverUrl,
     listen_addr: `0.0.0.0:${HEADSCALE_PORT}`,
     metrics_listen_addr: `127.0.0.1:${DEBUG_PORT}`,
     grpc_listen_addr: '127.0.0.1:50443',
     noise: { private_key_path: join(folder, 'noise_private.key') },
     prefixes: { v4: '100.64.0.0/10', allocation: 'sequential' },
-    derp: { server: { enabled: false }, urls: [], paths: [join(folder, 'derp.yaml')], auto_update_enabled: false },
+    derp:
+      relayAt === undefined
+        ? { server: { enabled: false }, urls: [], paths: [join(folder, 'derp.yaml')], auto_update_enabled: false }
+        : { server: relay(folder, relayAt), urls: [], paths: [], auto_update_enabled: false },
     disable_check_updates: true,
     database: { type: 'sqlite', sqlite: { path: join(folder, 'db.sqlite'), write_ahead_log: true } },
     log: { level: 'info', format: 'text' },
@@ -28,6 +36,21 @@ export function configuration(folder: string, serverUrl: string, gatherWritesMs:
     ...(gatherWritesMs === undefined ? {} : { tuning: { node_store_batch_timeout: `${gatherWritesMs}ms` } }),
   };
   return JSON.stringify(settings, undefined, 2);
+}
+
+/** Headscale's embedded relay, which clients look for at its server URL. */
+function relay(folder: string, serverUrl: string): object {
+  return {
+    enabled: true,
+    region_id: 999,
+    region_code: 'headscale',
+    region_name: 'Headscale',
+    verify_clients: true,
+    stun_listen_addr: `0.0.0.0:${STUN_PORT}`,
+    private_key_path: join(folder, 'derp_private.key'),
+    automatically_add_embedded_derp_region: true,
+    ipv4: new URL(serverUrl).hostname,
+  };
 }
 
 /**

@@ -26,6 +26,8 @@ export interface HeadscaleOptions {
    * start of a client, and hides all that is shorter. Only 0.29 has it.
    */
   readonly gatherWritesMs?: number;
+  /** The server URL, with https, at which clients find Headscale's embedded relay; default: there is none. */
+  readonly relayAt?: string;
 }
 
 /** A node as Headscale's API lists it. */
@@ -62,9 +64,11 @@ export class Headscale {
 
   static async start(lab: Lab, options: HeadscaleOptions = {}): Promise<Headscale> {
     const headscale = new Headscale(lab, options.version ?? '0.29.2');
-    writeFileSync(headscale.#config, configuration(headscale.#folder, headscale.url, options.gatherWritesMs));
+    writeFileSync(headscale.#config, configuration(headscale.#folder, headscale.url, options));
     writeFileSync(join(headscale.#folder, 'derp.yaml'), derpMap(lab.server.address));
-    lab.start('stun-server', onHost(lab.server, programs.stunServer, `${lab.server.address}:${STUN_PORT}`));
+    // Its own relay answers STUN itself.
+    if (options.relayAt === undefined)
+      lab.start('stun-server', onHost(lab.server, programs.stunServer, `${lab.server.address}:${STUN_PORT}`));
     const command = onHost(lab.server, headscale.#program, 'serve', '-c', headscale.#config);
     const child = lab.start(`headscale ${headscale.#version}`, command);
     headscale.#child = child;

@@ -18,6 +18,8 @@ export class Lab {
   readonly reach: Reach;
   readonly #directory: string;
   readonly #children: Child[];
+  /** What phones trust that are made from here on, beside the system's authorities. */
+  caFile: string | undefined;
   #nextPort = FIRST_PORT;
 
   private constructor(network: Network, server: Host, reach: Reach, directory: string, children: Child[]) {

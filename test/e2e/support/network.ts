@@ -108,6 +108,15 @@ export class Network {
     return [...this.#hosts.values()].filter((other) => other !== host);
   }
 
+  /** Hosts that are set apart reach all but each other. */
+  setApart(...hosts: readonly Host[]): Promise<void> {
+    return this.#change(async () => {
+      for (const { port } of hosts) {
+        await run('ip', '-n', this.#switch, 'link', 'set', port, 'type', 'bridge_slave', 'isolated', 'on');
+      }
+    });
+  }
+
   removeHost(host: Host): Promise<void> {
     return this.#change(async () => {
       if (this.#hosts.delete(host.namespace)) await removeNamespace(host.namespace);

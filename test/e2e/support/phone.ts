@@ -38,7 +38,8 @@ export class Phone {
     this.#lab = lab;
     this.#folder = lab.folder(name);
     if (original !== undefined) copyState(original.#folder, this.#folder);
-    this.#env = { ...QUIET, HOME: this.#folder, TMPDIR: this.#folder, TS_LOGS_DIR: this.#folder };
+    const trust = lab.caFile === undefined ? {} : { SSL_CERT_FILE: lab.caFile };
+    this.#env = { ...QUIET, ...trust, HOME: this.#folder, TMPDIR: this.#folder, TS_LOGS_DIR: this.#folder };
   }
 
   get host(): Host {
@@ -64,10 +65,8 @@ export class Phone {
   async logIn(loginServer: string, authKey: string): Promise<void> {
     const daemon = await this.start();
     await until(`tailscaled of ${this.name}`, { timeoutMs: 10_000, giveUp: () => ended(daemon) }, () => this.status());
-    await run(
-      ...([programs.tailscale, `--socket=${this.#socket}`, 'up', `--login-server=${loginServer}`] as const),
-      ...([`--auth-key=${authKey}`, `--hostname=${this.name}`, '--timeout=25s', '--accept-dns=false'] as const),
-    );
+    const who = [`--login-server=${loginServer}`, `--auth-key=${authKey}`, `--hostname=${this.name}`];
+    await this.command('up', ...who, '--timeout=25s', '--accept-dns=false');
     await this.running(10_000);
   }
 
@@ -111,6 +110,11 @@ export class Phone {
   /** Stops the program; its kernel goes on answering for its connections. */
   freeze(): void {
     this.daemon.signal('SIGSTOP');
+  }
+
+  /** Runs `tailscale` with these arguments, to its end. @returns what it printed. */
+  command(...args: readonly string[]): Promise<string> {
+    return run(programs.tailscale, `--socket=${this.#socket}`, ...args);
   }
 
   /** Makes the client say something to its control server: that its machine has another name now. */

@@ -35,6 +35,7 @@ export interface StreamView {
   readonly lastHeardAt: string;
   readonly upstreamSpokeAt: string | null;
   readonly state: string;
+  readonly bytesReceived: number;
   readonly kernel: KernelView | null;
   readonly contests: readonly unknown[];
 }
@@ -88,7 +89,7 @@ export class Watchdog {
     const listen = `${lab.server.address}:${lab.port()}`;
     const admin = `127.0.0.1:${lab.port()}`;
     const where = ['--upstream', upstream.url, '--noise-key', upstream.noiseKeyFile, '--listen', listen];
-    const given = ['--admin', admin, '--log-level', 'debug', ...flags];
+    const given = ['--admin', admin, '--log-level', 'debug', '--drain', 'off', ...flags];
     const command = onHost(lab.server, process.execPath, programs.watchdog, 'serve', ...where, ...given);
     const watchdog = new Watchdog(lab, command, listen, admin);
     await watchdog.#ready();
@@ -105,6 +106,11 @@ export class Watchdog {
     await this.#child.end();
     this.#child = this.#lab.start('watchdog', this.#command);
     await this.#ready();
+  }
+
+  /** Ends it as a service manager does. */
+  async stop(): Promise<void> {
+    await this.#child.end('SIGTERM');
   }
 
   /** Has it read its file again, as an operator would. @returns what was said. */
@@ -125,10 +131,11 @@ export class Watchdog {
     return (JSON.parse(body) as { readonly streams: readonly StreamView[] }).streams;
   }
 
-  /** The control streams that come from `address`, a host's. */
+  /** The control streams that come from `address`, a host's; behind a proxy no port is known. */
   async streamsFrom(address: string): Promise<readonly StreamView[]> {
     return (await this.streams()).filter(
-      ({ kind, remoteAddress }) => kind === 'control' && remoteAddress.startsWith(`${address}:`),
+      ({ kind, remoteAddress }) =>
+        kind === 'control' && (remoteAddress === address || remoteAddress.startsWith(`${address}:`)),
     );
   }
 

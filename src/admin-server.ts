@@ -1,0 +1,51 @@
+import type { Server } from 'node:http';
+import { createAdminServer } from './admin/server.ts';
+import { type AdminSource, adminPortsOf } from './admin-ports.ts';
+import type { Events } from './events.ts';
+import { History } from './history/history.ts';
+import type { MachineKey } from './identity/keys.ts';
+import type { KeyFiles } from './key-files.ts';
+import { isUpstreamSilent } from './liveness/patrol.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import { version } from './version.ts';
+
+export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDraining'> {
+  readonly events: Events;
+  readonly keys: KeyFiles;
+}
+
+/** What listens for operators: metrics, history, and the server that shows both. */
+export function adminServerOf(parts: AdminServerParts, token: string | undefined, isDraining: () => boolean): Server {
+  const { clock, events, registry, takeover, checkup, settings, intake, directory, nodeOf, keys } = parts;
+  const isNode = (key: MachineKey): boolean => !directory.loaded || nodeOf(key) !== undefined;
+  const metrics = createMetrics({
+    clock,
+    emit: events.emit,
+    streams: () => registry.all(),
+    upstreamUp: () => checkup.health.up,
+    keyMatches: () => checkup.health.keyMatches,
+    duplicateKeys: () => takeover.duplicateKeys,
+    upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
+    certificateExpires: () => keys.firstCertificateToExpire,
+    nodeOf,
+    isNode,
+    rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
+    maxNodes: () => settings.config.metricsMaxNodes,
+    version,
+  });
+  events.listen(metrics.listen);
+  directory.onChange(metrics.reconsider);
+  events.listen(({ kind }) => {
+    if (kind === 'reloaded') metrics.reconsider();
+  });
+  const history = new History(clock, { nameOf: (key) => nodeOf(key)?.name, isNode });
+  events.listen(history.listen);
+  const ports = adminPortsOf(
+    { ...parts, history, isDraining },
+    {
+      metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
+      failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
+    },
+  );
+  return createAdminServer(ports, { clock, token, adminHost: settings.config.admin.host });
+}

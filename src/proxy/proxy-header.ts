@@ -1,0 +1,99 @@
+import { isIPv4, isIPv6 } from 'node:net';
+
+/** Where a connection comes from, as the proxy before us says. */
+export interface Claimed {
+  /** Without brackets. */
+  readonly address: string;
+  readonly port: number;
+}
+
+/** What the first bytes of a connection say. */
+export type ProxyHeader =
+  /** It is not whole yet. */
+  | { readonly kind: 'more' }
+  | { readonly kind: 'bad'; readonly why: string }
+  | {
+      readonly kind: 'header';
+      /** In bytes; what follows is the client's. */
+      readonly length: number;
+      /** Undefined where the proxy speaks for itself, as in its health checks. */
+      readonly from: Claimed | undefined;
+    };
+
+const MORE: ProxyHeader = { kind: 'more' };
+const bad = (why: string): ProxyHeader => ({ kind: 'bad', why });
+
+/** What every header of version 2 begins with. */
+const V2_SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');
+/** `PROXY TCP6`, two addresses and two ports at their longest, with CRLF. */
+const V1_LONGEST = 107;
+const V1_START = 'PROXY ';
+/** Addresses take 216 bytes at most; then come a proxy's own fields, which nobody here reads. */
+const V2_LONGEST = 16 + 4096;
+
+/**
+ * Reads a PROXY protocol header, version 1 or 2, from what has come of a connection so far.
+ *
+ * Source: haproxy.org, proxy-protocol.txt, sections 2.1 and 2.2.
+ */
+export function readProxyHeader(bytes: Buffer): ProxyHeader {
+  if (startsAlike(bytes, V2_SIGNATURE)) return bytes.length < 16 ? MORE : readV2(bytes);
+  if (startsAlike(bytes, Buffer.from(V1_START))) return readV1(bytes);
+  return bad('it begins with no PROXY protocol header');
+}
+
+/** Whether one begins with the other, as far as both go. */
+function startsAlike(bytes: Buffer, start: Buffer): boolean {
+  const length = Math.min(bytes.length, start.length);
+  return bytes.subarray(0, length).equals(start.subarray(0, length));
+}
+
+/** `PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\n`, or `PROXY UNKNOWN …\r\n`. */
+function readV1(bytes: Buffer): ProxyHeader {
+  const end = bytes.subarray(0, V1_LONGEST).indexOf('\r\n');
+  if (end < 0) return bytes.length < V1_LONGEST ? MORE : bad('its first line has no end');
+  const [, family, source = '', target = '', port = '', targetPort = '', ...more] = bytes
+    .toString('latin1', 0, end)
+    .split(' ');
+  const length = end + 2;
+  if (family === 'UNKNOWN') return { kind: 'header', length, from: undefined };
+  const isAddress = family === 'TCP4' ? isIPv4 : family === 'TCP6' ? isIPv6 : () => false;
+  if (!isAddress(source) || !isAddress(target)) return bad('its first line names no addresses of its family');
+  if (!isPort(port) || !isPort(targetPort) || more.length > 0) return bad('its first line names no ports');
+  return { kind: 'header', length, from: { address: source, port: Number(port) } };
+}
+
+function isPort(text: string): boolean {
+  return /^(0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 65_535;
+}
+
+/*
+ * 12 signature | 1 version (2) and command | 1 family and protocol | 2 length of what follows, big-endian
+ * TCP over IPv4: 4 source | 4 target | 2 source port | 2 target port; over IPv6: 16 | 16 | 2 | 2; then the proxy's own fields
+ */
+const LOCAL = 0x20;
+const PROXY = 0x21;
+const TCP4 = 0x11;
+const TCP6 = 0x21;
+
+function readV2(bytes: Buffer): ProxyHeader {
+  const command = bytes.readUInt8(12);
+  const family = bytes.readUInt8(13);
+  const length = 16 + bytes.readUInt16BE(14);
+  if (command !== LOCAL && command !== PROXY) return bad('its version or command is none of version 2');
+  if (length > V2_LONGEST) return bad(`it says that it takes ${length} bytes`);
+  const width = family === TCP4 ? 4 : family === TCP6 ? 16 : undefined;
+  if (command === PROXY && width !== undefined && length < 16 + 2 * width + 4)
+    return bad('it is too short for its addresses');
+  if (bytes.length < length) return MORE;
+  if (command === LOCAL || width === undefined) return { kind: 'header', length, from: undefined };
+  const source = bytes.subarray(16, 16 + width);
+  return { kind: 'header', length, from: { address: textOf(source), port: bytes.readUInt16BE(16 + 2 * width) } };
+}
+
+function textOf(address: Buffer): string {
+  if (address.length === 4) return address.join('.');
+  const groups = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i).toString(16));
+  // The URL parser writes IPv6 as people do: RFC 5952.
+  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
+}

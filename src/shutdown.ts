@@ -1,0 +1,131 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Clock, Timer } from './clock.ts';
+import type { Emit } from './events.ts';
+import type { Intake } from './intake.ts';
+
+export interface ShutdownParts {
+  readonly clock: Clock;
+  readonly emit: Emit;
+  readonly intake: Intake;
+  /** For clients. */
+  readonly listeners: readonly Server[];
+  readonly admin: Server;
+  /** Over how long streams are ended now; 0: at once. */
+  drainTerms(): DrainTerms;
+  /** Ends what clients have open beside the streams. */
+  endConnections(): void;
+  /** Closes all that has no socket of a client's. */
+  closeRest(): Promise<unknown>;
+}
+
+export interface DrainTerms {
+  readonly overMs: number;
+  /** Whether clients wait in a socket that is not ours, so that it is shorter than was set. */
+  readonly isShortened: boolean;
+}
+
+/**
+ * A client gives up on a connection that nobody answers after ten seconds. In an inherited socket it waits until our
+ * successor accepts, and that starts only after us: half of the time is for the drain, half for the start.
+ */
+const LONGEST_WHILE_CLIENTS_WAIT_MS = 5000;
+
+export function drainTermsOf(drainMs: number, hasInherited: boolean): DrainTerms {
+  const isShortened = hasInherited && drainMs > LONGEST_WHILE_CLIENTS_WAIT_MS;
+  return { overMs: isShortened ? LONGEST_WHILE_CLIENTS_WAIT_MS : drainMs, isShortened };
+}
+
+/** `drain: off` is about streams: who is about to be answered is. */
+const LEAST_FOR_REQUESTS_MS = 1000;
+
+const LOOK_FOR_IDLE_MS = 250;
+
+/** The way down: stop accepting, end the streams evenly, then close all that is left. */
+export class Shutdown {
+  readonly #parts: ShutdownParts;
+  #stopped: Promise<unknown> | undefined;
+  #closed: Promise<void> | undefined;
+  #isDraining = false;
+  #timer: Timer | undefined;
+  readonly #requests = new Map<IncomingMessage, ServerResponse>();
+
+  constructor(parts: ShutdownParts) {
+    this.#parts = parts;
+    for (const server of parts.listeners) {
+      // First of all: who answers may do so at once.
+      server.prependListener('request', (request, response) => {
+        this.#requests.set(request, response);
+        response.once('close', () => this.#requests.delete(request));
+        if (this.#isDraining) endConnectionAfter(request, response);
+      });
+    }
+  }
+
+  get isDraining(): boolean {
+    return this.#isDraining;
+  }
+
+  /**
+   * Stops accepting, ends the streams evenly over the drain and lets requests finish within it, then closes.
+   * `close` in the middle of it ends it now.
+   */
+  async drain(): Promise<void> {
+    const { clock, emit, intake } = this.#parts;
+    const startedAt = clock.now();
+    const { overMs, isShortened } = this.#parts.drainTerms();
+    this.#isDraining = true;
+    for (const [request, response] of this.#requests) endConnectionAfter(request, response);
+    emit({ kind: 'draining', streams: intake.size, overMs, isShortened });
+    const stopped = this.#stopListening();
+    this.#endIdle();
+    await new Promise<void>((resolve) => {
+      const end = clock.after(Math.max(overMs, LEAST_FOR_REQUESTS_MS), resolve);
+      void Promise.all([stopped, intake.drain(overMs)]).then(() => {
+        end.cancel();
+        resolve();
+      });
+    });
+    await this.close();
+    emit({ kind: 'drained', tookMs: clock.now() - startedAt });
+  }
+
+  /** Ends all there is now; resolves when nothing is left open. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const { intake, admin, endConnections, closeRest } = this.#parts;
+    this.#timer?.cancel();
+    const closed = Promise.all([this.#stopListening(), closeServer(admin), intake.end()]);
+    endConnections();
+    admin.closeAllConnections();
+    await Promise.all([closed, closeRest()]);
+  }
+
+  #stopListening(): Promise<unknown> {
+    this.#stopped ??= Promise.all(this.#parts.listeners.map(closeServer));
+    return this.#stopped;
+  }
+
+  /** A connection whose request has been answered would else wait for another one until the end. */
+  #endIdle(): void {
+    for (const server of this.#parts.listeners) server.closeIdleConnections();
+    if (this.#closed === undefined) this.#timer = this.#parts.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
+  }
+}
+
+/** So that its client sends no other request into a connection that is about to close. */
+function endConnectionAfter(request: IncomingMessage, response: ServerResponse): void {
+  response.shouldKeepAlive = false;
+  // What the proxy answers with.
+  request.headers.connection = 'close';
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    if (server.listening) server.close(() => resolve());
+    else resolve();
+  });
+}

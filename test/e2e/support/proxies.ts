@@ -1,0 +1,203 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PROJECT } from './build.ts';
+import type { Certificate } from './certificate.ts';
+import type { Lab } from './lab.ts';
+import { onHost } from './network.ts';
+import { ended } from './reach.ts';
+import { until } from './wait.ts';
+
+/** Where a proxy is to listen, and where the watchdog does. Both are `address:port`. */
+export interface Between {
+  readonly listen: string;
+  readonly watchdog: string;
+  readonly certificate: Certificate;
+}
+
+export interface ProxyProgram {
+  readonly name: string;
+  readonly command: (file: string) => readonly [string, readonly string[]];
+  readonly configuration: (between: Between, folder: string) => string;
+}
+
+/** As Headscale's documentation has it, but for addresses, paths, and `http2 on`, which Debian's nginx has not. */
+export const nginx: ProxyProgram = {
+  name: "nginx, as Headscale's documentation has it",
+  command: (file) => ['nginx', ['-c', file, '-g', 'daemon off;']],
+  configuration: ({ listen, watchdog, certificate }, folder) =>
+    inNginx(
+      folder,
+      `
+  upstream headscale {
+    zone upstreams 64K;
+    server ${watchdog} max_fails=1 fail_timeout=5s;
+    keepalive 2;
+  }
+  map $http_upgrade $connection_upgrade {
+    default keep-alive;
+    '' close;
+  }
+  server {
+    listen ${listen} ssl http2;
+    ssl_certificate ${certificate.certFile};
+    ssl_certificate_key ${certificate.keyFile};
+    location / {
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
+      proxy_set_header Host $host;
+      proxy_set_header True-Client-IP $remote_addr;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_buffering off;
+      proxy_pass http://headscale;
+    }
+  }
+`,
+    ),
+};
+
+/** What nginx needs around its servers: it writes nothing but below `folder`, and no worker outlives it. */
+function inNginx(folder: string, servers: string): string {
+  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (name) => `${name}_temp_path ${folder}/${name};`,
+  );
+  return `master_process off;\npid ${folder}/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\n${paths.join('\n')}\n${servers}\n}\n`;
+}
+
+/** As Headscale's documentation has it, but for addresses and the certificate. */
+export const caddy: ProxyProgram = {
+  name: "Caddy, as Headscale's documentation has it",
+  command: (file) => ['caddy', ['run', '--config', file, '--adapter', 'caddyfile']],
+  configuration: ({ listen, watchdog, certificate }) => `
+{
+  admin off
+  auto_https off
+}
+https://${listen} {
+  tls ${certificate.certFile} ${certificate.keyFile}
+  reverse_proxy ${watchdog} {
+    header_up True-Client-IP {remote_host}
+    header_up X-Real-IP {remote_host}
+  }
+}
+`,
+};
+
+/** The block of docs/proxies.md in this language, the first or a later one. */
+function documented(language: string, which = 0): string {
+  const page = readFileSync(join(PROJECT, 'docs', 'proxies.md'), 'utf8');
+  const block = [...page.matchAll(new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``, 'g'))][which]?.[1];
+  if (block === undefined) throw new Error(`docs/proxies.md has no block ${which} in ${language}`);
+  return block;
+}
+
+/** Puts what is real here in the place of a page's examples. @throws where one is not there: another page would be run. */
+function withReal(text: string, ...pairs: readonly (readonly [example: string, real: string])[]): string {
+  let real = text;
+  for (const [example, here] of pairs) {
+    if (!real.includes(example)) throw new Error(`docs/proxies.md has no ${example} there any more`);
+    real = real.replaceAll(example, here);
+  }
+  return real;
+}
+
+export const documentedNginx: ProxyProgram = {
+  name: 'nginx, as docs/proxies.md has it',
+  command: nginx.command,
+  configuration: ({ listen, watchdog, certificate }, folder) =>
+    inNginx(
+      folder,
+      withReal(
+        documented('nginx'),
+        ['127.0.0.1:8081', watchdog],
+        ['listen 443 ssl', `listen ${listen} ssl`],
+        ['/etc/letsencrypt/live/hs.example.com/fullchain.pem', certificate.certFile],
+        ['/etc/letsencrypt/live/hs.example.com/privkey.pem', certificate.keyFile],
+      ),
+    ),
+};
+
+/** But for the certificate, which Caddy would ask the Internet for. */
+export const documentedCaddy: ProxyProgram = {
+  name: 'Caddy, as docs/proxies.md has it',
+  command: caddy.command,
+  configuration: ({ listen, watchdog, certificate }) =>
+    `{\n  admin off\n  auto_https off\n}\n${withReal(
+      documented('caddyfile'),
+      ['hs.example.com {', `https://${listen} {\n  tls ${certificate.certFile} ${certificate.keyFile}`],
+      ['127.0.0.1:8081', watchdog],
+    )}`,
+};
+
+const haproxyCommand: ProxyProgram['command'] = (file) => ['haproxy', ['-db', '-f', file]];
+const HAPROXY_DEFAULTS = 'defaults\n  timeout connect 5s\n\n';
+
+export const haproxyHttp: ProxyProgram = {
+  name: 'HAProxy, mode http',
+  command: haproxyCommand,
+  configuration: ({ listen, watchdog, certificate }) =>
+    `${HAPROXY_DEFAULTS}${withReal(
+      documented('haproxy'),
+      ['bind :443', `bind ${listen}`],
+      ['/etc/haproxy/hs.example.com.pem', certificate.bundleFile],
+      ['127.0.0.1:8081', watchdog],
+    )}`,
+};
+
+/** @param send `send-proxy` or `send-proxy-v2`. */
+export function haproxyTcp(send: string): ProxyProgram {
+  return {
+    name: `HAProxy, mode tcp, ${send}`,
+    command: haproxyCommand,
+    configuration: ({ listen, watchdog }) =>
+      `${HAPROXY_DEFAULTS}${withReal(
+        documented('haproxy', 1),
+        ['bind :443', `bind ${listen}`],
+        ['127.0.0.1:8443', watchdog],
+        ['send-proxy-v2', send],
+      )}`,
+  };
+}
+
+/** Starts one on the lab's server; it answers when this resolves. */
+export async function startProxy(
+  lab: Lab,
+  { name, command, configuration }: ProxyProgram,
+  between: Between,
+): Promise<void> {
+  const folder = lab.folder(`proxy-${between.listen.split(':')[1]}`);
+  const file = join(folder, 'configuration');
+  writeFileSync(file, configuration(between, folder));
+  const [program, args] = command(file);
+  const child = lab.start(name, onHost(lab.server, program, ...args), {
+    HOME: folder,
+    XDG_DATA_HOME: folder,
+    XDG_CONFIG_HOME: folder,
+  });
+  await until(
+    name,
+    { timeoutMs: 10_000, giveUp: () => ended(child) },
+    async () => (await accepts(lab, between.listen)) || undefined,
+  );
+}
+
+/** Whether somebody accepts connections there. */
+function accepts(lab: Lab, target: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = lab.reach.connect(target);
+    // The window ends a connection that it cannot pass on.
+    const timer = setTimeout(() => done(true), 200);
+    const done = (yes: boolean): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(yes);
+    };
+    socket
+      .on('error', () => done(false))
+      .on('end', () => done(false))
+      .on('close', () => done(false));
+    socket.resume();
+  });
+}

@@ -1,0 +1,94 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { Harness, readAll } from '../support/harness.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const HOST = 'Host: h\r\n';
+const HIDDEN = 'GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n';
+
+/** What comes back for these bytes, and which targets Headscale saw. */
+async function send(bytes: string) {
+  const seen: string[] = [];
+  const upstream = await harness.upstream(
+    (request, socket) => {
+      seen.push(`upgrade ${request.url}`);
+      socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno');
+    },
+    (request, response) => {
+      if (request.url !== '/key?v=142' && request.url !== '/version') seen.push(request.url ?? '');
+      request
+        .resume()
+        .on('end', () => response.end('answer'))
+        .on('error', () => {});
+    },
+  );
+  const { port, watchdog } = await harness.watchdog(upstream.url);
+  const client = harness.client(port);
+  client.write(bytes, 'latin1');
+  const answer = (await readAll(client)).toString('latin1');
+  await watchdog.close();
+  return { answer, seen };
+}
+
+describe('a request that two parsers may read differently', () => {
+  test.each([
+    [
+      'both lengths',
+      `POST /x HTTP/1.1\r\n${HOST}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${HIDDEN}`,
+    ],
+    [
+      'both lengths, the other way round',
+      `POST /x HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n${HIDDEN}`,
+    ],
+    [
+      'two lengths',
+      `POST /x HTTP/1.1\r\n${HOST}Content-Length: 0\r\nContent-Length: ${HIDDEN.length}\r\n\r\n${HIDDEN}`,
+    ],
+    ['a length that is no number', `POST /x HTTP/1.1\r\n${HOST}Content-Length: +4\r\n\r\nbody`],
+    ['a list of lengths', `POST /x HTTP/1.1\r\n${HOST}Content-Length: 4, 4\r\n\r\nbody`],
+    [
+      'an encoding that is not chunked at its end',
+      `POST /x HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n${HIDDEN}`,
+    ],
+    ['an encoding nobody knows', `POST /x HTTP/1.1\r\n${HOST}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n${HIDDEN}`],
+    ['a space before the colon', `POST /x HTTP/1.1\r\n${HOST}Content-Length : 4\r\n\r\nbody`],
+    ['a folded line', `POST /x HTTP/1.1\r\n${HOST}X: a\r\n b\r\n\r\n`],
+    ['a bare CR in a header', `GET /x HTTP/1.1\r\n${HOST}X: a\rTransfer-Encoding: chunked\r\n\r\n`],
+    ['a NUL in a header', `GET /x HTTP/1.1\r\n${HOST}X: a\0b\r\n\r\n`],
+    ['no Host', 'GET /x HTTP/1.1\r\n\r\n'],
+    ['a space in its target', `GET /x /y HTTP/1.1\r\n${HOST}\r\n`],
+    ['another protocol', `GET /x HTTQ/1.1\r\n${HOST}\r\n`],
+  ])('%s: 400, and Headscale sees none of it', async (_name, bytes) => {
+    const { answer, seen } = await send(bytes);
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /);
+    expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1);
+    expect(seen).toEqual([]);
+  });
+
+  test.each([
+    ['a chunk size that is no number', 'xyz\r\nbody\r\n0\r\n\r\n'],
+    ['a chunk longer than it says', '2\r\nbody\r\n0\r\n\r\n'],
+    ['a chunk size of too many digits', 'fffffffffffffffff\r\nbody\r\n0\r\n\r\n'],
+    ['a bare LF behind a chunk size', '4\nbody\r\n0\r\n\r\n'],
+  ])('bad chunking, %s: 400, and nothing behind it is read', async (_name, body) => {
+    const { answer, seen } = await send(
+      `POST /x HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n${body}${HIDDEN}`,
+    );
+    expect(answer).toMatch(/^HTTP\/1\.1 400 /);
+    expect(seen).not.toContain('/hidden');
+  });
+
+  test('behind an upgrade that was refused nothing is read, in one piece or later', async () => {
+    const upgrade = `POST /ts2021 HTTP/1.1\r\n${HOST}Upgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n`;
+    const { answer, seen } = await send(`${upgrade}${HIDDEN}`);
+    expect(answer).toMatch(/^HTTP\/1\.1 404 [\s\S]*no$/);
+    expect(seen).toEqual(['upgrade /ts2021']);
+  });
+
+  test('an upgrade behind a request that has no answer yet is none', async () => {
+    const upgrade = `POST /ts2021 HTTP/1.1\r\n${HOST}Upgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n`;
+    const { seen } = await send(`GET /x HTTP/1.1\r\n${HOST}\r\n${upgrade}`);
+    expect(seen).not.toContain('upgrade /ts2021');
+  });
+});

@@ -1,0 +1,211 @@
+import type { Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../src/events.ts';
+import { drainTermsOf } from '../src/shutdown.ts';
+import { FakeClock } from './support/fake-clock.ts';
+import { closed, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { get } from './support/http.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+async function bench(flags: Record<string, unknown> = {}) {
+  const asked: (() => void)[] = [];
+  const upstream = await harness.upstream(
+    (_request, socket) => {
+      socket.on('error', () => {}).on('end', () => socket.end());
+      socket.resume().write(SWITCHING);
+    },
+    (request, response) => {
+      if (request.url === '/half') {
+        response.write('half');
+        asked.push(() => void response.end('whole'));
+      } else if (request.url === '/slow') asked.push(() => void response.end('at last'));
+      else response.end('{}');
+    },
+  );
+  const clock = new FakeClock();
+  const started = await harness.watchdog(upstream.url, flags, undefined, {
+    clock,
+    kernel: { ok: false, why: 'a test' },
+  });
+  const told = <K extends WatchdogEvent['kind']>(kind: K) =>
+    started.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
+  const opens = async (): Promise<Socket> => {
+    const client = await harness.upgraded(started.port, '/ts2021');
+    client.resume();
+    return client;
+  };
+  /** Lets time pass, and what falls due in it happen. */
+  const pass = async (ms: number, streamsClosed: number): Promise<void> => {
+    clock.advance(ms);
+    await until(() => told('stream closed').length >= streamsClosed, `${streamsClosed} streams are closed`);
+    expect(told('stream closed')).toHaveLength(streamsClosed);
+  };
+  return { ...started, clock, told, opens, pass, asked };
+}
+
+describe('Watchdog.drain', () => {
+  test('ends the streams evenly, in their order, and then is closed; /readyz says so, and nobody new gets in', async () => {
+    const { watchdog, admin, port, told, opens, pass, clock } = await bench({ drain: '8s' });
+    for (let i = 0; i < 4; i += 1) await opens();
+    const drained = watchdog.drain();
+    expect(told('draining')).toEqual([{ kind: 'draining', streams: 4, overMs: 8000, isShortened: false }]);
+    await pass(0, 1);
+    const ready = await get(`${admin}/readyz`);
+    expect(ready.status).toBe(503);
+    expect(JSON.parse(ready.text)).toMatchObject({ ready: false, draining: true });
+    const late = harness.client(port);
+    await closed(late);
+    expect(late.bytesRead).toBe(0);
+    await pass(1999, 1);
+    await pass(1, 2);
+    await pass(2000, 3);
+    await pass(2000, 4);
+    await drained;
+    expect(told('stream closed').map(({ stream, reason }) => [stream.id, reason])).toEqual(
+      [1, 2, 3, 4].map((id) => [id, 'shutdown']),
+    );
+    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 6000 }]);
+    await expect(get(`${admin}/readyz`)).rejects.toThrow();
+    expect(clock.timers).toBe(0);
+  });
+
+  test('before it /readyz says draining: false', async () => {
+    const { admin } = await bench();
+    expect(JSON.parse((await get(`${admin}/readyz`)).text)).toMatchObject({ ready: true, draining: false });
+  });
+
+  test('a close in the middle of it ends all now, and ends it', async () => {
+    const { watchdog, told, opens, pass, clock } = await bench();
+    for (let i = 0; i < 3; i += 1) await opens();
+    const drained = watchdog.drain();
+    await pass(0, 1);
+    await watchdog.close();
+    await drained;
+    expect(told('stream closed')).toHaveLength(3);
+    expect(clock.timers).toBe(0);
+  });
+
+  test('off: all at once', async () => {
+    const { watchdog, told, opens, pass } = await bench({ drain: 'off' });
+    for (let i = 0; i < 3; i += 1) await opens();
+    const drained = watchdog.drain();
+    await pass(0, 3);
+    await drained;
+    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 0 }]);
+  });
+
+  test('off: a request in flight has a second to finish', async () => {
+    const { watchdog, port, asked, clock, told } = await bench({ drain: 'off' });
+    const clients = [harness.client(port), harness.client(port)];
+    for (const client of clients) client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
+    await until(() => asked.length === 2, 'Headscale is asked');
+    const drained = watchdog.drain();
+    clock.advance(999);
+    asked[0]?.();
+    const answers = clients.map(async (client) => {
+      const answer = (await readAll(client)).toString();
+      client.end();
+      return answer;
+    });
+    expect(await Promise.race(answers)).toContain('at last');
+    clock.advance(1);
+    await drained;
+    expect((await Promise.all(answers)).filter((answer) => answer !== '')).toHaveLength(1);
+    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 1000 }]);
+  });
+
+  test('a request in flight is let finish, with Connection: close, and ends the drain', async () => {
+    const { watchdog, port, asked, clock } = await bench();
+    const client = harness.client(port);
+    client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
+    await until(() => asked.length === 1, 'Headscale is asked');
+    const drained = watchdog.drain();
+    clock.advance(10_000);
+    asked[0]?.();
+    const answer = (await readAll(client)).toString();
+    expect(answer).toMatch(/^HTTP\/1\.1 200 /);
+    expect(answer).toMatch(/connection: close/i);
+    expect(answer).toContain('at last');
+    client.end();
+    await drained;
+  });
+
+  test('a request that has half its answer is let finish, and its connection is ended without its client', async () => {
+    const { watchdog, port, asked, clock } = await bench();
+    const client = harness.client(port);
+    let answer = '';
+    client.on('data', (chunk) => {
+      answer += chunk;
+    });
+    client.write('GET /half HTTP/1.1\r\nHost: h\r\n\r\n');
+    await until(() => answer.includes('half'), 'half of it has come');
+    const drained = watchdog.drain();
+    asked[0]?.();
+    await until(() => answer.endsWith('0\r\n\r\n'), 'all of it has come');
+    expect(answer).toContain('whole');
+    clock.advance(250);
+    await until(() => client.readableEnded, 'its connection is ended');
+    client.end();
+    await drained;
+    expect(clock.timers).toBe(0);
+  });
+
+  test('a request that comes meanwhile is answered with Connection: close', async () => {
+    const { watchdog, port } = await bench();
+    const client = harness.client(port);
+    client.write('GET /key HTT');
+    await until(() => client.bytesWritten > 0 && !client.connecting, 'it is connected');
+    await get(`http://127.0.0.1:${port}/version`);
+    const drained = watchdog.drain();
+    client.write('P/1.1\r\nHost: h\r\n\r\n');
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*connection: close\r\n/i);
+    client.end();
+    await drained;
+  });
+
+  test('a request that Headscale does not answer is waited for no longer than the drain', async () => {
+    const { watchdog, port, asked, clock, told } = await bench();
+    const client = harness.client(port);
+    client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
+    await until(() => asked.length === 1, 'Headscale is asked');
+    const drained = watchdog.drain();
+    clock.advance(19_999);
+    expect(client.destroyed).toBe(false);
+    client.on('end', () => client.end()).resume();
+    clock.advance(1);
+    await drained;
+    await closed(client);
+    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 20_000 }]);
+  });
+
+  test('a stream that opens meanwhile, on a connection that was there before, is served until the end of the drain', async () => {
+    const { watchdog, port, clock, opens, pass, told } = await bench({ drain: '10s' });
+    await opens();
+    const early = harness.client(port);
+    early.write(upgradeHead('/ts2021').slice(0, 20));
+    await until(() => early.bytesWritten === 20 && !early.connecting, 'it is connected');
+    await get(`http://127.0.0.1:${port}/version`);
+    const drained = watchdog.drain();
+    await pass(0, 1);
+    early.write(upgradeHead('/ts2021').slice(20));
+    expect(await readHead(early)).toBe(SWITCHING);
+    early.resume();
+    clock.advance(9999);
+    expect(told('stream closed')).toHaveLength(1);
+    await pass(1, 2);
+    await drained;
+  });
+});
+
+describe('drainTermsOf', () => {
+  test.each([
+    [20_000, false, { overMs: 20_000, isShortened: false }],
+    [20_000, true, { overMs: 5000, isShortened: true }],
+    [3000, true, { overMs: 3000, isShortened: false }],
+    [0, true, { overMs: 0, isShortened: false }],
+  ])('a drain of %d ms, inherited sockets: %s', (drainMs, hasInherited, terms) => {
+    expect(drainTermsOf(drainMs, hasInherited)).toEqual(terms);
+  });
+});

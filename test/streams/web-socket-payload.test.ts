@@ -1,0 +1,75 @@
+import { describe, expect, test } from 'vitest';
+import * as ws from 'ws';
+import { FirstRecord } from '../../src/streams/first-record.ts';
+import { WebSocketPayload } from '../../src/streams/web-socket-payload.ts';
+
+interface Frame {
+  readonly opcode: number;
+  readonly data: Buffer;
+  readonly fin?: boolean;
+  readonly mask?: boolean;
+}
+
+/** Frames as `ws` writes them for a client. */
+function framed(...frames: readonly Frame[]): Buffer {
+  return Buffer.concat(
+    frames.flatMap(({ opcode, data, fin = true, mask = true }) =>
+      // biome-ignore lint/suspicious/noExplicitAny: the types of ws leave its frame writer out
+      (ws as any).Sender.frame(Buffer.from(data), {
+        opcode,
+        fin,
+        mask,
+        rsv1: false,
+        readOnly: false,
+        maskBuffer: undefined,
+      }),
+    ),
+  );
+}
+
+const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, (_, i) => (i * 7) % 251));
+
+function fedBy(size: number, frames: Buffer): Buffer {
+  const payload = new WebSocketPayload();
+  const parts: Buffer[] = [];
+  for (let at = 0; at < frames.length; at += size) parts.push(payload.feed(frames.subarray(at, at + size)));
+  return Buffer.concat(parts);
+}
+
+describe('WebSocketPayload', () => {
+  test.each([0, 1, 125, 126, 127, 65_535, 65_536, 70_000])(
+    'unmasks a message of %d bytes, over any chunking',
+    (length) => {
+      const frames = framed({ opcode: 2, data: bytes(length) }, { opcode: 2, data: Buffer.from('next') });
+      const expected = Buffer.concat([bytes(length), Buffer.from('next')]);
+      for (const size of [1, 2, 3, 7, 1000, frames.length])
+        expect(fedBy(size, frames).equals(expected), `by ${size}`).toBe(true);
+    },
+  );
+
+  test('puts a message of several frames together, with a ping between them, and passes over text', () => {
+    const frames = framed(
+      { opcode: 1, data: Buffer.from('a text') },
+      { opcode: 2, data: Buffer.from('one '), fin: false },
+      { opcode: 9, data: Buffer.from('ping') },
+      { opcode: 0, data: Buffer.from('message') },
+    );
+    // A control frame stands between the parts of a message and must not end it.
+    expect(fedBy(1, frames).toString()).toBe('one message');
+  });
+
+  test('reads frames without a mask as well', () => {
+    expect(fedBy(1, framed({ opcode: 2, data: bytes(300), mask: false })).equals(bytes(300))).toBe(true);
+  });
+});
+
+describe('FirstRecord of a WebSocket', () => {
+  test('is complete with the last byte of the record that the frames carry', () => {
+    const record = Buffer.concat([Buffer.from([4, 0, 200]), bytes(200)]);
+    const frames = framed({ opcode: 2, data: record.subarray(0, 50) }, { opcode: 2, data: record.subarray(50) });
+    const first = new FirstRecord(true);
+    for (let at = 0; at < frames.length; at++) {
+      expect(first.feed(frames.subarray(at, at + 1)), `byte ${at}`).toBe(at === frames.length - 1);
+    }
+  });
+});
