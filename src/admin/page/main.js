@@ -31,6 +31,7 @@ let lastSeq = 0;
 let isLive = false;
 let isListening = false;
 let isLooking = false;
+let isStale = false;
 let lookedAt = 0;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let nextLook;
@@ -38,6 +39,8 @@ let nextLook;
 /** Asks for everything anew, and shows it. */
 async function look() {
   clearTimeout(nextLook);
+  // What has happened meanwhile may not be in the answers that are on their way.
+  isStale = isLooking;
   if (isLooking) return;
   isLooking = true;
   try {
@@ -56,7 +59,9 @@ async function look() {
   } finally {
     isLooking = false;
     lookedAt = performance.now();
-    nextLook = setTimeout(look, pollMs());
+    clearTimeout(nextLook);
+    // Whoever has to log in first is told nothing before that.
+    if (login.hidden) nextLook = setTimeout(look, isStale ? soonestMs() : pollMs());
   }
 }
 
@@ -64,11 +69,18 @@ function pollMs() {
   return streams.length > MANY ? POLL_MANY_MS : POLL_MS;
 }
 
+function soonestMs() {
+  return streams.length > MANY ? POLL_MS : SOONEST_MS;
+}
+
 /** Something has happened: soon, but not once for each of a hundred things. */
 function lookSoon() {
+  if (isLooking) {
+    isStale = true;
+    return;
+  }
   clearTimeout(nextLook);
-  const soonest = streams.length > MANY ? POLL_MS : SOONEST_MS;
-  nextLook = setTimeout(look, Math.max(100, soonest - (performance.now() - lookedAt)));
+  nextLook = setTimeout(look, Math.max(100, soonestMs() - (performance.now() - lookedAt)));
 }
 
 /**
