@@ -1,0 +1,140 @@
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadConfig } from '../../src/config/load.ts';
+
+const run = promisify(execFile);
+const PROJECT = join(import.meta.dirname, '..', '..');
+const DEPLOY = join(PROJECT, 'deploy');
+const read = (...path: readonly string[]): string => readFileSync(join(DEPLOY, ...path), 'utf8');
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'deploying-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('settings that are shipped', () => {
+  test.each(['systemd', 'compose', 'kubernetes'])('deploy/%s/watchdog.yaml has no mistake', (where) => {
+    // systemd gives the key itself by a flag.
+    const config = loadConfig({}, { path: 'watchdog.yaml', text: read(where, 'watchdog.yaml') });
+    expect(config.listen).toMatchObject([{ host: '0.0.0.0', port: 8080 }]);
+  });
+});
+
+describe('deploy/systemd', () => {
+  const files = (): readonly [string, string] => {
+    const [service, socket] = [join(folder, 'headscale-watchdog.service'), join(folder, 'headscale-watchdog.socket')];
+    // Node is not everywhere where the unit has it.
+    writeFileSync(service, read('systemd', basename(service)).replace('/usr/bin/node', process.execPath));
+    writeFileSync(socket, read('systemd', basename(socket)));
+    return [service, socket];
+  };
+
+  test('systemd-analyze finds nothing wrong in the units', async () => {
+    const { stdout, stderr } = await run('systemd-analyze', ['verify', ...files()]);
+    expect(`${stdout}${stderr}`).not.toContain('headscale-watchdog');
+  });
+
+  test('systemd-analyze security rates the service at 2.0 or better', async () => {
+    // Ends with 1 where the exposure is above the threshold, in tenths.
+    const { stdout } = await run('systemd-analyze', ['security', '--offline=true', '--threshold=20', files()[0]]);
+    expect(stdout).toMatch(/Overall exposure level for headscale-watchdog\.service: [01]\.\d OK/);
+  });
+
+  test('each listen of the settings has its line in the socket unit', () => {
+    const ports = [...read('systemd', 'headscale-watchdog.socket').matchAll(/^ListenStream=.*:(\d+)$/gm)].map(
+      ([, port]) => Number(port),
+    );
+    const { listen } = loadConfig({}, { path: 'watchdog.yaml', text: read('systemd', 'watchdog.yaml') });
+    expect(ports).toEqual(listen.map(({ port }) => port));
+  });
+
+  test('the flags of its ExecStart are those of serve', () => {
+    const [, line = ''] = /^ExecStart=\S+ \S+ serve (.*)$/m.exec(read('systemd', 'headscale-watchdog.service')) ?? [];
+    expect(line.match(/--[a-z-]+/g)).toEqual(['--config', '--noise-key']);
+  });
+});
+
+describe('deploy/compose and deploy/kubernetes, as their own programs read them', () => {
+  let check: string;
+  beforeAll(async () => {
+    check = join(folder, 'check');
+    await run('go', ['build', '-mod=readonly', '-buildvcs=false', '-o', check, './check'], {
+      cwd: join(import.meta.dirname, 'go'),
+    });
+  }, 600_000);
+
+  test('compose.yaml has the four services, and every file that it shows them', async () => {
+    const { stdout } = await run(check, ['compose', join(DEPLOY, 'compose', 'compose.yaml')]);
+    const lines = stdout
+      .trim()
+      .split('\n')
+      .map((line) => line.split(' '));
+    const services = lines.filter(([kind]) => kind === 'service').map(([, name]) => name);
+    expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
+    const shown = lines.filter(([kind]) => kind === 'bind').map(([, path = '']) => path);
+    expect(shown.length).toBeGreaterThan(5);
+    for (const path of shown) expect(existsSync(path), path).toBe(true);
+  });
+
+  test('a mistake in it is found', async () => {
+    const wrong = join(folder, 'compose.yaml');
+    writeFileSync(wrong, read('compose', 'compose.yaml').replace('healthcheck:', 'healthchek:'));
+    await expect(run(check, ['compose', wrong])).rejects.toThrow(/healthchek/);
+  });
+
+  test('the Dockerfile ends as an ordinary user', async () => {
+    const { stdout } = await run(check, ['dockerfile', join(DEPLOY, 'compose', 'Dockerfile')]);
+    expect(stdout.trim().split('\n').at(-1)).toMatch(/^stage from node:22-slim as node$/);
+  });
+
+  test("kustomize makes all of it, each resource by its kind's own type", async () => {
+    const { stdout } = await run(check, ['kubernetes', join(DEPLOY, 'kubernetes')]);
+    const made = stdout
+      .trim()
+      .split('\n')
+      .map((line) => line.split(' '));
+    expect(made.map(([kind]) => kind).sort()).toEqual([
+      ...['ConfigMap', 'ConfigMap', 'NetworkPolicy', 'Service', 'Service', 'ServiceMonitor', 'StatefulSet'],
+    ]);
+    for (const [, namespace] of made) expect(namespace).toBe('headscale');
+  });
+
+  test('a mistake in that is found, too', async () => {
+    const wrong = join(folder, 'kubernetes');
+    cpSync(join(DEPLOY, 'kubernetes'), wrong, { recursive: true });
+    writeFileSync(
+      join(wrong, 'headscale.yaml'),
+      read('kubernetes', 'headscale.yaml').replace('livenessProbe:', 'livenesProbe:'),
+    );
+    await expect(run(check, ['kubernetes', wrong])).rejects.toThrow(/livenesProbe/);
+  });
+});
+
+describe("the Dockerfile's steps", () => {
+  test('run here: what they leave starts, without the development packages and without install scripts', {
+    timeout: 120_000,
+  }, async () => {
+    const app = join(folder, 'app');
+    mkdirSync(app);
+    const steps = read('compose', 'Dockerfile').split('FROM ')[1]?.split('\n') ?? [];
+    for (const step of steps) {
+      const [, what, rest = ''] = /^(COPY|RUN) (.*)$/.exec(step) ?? [];
+      const words = rest.split(' ');
+      if (what === 'COPY')
+        for (const from of words.slice(0, -1))
+          cpSync(join(PROJECT, from), join(app, basename(from)), { recursive: true });
+      if (what === 'RUN') await run('sh', ['-c', rest], { cwd: app });
+    }
+    expect(existsSync(join(app, 'node_modules', 'vitest'))).toBe(false);
+    const { stdout } = await run(process.execPath, ['dist/cli.js', 'check', '--upstream', 'http://127.0.0.1:9'], {
+      cwd: app,
+    }).catch((error: { stdout: string }) => error);
+    expect(stdout).toMatch(/^ok +kernel evidence: /m);
+    expect(existsSync(join(app, 'dist', 'admin', 'page', 'index.html'))).toBe(true);
+  });
+});

@@ -1,0 +1,19 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { PROJECT, programs } from '../support/build.ts';
+import { useLab } from '../support/lab.ts';
+import { onHost } from '../support/network.ts';
+
+describe('configurations of Headscale that are shipped, read by Headscale 0.29.2', () => {
+  const here = useLab();
+
+  it.each(['deploy/compose/headscale.yaml', 'deploy/kubernetes/config.yaml'])('%s', async (path) => {
+    const folder = here.lab.folder(`shipped-${path.split('/')[1]}`);
+    const file = join(folder, 'config.yaml');
+    writeFileSync(file, readFileSync(join(PROJECT, path), 'utf8').replaceAll('/var/lib/headscale', folder));
+    const command = onHost(here.lab.server, programs.headscale['0.29.2'], 'configtest', '-c', file);
+    const child = here.lab.start('headscale configtest', command);
+    expect(await child.ended(), child.tail()).toBe(0);
+  });
+});
