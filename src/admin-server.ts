@@ -5,6 +5,7 @@ import type { Events } from './events.ts';
 import { History } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
+import type { Kernel } from './liveness/kernel.ts';
 import { isUpstreamSilent } from './liveness/patrol.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
@@ -12,6 +13,8 @@ import { version } from './version.ts';
 export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDraining'> {
   readonly events: Events;
   readonly keys: KeyFiles;
+  /** Undefined where it cannot be asked. */
+  readonly kernel: Kernel | undefined;
 }
 
 /** What listens for operators: metrics, history, and the server that shows both. */
@@ -24,6 +27,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     streams: () => registry.all(),
     upstreamUp: () => checkup.health.up,
     keyMatches: () => checkup.health.keyMatches,
+    kernelEvidenceAvailable: () => parts.kernel !== undefined,
     duplicateKeys: () => takeover.duplicateKeys,
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
     certificateExpires: () => keys.firstCertificateToExpire,

@@ -129,7 +129,8 @@ async function build(config: Config, options: WatchdogOptions) {
   const knowledge = buildKnowledge(config, options, { clock, events });
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
   warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
-  const way = buildWay(config, { clock, events, kernel: loaded.ok ? loaded.kernel : undefined }, knowledge);
+  const kernel = loaded.ok ? loaded.kernel : undefined;
+  const way = buildWay(config, { clock, events, kernel }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
     settings.forget();
@@ -150,7 +151,7 @@ async function build(config: Config, options: WatchdogOptions) {
   };
   const reread = options.reread ?? (() => settings.config);
   const reloads = { reread, settings, keys, emit: events.emit, applied };
-  return { clock, events, ...knowledge, ...way, reload: () => reload(reloads) };
+  return { clock, events, kernel, ...knowledge, ...way, reload: () => reload(reloads) };
 }
 
 interface Ground {

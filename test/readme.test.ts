@@ -36,7 +36,9 @@ function units(): readonly string[] {
 describe('README', () => {
   test('has a row for every metric, with its type and labels, and none for what there is not', async () => {
     const text = await createMetrics(stage().source).render();
-    const metrics = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name, type] as const);
+    const metrics = [...text.matchAll(/^# TYPE (headscale_watchdog_\S+) (\S+)$/gm)].map(
+      ([, name, type]) => [name, type] as const,
+    );
     expect(metrics.length).toBeGreaterThan(10);
     for (const [name, type] of metrics) {
       expect(rows.get(name ?? ''), name).toContain(`| ${type} |`);

@@ -161,6 +161,12 @@ describe('startWatchdog', () => {
     expect(JSON.stringify(lines)).not.toContain(unreadable.slice(0, 60));
   });
 
+  test('kernel_evidence_available: 0 where the kernel cannot be asked', async () => {
+    const { url } = await headscale();
+    const { admin } = await harness.watchdog(url, {}, noiseKey, { kernel: { ok: false, why: 'a test' } });
+    expect((await scrape(admin)).get('headscale_watchdog_kernel_evidence_available')).toBe(0);
+  });
+
   test('every series is there before anything has happened', async () => {
     const { url } = await headscale();
     const { admin } = await harness.watchdog(url, {}, noiseKey);

@@ -1,4 +1,4 @@
-import { Counter, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
@@ -8,6 +8,8 @@ import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 export interface MetricsSource extends NodeSeriesSource {
   upstreamUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
+  /** Whether Linux can be asked about a client's connection here. */
+  kernelEvidenceAvailable(): boolean;
   /** For how many machine keys rule 2 rests, because two machines have them. */
   duplicateKeys(): number;
   /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
@@ -42,12 +44,13 @@ export function createMetrics(source: MetricsSource): Metrics {
   const histograms = createHistograms(registers);
   createGauges(registers, source);
   const series = new NodeSeries(source);
+  const process = metricsOfProcess();
   const showNodes = createNodeMetrics(registers, PREFIX);
   return {
     contentType: registry.contentType,
     async render() {
       showNodes(series.rows());
-      return registry.metrics();
+      return (await Promise.all([registry.metrics(), process.metrics()])).join('\n');
     },
     listen(event) {
       count(event, counters, histograms);
@@ -55,6 +58,24 @@ export function createMetrics(source: MetricsSource): Metrics {
     },
     reconsider: () => series.reconsider(),
   };
+}
+
+let ofProcess: PromRegistry | undefined;
+
+/**
+ * prom-client's own, of Node and of this process: there is one of each, however many watchdogs are in it, and each call
+ * of `collectDefaultMetrics` leaves another observer behind.
+ */
+function metricsOfProcess(): PromRegistry {
+  if (ofProcess !== undefined) return ofProcess;
+  ofProcess = new PromRegistry();
+  collectDefaultMetrics({ register: ofProcess });
+  // Gauges named as if they were counters; and each scrape would walk all handles, of which a stream has two.
+  for (const what of ['handles', 'requests', 'resources']) {
+    ofProcess.removeSingleMetric(`nodejs_active_${what}`);
+    ofProcess.removeSingleMetric(`nodejs_active_${what}_total`);
+  }
+  return ofProcess;
 }
 
 type Counters = ReturnType<typeof createCounters>;
@@ -175,6 +196,9 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
     'noise_key_matches',
     "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
     () => source.keyMatches(),
+  );
+  gauge('kernel_evidence_available', "Whether Linux can be asked about a client's connection here: 1 or 0.", () =>
+    source.kernelEvidenceAvailable(),
   );
   gauge('duplicate_keys', 'Machine keys for which rule 2 rests, because two machines have them.', () =>
     source.duplicateKeys(),

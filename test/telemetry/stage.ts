@@ -24,7 +24,7 @@ export function stage() {
   const events: WatchdogEvent[] = [];
   const streams = new Set<Stream>();
   const listed = new Map<MachineKey, NodeInfo>();
-  const world = { maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined };
+  const world = { maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined, kernel: true };
   const source: MetricsSource = {
     clock,
     emit: (event) => events.push(event),
@@ -38,6 +38,7 @@ export function stage() {
     upstreamSilentStreams: () => 3,
     upstreamUp: () => true,
     keyMatches: () => undefined,
+    kernelEvidenceAvailable: () => world.kernel,
     version: '1.2.3',
   };
   let lastId = 0;
