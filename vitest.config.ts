@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    exclude: ['test/e2e/**', 'test/page/**'],
+    exclude: ['test/e2e/**', 'test/page/**', 'test/deploy/**'],
     testTimeout: 20_000,
     pool: 'forks',
     maxWorkers: '100%',

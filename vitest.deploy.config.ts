@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/deploy/**/*.test.ts'],
+    globalSetup: ['test/deploy/support/global-setup.ts'],
+    reporters: ['verbose'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    pool: 'forks',
+    // One file after another: each runs several programs, on machines that may have two cores.
+    maxWorkers: 1,
+    fileParallelism: false,
+  },
+});
