@@ -1,0 +1,159 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { DEFAULTS } from '../src/config/defaults.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { SETTING_NAMES } from '../src/config/schema.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/events.ts';
+import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
+import { createMetrics } from '../src/telemetry/metrics.ts';
+import { Harness } from './support/harness.ts';
+import { run } from './support/process.ts';
+import { stage } from './telemetry/stage.ts';
+
+const PROJECT = join(import.meta.dirname, '..');
+const docs = readdirSync(join(PROJECT, 'docs')).filter((name) => name.endsWith('.md'));
+/** By their paths from the project's folder. */
+const pages = new Map(
+  ['README.md', ...docs.map((name) => join('docs', name))].map((path) => [
+    path,
+    readFileSync(join(PROJECT, path), 'utf8'),
+  ]),
+);
+const reference = ['docs/configuration.md', 'docs/metrics.md'].map((path) => pages.get(path)).join('\n');
+
+/** The reference's table rows whose first cell is one piece of code, by that code's first word. */
+const rows = new Map(
+  reference.split('\n').flatMap((line) => {
+    const first = /^\| `([^` ]+)/.exec(line)?.[1];
+    return first === undefined ? [] : [[first, line] as const];
+  }),
+);
+
+function byDefaultOf(name: string): string {
+  const value = DEFAULTS[name as keyof typeof DEFAULTS];
+  if (value === undefined) return 'none';
+  return `\`${value === false ? 'off' : value}\``;
+}
+
+describe('the reference', () => {
+  test('has a row for every metric, with its type and labels, and none for what there is not', async () => {
+    const text = await createMetrics(stage().source).render();
+    const metrics = [...text.matchAll(/^# TYPE (headscale_watchdog_\S+) (\S+)$/gm)].map(
+      ([, name, type]) => [name, type] as const,
+    );
+    expect(metrics.length).toBeGreaterThan(10);
+    for (const [name, type] of metrics) {
+      expect(rows.get(name ?? ''), name).toContain(`| ${type} |`);
+      const sample = new RegExp(`^${name}\\{([^}]*)\\}`, 'm').exec(text)?.[1] ?? '';
+      for (const [, label] of sample.matchAll(/(\w+)=/g)) expect(rows.get(name ?? ''), name).toContain(`\`${label}\``);
+    }
+    const told = [...rows.keys()].filter((name) => name.startsWith('headscale_watchdog_'));
+    expect(told.sort()).toEqual(metrics.map(([name]) => name).sort());
+  });
+
+  test('names every label value', () => {
+    const causes = [...CLOSE_REASONS, ...SEVER_REASONS];
+    for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS, ...REFUSAL_REASONS]) {
+      expect(reference).toContain(`\`${value}\``);
+    }
+  });
+
+  test('has a row for every flag, with its default', () => {
+    const flags = SETTING_NAMES.map((name) => [
+      `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
+      byDefaultOf(name),
+    ]);
+    for (const [flag, byDefault] of flags) expect(rows.get(flag ?? ''), flag).toContain(`| ${byDefault} |`);
+    const known = [...flags.map(([flag]) => flag), '--config'];
+    expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
+  });
+
+  test('its example of a file is one', () => {
+    const [, example] = /```yaml\n([\s\S]*?)```/.exec(reference) ?? [];
+    const config = loadConfig({}, { path: 'docs/configuration.md', text: example ?? '' });
+    expect(config.rules).toHaveLength(3);
+  });
+});
+
+/** As GitHub names a heading. */
+function anchorOf(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\w\- ]/g, '')
+    .replaceAll(' ', '-');
+}
+
+/** The commands of a page's shell blocks, lines that go on put together. */
+function commandsOf(text: string): readonly string[] {
+  const blocks = [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block = '']) => block.replace(/\\\n\s*/g, ''));
+  return blocks
+    .flatMap((block) => block.split('\n').flatMap((line) => line.split('&&')))
+    .map((line) => line.trim())
+    .filter((line) => line !== '' && !line.startsWith('#'));
+}
+
+const OWN = /^(?:node dist\/cli\.js|headscale-watchdog) (.*)$/;
+const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) => [path, command] as const));
+
+/** Other programs' commands, and where they are run; those of `nowhere` could not be run here, and their pages say so. */
+const OTHERS: Readonly<Record<string, string>> = {
+  npm: '.ci/run',
+  lego: 'test/e2e/patient/acme.test.ts',
+  mkdir: 'plain',
+  cp: 'plain',
+  cd: 'plain',
+  openssl: 'plain',
+  certbot: 'nowhere',
+  setfacl: 'nowhere',
+  systemctl: 'nowhere',
+  docker: 'nowhere',
+  kubectl: 'nowhere',
+};
+
+describe('README and docs', () => {
+  test.each([...pages])('every link of %s leads somewhere', (path, text) => {
+    for (const [, target = ''] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^https?:/.test(target)) continue;
+      const [file = '', anchor] = target.split('#');
+      const found = file === '' ? path : join(dirname(path), file);
+      expect(existsSync(join(PROJECT, found)), target).toBe(true);
+      if (anchor === undefined) continue;
+      const headings = [...(pages.get(found) ?? '').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+        anchorOf(heading),
+      );
+      expect(headings, target).toContain(anchor);
+    }
+  });
+
+  const serving = all.flatMap(([path, command]) => {
+    const words =
+      OWN.exec(command)?.[1]
+        ?.match(/'[^']*'|\S+/g)
+        ?.map((word) => word.replace(/^'|'$/g, '')) ?? [];
+    const flags = words.slice(1).filter((word) => word !== '…');
+    return /^(serve|check)$/.test(words[0] ?? '') ? [[path, command, flags] as const] : [];
+  });
+
+  test('there are commands of ours', () => expect(serving.length).toBeGreaterThan(4));
+
+  test.each(serving)('%s: %s', async (_path, _command, flags) => {
+    // The settings alone: the files and programs that they name are not here.
+    const harness = new Harness();
+    const checking = run(harness, 'check', ...flags);
+    await checking.ended;
+    await harness.closeAll();
+    const { stdout, stderr } = checking;
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/^ok +configuration: nothing wrong in it/);
+  });
+
+  test('every other command is known', () => {
+    for (const [path, command] of all) {
+      const [first = ''] = command.split(' ');
+      if (OWN.test(command))
+        expect(command, path).toMatch(/ (serve|check|streams|events|reload|sever|completion)( |$)/);
+      else expect(Object.keys(OTHERS), `${path}: ${command}`).toContain(first);
+    }
+  });
+});
