@@ -1,5 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { DEFAULTS } from '../src/config/defaults.ts';
 import { loadConfig } from '../src/config/load.ts';
@@ -96,20 +99,26 @@ function commandsOf(text: string): readonly string[] {
 const OWN = /^(?:node dist\/cli\.js|headscale-watchdog) (.*)$/;
 const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) => [path, command] as const));
 
-/** Other programs' commands, and where they are run; those of `nowhere` could not be run here, and their pages say so. */
-const OTHERS: Readonly<Record<string, string>> = {
+/** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Docker or a cluster, and their pages say so. */
+const OTHERS: Readonly<Record<string, '.ci/run' | 'test/e2e/patient/acme.test.ts' | 'below' | 'nowhere'>> = {
   npm: '.ci/run',
   lego: 'test/e2e/patient/acme.test.ts',
-  mkdir: 'plain',
-  cp: 'plain',
-  cd: 'plain',
-  openssl: 'plain',
-  certbot: 'nowhere',
-  setfacl: 'nowhere',
+  certbot: 'test/e2e/patient/acme.test.ts',
+  mkdir: 'below',
+  cp: 'below',
+  cd: 'below',
+  openssl: 'below',
+  setfacl: 'below',
   systemctl: 'nowhere',
   docker: 'nowhere',
   kubectl: 'nowhere',
 };
+
+/** What the commands that are run below expect to be there. */
+const THERE = [
+  ...['var/lib/headscale/noise_private.key', 'etc/systemd/system/', 'etc/letsencrypt/live/'],
+  'etc/letsencrypt/archive/hs.example.com/privkey1.pem',
+];
 
 describe('README and docs', () => {
   test.each([...pages])('every link of %s leads somewhere', (path, text) => {
@@ -156,4 +165,27 @@ describe('README and docs', () => {
       else expect(Object.keys(OTHERS), `${path}: ${command}`).toContain(first);
     }
   });
+
+  const hasAcl = process.env.CI === 'true' || existsSync('/usr/bin/setfacl');
+  test.runIf(hasAcl).each([...pages])(
+    "%s: plain commands do what they are to, with this folder's paths in place of the machine's",
+    async (_path, text) => {
+      const root = mkdtempSync(join(tmpdir(), 'docs-'));
+      try {
+        cpSync(join(PROJECT, 'deploy'), join(root, 'deploy'), { recursive: true });
+        for (const there of THERE) {
+          mkdirSync(join(root, there.endsWith('/') ? there : dirname(there)), { recursive: true });
+          if (!there.endsWith('/')) writeFileSync(join(root, there), '');
+        }
+        const plain = commandsOf(text).filter((command) => OTHERS[command.split(' ')[0] ?? ''] === 'below');
+        // The user of the examples is not on this machine.
+        const here = plain.map((command) =>
+          command.replaceAll(/ \/(etc|var)\//g, ` ${root}/$1/`).replaceAll('u:watchdog:', 'u:nobody:'),
+        );
+        await promisify(execFile)('sh', ['-ec', here.join('\n') || ':'], { cwd: root });
+      } finally {
+        rmSync(root, { recursive: true });
+      }
+    },
+  );
 });

@@ -73,9 +73,30 @@ class Acme {
     if ((await child.ended()) !== 0) throw new Error(child.tail());
   }
 
-  serial(): string {
-    return new X509Certificate(readFileSync(this.certFile())).serialNumber;
+  /** Asks with certbot, as docs/tls.md does. @returns the folder with its `fullchain.pem` and `privkey.pem`. */
+  async certbot(webroot: string): Promise<string> {
+    const folders = ['config', 'work', 'logs'].flatMap((name) => [
+      `--${name}-dir`,
+      join(this.#folder, `certbot-${name}`),
+    ]);
+    const where = ['--server', `https://${this.#lab.server.address}:14000/dir`, '--no-verify-ssl', '--non-interactive'];
+    const who = ['--agree-tos', '--register-unsafely-without-email'];
+    const asked = ['certonly', '--webroot', '-w', webroot, '-d', DOMAIN];
+    const child = this.#lab.start(
+      'certbot',
+      onHost(this.#lab.server, 'certbot', ...asked, ...where, ...who, ...folders),
+    );
+    if ((await child.ended()) !== 0) throw new Error(child.tail());
+    return join(this.#folder, 'certbot-config', 'live', DOMAIN);
   }
+
+  serial(): string {
+    return serialIn(this.certFile());
+  }
+}
+
+function serialIn(file: string): string {
+  return new X509Certificate(readFileSync(file)).serialNumber;
 }
 
 async function listens(lab: Lab, target: string): Promise<true | undefined> {
@@ -94,7 +115,7 @@ function serialShown(lab: Lab, target: string): Promise<string | undefined> {
   });
 }
 
-describe('lego asks an ACME server (Pebble) for a certificate', () => {
+describe('lego and certbot ask an ACME server (Pebble) for a certificate', () => {
   const here = useLab();
 
   it('its answers are shown on plain HTTP beside the redirect; the certificate is used, and renewed without a restart', async () => {
@@ -109,10 +130,15 @@ describe('lego asks an ACME server (Pebble) for a certificate', () => {
     const askedAt = performance.now();
     await acme.lego(webroot, 'run');
     const issuedMs = performance.now() - askedAt;
+    const live = await acme.certbot(webroot);
+    const certbotMs = performance.now() - askedAt - issuedMs;
     await first.stop();
 
     const tls = `https://${address}:${httpsPort}?cert=${acme.certFile()}&key=${acme.keyFile()}`;
-    const watchdog = await Watchdog.start(lab, headscale, ...plain, '--listen', tls);
+    const certbotsPort = lab.port();
+    const certbots = `https://${address}:${certbotsPort}?cert=${live}/fullchain.pem&key=${live}/privkey.pem`;
+    const watchdog = await Watchdog.start(lab, headscale, ...plain, '--listen', tls, '--listen', certbots);
+    expect(await serialShown(lab, `${address}:${certbotsPort}`)).toBe(serialIn(join(live, 'fullchain.pem')));
     const issued = acme.serial();
     expect(await serialShown(lab, `${address}:${httpsPort}`)).toBe(issued);
     await acme.lego(webroot, 'renew', '--days', '10000', '--no-random-sleep');
@@ -120,8 +146,9 @@ describe('lego asks an ACME server (Pebble) for a certificate', () => {
     const renewedAt = performance.now();
     const shown = async () => (await serialShown(lab, `${address}:${httpsPort}`)) === renewed || undefined;
     await until('the renewed certificate', { timeoutMs: 10_000 }, shown);
-    printFigures('lego and Pebble', [
-      ['asked → issued', seconds(issuedMs)],
+    printFigures('lego, certbot and Pebble', [
+      ['lego: asked → issued', seconds(issuedMs)],
+      ['certbot: asked → issued', seconds(certbotMs)],
       ['renewed → shown', seconds(performance.now() - renewedAt)],
     ]);
     expect(renewed).not.toBe(issued);

@@ -31,6 +31,7 @@ export function checkRequirements(): void {
   if (!answers('caddy', ['version'])) missing.push('caddy: apt-get install caddy');
   if (!answers('pebble', ['-help'])) missing.push('pebble, an ACME server: apt-get install pebble');
   if (!answers('lego', ['--version'])) missing.push('lego, an ACME client: apt-get install lego');
+  if (!answers('certbot', ['--version'])) missing.push('certbot, another: apt-get install certbot');
   if (!answers('openssl', ['version'])) missing.push('openssl, for certificates: apt-get install openssl');
   if (!answers('go', ['version'])) missing.push('go, 1.26.6 or later: it builds tailscaled and Headscale');
   if (missing.length > 0) throw new Error(`npm run e2e cannot run here. Missing:\n  ${missing.join('\n  ')}`);
