@@ -54,7 +54,7 @@ export async function startPrometheus(
   await until(
     async () => {
       program.expectAlive();
-      return (await fetch(`${url}/-/ready`).catch(() => undefined))?.ok === true;
+      return (await fetch(`${url}/-/ready`, { headers: { connection: 'close' } }).catch(() => undefined))?.ok === true;
     },
     'Prometheus is ready',
     20_000,
