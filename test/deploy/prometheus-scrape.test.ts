@@ -10,28 +10,21 @@ afterEach(() => harness.closeAll());
 
 const TOKEN = 'the-admin-token-of-a-test';
 
-/** Answers only who brings the token, as an admin server with --admin-token-file does. @returns its `HOST:PORT`. */
-async function adminWithToken(): Promise<string> {
-  const { port } = await harness.upstream(
-    () => {},
-    ({ url, headers }, response) => {
-      const isKnown = url === '/metrics' && headers.authorization === `Bearer ${TOKEN}`;
-      response.writeHead(isKnown ? 200 : 401, { 'content-type': 'text/plain; version=0.0.4' });
-      response.end(isKnown ? 'headscale_watchdog_upstream_up 1\n' : '');
-    },
-  );
-  return `127.0.0.1:${port}`;
-}
-
-/** What `up` says of the job once Prometheus has scraped it, with this in its file of the token. */
-async function upWith(token: string): Promise<number | undefined> {
+function fileWith(token: string): string {
   const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
   harness.defer(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'token');
   writeFileSync(file, `${token}\n`);
+  return file;
+}
+
+/** What `up` says of a watchdog with --admin-token-file once Prometheus, with this as its token, has scraped it. */
+async function upWith(token: string): Promise<number | undefined> {
+  const { url } = await harness.upstream(() => {});
+  const { admin } = await harness.watchdog(url, { adminTokenFile: fileWith(TOKEN) });
   const prometheus = await startPrometheus(harness, 'prometheus-token.yml', {
-    'headscale.internal:9191': await adminWithToken(),
-    '/etc/prometheus/headscale-watchdog.token': file,
+    'headscale.internal:9191': admin.replace('http://', ''),
+    '/etc/prometheus/headscale-watchdog.token': fileWith(token),
   });
   let up: number | undefined;
   const isScraped = async () => {
