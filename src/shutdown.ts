@@ -2,6 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
 import type { Intake } from './intake.ts';
+import { endConnectionAfter } from './proxy/answer.ts';
 
 export interface ShutdownParts {
   readonly clock: Clock;
@@ -114,13 +115,6 @@ export class Shutdown {
     for (const server of this.#parts.listeners) server.closeIdleConnections();
     if (this.#closed === undefined) this.#timer = this.#parts.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
   }
-}
-
-/** So that its client sends no other request into a connection that is about to close. */
-function endConnectionAfter(request: IncomingMessage, response: ServerResponse): void {
-  response.shouldKeepAlive = false;
-  // What the proxy answers with.
-  request.headers.connection = 'close';
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -28,15 +28,20 @@ export interface Certificate {
 export function readCertificate({ certFile, keyFile }: CertificateFiles): Certificate {
   const cert = readPem('certificate', certFile);
   const key = readPem('key', keyFile);
-  const found = attempt(`--listen: the certificate ${certFile}`, 'it should be PEM', () => new X509Certificate(cert));
-  const privateKey = attempt(`--listen: the key ${keyFile}`, 'it should be PEM, without a passphrase', () =>
-    createPrivateKey(key),
-  );
-  if (!belong(found, privateKey)) {
+  try {
+    const found = attempt(`--listen: the certificate ${certFile}`, 'it should be PEM', () => new X509Certificate(cert));
+    const privateKey = attempt(`--listen: the key ${keyFile}`, 'it should be PEM, without a passphrase', () =>
+      createPrivateKey(key),
+    );
+    if (belong(found, privateKey)) {
+      return { cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'nobody' };
+    }
+  } catch (error) {
     key.fill(0);
-    throw new StartError(`--listen: the key ${keyFile} is not that of the certificate ${certFile}: name the pair`);
+    throw error;
   }
-  return { cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'nobody' };
+  key.fill(0);
+  throw new StartError(`--listen: the key ${keyFile} is not that of the certificate ${certFile}: name the pair`);
 }
 
 function belong(cert: X509Certificate, key: KeyObject): boolean {

@@ -117,12 +117,7 @@ export function formatListen(listen: Listen): string {
     ...(proxyProtocol ? ['proxy-protocol=true'] : []),
   ].join('&');
   if (options === '') return formatHostPort(listen);
-  return `${formatListenUrl(listen)}?${options}`;
-}
-
-/** Where it listens, without how. */
-export function formatListenUrl(listen: Listen): string {
-  return `${listen.tls === undefined ? 'http' : 'https'}://${formatHostPort(listen)}`;
+  return `${tls === undefined ? 'http' : 'https'}://${formatHostPort(listen)}?${options}`;
 }
 
 /** Where browsers that are on plain HTTP are sent. */

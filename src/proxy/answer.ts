@@ -50,3 +50,10 @@ export function ownAnswer(status: number, text: string): string {
     `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
   );
 }
+
+/** So that its client sends no other request into a connection that is about to close. */
+export function endConnectionAfter(request: IncomingMessage, response: ServerResponse): void {
+  response.shouldKeepAlive = false;
+  // What the proxy answers with.
+  request.headers.connection = 'close';
+}

@@ -10,6 +10,7 @@ import type { Listen } from '../config/listen.ts';
 import { reasonOf } from '../errors.ts';
 import type { RefusalReason } from '../events.ts';
 import type { StreamKind } from '../streams/stream.ts';
+import { endConnectionAfter } from './answer.ts';
 import { Claims } from './claims.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
@@ -153,10 +154,7 @@ function passRequest(
   listen: Listen,
   ports: ListenerPorts,
 ): void {
-  if (!origin.isDirect) {
-    response.shouldKeepAlive = false;
-    request.headers.connection = 'close';
-  }
+  if (!origin.isDirect) endConnectionAfter(request, response);
   if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, ports.pages)) return;
   ports.plain(request, response, origin);
 }
