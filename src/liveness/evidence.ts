@@ -26,10 +26,10 @@ const CHANCE_EVERY_MS = 600;
 
 /**
  * What it takes to call a client dead. In doubt, where there is a reason to think that it is there, more than loss explains:
- * with a tenth of all packets lost both ways four chances in a row fail once in ten thousand times, the first alone once in ten.
+ * with a tenth of all packets lost both ways a chance fails once in five times, so five in a row once in four thousand contests.
  */
 const SURE = { probes: 3, retransmits: 2, furtherChances: 0 };
-const IN_DOUBT = { probes: 6, retransmits: 4, furtherChances: 3 };
+const IN_DOUBT = { probes: 7, retransmits: 5, furtherChances: 4 };
 
 /** How long a probe's answer may take on this connection before its lack means something, in milliseconds. */
 export function answerWaitMs(evidence: KernelEvidence, inDoubt: boolean): number {

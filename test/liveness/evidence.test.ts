@@ -40,11 +40,11 @@ describe('isDead', () => {
   });
 
   test.each([
-    ['six probes, 2250 ms', { ...quiet, unansweredProbes: 6 }, ago(2250), true],
-    ['six probes, 2249 ms', { ...quiet, unansweredProbes: 6 }, ago(2249), false],
-    ['five probes, however long', { ...quiet, unansweredProbes: 5 }, ago(60_000), false],
-    ['four retransmissions', { ...quiet, unackedSegments: 1, retransmits: 4 }, undefined, true],
-    ['three retransmissions', { ...quiet, unackedSegments: 1, retransmits: 3 }, undefined, false],
+    ['seven probes, 2850 ms', { ...quiet, unansweredProbes: 7 }, ago(2850), true],
+    ['seven probes, 2849 ms', { ...quiet, unansweredProbes: 7 }, ago(2849), false],
+    ['six probes, however long', { ...quiet, unansweredProbes: 6 }, ago(60_000), false],
+    ['five retransmissions', { ...quiet, unackedSegments: 1, retransmits: 5 }, undefined, true],
+    ['four retransmissions', { ...quiet, unackedSegments: 1, retransmits: 4 }, undefined, false],
   ])('in doubt: %s', (_criterion, evidence, firstProbeAt, expected) => {
     expect(isDead(evidence, firstProbeAt, NOW, true)).toBe(expected);
   });
@@ -56,8 +56,8 @@ describe('answerWaitMs', () => {
     expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, false)).toBe(3000);
   });
 
-  test('in doubt leaves room for three further chances of an answer, 600 ms apart', () => {
-    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 }, true)).toBe(2250);
-    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, true)).toBe(4800);
+  test('in doubt leaves room for four further chances of an answer, 600 ms apart', () => {
+    expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 }, true)).toBe(2850);
+    expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, true)).toBe(5400);
   });
 });

@@ -78,20 +78,20 @@ describe('Takeover, rule 1: dead', () => {
     opens();
     bench.clock.advance(3000);
     old.line.vanished = true;
-    // Its next probe leaves within a second, and then there are three further chances.
-    bench.clock.advance(2249);
+    // Its next probe leaves within a second, and then there are four further chances.
+    bench.clock.advance(2849);
     expect(old.severedAt).toBeUndefined();
     bench.clock.advance(1001);
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('an old stream from where the newcomer comes from is in doubt: 2.25 s, probed all the while', () => {
+  test('an old stream from where the newcomer comes from is in doubt: 2.85 s, probed all the while', () => {
     const old = oldStream(20_000, ALICE, '192.0.2.200');
     old.line.vanished = true;
     const newcomer = opens(ALICE, '192.0.2.200');
     bench.clock.advance(1500);
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    bench.clock.advance(749);
+    bench.clock.advance(1349);
     expect(old.severedAt).toBeUndefined();
     bench.clock.advance(1);
     expect(old.severedBecause).toBe('dead');
