@@ -24,7 +24,7 @@ function fakeKernel() {
   const kernel: KernelOrNot = {
     ok: true,
     kernel: {
-      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 4 } : QUIET),
+      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 5 } : QUIET),
       order: ({ remotePort }, { goneAfterMs, probeIdleMs }) =>
         void calls.push(`order ${remotePort} ${goneAfterMs} ${probeIdleMs}`),
       setUserTimeout: () => {},

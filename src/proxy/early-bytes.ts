@@ -6,9 +6,9 @@ export class EarlyBytes {
   #chunks: Buffer[] = [];
   #length = 0;
 
-  /** @returns whether there is no room for more. */
+  /** Keeps a copy. @returns whether there is no room for more. */
   keep(chunk: Buffer): boolean {
-    this.#chunks.push(chunk);
+    this.#chunks.push(Buffer.from(chunk));
     this.#length += chunk.length;
     return this.#length >= MOST_BYTES;
   }

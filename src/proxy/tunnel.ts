@@ -6,6 +6,7 @@ import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { headOf, ownAnswer, startAnswer } from './answer.ts';
 import { EarlyBytes } from './early-bytes.ts';
+import { readLent } from './lent-buffers.ts';
 import { abort, gaveUp } from './sockets.ts';
 import { isWebSocket, type Sending, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
 
@@ -89,7 +90,7 @@ export class Tunnel {
   }
 
   #attachClient(): void {
-    this.client.on('data', (chunk: Buffer) => this.#fromClient(chunk));
+    readLent(this.client, (chunk) => this.#fromClient(chunk));
     // A FIN is an event here: unhandled, the socket would stay in CLOSE_WAIT and look alive.
     this.client.on('end', () => {
       if (this.#joined) {
@@ -118,15 +119,21 @@ export class Tunnel {
     });
   }
 
-  #fromClient(chunk: Buffer): void {
+  /** @returns whether the chunk is done with. */
+  #fromClient(chunk: Buffer): boolean {
     this.stream.heardAt = this.#ports.clock.now();
     this.stream.bytesReceived += chunk.length;
     if (this.#joined) {
-      if (this.#upstream?.write(chunk) === false) this.client.pause();
+      const upstream = this.#upstream as Socket;
+      const hasRoom = upstream.write(chunk);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
-    } else if (isLive(this.stream) && this.#early.keep(chunk)) {
-      this.client.pause();
+      // Whatever Node says of room: where nothing is left to write there is some.
+      if (upstream.writableLength === 0) return true;
+      if (!hasRoom) this.client.pause();
+      return false;
     }
+    if (isLive(this.stream) && this.#early.keep(chunk)) this.client.pause();
+    return true;
   }
 
   #seekFirstRecord(chunk: Buffer): void {
@@ -157,7 +164,7 @@ export class Tunnel {
   }
 
   #attachUpstream(upstream: Socket): void {
-    upstream.on('data', (chunk: Buffer) => this.#fromUpstream(chunk));
+    readLent(upstream, (chunk) => this.#fromUpstream(chunk));
     upstream.on('end', () => {
       this.#leave('upstream_closed');
       this.client.end();
@@ -171,14 +178,19 @@ export class Tunnel {
     upstream.on('timeout', () => upstream.destroy());
   }
 
-  #fromUpstream(chunk: Buffer): void {
+  /** @returns whether the chunk is done with. */
+  #fromUpstream(chunk: Buffer): boolean {
     this.stream.spokenAt = this.#ports.clock.now();
     this.stream.bytesSent += chunk.length;
     this.#line.sending();
-    if (this.client.write(chunk) !== false) return;
-    // While we do not listen, its silence is ours.
-    this.stream.spokenAt = undefined;
-    this.#upstream?.pause();
+    const hasRoom = this.client.write(chunk);
+    if (this.client.writableLength === 0) return true;
+    if (!hasRoom) {
+      // While we do not listen, its silence is ours.
+      this.stream.spokenAt = undefined;
+      this.#upstream?.pause();
+    }
+    return false;
   }
 
   #upstreamClosed(): void {
