@@ -1,151 +1,32 @@
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startHandshake } from '../../src/demo/noise-handshake.ts';
-import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-key.ts';
 import { type Contender, contenders, PROJECT, type Running, start } from './contenders.ts';
+import { contestRows } from './contests.ts';
+import { drawGrowth } from './growth.ts';
+import { buildLoad, type Load } from './load.ts';
+import { machineOf } from './machine.ts';
+import { KEEPALIVE_EVERY_S, type Row, rowsOf } from './rows.ts';
+import { scrapeRows } from './scrape.ts';
+import { installedMegabytes } from './size.ts';
 import { table } from './table.ts';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
 const SECONDS = process.env.BENCH_SECONDS ?? '2';
 const MOST_TUNNELS = 8000;
-const HANDSHAKES = 16_000;
 const UPSTREAM_PORT = 19_099;
-/** A collector has had its turn by then. */
-const SETTLE_MS = 3000;
 
-const folder = mkdtempSync(join(tmpdir(), 'watchdog-bench-'));
-const load = join(folder, 'load');
-const handshakeFile = join(folder, 'handshakes');
-const noiseKeyFile = join(folder, 'noise_private.key');
-
-/** One figure of one contender. */
-type Measure = (contender: Contender, running: Running) => Promise<number>;
-
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly betterIs: 'less' | 'more';
-  readonly measure: Measure;
-  /** Whether without a proxy it means something. */
-  readonly direct: boolean;
-  readonly rounds: number;
-}
-
-const measured = async (port: number, ...args: readonly string[]): Promise<Record<string, number>> => {
-  const [measure = '', ...more] = args;
-  const child = spawn(load, [measure, `127.0.0.1:${port}`, handshakeFile, ...more], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  let text = '';
-  child.stdout.on('data', (chunk: Buffer) => (text += chunk));
-  const [code] = (await once(child, 'close')) as [number | null];
-  if (code !== 0) throw new Error(`load ${args.join(' ')}: ended with ${code}`);
-  return JSON.parse(text) as Record<string, number>;
-};
-
-const figure =
-  (name: string, ...args: readonly string[]): Measure =>
-  async ({ port }) => {
-    const found = await measured(port, ...args);
-    if ((found.failed ?? 0) > 0) throw new Error(`${found.failed} upgrades failed`);
-    return found[name] ?? Number.NaN;
-  };
-
-/** Bytes of resident memory for each of so many idle tunnels. */
-const memory =
-  (tunnels: number): Measure =>
-  async ({ port }, running) => {
-    const before = running.residentBytes();
-    const child = spawn(load, ['idle', `127.0.0.1:${port}`, handshakeFile, String(tunnels)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    await once(child.stdout, 'data');
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-    const after = running.residentBytes();
-    child.stdin.end();
-    await once(child, 'close');
-    return (after - before) / tunnels / 1000;
-  };
-
-const ROWS: readonly Row[] = [
-  {
-    name: 'round trip p50',
-    unit: 'µs',
-    betterIs: 'less',
-    measure: figure('p50us', 'latency', SECONDS),
-    direct: true,
-    rounds: ROUNDS,
-  },
-  {
-    name: 'round trip p99',
-    unit: 'µs',
-    betterIs: 'less',
-    measure: figure('p99us', 'latency', SECONDS),
-    direct: true,
-    rounds: ROUNDS,
-  },
-  {
-    name: 'echoed, 4 tunnels',
-    unit: 'MB/s',
-    betterIs: 'more',
-    measure: figure('mbPerS', 'throughput', SECONDS, '4'),
-    direct: true,
-    rounds: ROUNDS,
-  },
-  {
-    name: 'echoed, 64 tunnels',
-    unit: 'MB/s',
-    betterIs: 'more',
-    measure: figure('mbPerS', 'throughput', SECONDS, '64'),
-    direct: true,
-    rounds: ROUNDS,
-  },
-  {
-    name: 'upgrades',
-    unit: '/s',
-    betterIs: 'more',
-    measure: figure('perS', 'upgrades', SECONDS, '16'),
-    direct: true,
-    rounds: ROUNDS,
-  },
-  ...[1000, 4000, MOST_TUNNELS].map((tunnels) => ({
-    ...{ name: `memory of an idle tunnel, ${tunnels}`, unit: 'kB', betterIs: 'less' as const },
-    ...{ measure: memory(tunnels), direct: false, rounds: Math.min(ROUNDS, 3) },
-  })),
-];
-
-function prepare(): void {
-  process.stderr.write('bench: building …\n');
-  execFileSync('go', ['build', '-o', load, '.'], { cwd: join(import.meta.dirname, 'load'), stdio: 'inherit' });
-  execFileSync('npm', ['run', '--silent', 'build'], { cwd: PROJECT, stdio: 'inherit' });
-  const server = generateNoiseKey();
-  writeFileSync(noiseKeyFile, formatNoiseKeyFile(server), { mode: 0o600 });
-  const lines = Array.from({ length: HANDSHAKES }, () =>
-    startHandshake(generateNoiseKey(), server.publicRaw, 142).initiation.toString('base64'),
-  );
-  writeFileSync(handshakeFile, lines.join('\n'));
-}
+const DIRECT: Contender = { name: 'direct', port: UPSTREAM_PORT, command: [] };
+const NOTHING: Running = { startedInMs: 0, residentBytes: () => 0, processorMs: () => 0, stop: async () => {} };
 
 /** The figures of one row by contender: in turn within each round, so that a noisy moment hits all alike. */
-async function row(
-  all: readonly Contender[],
-  { name, measure, direct, rounds }: Row,
-): Promise<ReadonlyMap<string, number[]>> {
+async function row(all: readonly Contender[], { name, measure, direct, rounds }: Row): Promise<Map<string, number[]>> {
   const figures = new Map<string, number[]>();
   const note = (who: string, value: number): void => void figures.set(who, [...(figures.get(who) ?? []), value]);
   for (let round = 1; round <= rounds; round++) {
     process.stderr.write(`bench: ${name}, round ${round} of ${rounds}\n`);
-    if (direct)
-      note(
-        'direct',
-        await measure(
-          { name: 'direct', port: UPSTREAM_PORT, command: [] },
-          { residentBytes: () => 0, stop: async () => {} },
-        ),
-      );
+    if (direct) note(DIRECT.name, await measure(DIRECT, NOTHING));
     for (const contender of all) {
       // A new process each time: none has the memory or the timers of the row before.
       const running = await start(contender);
@@ -161,21 +42,49 @@ async function row(
   return figures;
 }
 
-prepare();
-const upstream = await start({
-  name: 'upstream',
-  port: UPSTREAM_PORT,
-  command: [load, 'upstream', `127.0.0.1:${UPSTREAM_PORT}`],
-});
-try {
-  const all = contenders({ folder: join(folder, 'proxies'), upstreamPort: UPSTREAM_PORT, noiseKeyFile });
-  const wanted = process.argv[2];
-  const rows = ROWS.filter(({ name }) => wanted === undefined || name.includes(wanted));
+async function measureRows(rows: readonly Row[], folder: string, load: Load): Promise<void> {
+  const places = { upstreamPort: UPSTREAM_PORT, noiseKeyFile: load.noiseKeyFile };
+  const plain = contenders({ ...places, folder: join(folder, 'plain'), tls: false });
+  const overTls = contenders({ ...places, folder: join(folder, 'tls'), tls: true });
   for (const each of rows) {
-    const figures = await row(all, each);
-    process.stdout.write(`\n${table(each.name, each.unit, each.betterIs, figures)}`);
+    const all = (each.tls ? overTls : plain).filter(({ name }) => each.only?.includes(name) ?? true);
+    process.stdout.write(`\n${table(each.name, each.unit, each.betterIs, await row(all, each))}`);
   }
+}
+
+/** @param wanted a part of a row's name, `growth` or `size`; all of it when undefined. */
+async function bench(folder: string, wanted: string | undefined): Promise<void> {
+  const isWanted = (name: string): boolean => wanted === undefined || name.includes(wanted);
+  process.stderr.write('bench: building …\n');
+  execFileSync('npm', ['run', '--silent', 'build'], { cwd: PROJECT, stdio: 'inherit' });
+  const load = buildLoad(folder);
+  const terms = { load, rounds: ROUNDS, seconds: SECONDS, mostTunnels: MOST_TUNNELS };
+  const rows = [...rowsOf(terms), ...contestRows(load, ROUNDS), ...scrapeRows(load, ROUNDS, SECONDS)];
+  process.stdout.write(`${machineOf()}\n`);
+  const command = [load.program, 'upstream', `127.0.0.1:${UPSTREAM_PORT}`, String(KEEPALIVE_EVERY_S)];
+  const upstream = await start({ name: 'upstream', port: UPSTREAM_PORT, command });
+  try {
+    await measureRows(
+      rows.filter(({ name }) => isWanted(name)),
+      folder,
+      load,
+    );
+    if (isWanted('size')) process.stdout.write(`\nInstalled for production: ${installedMegabytes(folder)} MB\n`);
+    if (isWanted('growth')) {
+      const [watchdog] = contenders({
+        ...{ upstreamPort: UPSTREAM_PORT, noiseKeyFile: load.noiseKeyFile },
+        ...{ folder: join(folder, 'growth'), tls: false },
+      });
+      process.stdout.write(await drawGrowth(load, watchdog as Contender));
+    }
+  } finally {
+    await upstream.stop();
+  }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'watchdog-bench-'));
+try {
+  await bench(folder, process.argv[2]);
 } finally {
-  await upstream.stop();
   rmSync(folder, { recursive: true });
 }
