@@ -100,7 +100,7 @@ function overview(source: AdminSource): object {
     now: clock.dateOf(clock.now()).toISOString(),
     ...readiness(source).detail,
     observeOnly: settings.config.policy.observeOnly,
-    duplicateKeys: takeover.duplicateKeys,
+    duplicateKeys: takeover.duplicates.count,
     streams: { total: registry.size, contested, ...byState },
     lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },
     lastSeq: history.lastSeq,

@@ -28,7 +28,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     upstreamUp: () => checkup.health.up,
     keyMatches: () => checkup.health.keyMatches,
     kernelEvidenceAvailable: () => parts.kernel !== undefined,
-    duplicateKeys: () => takeover.duplicateKeys,
+    duplicateKeys: () => takeover.duplicates.count,
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
     certificateExpires: () => keys.firstCertificateToExpire,
     nodeOf,

@@ -53,6 +53,8 @@ export type WatchdogEvent =
       /** Since the contest opened: since the node came back. */
       readonly contestedMs: number;
       readonly kernel: KernelEvidence | undefined;
+      /** Its client's kernel has answered a probe: its machine is there. */
+      readonly answers: boolean;
     }
   /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
   | { readonly kind: 'would sever'; readonly stream: Stream; readonly because: SeverReason }

@@ -87,6 +87,8 @@ export interface Stream {
   /** To the client, after the 101. */
   bytesSent: number;
   state: StreamState;
+  /** The replica that has it, where another one does: then no more is known of it here than that one tells. */
+  readonly replica?: string;
   /** What it would have been severed for first, were its node not only observed. */
   spared: SeverReason | undefined;
 }

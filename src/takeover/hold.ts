@@ -1,6 +1,10 @@
 import type { Clock, Instant, Timer } from '../clock.ts';
 import type { ReleaseReason } from '../events.ts';
+import type { MachineKey } from '../identity/keys.ts';
 import type { Stream } from '../streams/stream.ts';
+
+/** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
+export type Awaited = Stream | string;
 
 /**
  * A newcomer kept back from Headscale while its old streams are asked: until each has ended
@@ -8,7 +12,7 @@ import type { Stream } from '../streams/stream.ts';
  */
 export class Hold {
   readonly #since: Instant;
-  readonly #waitsFor: Set<Stream>;
+  readonly #waitsFor: Set<Awaited>;
   readonly #timer: Timer;
   readonly #clock: Clock;
   readonly #onRelease: (why: ReleaseReason, heldMs: number) => void;
@@ -17,13 +21,13 @@ export class Hold {
 
   constructor(parts: {
     readonly clock: Clock;
-    readonly oldStreams: Iterable<Stream>;
+    readonly awaited: Iterable<Awaited>;
     readonly holdMs: number;
     readonly onRelease: (why: ReleaseReason, heldMs: number) => void;
   }) {
     this.#clock = parts.clock;
     this.#since = parts.clock.now();
-    this.#waitsFor = new Set(parts.oldStreams);
+    this.#waitsFor = new Set(parts.awaited);
     this.#onRelease = parts.onRelease;
     this.#timer = parts.clock.after(parts.holdMs, () => this.release('hold over'));
   }
@@ -32,13 +36,13 @@ export class Hold {
     return this.#since;
   }
 
-  oldAnswered(old: Stream): void {
+  oldAnswered(old: Awaited): void {
     if (this.#waitsFor.delete(old)) this.#answers += 1;
     this.#releaseWhenDone();
   }
 
   /** The old stream's connection to Headscale has closed. */
-  oldClosed(old: Stream): void {
+  oldClosed(old: Awaited): void {
     this.#waitsFor.delete(old);
     this.#releaseWhenDone();
   }
@@ -58,5 +62,24 @@ export class Hold {
   #releaseWhenDone(): void {
     if (this.#waitsFor.size > 0) return;
     this.release(this.#answers > 0 ? 'old streams answered' : 'old streams ended');
+  }
+}
+
+/** The holds of a node's newcomers, by its machine key; of few nodes at once. */
+export class Holds {
+  readonly #byKey = new Map<MachineKey, Set<Hold>>();
+
+  of({ machineKey }: Stream): readonly Hold[] {
+    return machineKey === undefined ? [] : [...(this.#byKey.get(machineKey) ?? [])];
+  }
+
+  add({ machineKey }: Stream, hold: Hold): void {
+    if (machineKey !== undefined) this.#byKey.set(machineKey, (this.#byKey.get(machineKey) ?? new Set()).add(hold));
+  }
+
+  remove({ machineKey }: Stream, hold: Hold): void {
+    const holds = machineKey === undefined ? undefined : this.#byKey.get(machineKey);
+    holds?.delete(hold);
+    if (machineKey !== undefined && holds?.size === 0) this.#byKey.delete(machineKey);
   }
 }

@@ -1,11 +1,10 @@
 import { type Clock, plus } from '../clock.ts';
 import { type ContestVerdict, type Emit, spare } from '../events.ts';
-import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
-import { bothSpeak, type Duplicate, Guard } from './guard.ts';
-import { Hold } from './hold.ts';
+import { Duplicates } from './duplicates.ts';
+import { type Awaited, Hold, Holds } from './hold.ts';
 import { Inquiry, type Witness } from './inquiry.ts';
 
 /** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
@@ -52,32 +51,46 @@ export class Takeover {
   readonly #registry: Registry;
   readonly #termsOf: (stream: Stream) => TakeoverTerms;
   readonly #emit: Emit;
-  readonly #guard = new Guard();
   readonly #seats = new Map<Stream, Seat>();
+  readonly #holds = new Holds();
+  /** Of machine keys. */
+  readonly duplicates: Duplicates;
 
   constructor(clock: Clock, registry: Registry, termsOf: (stream: Stream) => TakeoverTerms, emit: Emit) {
     this.#clock = clock;
     this.#registry = registry;
     this.#termsOf = termsOf;
     this.#emit = emit;
+    this.duplicates = new Duplicates(clock, emit);
   }
 
-  /** Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once. */
-  admit(member: Member): void {
+  /**
+   * Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once.
+   *
+   * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `judgedElsewhere`.
+   */
+  admit(member: Member, elsewhere: readonly string[] = []): void {
     const { stream } = member;
     const seat = this.#seat(member);
     const rivals = this.#rivalsOf(stream);
-    if (rivals.length === 0) {
+    if (rivals.length === 0 && elsewhere.length === 0) {
       member.forward();
       return;
     }
     try {
-      this.#contest(seat, rivals);
+      this.#contest(seat, rivals, elsewhere);
     } catch (error) {
       this.#emit({ kind: 'internal error', during: 'opening a contest', error });
       seat.hold?.release('error');
     }
     if (seat.hold === undefined && isLive(stream)) member.forward();
+  }
+
+  /** A replica has nothing left to keep this newcomer back for: its old streams have ended, or have answered. */
+  judgedElsewhere(stream: Stream, replica: string, verdict: 'ended' | 'answered'): void {
+    const hold = this.#seats.get(stream)?.hold;
+    if (verdict === 'ended') hold?.oldClosed(replica);
+    else hold?.oldAnswered(replica);
   }
 
   /** The stream's first whole record from its client has reached an open session. */
@@ -91,6 +104,7 @@ export class Takeover {
     if (seat === undefined) return;
     seat.inquiry.stop();
     seat.hold?.drop();
+    if (seat.hold !== undefined) this.#holds.remove(stream, seat.hold);
     for (const contest of seat.contests) {
       this.#end(contest, contest.newcomer === stream ? 'newcomer_ended' : verdictOf(reason));
     }
@@ -99,19 +113,12 @@ export class Takeover {
   /** Headscale's connection of the stream has closed: who waited for that may go on. */
   closed(stream: Stream): void {
     if (!this.#seats.delete(stream) || stream.machineKey === undefined) return;
-    for (const sibling of this.#registry.ofMachineKey(stream.machineKey)) {
-      this.#seats.get(sibling)?.hold?.oldClosed(stream);
-    }
+    for (const hold of this.#holds.of(stream)) hold.oldClosed(stream);
   }
 
   /** Judges every contest anew: their terms may have changed. */
   rejudge(): void {
     for (const { contests } of [...this.#seats.values()]) for (const contest of [...contests]) contest.judge();
-  }
-
-  /** For how many machine keys rule 2 rests, because two machines have them. */
-  get duplicateKeys(): number {
-    return this.#guard.resting(this.#clock.now());
   }
 
   contestsOf(stream: Stream): readonly Contest[] {
@@ -140,7 +147,7 @@ export class Takeover {
       .filter((seat) => seat !== undefined);
   }
 
-  #contest(newcomer: Seat, rivals: readonly Seat[]): void {
+  #contest(newcomer: Seat, rivals: readonly Seat[], elsewhere: readonly string[]): void {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
@@ -148,7 +155,8 @@ export class Takeover {
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    if (holdMs > 0 && asked.length > 0) this.#hold(newcomer, asked, holdMs);
+    const awaited = [...asked.map((old) => old.member.stream), ...elsewhere];
+    if (holdMs > 0 && awaited.length > 0) this.#hold(newcomer, awaited, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }
 
@@ -160,10 +168,10 @@ export class Takeover {
       inquiry: old.inquiry,
       terms: () => ({
         silentAfterMs: this.#termsOf(old.member.stream).silentAfterMs,
-        restsUntil: this.#guard.restsUntil(old.member.stream.machineKey, this.#clock.now()),
+        restsUntil: this.duplicates.restsUntil(old.member.stream),
       }),
       onSever: (because) => this.#sever(old, newcomer.member.stream, because),
-      onWait: () => this.#suspect(old.member.stream, newcomer.member.stream),
+      onWait: () => this.duplicates.stay(old.member.stream, newcomer.member.stream),
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
@@ -182,20 +190,24 @@ export class Takeover {
     if (!stillContested) this.#seats.get(old)?.inquiry.stop();
   }
 
-  #hold(newcomer: Seat, asked: readonly Seat[], holdMs: number): void {
+  #hold(newcomer: Seat, awaited: readonly Awaited[], holdMs: number): void {
     const { stream } = newcomer.member;
     const now = this.#clock.now();
     setState(stream, { kind: 'held', since: now, until: plus(now, holdMs) });
-    newcomer.hold = new Hold({
+    const hold = new Hold({
       clock: this.#clock,
-      oldStreams: asked.map((old) => old.member.stream),
+      awaited,
       holdMs,
       onRelease: (why, heldMs) => {
-        this.#emit({ kind: 'released', stream, why, heldMs });
+        this.#holds.remove(stream, hold);
+        // Another replica's is held there, and told of there.
+        if (stream.replica === undefined) this.#emit({ kind: 'released', stream, why, heldMs });
         newcomer.member.forward();
       },
     });
-    this.#emit({ kind: 'held', stream, atMostMs: holdMs });
+    newcomer.hold = hold;
+    this.#holds.add(stream, hold);
+    if (stream.replica === undefined) this.#emit({ kind: 'held', stream, atMostMs: holdMs });
   }
 
   #news(old: Seat): void {
@@ -219,27 +231,10 @@ export class Takeover {
     const now = this.#clock.now();
     const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
-    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence() });
-    if (because === 'silent') this.#guardAgainst(stream, newcomer, old.inquiry.says() === 'answers');
+    const answers = old.inquiry.says() === 'answers';
+    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence(), answers });
+    if (because === 'silent') this.duplicates.severed(stream, newcomer, answers);
     member.sever(because);
-  }
-
-  #guardAgainst(loser: Stream, winner: Stream, loserAnswers: boolean): void {
-    const { machineKey } = loser;
-    if (machineKey === undefined) return;
-    const turn = { at: this.#clock.now(), loser: loser.address, winner: winner.address, loserAnswers };
-    this.#tell(machineKey, this.#guard.note(machineKey, turn));
-  }
-
-  #suspect(old: Stream, newcomer: Stream): void {
-    const { machineKey } = old;
-    if (machineKey === undefined || !bothSpeak(old, newcomer)) return;
-    const addresses = [old.address, newcomer.address] as const;
-    this.#tell(machineKey, this.#guard.rest(machineKey, addresses, this.#clock.now()));
-  }
-
-  #tell(machineKey: MachineKey, duplicate: Duplicate | undefined): void {
-    if (duplicate !== undefined) this.#emit({ kind: 'duplicate machine key', machineKey, ...duplicate });
   }
 }
 

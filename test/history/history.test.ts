@@ -83,6 +83,7 @@ describe('History', () => {
         because: 'dead',
         silentMs: 1,
         silentAfterMs: 1,
+        answers: false,
         contestedMs: 1,
         kernel: undefined,
       },

@@ -17,7 +17,7 @@ const kernel = {
   rttMs: 20,
   rttvarMs: 5,
 };
-const times = { silentMs: 90_000, silentAfterMs: 30_000, contestedMs: 460 };
+const times = { silentMs: 90_000, silentAfterMs: 30_000, answers: false, contestedMs: 460 };
 const severed = { kind: 'severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
 const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
 

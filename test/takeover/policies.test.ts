@@ -26,7 +26,7 @@ describe('Takeover, guard', () => {
         restMs: 900_000,
       },
     ]);
-    expect(bench.takeover.duplicateKeys).toBe(1);
+    expect(bench.takeover.duplicates.count).toBe(1);
     const [old] = bench.registry.ofMachineKey(ALICE);
     const back = opens(ALICE, '192.0.2.11');
     bench.clock.advance(840_000);
@@ -41,7 +41,7 @@ describe('Takeover, guard', () => {
     opens(ALICE, '192.0.2.11');
     bench.clock.advance(900_000);
     expect(old?.state).toMatchObject({ kind: 'closed', reason: 'severed_silent' });
-    expect(bench.takeover.duplicateKeys).toBe(0);
+    expect(bench.takeover.duplicates.count).toBe(0);
   });
 
   test('two that are both heard, half a minute past the newcomer, are two machines: told once, neither severed', () => {
@@ -56,7 +56,7 @@ describe('Takeover, guard', () => {
     expect(duplicates()).toEqual([]);
     bothSpeakFor(60_000);
     expect(duplicates()).toMatchObject([{ addresses: ['192.0.2.11', '192.0.2.12'] }]);
-    expect(bench.takeover.duplicateKeys).toBe(1);
+    expect(bench.takeover.duplicates.count).toBe(1);
     expect([one.severedAt, other.severedAt]).toEqual([undefined, undefined]);
   });
 

@@ -26,7 +26,7 @@ function lineOf(event: WatchdogEvent, node: NodeInfo | null = phone): Record<str
   return { level: LEVELS[level], ...rest };
 }
 
-const times = { silentAfterMs: 30_000, contestedMs: 450 };
+const times = { silentAfterMs: 30_000, answers: false, contestedMs: 450 };
 const severed = {
   kind: 'severed',
   stream,

@@ -71,6 +71,7 @@ describe('createMetrics', () => {
       because: 'dead',
       silentMs: 1,
       silentAfterMs: 1,
+      answers: false,
       contestedMs: 1,
       kernel: undefined,
     });

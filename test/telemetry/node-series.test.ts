@@ -75,7 +75,14 @@ describe('NodeSeries', () => {
     const { series, open, close } = seriesStage();
     const old = open(series, keyOf(1));
     const newcomer = open(series, keyOf(1));
-    const evidence = { silentMs: 0, silentAfterMs: 1, contestedMs: 1, kernel: undefined, because: 'dead' } as const;
+    const evidence = {
+      silentMs: 0,
+      silentAfterMs: 1,
+      answers: false,
+      contestedMs: 1,
+      kernel: undefined,
+      because: 'dead',
+    } as const;
     series.listen({ kind: 'severed', stream: old, newcomer, ...evidence });
     series.listen({ kind: 'severed', stream: open(series, undefined), newcomer, ...evidence });
     close(series, old, 'severed_dead');
