@@ -7,12 +7,15 @@ import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Kernel } from './liveness/kernel.ts';
 import { isUpstreamSilent } from './liveness/patrol.ts';
+import type { Replicas } from './replicas/replicas.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
 
 export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDraining'> {
   readonly events: Events;
   readonly keys: KeyFiles;
+  /** Undefined where this watchdog is alone. */
+  readonly replicas: Replicas | undefined;
   /** Undefined where it cannot be asked. */
   readonly kernel: Kernel | undefined;
 }
@@ -26,6 +29,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     emit: events.emit,
     streams: () => registry.all(),
     upstreamUp: () => checkup.health.up,
+    redisUp: () => parts.replicas?.isUp,
     keyMatches: () => checkup.health.keyMatches,
     kernelEvidenceAvailable: () => parts.kernel !== undefined,
     duplicateKeys: () => takeover.duplicates.count,

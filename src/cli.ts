@@ -90,6 +90,19 @@ const SETTINGS: readonly Option[] = [
     '--drain <duration|off>',
     'over how long the streams are ended one by one when it stops, so that not all nodes come back at once; off ends all at once',
   ).default(DEFAULTS.drain),
+  new Option(
+    '--redis <url>',
+    'where several watchdogs before one Headscale meet: redis://, rediss://, redis+sentinel:// or redis+cluster://; without it this one is alone',
+  ),
+  new Option('--redis-password-file <file>', 'a file with the password of the ACL user that the URL names'),
+  new Option(
+    '--redis-ca-file <file>',
+    "the certificate authority of Redis' certificate, where it is none of the system's",
+  ),
+  new Option('--redis-prefix <name>', 'what names of keys and channels in Redis begin with').default(
+    DEFAULTS.redisPrefix,
+  ),
+  new Option('--replica-name <name>', "this watchdog's name among the others; by default the machine's"),
   new Option('--metrics-max-nodes <number>', 'with more nodes than this the metrics of single nodes go off').default(
     DEFAULTS.metricsMaxNodes,
   ),

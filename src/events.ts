@@ -111,6 +111,10 @@ export type WatchdogEvent =
       readonly isShortened: boolean;
     }
   | { readonly kind: 'drained'; readonly tookMs: number }
+  /** Where several watchdogs meet: they know of each other's streams again. */
+  | { readonly kind: 'redis up'; readonly url: string }
+  /** Each goes on alone. */
+  | { readonly kind: 'redis down'; readonly url: string; readonly reason: string }
   | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
 
 /** Why a connection was closed before its first request. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
+import type { MachineKey } from './identity/keys.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
 import { ReplayMemory } from './identity/replay.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
@@ -11,15 +12,17 @@ import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
 import { isWebSocket, type TunnelPorts, type UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
+import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from './streams/directory.ts';
 import { drainPlan } from './streams/drain-plan.ts';
 import type { Registry } from './streams/registry.ts';
-import type { CloseReason, Stream } from './streams/stream.ts';
+import type { CloseReason, Stream, StreamId } from './streams/stream.ts';
 import type { Takeover } from './takeover/takeover.ts';
 
 export interface IntakeParts {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;
+  readonly directory: StreamDirectory;
   /** Undefined where the kernel cannot be asked. */
   readonly kernel: Kernel | undefined;
   /** Undefined without a key: nobody is identified then. */
@@ -38,6 +41,9 @@ interface Passage {
   readonly line: Line;
 }
 
+/** What a handshake says of its sender, to one who remembers those he has seen. */
+type Read = Identity | { readonly kind: 'replayed' };
+
 /** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
 export class Intake {
   readonly #parts: IntakeParts;
@@ -53,7 +59,22 @@ export class Intake {
   }
 
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
-    const stream = this.#streamOf(upgrade, origin);
+    const id = this.#parts.registry.nextId();
+    const identity = kindOf(upgrade.request) === 'control' ? this.#read(upgrade.request) : undefined;
+    const arrival = identity?.kind === 'identified' ? this.#parts.directory.arrive({ id, ...identity }) : undefined;
+    if (arrival === undefined) {
+      this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
+      return;
+    }
+    void arrival.then((found) => {
+      if (!upgrade.client.destroyed) this.#take(upgrade, origin, id, identity, found);
+      else if (identity?.kind === 'identified') this.#parts.directory.left({ id, ...identity });
+    });
+  }
+
+  /** Writes a stream down, and lets it pass as soon as it may. */
+  #take(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
+    const stream = this.#streamOf(upgrade, origin, id, identity, found);
     this.#parts.registry.add(stream);
     // Behind a proxy the kernel's evidence would be about the proxy.
     const line = new Line(origin.isDirect ? this.#parts.kernel : undefined, upgrade.client);
@@ -61,14 +82,16 @@ export class Intake {
     line.order(this.#parts.ordersOf(stream));
     this.#passages.set(stream, { tunnel, line });
     this.#parts.emit({ kind: 'stream opened', stream });
-    this.#parts.takeover.admit({
+    const member = {
       stream,
       evidence: () => line.evidence(),
       probe: () => line.probe(),
       endProbes: () => line.endProbes(),
-      sever: (because) => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
+      sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => tunnel.forward(),
-    });
+    };
+    this.#parts.takeover.admit(member, found.elsewhere);
+    this.#parts.directory.contest(stream, found.elsewhere);
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
@@ -117,17 +140,19 @@ export class Intake {
     });
   }
 
-  #streamOf(upgrade: UpgradeRequest, origin: Origin): Stream {
-    const { clock, registry } = this.#parts;
-    const { request } = upgrade;
-    const { address, port } = origin;
+  #streamOf(
+    { request }: UpgradeRequest,
+    { address, port }: Origin,
+    id: StreamId,
+    identity: Read | undefined,
+    { replayed }: Arrival,
+  ): Stream {
     const remoteAddress = addressAndPort(address, port);
-    const kind = kindOf(request);
-    const now = clock.now();
+    const now = this.#parts.clock.now();
     return {
-      id: registry.nextId(),
-      kind,
-      machineKey: kind === 'control' ? this.#machineKeyOf(upgrade, remoteAddress) : undefined,
+      id,
+      kind: kindOf(request),
+      machineKey: identity && this.#machineKeyOf(identity, replayed, remoteAddress),
       address,
       remoteAddress,
       openedAt: now,
@@ -141,13 +166,19 @@ export class Intake {
     };
   }
 
-  #machineKeyOf({ request }: UpgradeRequest, remoteAddress: string): Stream['machineKey'] {
+  #read(request: IncomingMessage): Read {
     const identity = this.#identify(handshakeOf(request));
     // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
-    const replayed = identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral);
+    return identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral)
+      ? { kind: 'replayed' }
+      : identity;
+  }
+
+  #machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
+    const result = replayedElsewhere ? 'replayed' : identity.kind;
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake', result: replayed ? 'replayed' : identity.kind, why, remoteAddress });
-    return identity.kind === 'identified' && !replayed ? identity.machineKey : undefined;
+    this.#parts.emit({ kind: 'handshake', result, why, remoteAddress });
+    return identity.kind === 'identified' && !replayedElsewhere ? identity.machineKey : undefined;
   }
 
   #identify(handshake: string | undefined): Identity {
@@ -163,7 +194,7 @@ export class Intake {
   }
 
   #tunnelPorts(): TunnelPorts {
-    const { clock, registry, takeover, upstream, emit, upstreamReached, upstreamFailed } = this.#parts;
+    const { clock, registry, takeover, directory, upstream, emit, upstreamReached, upstreamFailed } = this.#parts;
     return {
       clock,
       upstream,
@@ -171,8 +202,14 @@ export class Intake {
       upstreamFailed,
       upstreamRefused: (stream, status) =>
         emit({ kind: 'upstream refused', streamKind: stream.kind, status, remoteAddress: stream.remoteAddress }),
-      firstRecord: (stream) => takeover.recorded(stream),
-      ending: (stream, reason) => takeover.ending(stream, reason),
+      firstRecord: (stream) => {
+        takeover.recorded(stream);
+        directory.recorded(stream);
+      },
+      ending: (stream, reason) => {
+        directory.left(stream);
+        takeover.ending(stream, reason);
+      },
       upstreamClosed: (stream) => takeover.closed(stream),
       closed: (stream, reason) => {
         this.#passages.delete(stream);

@@ -34,8 +34,8 @@ function tryReload({ reread, settings, keys, applied }: ReloadParts): ReloadOutc
     const useKeys = keys.prepare(after);
     const { changes, needRestart } = changesBetween(before, after);
     // Where it listens, and to whom it connects, stays until a restart: another place would drop every stream.
-    const { upstream, listen, admin, adminTokenFile } = before;
-    settings.replace({ ...after, upstream, listen, admin, adminTokenFile });
+    const { upstream, listen, admin, adminTokenFile, redis } = before;
+    settings.replace({ ...after, upstream, listen, admin, adminTokenFile, redis });
     useKeys();
     applied(before, settings.config);
     return { ok: true, changes, needRestart };

@@ -14,7 +14,7 @@ import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import { Intake } from './intake.ts';
 import { KeyFiles } from './key-files.ts';
-import { type Kernel, type KernelOrNot, loadKernel, type StandingOrders } from './liveness/kernel.ts';
+import { type Kernel, type KernelOrNot, loadKernel } from './liveness/kernel.ts';
 import { Patrol } from './liveness/patrol.ts';
 import type { Origin } from './proxy/forwarded.ts';
 import { type ClientListener, createListener } from './proxy/listener.ts';
@@ -25,11 +25,12 @@ import { trustAsSet } from './proxy/trust.ts';
 import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
+import type { openReplicas as openReplicasOf } from './replicas/open.ts';
 import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
+import { ALONE } from './streams/directory.ts';
 import { Registry } from './streams/registry.ts';
-import type { Stream } from './streams/stream.ts';
 import { Takeover } from './takeover/takeover.ts';
 import { type Logger, logEvents } from './telemetry/log.ts';
 import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
@@ -130,7 +131,8 @@ async function build(config: Config, options: WatchdogOptions) {
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
   warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
   const kernel = loaded.ok ? loaded.kernel : undefined;
-  const way = buildWay(config, { clock, events, kernel }, knowledge);
+  const openReplicas = config.redis && (await import('./replicas/open.ts')).openReplicas;
+  const way = buildWay(config, { clock, events, kernel, openReplicas }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
     settings.forget();
@@ -191,9 +193,15 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
 
 type Knowledge = ReturnType<typeof buildKnowledge>;
 
+interface WayGround extends Ground {
+  readonly kernel: Kernel | undefined;
+  /** Loaded where it is needed alone. */
+  readonly openReplicas: typeof openReplicasOf | undefined;
+}
+
 /** The way of a connection. */
-function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | undefined }, knowledge: Knowledge) {
-  const { clock, events, kernel } = ground;
+function buildWay(config: Config, ground: WayGround, knowledge: Knowledge) {
+  const { clock, events, kernel, openReplicas } = ground;
   const { checkup, settings, noiseKey, keys, listeners } = knowledge;
   const { emit } = events;
   const registry = new Registry();
@@ -203,8 +211,13 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
     upstreamReached: (): void => checkup.reached(),
     upstreamFailed: (): void => checkup.suspect(),
   };
-  const ordersOf = (stream: Stream): StandingOrders => settings.ordersOf(stream);
-  const intake = new Intake({ clock, registry, takeover, kernel, noiseKey, ordersOf, upstream, emit, ...health });
+  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit }, config.redis);
+  if (replicas !== undefined) events.listen(replicas.listen);
+  const intake = new Intake({
+    ...{ clock, registry, takeover, kernel, noiseKey, upstream, emit, ...health },
+    ordersOf: (stream) => settings.ordersOf(stream),
+    directory: replicas ?? ALONE,
+  });
   const ports = {
     plain: plainProxy({ upstream, ...health }),
     upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
@@ -224,11 +237,11 @@ function buildWay(config: Config, ground: Ground & { readonly kernel: Kernel | u
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { registry, takeover, intake, patrol };
+  return { registry, takeover, intake, patrol, replicas };
 }
 
-async function closeRest({ patrol, keys, checkup, directory }: Parts): Promise<void> {
+async function closeRest({ patrol, keys, checkup, directory, replicas }: Parts): Promise<void> {
   patrol.close();
   keys.close();
-  await Promise.all([checkup.close(), directory.close()]);
+  await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
 }

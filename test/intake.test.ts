@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { WatchdogEvent } from '../src/events.ts';
-import type { KernelEvidence } from '../src/liveness/evidence.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { FakeClock } from './support/fake-clock.ts';
+import { fakeKernel } from './support/fake-kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
@@ -12,28 +12,6 @@ afterEach(() => harness.closeAll());
 
 const [recorded] = initiations;
 const RECORD = Buffer.from([4, 0, 2, 1, 2]);
-const QUIET: KernelEvidence = {
-  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
-  ...{ receivedAgoMs: 20_000, rttMs: 1, rttvarMs: 1 },
-};
-
-/** A kernel that says of each client what a test wants it to say. */
-function fakeKernel() {
-  const dead = new Set<number | undefined>();
-  const calls: string[] = [];
-  const kernel: KernelOrNot = {
-    ok: true,
-    kernel: {
-      evidenceOf: ({ remotePort }) => (dead.has(remotePort) ? { ...QUIET, unackedSegments: 1, retransmits: 5 } : QUIET),
-      order: ({ remotePort }, { goneAfterMs, probeIdleMs }) =>
-        void calls.push(`order ${remotePort} ${goneAfterMs} ${probeIdleMs}`),
-      setUserTimeout: () => {},
-      probe: ({ remotePort }) => void calls.push(`probe ${remotePort}`),
-    },
-  };
-  return { kernel, dead, calls };
-}
-
 async function bench(kernel: KernelOrNot) {
   const seen: string[] = [];
   let streams = 0;

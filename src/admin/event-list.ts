@@ -37,6 +37,8 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   'connection refused': true,
   draining: true,
   drained: true,
+  'redis up': true,
+  'redis down': true,
   'internal error': true,
 };
 

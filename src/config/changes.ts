@@ -1,6 +1,7 @@
 import { formatDuration } from './duration.ts';
 import { formatHostPort } from './host-port.ts';
 import { formatListen } from './listen.ts';
+import { formatRedisUrl } from './redis.ts';
 import type { Config, Hold, NodePolicy } from './schema.ts';
 
 /** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
@@ -22,12 +23,17 @@ export function changesBetween(before: Config, after: Config): Changes {
   return { changes: [...differ(changeable), ...changedRules(before, after)], needRestart: differ(fixed) };
 }
 
-function fixed({ upstream, listen, admin, adminTokenFile }: Config): readonly (readonly [string, string])[] {
+function fixed({ upstream, listen, admin, adminTokenFile, redis }: Config): readonly (readonly [string, string])[] {
   return [
     ['upstream', upstream.origin],
     ['listen', listen.map(formatListen).join(', ')],
     ['admin', formatHostPort(admin)],
     ['admin-token-file', adminTokenFile ?? 'none'],
+    ['redis', redis === undefined ? 'none' : formatRedisUrl(redis.url)],
+    ['redis-password-file', redis?.passwordFile ?? 'none'],
+    ['redis-ca-file', redis?.caFile ?? 'none'],
+    ['redis-prefix', redis?.prefix ?? 'none'],
+    ['replica-name', redis?.replicaName ?? 'none'],
   ];
 }
 

@@ -10,6 +10,7 @@ export const DEFAULTS = {
   observeOnly: false,
   upstreamSilentSever: false,
   drain: '20s',
+  redisPrefix: 'headscale-watchdog',
   metricsMaxNodes: '1000',
   logLevel: 'info',
 } as const;

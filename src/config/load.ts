@@ -6,6 +6,7 @@ import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems,
 import { readListens } from './listen.ts';
 import { type Given, kebabCase, type Mistake, type Problem } from './problem.ts';
 import { readEach } from './read-each.ts';
+import { ownName } from './redis.ts';
 import {
   type Config,
   configSchema,
@@ -171,9 +172,15 @@ function configOf(settings: Settings, rules: readonly NodeRule[]): Omit<Config, 
     rules,
     upstreamSilentSever: others.upstreamSilentSever,
     drainMs: others.drain,
+    redis: redisOf(settings),
     metricsMaxNodes: others.metricsMaxNodes,
     logLevel: others.logLevel,
   };
+}
+
+function redisOf(settings: Settings): Config['redis'] {
+  const { redis: url, redisPasswordFile: passwordFile, redisCaFile: caFile, redisPrefix: prefix } = settings;
+  return url && { url, passwordFile, caFile, prefix, replicaName: settings.replicaName ?? ownName() };
 }
 
 /** A file that is something else altogether would else fill a screen many times over. */

@@ -5,6 +5,7 @@ import { parseDuration } from './duration.ts';
 import { type HostPort, parseHostPort } from './host-port.ts';
 import type { Listen } from './listen.ts';
 import { looksLikeKey, quoted } from './problem.ts';
+import { parseRedisUrl, type RedisSettings } from './redis.ts';
 import type { Cidr } from './trusted-proxies.ts';
 
 /** How long newcomers are held: as Headscale's version needs it, a fixed time at most, or never. */
@@ -120,6 +121,18 @@ const count = scalar.transform((text, context) => {
   return z.NEVER;
 });
 
+const redisUrl = scalar.transform((text, context) => {
+  const parsed = parseRedisUrl(text);
+  if (typeof parsed !== 'string') return parsed;
+  context.addIssue(`${quoted(text.replace(/\/\/[^/]*@/, '//…@'))} ${parsed}`);
+  return z.NEVER;
+});
+
+/** Part of names in Redis and of texts: what stands there must not be taken for something else. */
+const plainName = word('a name').refine((text) => /^[\w.-]{1,60}$/.test(text), {
+  error: ({ input }) => `${quoted(input)} is no name: write up to 60 of letters, digits, . _ and -`,
+});
+
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
@@ -151,6 +164,11 @@ export const configSchema = z.strictObject({
   observeOnly: yesOrNo.prefault(DEFAULTS.observeOnly),
   upstreamSilentSever: yesOrNo.prefault(DEFAULTS.upstreamSilentSever),
   drain: duration('1s', '10m', 'off').prefault(DEFAULTS.drain),
+  redis: redisUrl.optional(),
+  redisPasswordFile: keyFile('a password').optional(),
+  redisCaFile: word('the path of a file').optional(),
+  redisPrefix: plainName.prefault(DEFAULTS.redisPrefix),
+  replicaName: plainName.optional(),
   metricsMaxNodes: count.prefault(DEFAULTS.metricsMaxNodes),
   logLevel: z
     .enum(LOG_LEVELS, { error: ({ input }) => `${quoted(input)} is none of ${LOG_LEVELS.join(', ')}` })
@@ -237,6 +255,8 @@ export interface Config {
   readonly upstreamSilentSever: boolean;
   /** Over how long the streams are ended when it stops; 0: all at once. */
   readonly drainMs: number;
+  /** Undefined where there is one watchdog alone. */
+  readonly redis: RedisSettings | undefined;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }

@@ -48,6 +48,10 @@ export function healthSentence(event: HealthEvent): string {
       return `The watchdog is stopping: ${event.streams} ${event.streams === 1 ? 'stream ends' : 'streams end'} ${event.overMs === 0 ? 'at once' : `one by one over ${span(event.overMs)}`}.`;
     case 'drained':
       return `The watchdog has stopped; all streams had ended after ${span(event.tookMs)}.`;
+    case 'redis up':
+      return `Redis is up at ${event.url}: the watchdogs that use it know of each other's streams.`;
+    case 'redis down':
+      return `Redis cannot be used at ${event.url} (${event.reason}): this watchdog goes on alone.`;
     case 'internal error':
       return `An error of the watchdog while ${event.during} (${reasonOf(event.error)}): traffic flows on, see its log.`;
     default:

@@ -61,7 +61,9 @@ export function readLent(socket: Socket, consume: Consumer): void {
   reading[fields.callback] = consumeRead;
   reading[fields.next] = nextBuffer;
   reading._handle.useUserBuffer(small);
-  socket.resume();
+  // Node can only now really stop reading, if what had been read was enough.
+  if (socket.isPaused()) socket.pause();
+  else socket.resume();
 }
 
 const CONSUMER = Symbol('consumer');

@@ -43,8 +43,9 @@ export class Tunnel {
     this.#ports = ports;
     this.client = upgrade.client;
     this.#firstRecord = stream.kind === 'control' ? new FirstRecord(isWebSocket(upgrade.request)) : undefined;
+    // In front of what has come in since.
+    if (upgrade.head.length > 0) this.client.unshift(upgrade.head);
     this.#attachClient();
-    if (upgrade.head.length > 0) this.#fromClient(upgrade.head);
   }
 
   /** Shows the upgrade to Headscale. */

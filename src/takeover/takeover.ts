@@ -68,11 +68,12 @@ export class Takeover {
    * Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once.
    *
    * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `judgedElsewhere`.
+   * @param isOlder which of its node's streams here are older than it; all, where it is one of ours.
    */
-  admit(member: Member, elsewhere: readonly string[] = []): void {
+  admit(member: Member, elsewhere: readonly string[] = [], isOlder = (_old: Stream): boolean => true): void {
     const { stream } = member;
     const seat = this.#seat(member);
-    const rivals = this.#rivalsOf(stream);
+    const rivals = this.#rivalsOf(stream, isOlder);
     if (rivals.length === 0 && elsewhere.length === 0) {
       member.forward();
       return;
@@ -137,11 +138,11 @@ export class Takeover {
     return seat;
   }
 
-  #rivalsOf(newcomer: Stream): readonly Seat[] {
+  #rivalsOf(newcomer: Stream, isOlder: (old: Stream) => boolean): readonly Seat[] {
     if (newcomer.machineKey === undefined) return [];
     return this.#registry
       .ofMachineKey(newcomer.machineKey)
-      .filter((old) => old !== newcomer && isLive(old))
+      .filter((old) => old !== newcomer && isLive(old) && isOlder(old))
       .slice(-MOST_RIVALS)
       .map((old) => this.#seats.get(old))
       .filter((seat) => seat !== undefined);

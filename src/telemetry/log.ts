@@ -7,6 +7,7 @@ import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/ke
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
+import { redisLine } from './redis-line.ts';
 
 export type { Logger };
 
@@ -77,6 +78,9 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
     case 'draining':
     case 'drained':
       return drainLine(event);
+    case 'redis up':
+    case 'redis down':
+      return redisLine(event);
     case 'internal error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:

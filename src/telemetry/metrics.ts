@@ -7,6 +7,8 @@ import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 /** What gauges read when they are scraped. */
 export interface MetricsSource extends NodeSeriesSource {
   upstreamUp(): boolean | undefined;
+  /** Undefined where there is no Redis. */
+  redisUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
   /** Whether Linux can be asked about a client's connection here. */
   kernelEvidenceAvailable(): boolean;
@@ -197,6 +199,9 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
     'noise_key_matches',
     "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
     () => source.keyMatches(),
+  );
+  gauge('redis_up', 'Whether Redis could be used when last tried: 1 or 0; NaN without --redis.', () =>
+    source.redisUp(),
   );
   gauge('kernel_evidence_available', "Whether Linux can be asked about a client's connection here: 1 or 0.", () =>
     source.kernelEvidenceAvailable(),

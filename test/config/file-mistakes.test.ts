@@ -42,9 +42,9 @@ ${'x'.repeat(500)}: 1
       watchdog.yaml:9:7: 'nmae' is no setting here: did you mean name?
       watchdog.yaml:10:27: 'frobnicate' is no setting here: known are name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
       watchdog.yaml:10:42: 'upstream' is no setting here: known are name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
-      watchdog.yaml:11:1: 'toString' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes
-      watchdog.yaml:12:1: '' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes
-      watchdog.yaml:13:1: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes"
+      watchdog.yaml:11:1: 'toString' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes
+      watchdog.yaml:12:1: '' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes
+      watchdog.yaml:13:1: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes"
     `,
     );
   });
@@ -139,7 +139,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
       told('hold: off\nhold: auto\nfoo: 1\nfoo: 2\nnodes: [{ name: a, "name": b, hold: off }]'),
     ).toMatchInlineSnapshot(`
       "watchdog.yaml:2:1: 'hold' is set twice, first in line 1: remove one
-      watchdog.yaml:3:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes
+      watchdog.yaml:3:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes
       watchdog.yaml:4:1: 'foo' is set twice, first in line 3: remove one
       watchdog.yaml:5:20: 'name' is set twice, first in line 5: remove one"
     `);

@@ -40,6 +40,11 @@ hold: off
 observe-only: true
 upstream-silent-sever: true
 drain: 5s
+redis: rediss://watchdog@redis.example:6380/2
+redis-password-file: redis.password
+redis-ca-file: ca.pem
+redis-prefix: home
+replica-name: left
 metrics: { max-nodes: 50 }
 log-level: warn
 `,
@@ -64,10 +69,17 @@ log-level: warn
       rules: [],
       upstreamSilentSever: true,
       drainMs: 5000,
+      redis: {
+        url: {
+          ...{ kind: 'one', nodes: [{ host: 'redis.example', port: 6380 }], isTls: true },
+          ...{ username: 'watchdog', db: 2, masterName: undefined },
+        },
+        ...{ passwordFile: 'redis.password', caFile: 'ca.pem', prefix: 'home', replicaName: 'left' },
+      },
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(Object.keys(configSchema.shape)).toHaveLength(15);
+    expect(Object.keys(configSchema.shape)).toHaveLength(20);
   });
 
   test('reads rules in their order, each with only what it names', () => {
@@ -132,7 +144,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, log-level, listen, trusted-proxies, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes"
     `);
   });
 

@@ -26,6 +26,8 @@ export function noiseKeyOf(recorded: RecordedInitiation): NoiseKey {
 }
 
 const aMachine = generateNoiseKey();
+/** Of the machine whose handshakes `freshHandshake` makes by default: 64 hex digits. */
+export const aMachineKey = aMachine.publicRaw.toString('hex');
 
 /** The value of `X-Tailscale-Handshake` with which `machine` begins another session: never the same twice. */
 export function freshHandshake(server: RecordedInitiation, machine: NoiseKey = aMachine): string {

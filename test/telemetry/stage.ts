@@ -37,6 +37,7 @@ export function stage() {
     certificateExpires: () => undefined,
     upstreamSilentStreams: () => 3,
     upstreamUp: () => true,
+    redisUp: () => undefined,
     keyMatches: () => undefined,
     kernelEvidenceAvailable: () => world.kernel,
     version: '1.2.3',

@@ -1,0 +1,108 @@
+import { hostname } from 'node:os';
+import { formatHostPort, type HostPort, parseHostPort } from './host-port.ts';
+import { readSmallFile } from './read-file.ts';
+import { readSecretLine } from './secret-line.ts';
+
+/** All that an operating system trusts takes a quarter of that. */
+const LARGEST_CA_KIB = 1024;
+
+/** Where Redis is, as a URL tells it. */
+export interface RedisUrl {
+  /** `one`: a single server; `sentinel`: who is master, its sentinels tell; `cluster`. */
+  readonly kind: 'one' | 'sentinel' | 'cluster';
+  /** Servers, or sentinels; one at least. */
+  readonly nodes: readonly HostPort[];
+  readonly isTls: boolean;
+  readonly username: string | undefined;
+  readonly db: number;
+  /** Of `sentinel` alone. */
+  readonly masterName: string | undefined;
+}
+
+/** What is set about Redis. */
+export interface RedisSettings {
+  readonly url: RedisUrl;
+  readonly passwordFile: string | undefined;
+  readonly caFile: string | undefined;
+  readonly prefix: string;
+  readonly replicaName: string;
+}
+
+/** What is needed to connect. */
+export interface RedisTarget extends Omit<RedisUrl, 'isTls'> {
+  readonly password: string | undefined;
+  readonly tls: { readonly ca?: Buffer } | undefined;
+  readonly prefix: string;
+}
+
+const FORMS =
+  'write redis://HOST:PORT or rediss://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/MASTER or redis+cluster://HOST:PORT,HOST:PORT';
+const DEFAULT_PORT = { one: 6379, sentinel: 26_379, cluster: 6379 } as const;
+
+/**
+ * Reads `redis[s][+sentinel|+cluster]://[USER@]HOST[:PORT][,HOST[:PORT]…][/DB]`; with sentinels `/MASTER[/DB]`.
+ *
+ * @returns what is wrong with it and the cure, as a text.
+ */
+export function parseRedisUrl(text: string): RedisUrl | string {
+  const match = /^redis(s)?(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^/@]+)(?:\/(.*))?$/i.exec(text);
+  if (match === null) return `is no URL of Redis: ${FORMS}`;
+  const [, tls, scheme, user, hosts = '', path = ''] = match;
+  if (user?.includes(':')) {
+    return 'holds a password, which every user of the machine could see: put it in a file, and name that with redis-password-file';
+  }
+  const kind = (scheme?.toLowerCase() ?? 'one') as RedisUrl['kind'];
+  const nodes = hosts
+    .split(',')
+    .map((each) => parseHostPort(/:\d+$/.test(each) ? each : `${each}:${DEFAULT_PORT[kind]}`));
+  if (nodes.includes(undefined)) return `is no URL of Redis: ${FORMS}`;
+  if (kind === 'one' && nodes.length > 1) return 'names several servers: write redis+sentinel://… or redis+cluster://…';
+  const [first = '', second = ''] = path.split('/');
+  const [masterName, dbText] = kind === 'sentinel' ? [first, second] : [undefined, first];
+  if (masterName === '') return 'does not name the master: write redis+sentinel://HOST:PORT/mymaster';
+  if (!/^\d{0,4}$/.test(dbText)) return `ends with '${dbText}', which is no number of a database: write /0, or nothing`;
+  if (kind === 'cluster' && Number(dbText) > 0) return 'names a database, and a cluster has only one: leave it away';
+  const username = user === undefined || user === '' ? undefined : decodeURIComponent(user);
+  return { kind, nodes: nodes as HostPort[], isTls: tls !== undefined, username, db: Number(dbText), masterName };
+}
+
+/** As an operator writes it. */
+export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }: RedisUrl): string {
+  const scheme = `redis${isTls ? 's' : ''}${kind === 'one' ? '' : `+${kind}`}`;
+  const user = username === undefined ? '' : `${username}@`;
+  const master = masterName === undefined ? '' : `/${masterName}`;
+  return `${scheme}://${user}${nodes.map(formatHostPort).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
+}
+
+/** The name of this machine, where an operator gave its replica none. */
+export function ownName(): string {
+  return hostname().slice(0, 60);
+}
+
+/** @throws StartError when a file cannot be used. */
+export function redisTargetOf({ url, passwordFile, caFile, prefix }: RedisSettings): RedisTarget {
+  const { isTls, ...rest } = url;
+  const password = passwordFile === undefined ? undefined : readRedisPassword(passwordFile);
+  const tls = isTls ? (caFile === undefined ? {} : { ca: readCa(caFile) }) : undefined;
+  return { ...rest, password, tls, prefix };
+}
+
+function readRedisPassword(path: string): string {
+  return readSecretLine({
+    ...{ flag: '--redis-password-file', path },
+    cures: { missing: 'put the password of the ACL user there', folder: 'name the file in it that holds the password' },
+    cure: 'it should hold one line, the password of the ACL user',
+    badCharacters: 'holds spaces or characters other than those of ASCII',
+  });
+}
+
+function readCa(path: string): Buffer {
+  return readSmallFile({
+    ...{ flag: '--redis-ca-file', path, largestKiB: LARGEST_CA_KIB },
+    cures: {
+      missing: "put the certificate authority's certificate there, as PEM",
+      folder: "name the file in it that holds the certificate authority's certificate",
+      larger: 'it should hold certificates, as PEM',
+    },
+  });
+}

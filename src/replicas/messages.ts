@@ -1,0 +1,138 @@
+import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import type { StreamId } from '../streams/stream.ts';
+
+/** A stream as its replica tells of it. Durations in milliseconds: no two replicas' clocks are ever compared. */
+export interface ToldStream {
+  readonly id: StreamId;
+  readonly machineKey: MachineKey;
+  readonly address: string;
+  readonly remoteAddress: string;
+  readonly openedAgoMs: number;
+  readonly heardAgoMs: number;
+  /** Since the client's first whole record; undefined before it. */
+  readonly firstRecordAgoMs: number | undefined;
+  /** Its place among its node's streams, see `Directory`. */
+  readonly order: number;
+}
+
+/** What replicas say to each other. `from` is the sender's name. */
+export type Message =
+  /** Judge your older streams of this newcomer's node. */
+  | { readonly kind: 'contest'; readonly from: string; readonly newcomer: ToldStream }
+  /** How that newcomer is now. */
+  | { readonly kind: 'news'; readonly from: string; readonly newcomer: ToldStream }
+  /** That newcomer has ended. */
+  | { readonly kind: 'left'; readonly from: string; readonly id: StreamId }
+  /** Nothing here needs that newcomer of yours to be held any more. */
+  | { readonly kind: 'clear'; readonly from: string; readonly id: StreamId; readonly verdict: 'ended' | 'answered' }
+  /** No stream here is contested by that newcomer of yours any more. */
+  | { readonly kind: 'over'; readonly from: string; readonly id: StreamId }
+  /** I have a stream of this node, older than some of yours: contest it. */
+  | { readonly kind: 'older'; readonly from: string; readonly machineKey: MachineKey; readonly order: number }
+  /** A stream of this key was severed by rule 2. Addresses without ports. */
+  | {
+      readonly kind: 'turn';
+      readonly from: string;
+      readonly machineKey: MachineKey;
+      readonly loser: string;
+      readonly winner: string;
+      readonly loserAnswers: boolean;
+    }
+  | {
+      readonly kind: 'duplicate';
+      readonly from: string;
+      readonly machineKey: MachineKey;
+      readonly addresses: readonly [string, string];
+    }
+  /** Show me your streams. */
+  | { readonly kind: 'show'; readonly from: string; readonly request: number }
+  /** Some of them, as `/streams` has them. */
+  | {
+      readonly kind: 'shown';
+      readonly from: string;
+      readonly request: number;
+      readonly streams: readonly object[];
+      readonly isLast: boolean;
+    };
+
+export function formatMessage(message: Message): string {
+  return JSON.stringify(message);
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** The message of a text that came from Redis; undefined when it is none: whoever may publish there may write anything. */
+export function parseMessage(text: string): Message | undefined {
+  let fields: unknown;
+  try {
+    fields = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  return isFields(fields) && isText(fields.from) && isMessage(fields) ? (fields as unknown as Message) : undefined;
+}
+
+function isMessage(fields: Fields): boolean {
+  switch (fields.kind) {
+    case 'contest':
+    case 'news':
+      return isFields(fields.newcomer) && isToldStream(fields.newcomer);
+    case 'left':
+    case 'over':
+      return isCount(fields.id);
+    case 'clear':
+      return isCount(fields.id) && (fields.verdict === 'ended' || fields.verdict === 'answered');
+    case 'older':
+      return isMachineKey(fields.machineKey) && isDuration(fields.order);
+    case 'turn':
+      return (
+        isMachineKey(fields.machineKey) &&
+        [fields.loser, fields.winner].every(isText) &&
+        typeof fields.loserAnswers === 'boolean'
+      );
+    case 'duplicate':
+      return (
+        isMachineKey(fields.machineKey) &&
+        Array.isArray(fields.addresses) &&
+        fields.addresses.length === 2 &&
+        fields.addresses.every(isText)
+      );
+    case 'show':
+      return isCount(fields.request);
+    case 'shown':
+      return isCount(fields.request) && Array.isArray(fields.streams) && typeof fields.isLast === 'boolean';
+    default:
+      return false;
+  }
+}
+
+function isToldStream(fields: Fields): boolean {
+  const { id, machineKey, address, remoteAddress, openedAgoMs, heardAgoMs, firstRecordAgoMs, order } = fields;
+  return (
+    isCount(id) &&
+    isMachineKey(machineKey) &&
+    [address, remoteAddress].every(isText) &&
+    [openedAgoMs, heardAgoMs, order].every(isDuration) &&
+    (firstRecordAgoMs === undefined || isDuration(firstRecordAgoMs))
+  );
+}
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null;
+}
+
+function isMachineKey(value: unknown): boolean {
+  return typeof value === 'string' && parseMachineKey(`mkey:${value}`) !== undefined;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.length > 0 && value.length <= 300;
+}
+
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) > 0;
+}
+
+function isDuration(value: unknown): boolean {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
+}

@@ -1,0 +1,27 @@
+import { randomBytes } from 'node:crypto';
+import { formatRedisUrl, type RedisSettings, redisTargetOf } from '../config/redis.ts';
+import { RedisLink } from './redis-link.ts';
+import { Replicas, type ReplicasParts } from './replicas.ts';
+
+/**
+ * Joins the other watchdogs that use the same Redis.
+ *
+ * @throws StartError when a file of its settings cannot be used.
+ */
+export function openReplicas(parts: Omit<ReplicasParts, 'name' | 'link'>, settings: RedisSettings): Replicas {
+  const { clock, emit } = parts;
+  const url = formatRedisUrl(settings.url);
+  // Of the same name, and yet another one: what one before it left in Redis is not its own.
+  const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
+  const link = new RedisLink({
+    ...{ clock, name, target: redisTargetOf(settings) },
+    heard: (message) => replicas.heard(message),
+    changed: (isUp, reason) => {
+      if (isUp) replicas.joined();
+      emit(isUp ? { kind: 'redis up', url } : { kind: 'redis down', url, reason: reason ?? 'it does not answer' });
+    },
+  });
+  const replicas: Replicas = new Replicas({ ...parts, name, link });
+  replicas.start();
+  return replicas;
+}

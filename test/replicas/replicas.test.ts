@@ -1,0 +1,199 @@
+import type { Socket } from 'node:net';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { WatchdogEvent } from '../../src/events.ts';
+import { fakeKernel } from '../support/fake-kernel.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { aMachineKey, freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+import { RedisServer } from '../support/redis.ts';
+
+const [recorded] = initiations;
+const RECORD = Buffer.from([4, 0, 2, 1, 2]);
+
+let harness: Harness;
+let redis: RedisServer;
+
+beforeEach(async () => {
+  harness = new Harness();
+  redis = await RedisServer.start();
+  harness.defer(() => redis.close());
+});
+afterEach(() => harness.closeAll());
+
+/** Two watchdogs, A and B, before one upstream. */
+async function replicas(flags: Record<string, unknown> = {}) {
+  const seen: string[] = [];
+  let count = 0;
+  const upstream = await harness.upstream((_request, socket) => {
+    const id = ++count;
+    seen.push(`open ${id}`);
+    socket.on('error', () => {}).on('close', () => seen.push(`closed ${id}`));
+    socket.on('end', () => socket.end()).resume();
+    socket.write(SWITCHING);
+  });
+  const { kernel, dead, alive } = fakeKernel();
+  const one = async (name: string) => {
+    const settings = { hold: '1500ms', redis: redis.url, replicaName: name, ...flags };
+    const watchdog = await harness.watchdog(upstream.url, settings, noiseKeyOf(recorded), { kernel });
+    const told = <K extends WatchdogEvent['kind']>(kind: K) =>
+      watchdog.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
+    const isUp = (): boolean =>
+      watchdog.events.filter(({ kind }) => kind === 'redis up' || kind === 'redis down').at(-1)?.kind === 'redis up';
+    await until(isUp, `${name} has joined`);
+    const opens = (handshake = freshHandshake(recorded)): Socket => {
+      const client = harness.client(watchdog.port);
+      client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`));
+      return client;
+    };
+    return { ...watchdog, told, isUp, opens };
+  };
+  return { seen, dead, alive, a: await one('a'), b: await one('b') };
+}
+
+async function isOpen(client: Socket): Promise<void> {
+  expect(await readHead(client)).toMatch(/ 101 /);
+}
+
+/** Redis has been told: what comes next finds it. */
+async function announced(streams: number): Promise<void> {
+  await until(async () => {
+    const keys = (await redis.command('KEYS', 'headscale-watchdog:node:*'))
+      .split('\r\n')
+      .filter((line) => line.startsWith('headscale'));
+    const lengths = await Promise.all(keys.map(async (key) => Number((await redis.command('HLEN', key)).slice(1))));
+    return lengths.reduce((sum, each) => sum + each, 0) === streams;
+  }, `Redis knows ${streams} streams`);
+}
+
+describe('two replicas', () => {
+  test('a dead stream at one is severed for a newcomer at the other: Headscale sees it close first', async () => {
+    const { a, b, seen, dead } = await replicas();
+    const old = a.opens();
+    await isOpen(old);
+    await announced(1);
+    dead.add(old.localPort);
+    const startedAt = performance.now();
+    await isOpen(b.opens());
+    expect(performance.now() - startedAt).toBeLessThan(1000);
+    expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
+    expect(a.told('severed')).toMatchObject([
+      { because: 'dead', newcomer: { id: 1, replica: expect.stringMatching(/^b#/) } },
+    ]);
+    expect(b.told('released')).toMatchObject([{ why: 'old streams ended' }]);
+    await announced(1);
+  });
+
+  test('one that answers stays, and the newcomer waits no longer than for that', async () => {
+    const { a, b, seen, alive } = await replicas();
+    const old = a.opens();
+    await isOpen(old);
+    await announced(1);
+    alive.add(old.localPort);
+    const startedAt = performance.now();
+    await isOpen(b.opens());
+    expect(performance.now() - startedAt).toBeLessThan(1000);
+    expect(b.told('released')).toMatchObject([{ why: 'old streams answered' }]);
+    expect(seen).toEqual(['open 1', 'open 2']);
+    expect(a.told('severed')).toEqual([]);
+  });
+
+  test('a silent one goes once the newcomer elsewhere has been there for a second past its first record', async () => {
+    const { a, b, alive } = await replicas({ silentAfter: '1s' });
+    const old = a.opens();
+    await isOpen(old);
+    await announced(1);
+    alive.add(old.localPort);
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    const newcomer = b.opens();
+    await isOpen(newcomer);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(a.told('severed')).toEqual([]);
+    newcomer.write(RECORD);
+    const recordedAt = performance.now();
+    await until(() => a.told('severed').length === 1, 'the old stream is severed');
+    expect(performance.now() - recordedAt).toBeGreaterThan(950);
+    expect(a.told('severed')).toMatchObject([{ because: 'silent' }]);
+    expect(b.told('severed')).toEqual([]);
+  });
+
+  test('a newcomer that nobody else has a stream of waits for one answer of Redis alone', async () => {
+    const { b } = await replicas();
+    await isOpen(b.opens());
+    expect(b.told('held')).toEqual([]);
+  });
+
+  test('a handshake that one has seen gives no identity at the other', async () => {
+    const { a, b } = await replicas();
+    const handshake = freshHandshake(recorded);
+    await isOpen(a.opens(handshake));
+    await announced(1);
+    await isOpen(b.opens(handshake));
+    expect(b.told('handshake')).toMatchObject([{ result: 'replayed' }]);
+    expect(a.told('contest opened')).toEqual([]);
+    await announced(1);
+  });
+
+  test('a contest ends with the newcomer elsewhere, and nothing is left of it', async () => {
+    const { a, b, alive } = await replicas();
+    const old = a.opens();
+    await isOpen(old);
+    await announced(1);
+    alive.add(old.localPort);
+    const newcomer = b.opens();
+    await isOpen(newcomer);
+    expect(a.told('contest opened')).toHaveLength(1);
+    newcomer.end();
+    await until(() => a.told('contest ended').length === 1, 'the contest has ended');
+    expect(a.told('contest ended')).toMatchObject([{ verdict: 'newcomer_ended' }]);
+  });
+});
+
+describe('Redis away', () => {
+  test('killed: each goes on alone at once, no stream is lost; back: they know of each other again', async () => {
+    const { a, b, seen, dead } = await replicas();
+    const old = a.opens();
+    await isOpen(old);
+    await redis.kill();
+    await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
+    const startedAt = performance.now();
+    await isOpen(b.opens());
+    expect(performance.now() - startedAt).toBeLessThan(200);
+    expect(seen).toEqual(['open 1', 'open 2']);
+    await redis.start();
+    await until(() => a.isUp() && b.isUp(), 'both are back');
+    await announced(2);
+    // The newer one, at B, has contested the older one by now: its client vanishes.
+    dead.add(old.localPort);
+    await until(() => a.told('severed').length === 1, 'the old stream is severed');
+    expect(seen).toEqual(['open 1', 'open 2', 'closed 1']);
+  });
+
+  test('frozen: the first newcomer waits a quarter of a second at most, the next ones not at all', async () => {
+    const { b } = await replicas();
+    redis.freeze();
+    let startedAt = performance.now();
+    await isOpen(b.opens());
+    expect(performance.now() - startedAt).toBeLessThan(600);
+    await until(() => !b.isUp(), 'it has noticed');
+    startedAt = performance.now();
+    await isOpen(b.opens());
+    expect(performance.now() - startedAt).toBeLessThan(200);
+    redis.thaw();
+    await until(() => b.isUp(), 'it is back');
+  });
+
+  test('emptied: the streams are announced again with the next renewal of the lease', async () => {
+    const { a } = await replicas();
+    await isOpen(a.opens());
+    await announced(1);
+    await redis.command('FLUSHALL');
+    await announced(1);
+  });
+
+  test('what a replica that died left behind severs and holds nobody once its lease has run out', async () => {
+    const { b } = await replicas();
+    await redis.command('HSET', `headscale-watchdog:node:{${aMachineKey}}`, 'gone#1/7', '1');
+    await isOpen(b.opens());
+    expect(b.told('held')).toEqual([]);
+    await announced(1);
+  });
+});
