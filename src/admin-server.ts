@@ -1,8 +1,10 @@
 import type { Server } from 'node:http';
 import { createAdminServer } from './admin/server.ts';
 import { type AdminSource, adminPortsOf } from './admin-ports.ts';
+import type { Admission } from './admission/admission.ts';
+import type { Pacer } from './admission/pacer.ts';
 import type { Events } from './events.ts';
-import { History } from './history/history.ts';
+import { History, historyBounds } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Kernel } from './liveness/kernel.ts';
@@ -14,6 +16,8 @@ import { version } from './version.ts';
 export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDraining'> {
   readonly events: Events;
   readonly keys: KeyFiles;
+  readonly admission: Admission;
+  readonly pacer: Pacer;
   /** Undefined where this watchdog is alone. */
   readonly replicas: Replicas | undefined;
   /** Undefined where it cannot be asked. */
@@ -29,6 +33,9 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     emit: events.emit,
     streams: () => registry.all(),
     upstreamUp: () => checkup.health.up,
+    connections: () => parts.admission.connections,
+    held: () => takeover.held,
+    paced: () => parts.pacer.waiting,
     redisUp: () => parts.replicas?.isUp,
     keyMatches: () => checkup.health.keyMatches,
     kernelEvidenceAvailable: () => parts.kernel !== undefined,
@@ -46,7 +53,11 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
   events.listen(({ kind }) => {
     if (kind === 'reloaded') metrics.reconsider();
   });
-  const history = new History(clock, { nameOf: (key) => nodeOf(key)?.name, isNode });
+  const history = new History(
+    clock,
+    { nameOf: (key) => nodeOf(key)?.name, isNode },
+    historyBounds(settings.config.limits.history),
+  );
   events.listen(history.listen);
   const ports = adminPortsOf(
     { ...parts, history, isDraining },

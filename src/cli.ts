@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { askAdmin } from './admin/client.ts';
 import { EXIT } from './commands/exit.ts';
+import { LIMITS } from './commands/limits.ts';
 import { addCompletion, addOperatorCommands, adminOf, asksAdmin } from './commands/register.ts';
 import { readAdminToken } from './config/admin-token.ts';
 import { DEFAULTS } from './config/defaults.ts';
@@ -90,6 +91,7 @@ const SETTINGS: readonly Option[] = [
     '--drain <duration|off>',
     'over how long the streams are ended one by one when it stops, so that not all nodes come back at once; off ends all at once',
   ).default(DEFAULTS.drain),
+  ...LIMITS,
   new Option(
     '--redis <url>',
     'where several watchdogs before one Headscale meet: redis://, rediss://, redis+sentinel:// or redis+cluster://; without it this one is alone',

@@ -102,6 +102,16 @@ export type WatchdogEvent =
       /** Whether this address was not refused for this before, as far as that is remembered. */
       readonly isNews: boolean;
     }
+  /** Something was too much, and was refused; where it is `held`, let through unheld. */
+  | {
+      readonly kind: 'limit reached';
+      readonly limit: Limit;
+      /** Without a port; undefined where it is not known. */
+      readonly address: string | undefined;
+      readonly why: string;
+      /** Whether it was not told of within the last minute. */
+      readonly isNews: boolean;
+    }
   /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
   | {
       readonly kind: 'draining';
@@ -120,6 +130,27 @@ export type WatchdogEvent =
 /** Why a connection was closed before its first request. */
 export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake';
 export const REFUSAL_REASONS: readonly RefusalReason[] = ['untrusted_proxy', 'bad_proxy_header', 'tls_handshake'];
+
+/** What there may be too much of. `upstream_rate`: who waited for his turn in vain. */
+export type Limit =
+  | 'connections'
+  | 'connections_per_address'
+  | 'handshakes'
+  | 'handshakes_per_address'
+  | 'streams_per_node'
+  | 'held'
+  | 'body'
+  | 'upstream_rate';
+export const LIMITS: readonly Limit[] = [
+  'connections',
+  'connections_per_address',
+  'handshakes',
+  'handshakes_per_address',
+  'streams_per_node',
+  'held',
+  'body',
+  'upstream_rate',
+];
 
 export type Listener = (event: WatchdogEvent) => void;
 export type Emit = (event: WatchdogEvent) => void;

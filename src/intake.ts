@@ -1,12 +1,16 @@
 import type { IncomingMessage } from 'node:http';
+import type { Admission } from './admission/admission.ts';
+import { type Pacer, WAITS_AT_MOST_MS } from './admission/pacer.ts';
 import type { Clock, Timer } from './clock.ts';
+import type { Limits } from './config/schema.ts';
 import type { Emit } from './events.ts';
-import type { MachineKey } from './identity/keys.ts';
+import { formatMachineKey, type MachineKey } from './identity/keys.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
 import { ReplayMemory } from './identity/replay.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
 import type { Kernel, StandingOrders } from './liveness/kernel.ts';
 import { Line } from './liveness/line.ts';
+import { refuseUpgrade } from './proxy/answer.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
@@ -23,6 +27,9 @@ export interface IntakeParts {
   readonly registry: Registry;
   readonly takeover: Takeover;
   readonly directory: StreamDirectory;
+  readonly admission: Admission;
+  readonly pacer: Pacer;
+  limits(): Pick<Limits, 'streamsPerNode' | 'earlyBytes'>;
   /** Undefined where the kernel cannot be asked. */
   readonly kernel: Kernel | undefined;
   /** Undefined without a key: nobody is identified then. */
@@ -59,6 +66,11 @@ export class Intake {
   }
 
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
+    const { admission } = this.#parts;
+    if (kindOf(upgrade.request) === 'control' && !admission.handshake(origin.address)) {
+      refuseUpgrade(upgrade.client, 'Too many connections begin here at once.');
+      return;
+    }
     const id = this.#parts.registry.nextId();
     const identity = kindOf(upgrade.request) === 'control' ? this.#read(upgrade.request) : undefined;
     const arrival = identity?.kind === 'identified' ? this.#parts.directory.arrive({ id, ...identity }) : undefined;
@@ -75,6 +87,11 @@ export class Intake {
   /** Writes a stream down, and lets it pass as soon as it may. */
   #take(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
     const stream = this.#streamOf(upgrade, origin, id, identity, found);
+    if (this.#isTooMany(stream)) {
+      refuseUpgrade(upgrade.client, 'This machine has too many connections open.');
+      this.#parts.directory.left(stream);
+      return;
+    }
     this.#parts.registry.add(stream);
     // Behind a proxy the kernel's evidence would be about the proxy.
     const line = new Line(origin.isDirect ? this.#parts.kernel : undefined, upgrade.client);
@@ -88,10 +105,34 @@ export class Intake {
       probe: () => line.probe(),
       endProbes: () => line.endProbes(),
       sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
-      forward: () => tunnel.forward(),
+      forward: () => this.#forward(stream, tunnel),
     };
     this.#parts.takeover.admit(member, found.elsewhere);
     this.#parts.directory.contest(stream, found.elsewhere);
+  }
+
+  /** Only a node itself can have many streams of its key, or whoever has its key: the old ones stay, the newest is refused. */
+  #isTooMany({ machineKey, address }: Stream): boolean {
+    const { registry, limits, admission } = this.#parts;
+    if (machineKey === undefined) return false;
+    const open = registry.ofMachineKey(machineKey).length;
+    if (open < limits().streamsPerNode) return false;
+    admission.reached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open} already`);
+    return true;
+  }
+
+  /** When Headscale has come back, all nodes do at once: their streams go to it one after the other. */
+  #forward(stream: Stream, tunnel: Tunnel): void {
+    const { pacer, admission } = this.#parts;
+    if (stream.kind !== 'control') {
+      tunnel.forward();
+      return;
+    }
+    const giveUp = (): void => {
+      admission.reached('upstream_rate', stream.address, `waited for ${WAITS_AT_MOST_MS / 1000} s`);
+      tunnel.refuse('Headscale is busy taking all nodes back.');
+    };
+    pacer.enter(stream, () => tunnel.forward(), giveUp);
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
@@ -194,10 +235,12 @@ export class Intake {
   }
 
   #tunnelPorts(): TunnelPorts {
-    const { clock, registry, takeover, directory, upstream, emit, upstreamReached, upstreamFailed } = this.#parts;
+    const { clock, registry, takeover, directory, pacer, upstream, emit, upstreamReached, upstreamFailed } =
+      this.#parts;
     return {
       clock,
       upstream,
+      earlyBytes: () => this.#parts.limits().earlyBytes,
       upstreamReached,
       upstreamFailed,
       upstreamRefused: (stream, status) =>
@@ -208,6 +251,7 @@ export class Intake {
       },
       ending: (stream, reason) => {
         directory.left(stream);
+        pacer.leave(stream);
         takeover.ending(stream, reason);
       },
       upstreamClosed: (stream) => takeover.closed(stream),

@@ -35,7 +35,9 @@ function tryReload({ reread, settings, keys, applied }: ReloadParts): ReloadOutc
     const { changes, needRestart } = changesBetween(before, after);
     // Where it listens, and to whom it connects, stays until a restart: another place would drop every stream.
     const { upstream, listen, admin, adminTokenFile, redis } = before;
-    settings.replace({ ...after, upstream, listen, admin, adminTokenFile, redis });
+    const { headerBytes, headerMs, bodyMs, history } = before.limits;
+    const limits = { ...after.limits, headerBytes, headerMs, bodyMs, history };
+    settings.replace({ ...after, upstream, listen, admin, adminTokenFile, redis, limits });
     useKeys();
     applied(before, settings.config);
     return { ok: true, changes, needRestart };

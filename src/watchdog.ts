@@ -2,7 +2,6 @@ import type { AddressInfo } from 'node:net';
 import { adminServerOf } from './admin-server.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { readAdminToken } from './config/admin-token.ts';
-import { httpsPortOf } from './config/listen.ts';
 import type { Config } from './config/schema.ts';
 import { StartError } from './errors.ts';
 import { Events, type Listener } from './events.ts';
@@ -12,28 +11,17 @@ import { NodeDirectory } from './headscale/nodes.ts';
 import type { MachineKey } from './identity/keys.ts';
 import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
 import type { NodeInfo } from './identity/node-info.ts';
-import { Intake } from './intake.ts';
 import { KeyFiles } from './key-files.ts';
-import { type Kernel, type KernelOrNot, loadKernel } from './liveness/kernel.ts';
-import { Patrol } from './liveness/patrol.ts';
-import type { Origin } from './proxy/forwarded.ts';
-import { type ClientListener, createListener } from './proxy/listener.ts';
+import { type KernelOrNot, loadKernel } from './liveness/kernel.ts';
+import type { ClientListener } from './proxy/listener.ts';
 import { listen } from './proxy/listening.ts';
-import { plainProxy } from './proxy/plain.ts';
-import { Refusals } from './proxy/refusals.ts';
-import { trustAsSet } from './proxy/trust.ts';
-import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
-import { upstreamOf } from './proxy/upstream.ts';
 import { type ReloadOutcome, reload } from './reload.ts';
-import type { openReplicas as openReplicasOf } from './replicas/open.ts';
 import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
-import { ALONE } from './streams/directory.ts';
-import { Registry } from './streams/registry.ts';
-import { Takeover } from './takeover/takeover.ts';
 import { type Logger, logEvents } from './telemetry/log.ts';
 import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
+import { buildWay } from './way.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
@@ -156,7 +144,7 @@ async function build(config: Config, options: WatchdogOptions) {
   return { clock, events, kernel, ...knowledge, ...way, reload: () => reload(reloads) };
 }
 
-interface Ground {
+export interface Ground {
   readonly clock: Clock;
   readonly events: Events;
 }
@@ -191,54 +179,7 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
   return { keys, noiseKey, checkup, directory, nodeOf, settings, listeners };
 }
 
-type Knowledge = ReturnType<typeof buildKnowledge>;
-
-interface WayGround extends Ground {
-  readonly kernel: Kernel | undefined;
-  /** Loaded where it is needed alone. */
-  readonly openReplicas: typeof openReplicasOf | undefined;
-}
-
-/** The way of a connection. */
-function buildWay(config: Config, ground: WayGround, knowledge: Knowledge) {
-  const { clock, events, kernel, openReplicas } = ground;
-  const { checkup, settings, noiseKey, keys, listeners } = knowledge;
-  const { emit } = events;
-  const registry = new Registry();
-  const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit);
-  const upstream = upstreamOf(config.upstream);
-  const health = {
-    upstreamReached: (): void => checkup.reached(),
-    upstreamFailed: (): void => checkup.suspect(),
-  };
-  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit }, config.redis);
-  if (replicas !== undefined) events.listen(replicas.listen);
-  const intake = new Intake({
-    ...{ clock, registry, takeover, kernel, noiseKey, upstream, emit, ...health },
-    ordersOf: (stream) => settings.ordersOf(stream),
-    directory: replicas ?? ALONE,
-  });
-  const ports = {
-    plain: plainProxy({ upstream, ...health }),
-    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
-    trust: trustAsSet(() => settings.config.trustedProxies),
-    pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
-    refused: new Refusals(emit).note,
-  };
-  // In place: whoever renews a certificate has this list.
-  for (const [i, each] of config.listen.entries()) listeners.push(createListener(each, keys.certificateOf(i), ports));
-  const patrol = new Patrol({
-    clock,
-    emit,
-    streams: () => registry.all(),
-    tend: (stream) => intake.tend(stream),
-    evidenceOf: (stream) => intake.evidenceOf(stream),
-    policyOf: (stream) => settings.policyOf(stream),
-    seversUpstreamSilent: () => settings.config.upstreamSilentSever,
-    sever: (stream) => intake.sever(stream, 'upstream_silent'),
-  });
-  return { registry, takeover, intake, patrol, replicas };
-}
+export type Knowledge = ReturnType<typeof buildKnowledge>;
 
 async function closeRest({ patrol, keys, checkup, directory, replicas }: Parts): Promise<void> {
   patrol.close();

@@ -35,6 +35,7 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   reloaded: true,
   'not reloaded': true,
   'connection refused': true,
+  'limit reached': true,
   draining: true,
   drained: true,
   'redis up': true,

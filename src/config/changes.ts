@@ -2,7 +2,9 @@ import { formatDuration } from './duration.ts';
 import { formatHostPort } from './host-port.ts';
 import { formatListen } from './listen.ts';
 import { formatRedisUrl } from './redis.ts';
-import type { Config, Hold, NodePolicy } from './schema.ts';
+import type { Config, NodePolicy } from './schema.ts';
+import { formatSize } from './size.ts';
+import type { Hold } from './values.ts';
 
 /** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
 export interface Changes {
@@ -23,12 +25,23 @@ export function changesBetween(before: Config, after: Config): Changes {
   return { changes: [...differ(changeable), ...changedRules(before, after)], needRestart: differ(fixed) };
 }
 
-function fixed({ upstream, listen, admin, adminTokenFile, redis }: Config): readonly (readonly [string, string])[] {
+function fixed({
+  upstream,
+  listen,
+  admin,
+  adminTokenFile,
+  redis,
+  limits,
+}: Config): readonly (readonly [string, string])[] {
   return [
     ['upstream', upstream.origin],
     ['listen', listen.map(formatListen).join(', ')],
     ['admin', formatHostPort(admin)],
     ['admin-token-file', adminTokenFile ?? 'none'],
+    ['max-header-size', formatSize(limits.headerBytes)],
+    ['header-timeout', formatDuration(limits.headerMs)],
+    ['body-timeout', formatDuration(limits.bodyMs)],
+    ['max-history', String(limits.history)],
     ['redis', redis === undefined ? 'none' : formatRedisUrl(redis.url)],
     ['redis-password-file', redis?.passwordFile ?? 'none'],
     ['redis-ca-file', redis?.caFile ?? 'none'],
@@ -46,8 +59,24 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
     ...policyTexts(config.policy),
     ['upstream-silent-sever', String(config.upstreamSilentSever)],
     ['drain', durationOrOff(config.drainMs)],
+    ...limitTexts(config),
     ['metrics.max-nodes', String(config.metricsMaxNodes)],
     ['log-level', config.logLevel],
+  ];
+}
+
+function limitTexts({ limits, pace }: Config): readonly (readonly [string, string])[] {
+  return [
+    ['max-connections', String(limits.connections)],
+    ['max-connections-per-address', String(limits.connectionsPerAddress)],
+    ['max-handshakes', String(limits.handshakes.perSecond)],
+    ['max-handshakes-per-address', String(limits.handshakesPerAddress.perSecond)],
+    ['max-streams-per-node', String(limits.streamsPerNode)],
+    ['max-held', String(limits.held)],
+    ['max-body-size', formatSize(limits.bodyBytes)],
+    ['max-early-size', formatSize(limits.earlyBytes)],
+    ['upstream-rate', pace === undefined ? 'off' : String(pace.perSecond)],
+    ['upstream-burst', pace === undefined ? 'off' : String(pace.burst)],
   ];
 }
 

@@ -172,9 +172,32 @@ function configOf(settings: Settings, rules: readonly NodeRule[]): Omit<Config, 
     rules,
     upstreamSilentSever: others.upstreamSilentSever,
     drainMs: others.drain,
+    limits: limitsOf(settings),
+    pace: settings.upstreamRate === 0 ? undefined : { perSecond: settings.upstreamRate, burst: settings.upstreamBurst },
     redis: redisOf(settings),
     metricsMaxNodes: others.metricsMaxNodes,
     logLevel: others.logLevel,
+  };
+}
+
+/** All nodes behind one NAT may come back within a moment: so much more than a second's worth may come at once. */
+const HANDSHAKE_BURST_S = 10;
+
+function limitsOf(settings: Settings): Config['limits'] {
+  const rate = (perSecond: number) => ({ perSecond, burst: perSecond * HANDSHAKE_BURST_S });
+  return {
+    connections: settings.maxConnections,
+    connectionsPerAddress: settings.maxConnectionsPerAddress,
+    handshakes: rate(settings.maxHandshakes),
+    handshakesPerAddress: rate(settings.maxHandshakesPerAddress),
+    streamsPerNode: settings.maxStreamsPerNode,
+    held: settings.maxHeld,
+    headerBytes: settings.maxHeaderSize,
+    headerMs: settings.headerTimeout,
+    bodyBytes: settings.maxBodySize,
+    bodyMs: settings.bodyTimeout,
+    earlyBytes: settings.maxEarlySize,
+    history: settings.maxHistory,
   };
 }
 

@@ -1,137 +1,28 @@
 import { z } from 'zod';
+import type { Rate } from '../admission/token-bucket.ts';
 import { type MachineKey, type NodeKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import { DEFAULTS } from './defaults.ts';
-import { parseDuration } from './duration.ts';
-import { type HostPort, parseHostPort } from './host-port.ts';
+import type { HostPort } from './host-port.ts';
 import type { Listen } from './listen.ts';
-import { looksLikeKey, quoted } from './problem.ts';
-import { parseRedisUrl, type RedisSettings } from './redis.ts';
+import { quoted } from './problem.ts';
+import type { RedisSettings } from './redis.ts';
 import type { Cidr } from './trusted-proxies.ts';
-
-/** How long newcomers are held: as Headscale's version needs it, a fixed time at most, or never. */
-export type Hold =
-  | { readonly kind: 'auto' }
-  | { readonly kind: 'at most'; readonly ms: number }
-  | { readonly kind: 'off' };
-
-/** A client gives up on its control connection after ten seconds. */
-const LONGEST_HOLD_MS = 5000;
-const MOST_NODES = 100_000;
-
-/**
- * A flag's text, or what YAML made of it: `30` is a number there, and the unit it lacks is what to tell.
- * `.nan` and `.inf` are numbers to YAML and none to zod; what to write instead, each setting says itself.
- */
-const scalar = z.custom((value) => /^(string|number|boolean)$/.test(typeof value)).transform(String);
-
-function isBare(text: string): boolean {
-  return /^\d+(\.\d+)?$/.test(text);
-}
-
-function notDuration(text: string, others: string): string {
-  if (isBare(text)) return `${quoted(text)} has no unit: write ${text}s, ${text}ms, ${text}m or ${text}h`;
-  return `${quoted(text)} is not a duration: write 1500ms, 30s, 2m or 1h${others}`;
-}
-
-/** A duration in milliseconds between two; where it can be `off`, that is 0. */
-function duration(shortest: string, longest: string, off?: 'off') {
-  const others = off === undefined ? '' : ', or off';
-  return scalar.transform((text, context): number => {
-    if (text === off) return 0;
-    const ms = parseDuration(text);
-    if (ms === undefined) context.addIssue(notDuration(text, others));
-    else if (ms < (parseDuration(shortest) ?? 0)) {
-      context.addIssue(`${quoted(text)} is too short: write ${shortest} or more${others}`);
-    } else if (ms > (parseDuration(longest) ?? 0)) {
-      context.addIssue(`${quoted(text)} is too long: write ${longest} or less${others}`);
-    } else return ms;
-    return z.NEVER;
-  });
-}
-
-const hostPort = scalar.transform((text, context) => {
-  const parsed = parseHostPort(text);
-  if (parsed !== undefined) return parsed;
-  const example = /^\d+$/.test(text) ? `:${text}` : '0.0.0.0:8081, [::1]:8081 or :8081';
-  context.addIssue(`${quoted(text)} is not HOST:PORT: write ${example}`);
-  return z.NEVER;
-});
-
-const upstream = scalar.transform((text, context) => {
-  const url = URL.canParse(text) ? new URL(text) : null;
-  if (url === null || !/^https?:$/.test(url.protocol) || url.hostname === '') {
-    context.addIssue(`${quoted(text)} is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT`);
-    return z.NEVER;
-  }
-  if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
-    const shown = quoted(text.replace(/\/\/[^/]*@/, '//…@'));
-    context.addIssue(`${shown} says more than a host and a port: write ${url.origin}`);
-    return z.NEVER;
-  }
-  return url;
-});
-
-const hold = scalar.transform((text, context): Hold => {
-  if (text === 'auto' || text === 'off') return { kind: text };
-  const ms = parseDuration(text);
-  if (ms === undefined && isBare(text)) context.addIssue(notDuration(text, ''));
-  else if (ms === undefined) {
-    context.addIssue(`${quoted(text)} is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off`);
-  } else if (ms <= LONGEST_HOLD_MS) return ms === 0 ? { kind: 'off' } : { kind: 'at most', ms };
-  else context.addIssue(`${quoted(text)} is too long: 5s at most, since a client gives up after ten`);
-  return z.NEVER;
-});
-
-/** A word of the operator's own; one that YAML takes for something else is not guessed at. */
-function word(what: string) {
-  const error = ({ input }: { input?: unknown }): string =>
-    `${quoted(input)} is a ${typeof input} to YAML: put it in quotes, '${String(input)}'`;
-  return z.string({ error }).min(1, `needs ${what}`);
-}
-
-const IS_KEY =
-  'this is a key, not the path of a file that holds it: name the file, with ./ before it if it only looks like one';
-
-/** @param what is in the file: none, or what is to be named when it is missing. */
-function keyFile(what?: string) {
-  const needed = what === undefined ? 'the path of a file' : `the path of a file with ${what}`;
-  return word(needed).refine((path) => !looksLikeKey(path), { error: IS_KEY });
-}
-
-function key<Key>(what: string, prefix: string, parse: (text: string) => Key | undefined) {
-  return scalar.transform((text, context): Key => {
-    const parsed = parse(text);
-    if (parsed !== undefined) return parsed;
-    context.addIssue(`${quoted(text)} is no ${what}: write ${prefix}: and 64 hex digits, 0-9 and a-f`);
-    return z.NEVER;
-  });
-}
-
-const yesOrNo = z.boolean({
-  error: ({ input }) =>
-    /^(true|false)$/.test(String(input))
-      ? `${quoted(input)} is text: write ${input} without quotes`
-      : `${quoted(input)} is neither true nor false: write one of them`,
-});
-
-const count = scalar.transform((text, context) => {
-  const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (number <= MOST_NODES) return number;
-  context.addIssue(`${quoted(text)} is no number of nodes: write a whole number from 0, for none, to ${MOST_NODES}`);
-  return z.NEVER;
-});
-
-const redisUrl = scalar.transform((text, context) => {
-  const parsed = parseRedisUrl(text);
-  if (typeof parsed !== 'string') return parsed;
-  context.addIssue(`${quoted(text.replace(/\/\/[^/]*@/, '//…@'))} ${parsed}`);
-  return z.NEVER;
-});
-
-/** Part of names in Redis and of texts: what stands there must not be taken for something else. */
-const plainName = word('a name').refine((text) => /^[\w.-]{1,60}$/.test(text), {
-  error: ({ input }) => `${quoted(input)} is no name: write up to 60 of letters, digits, . _ and -`,
-});
+import {
+  count,
+  duration,
+  type Hold,
+  hold,
+  hostPort,
+  key,
+  keyFile,
+  number,
+  plainName,
+  redisUrl,
+  size,
+  upstream,
+  word,
+  yesOrNo,
+} from './values.ts';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -169,6 +60,20 @@ export const configSchema = z.strictObject({
   redisCaFile: word('the path of a file').optional(),
   redisPrefix: plainName.prefault(DEFAULTS.redisPrefix),
   replicaName: plainName.optional(),
+  maxConnections: number(10, 1_000_000).prefault(DEFAULTS.maxConnections),
+  maxConnectionsPerAddress: number(1, 1_000_000).prefault(DEFAULTS.maxConnectionsPerAddress),
+  maxHandshakes: number(1, 100_000).prefault(DEFAULTS.maxHandshakes),
+  maxHandshakesPerAddress: number(1, 100_000).prefault(DEFAULTS.maxHandshakesPerAddress),
+  maxStreamsPerNode: number(2, 10_000).prefault(DEFAULTS.maxStreamsPerNode),
+  maxHeld: number(0, 100_000).prefault(DEFAULTS.maxHeld),
+  maxHeaderSize: size('4KiB', '256KiB').prefault(DEFAULTS.maxHeaderSize),
+  headerTimeout: duration('2s', '2m').prefault(DEFAULTS.headerTimeout),
+  maxBodySize: size('64KiB', '1GiB').prefault(DEFAULTS.maxBodySize),
+  bodyTimeout: duration('2s', '1h').prefault(DEFAULTS.bodyTimeout),
+  maxEarlySize: size('1KiB', '16MiB').prefault(DEFAULTS.maxEarlySize),
+  maxHistory: number(100, 1_000_000).prefault(DEFAULTS.maxHistory),
+  upstreamRate: number(1, 10_000, 'off').prefault(DEFAULTS.upstreamRate),
+  upstreamBurst: number(1, 100_000).prefault(DEFAULTS.upstreamBurst),
   metricsMaxNodes: count.prefault(DEFAULTS.metricsMaxNodes),
   logLevel: z
     .enum(LOG_LEVELS, { error: ({ input }) => `${quoted(input)} is none of ${LOG_LEVELS.join(', ')}` })
@@ -232,6 +137,28 @@ export interface NodeRule {
   readonly policy: Partial<NodePolicy>;
 }
 
+/** What is too much. Sizes in bytes, durations in milliseconds. */
+export interface Limits {
+  readonly connections: number;
+  readonly connectionsPerAddress: number;
+  readonly handshakes: Rate;
+  readonly handshakesPerAddress: Rate;
+  /** Of one machine key. */
+  readonly streamsPerNode: number;
+  /** Newcomers; more are not held. */
+  readonly held: number;
+  readonly headerBytes: number;
+  /** From the start of a connection to the end of its first request's head, TLS and all; then for each head. */
+  readonly headerMs: number;
+  /** Of a plain request. */
+  readonly bodyBytes: number;
+  readonly bodyMs: number;
+  /** What a client sends before Headscale has answered its upgrade. */
+  readonly earlyBytes: number;
+  /** Events. */
+  readonly history: number;
+}
+
 /** The settings as the program uses them. Durations are in milliseconds. */
 export interface Config {
   readonly upstream: URL;
@@ -257,6 +184,9 @@ export interface Config {
   readonly drainMs: number;
   /** Undefined where there is one watchdog alone. */
   readonly redis: RedisSettings | undefined;
+  readonly limits: Limits;
+  /** How fast new control connections go to Headscale; undefined: as they come. */
+  readonly pace: Rate | undefined;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }

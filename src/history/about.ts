@@ -40,6 +40,8 @@ export function aboutOf(event: WatchdogEvent): About {
       return { ...NOBODY, machineKey: event.machineKey };
     case 'handshake':
       return { ...NOBODY, address: event.remoteAddress, reason: event.result };
+    case 'limit reached':
+      return { ...NOBODY, address: event.address, reason: event.limit };
     case 'connection refused':
       return { ...NOBODY, address: event.address, reason: event.because };
     case 'upstream refused':

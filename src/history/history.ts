@@ -44,7 +44,10 @@ export interface HistoryBounds {
   readonly ageMs: number;
 }
 
-const BOUNDS: HistoryBounds = { ofNodes: 10_000, ofOthers: 1000, ageMs: 24 * 3_600_000 };
+/** @param most how many happenings of nodes are kept. */
+export function historyBounds(most: number): HistoryBounds {
+  return { ofNodes: most, ofOthers: Math.ceil(most / 10), ageMs: 24 * 3_600_000 };
+}
 
 export interface HistoryPorts {
   readonly nameOf: NameOf;
@@ -63,7 +66,7 @@ export class History {
   readonly #ageMs: number;
   #lastSeq = 0;
 
-  constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds = BOUNDS) {
+  constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds) {
     this.#clock = clock;
     this.#ports = ports;
     this.#ofNodes = new Recent(bounds.ofNodes);

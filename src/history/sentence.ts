@@ -103,6 +103,7 @@ const CLOSED: Readonly<Record<CloseReason, string>> = {
   upstream_error: 'ended: the connection to Headscale broke',
   upstream_refused: 'ended: Headscale refused it',
   upstream_unreachable: 'ended: Headscale could not be reached',
+  limit: 'ended: its turn at Headscale had not come in time, and its client comes again',
   severed_dead: 'is closed, severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed, severed because its client was silent for too long and the node was back',
   severed_by_operator: 'is closed, severed by an operator',

@@ -44,6 +44,8 @@ export function healthSentence(event: HealthEvent): string {
       return `The metrics of single nodes are off: there are more nodes than --metrics-max-nodes, ${event.maxNodes}.`;
     case 'connection refused':
       return `A connection from ${event.address} was refused: ${event.why}.`;
+    case 'limit reached':
+      return `A limit was reached, ${event.limit.replaceAll('_', ' ')}${event.address === undefined ? '' : ` (${event.address})`}: ${event.why}.`;
     case 'draining':
       return `The watchdog is stopping: ${event.streams} ${event.streams === 1 ? 'stream ends' : 'streams end'} ${event.overMs === 0 ? 'at once' : `one by one over ${span(event.overMs)}`}.`;
     case 'drained':

@@ -42,13 +42,33 @@ function withoutConnection(rawHeaders: readonly string[]): string[] {
   return kept;
 }
 
-/** A whole answer of our own, behind which the connection ends. */
-export function ownAnswer(status: number, text: string): string {
+/** A whole answer of our own, behind which the connection ends. @param more further header lines, each with its end. */
+export function ownAnswer(status: number, text: string, more = ''): string {
   const body = `${text}\n`;
   return (
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+    `Content-Length: ${Buffer.byteLength(body)}\r\n${more}Connection: close\r\n\r\n${body}`
   );
+}
+
+/** Clients wait longer from try to try by themselves; this is for those that ask. */
+const RETRY_AFTER_S = 5;
+
+/** The answer to what is too much. */
+export function tooMuch(text: string): string {
+  return ownAnswer(503, text, `Retry-After: ${RETRY_AFTER_S}\r\n`);
+}
+
+const GONE_WITHIN_MS = 10_000;
+
+/** Answers an upgrade that no tunnel is made for, and ends its connection. */
+export function refuseUpgrade(client: Socket, text: string): void {
+  client.on('error', () => client.destroy());
+  client.setTimeout(GONE_WITHIN_MS, () => client.destroy());
+  client.on('end', () => client.destroy());
+  client.end(tooMuch(text));
+  // What it still says is dropped, so that no reset overtakes the answer.
+  client.resume();
 }
 
 /** So that its client sends no other request into a connection that is about to close. */

@@ -1,16 +1,19 @@
-/** What a client may send before Headscale's 101 is kept up to here; then it is not read on. */
-const MOST_BYTES = 64 * 1024;
-
 /** What a client has sent before it knew that Headscale would take the upgrade. */
 export class EarlyBytes {
+  readonly #most: number;
   #chunks: Buffer[] = [];
   #length = 0;
+
+  /** @param most bytes; then the client is not read on. */
+  constructor(most: number) {
+    this.#most = most;
+  }
 
   /** Keeps a copy. @returns whether there is no room for more. */
   keep(chunk: Buffer): boolean {
     this.#chunks.push(Buffer.from(chunk));
     this.#length += chunk.length;
-    return this.#length >= MOST_BYTES;
+    return this.#length >= this.#most;
   }
 
   /** Gives all of it away. */

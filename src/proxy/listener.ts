@@ -7,10 +7,12 @@ import {
 import type { Socket } from 'node:net';
 import type { Certificate } from '../config/certificate.ts';
 import type { Listen } from '../config/listen.ts';
+import type { Limits } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
 import type { RefusalReason } from '../events.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { endConnectionAfter } from './answer.ts';
+import { boundBody } from './body.ts';
 import { Claims } from './claims.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
@@ -30,6 +32,11 @@ export interface ListenerPorts {
   trust(): Trust;
   readonly pages: OwnPages;
   refused(because: RefusalReason, why: string, address: string): void;
+  /** Takes a connection in, see `Admission.connect`. */
+  connected(address: string | undefined): (() => void) | undefined;
+  /** A request was refused, since its body is too large. */
+  tooLarge(address: string): void;
+  limits(): Pick<Limits, 'bodyBytes'>;
 }
 
 export interface ClientListener {
@@ -41,11 +48,22 @@ export interface ClientListener {
   endNewborn(): void;
 }
 
-const TLS: TlsServerOptions = {
-  minVersion: 'TLSv1.2',
-  ALPNProtocols: ['http/1.1'],
-  handshakeTimeout: 20_000,
-};
+/** What a server is made with, and keeps. */
+export type ServerLimits = Pick<Limits, 'headerBytes' | 'headerMs' | 'bodyMs'>;
+
+const TLS: TlsServerOptions = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] };
+
+/** How often Node looks for connections that are too slow. */
+const LOOKS_EVERY_MS = 1000;
+
+function optionsOf({ headerBytes, headerMs, bodyMs }: ServerLimits) {
+  return {
+    maxHeaderSize: headerBytes,
+    headersTimeout: headerMs,
+    requestTimeout: headerMs + bodyMs,
+    connectionsCheckingInterval: LOOKS_EVERY_MS,
+  };
+}
 
 /**
  * An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy, but for what a plain listener
@@ -56,10 +74,14 @@ const TLS: TlsServerOptions = {
 export function createListener(
   listen: Listen,
   certificate: Certificate | undefined,
+  limits: ServerLimits,
   ports: ListenerPorts,
 ): ClientListener {
+  const options = optionsOf(limits);
   const server: Server =
-    certificate === undefined ? createServer() : createTlsServer({ ...TLS, ...pairOf(certificate) });
+    certificate === undefined
+      ? createServer(options)
+      : createTlsServer({ ...TLS, ...options, handshakeTimeout: limits.headerMs, ...pairOf(certificate) });
   certificate?.key.fill(0);
   const claims = new Claims();
   const newborn = new Newborn();
@@ -83,6 +105,16 @@ export function createListener(
   if (certificate !== undefined || listen.proxyProtocol) {
     server.prependListener('connection', (socket) => newborn.note(socket));
   }
+  // Before all other steps.
+  before(server, 'connection', (socket, serve) => {
+    const address = plainAddress(socket.remoteAddress);
+    const closed = ports.connected(ports.trust()(address) ? undefined : address);
+    if (closed === undefined) socket.destroy();
+    else {
+      socket.once('close', closed);
+      serve();
+    }
+  });
   const origin = (request: IncomingMessage): Origin => originOf(request, claims.of(request.socket), ports.trust());
   const unanswered = new Unanswered();
   server.on('request', (request, response) => {
@@ -156,7 +188,9 @@ function passRequest(
 ): void {
   if (!origin.isDirect) endConnectionAfter(request, response);
   if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, ports.pages)) return;
-  ports.plain(request, response, origin);
+  if (boundBody(request, response, ports.limits().bodyBytes, () => ports.tooLarge(origin.address))) {
+    ports.plain(request, response, origin);
+  }
 }
 
 function passUpgrade(

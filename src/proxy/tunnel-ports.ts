@@ -8,6 +8,8 @@ import type { Upstream } from './upstream.ts';
 export interface TunnelPorts {
   readonly clock: Clock;
   readonly upstream: Upstream;
+  /** How much a client may send before Headscale has answered. */
+  earlyBytes(): number;
   /** The client's first whole record has reached an open session. */
   firstRecord(stream: Stream): void;
   /** One end is gone. */

@@ -4,7 +4,7 @@ import { TLSSocket } from 'node:tls';
 import { reasonOf } from '../errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
-import { headOf, ownAnswer, startAnswer } from './answer.ts';
+import { headOf, ownAnswer, startAnswer, tooMuch } from './answer.ts';
 import { EarlyBytes } from './early-bytes.ts';
 import { readLent } from './lent-buffers.ts';
 import { abort, gaveUp } from './sockets.ts';
@@ -26,7 +26,7 @@ export class Tunnel {
   /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
   #upgrade: UpgradeRequest | undefined;
   #firstRecord: FirstRecord | undefined;
-  readonly #early = new EarlyBytes();
+  readonly #early: EarlyBytes;
   #asking: ClientRequest | undefined;
   #upstream: Socket | undefined;
   /** Headscale has answered 101: what comes in goes out at the other side. */
@@ -41,6 +41,7 @@ export class Tunnel {
     this.#line = line;
     this.#upgrade = upgrade;
     this.#ports = ports;
+    this.#early = new EarlyBytes(ports.earlyBytes());
     this.client = upgrade.client;
     this.#firstRecord = stream.kind === 'control' ? new FirstRecord(isWebSocket(upgrade.request)) : undefined;
     // In front of what has come in since.
@@ -64,13 +65,18 @@ export class Tunnel {
         port: upstream.port,
       });
     } catch (error) {
-      this.#answer(400, `This request cannot be passed on: ${reasonOf(error)}`, 'upstream_refused');
+      this.#answer(ownAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
       return;
     }
     this.#asking.on('upgrade', (response, _socket, head) => this.#open(response, head));
     this.#asking.on('response', (response) => this.#passOn(response));
     this.#asking.on('error', () => this.#unanswered());
     this.#asking.end();
+  }
+
+  /** Ends what has not been shown to Headscale, and will not be: its client is to come again. */
+  refuse(text: string): void {
+    if (isLive(this.stream)) this.#answer(tooMuch(text), 'limit');
   }
 
   /** Ends the upstream connection, and once that has closed, the client's. */
@@ -225,13 +231,13 @@ export class Tunnel {
   #unanswered(): void {
     if (!isLive(this.stream)) return;
     this.#ports.upstreamFailed();
-    this.#answer(502, 'Headscale cannot be reached.', 'upstream_unreachable');
+    this.#answer(ownAnswer(502, 'Headscale cannot be reached.'), 'upstream_unreachable');
   }
 
-  #answer(status: number, text: string, reason: CloseReason): void {
+  #answer(whole: string, reason: CloseReason): void {
     this.#leave(reason);
     this.#upstream?.destroy();
-    this.client.write(ownAnswer(status, text));
+    this.client.write(whole);
     this.#finishClient();
   }
 

@@ -23,6 +23,8 @@ export type CloseReason =
   | 'upstream_refused'
   /** Headscale could not be reached. */
   | 'upstream_unreachable'
+  /** There was too much of something: see `Limit`. */
+  | 'limit'
   /** Rule 1: nobody answers at the other end. */
   | 'severed_dead'
   /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
@@ -43,6 +45,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_error',
   'upstream_refused',
   'upstream_unreachable',
+  'limit',
   'severed_dead',
   'severed_silent',
   'severed_by_operator',

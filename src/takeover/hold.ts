@@ -69,6 +69,12 @@ export class Hold {
 export class Holds {
   readonly #byKey = new Map<MachineKey, Set<Hold>>();
 
+  get size(): number {
+    let size = 0;
+    for (const holds of this.#byKey.values()) size += holds.size;
+    return size;
+  }
+
   of({ machineKey }: Stream): readonly Hold[] {
     return machineKey === undefined ? [] : [...(this.#byKey.get(machineKey) ?? [])];
   }

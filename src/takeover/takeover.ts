@@ -26,6 +26,12 @@ export interface TakeoverTerms {
   readonly observeOnly: boolean;
 }
 
+/** How many newcomers are held at once. */
+export interface HoldBound {
+  most(): number;
+  reached(stream: Stream): void;
+}
+
 interface Seat {
   readonly member: Member;
   /** Asks about this stream, once it is an old one. */
@@ -51,16 +57,24 @@ export class Takeover {
   readonly #registry: Registry;
   readonly #termsOf: (stream: Stream) => TakeoverTerms;
   readonly #emit: Emit;
+  readonly #bound: HoldBound;
   readonly #seats = new Map<Stream, Seat>();
   readonly #holds = new Holds();
   /** Of machine keys. */
   readonly duplicates: Duplicates;
 
-  constructor(clock: Clock, registry: Registry, termsOf: (stream: Stream) => TakeoverTerms, emit: Emit) {
+  constructor(
+    clock: Clock,
+    registry: Registry,
+    termsOf: (stream: Stream) => TakeoverTerms,
+    emit: Emit,
+    bound: HoldBound = { most: () => Number.POSITIVE_INFINITY, reached() {} },
+  ) {
     this.#clock = clock;
     this.#registry = registry;
     this.#termsOf = termsOf;
     this.#emit = emit;
+    this.#bound = bound;
     this.duplicates = new Duplicates(clock, emit);
   }
 
@@ -126,6 +140,11 @@ export class Takeover {
     return [...(this.#seats.get(stream)?.contests ?? [])];
   }
 
+  /** How many newcomers are held. */
+  get held(): number {
+    return this.#holds.size;
+  }
+
   /** How many inquiries, holds and contests are alive: nothing may outlive its stream. */
   get size(): number {
     return this.#seats.size;
@@ -157,7 +176,7 @@ export class Takeover {
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
     const awaited = [...asked.map((old) => old.member.stream), ...elsewhere];
-    if (holdMs > 0 && awaited.length > 0) this.#hold(newcomer, awaited, holdMs);
+    if (holdMs > 0 && awaited.length > 0 && this.#mayHold(stream)) this.#hold(newcomer, awaited, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }
 
@@ -189,6 +208,13 @@ export class Takeover {
     this.#emit({ kind: 'contest ended', old, newcomer, verdict, lastedMs });
     const stillContested = [...(this.#seats.get(old)?.contests ?? [])].some((other) => other.old === old);
     if (!stillContested) this.#seats.get(old)?.inquiry.stop();
+  }
+
+  /** Beyond that a newcomer goes on unheld. */
+  #mayHold(stream: Stream): boolean {
+    if (this.#holds.size < this.#bound.most()) return true;
+    this.#bound.reached(stream);
+    return false;
   }
 
   #hold(newcomer: Seat, awaited: readonly Awaited[], holdMs: number): void {

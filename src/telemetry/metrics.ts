@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, LIMITS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
@@ -7,6 +7,9 @@ import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 /** What gauges read when they are scraped. */
 export interface MetricsSource extends NodeSeriesSource {
   upstreamUp(): boolean | undefined;
+  connections(): number;
+  held(): number;
+  paced(): number;
   /** Undefined where there is no Redis. */
   redisUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
@@ -109,6 +112,9 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'released':
       histograms.hold.observe(event.heldMs / 1000);
       break;
+    case 'limit reached':
+      counters.limited.inc({ limit: event.limit });
+      break;
     case 'connection refused':
       counters.refused.inc({ reason: event.because });
       break;
@@ -134,13 +140,23 @@ function createCounters(registers: PromRegistry[]) {
     ),
     wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
     refused: make('connections_refused_total', ['reason'], 'Connections closed before their first request.'),
+    limited: make('limits_reached_total', ['limit'], 'What was refused since there was too much of it, by limit.'),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
   beginAtZero(counters);
   return counters;
 }
 
-function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSever, refused }: Counters): void {
+function beginAtZero({
+  opened,
+  closed,
+  handshakes,
+  contests,
+  takeovers,
+  wouldSever,
+  refused,
+  limited,
+}: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
     for (const reason of CLOSE_REASONS) closed.inc({ kind, reason }, 0);
@@ -149,6 +165,7 @@ function beginAtZero({ opened, closed, handshakes, contests, takeovers, wouldSev
   for (const verdict of CONTEST_VERDICTS) contests.inc({ verdict }, 0);
   for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
   for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
+  for (const limit of LIMITS) limited.inc({ limit }, 0);
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 
@@ -200,6 +217,9 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
     "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
     () => source.keyMatches(),
   );
+  gauge('connections', 'Connections of clients that are open.', () => source.connections());
+  gauge('held_streams', 'New streams that are held back.', () => source.held());
+  gauge('paced_streams', 'New streams that wait for their turn at Headscale.', () => source.paced());
   gauge('redis_up', 'Whether Redis could be used when last tried: 1 or 0; NaN without --redis.', () =>
     source.redisUp(),
   );

@@ -45,6 +45,20 @@ redis-password-file: redis.password
 redis-ca-file: ca.pem
 redis-prefix: home
 replica-name: left
+max-connections: 1000
+max-connections-per-address: 900
+max-handshakes: 30
+max-handshakes-per-address: 20
+max-streams-per-node: 8
+max-held: 70
+max-header-size: 32KiB
+header-timeout: 9s
+max-body-size: 1MiB
+body-timeout: 90s
+max-early-size: 8KiB
+max-history: 500
+upstream-rate: 20
+upstream-burst: 40
 metrics: { max-nodes: 50 }
 log-level: warn
 `,
@@ -76,10 +90,18 @@ log-level: warn
         },
         ...{ passwordFile: 'redis.password', caFile: 'ca.pem', prefix: 'home', replicaName: 'left' },
       },
+      limits: {
+        ...{ connections: 1000, connectionsPerAddress: 900 },
+        handshakes: { perSecond: 30, burst: 300 },
+        handshakesPerAddress: { perSecond: 20, burst: 200 },
+        ...{ streamsPerNode: 8, held: 70, headerBytes: 32_768, headerMs: 9000, bodyBytes: 1_048_576, bodyMs: 90_000 },
+        ...{ earlyBytes: 8192, history: 500 },
+      },
+      pace: { perSecond: 20, burst: 40 },
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(Object.keys(configSchema.shape)).toHaveLength(20);
+    expect(Object.keys(configSchema.shape)).toHaveLength(34);
   });
 
   test('reads rules in their order, each with only what it names', () => {
@@ -144,7 +166,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is no setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is none of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, listen, trusted-proxies, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, upstream-rate, upstream-burst, log-level, listen, trusted-proxies, metrics, nodes"
     `);
   });
 

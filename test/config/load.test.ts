@@ -35,6 +35,14 @@ describe('loadConfig', () => {
       rules: [],
       upstreamSilentSever: false,
       drainMs: 20_000,
+      limits: {
+        ...{ connections: 50_000, connectionsPerAddress: 25_000 },
+        handshakes: { perSecond: 2000, burst: 20_000 },
+        handshakesPerAddress: { perSecond: 1000, burst: 10_000 },
+        ...{ streamsPerNode: 64, held: 1000, headerBytes: 16_384, headerMs: 20_000 },
+        ...{ bodyBytes: 16 * 1024 ** 2, bodyMs: 60_000, earlyBytes: 65_536, history: 10_000 },
+      },
+      pace: { perSecond: 50, burst: 100 },
       metricsMaxNodes: 1000,
       logLevel: 'info',
     });

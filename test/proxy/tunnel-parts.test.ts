@@ -31,6 +31,7 @@ async function tunnelTo(onUpgrade: OnUpgrade) {
   const target = upstreamOf(new URL(upstream.url));
   const ports: TunnelPorts = {
     clock,
+    earlyBytes: () => 64 * 1024,
     upstream: {
       ...target,
       connect: () => {

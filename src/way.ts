@@ -1,0 +1,93 @@
+import { Admission } from './admission/admission.ts';
+import { Pacer } from './admission/pacer.ts';
+import { httpsPortOf } from './config/listen.ts';
+import type { Config } from './config/schema.ts';
+import { roomForConnections } from './descriptors.ts';
+import { Intake } from './intake.ts';
+import type { Kernel } from './liveness/kernel.ts';
+import { Patrol } from './liveness/patrol.ts';
+import type { Origin } from './proxy/forwarded.ts';
+import { createListener, type ListenerPorts } from './proxy/listener.ts';
+import { plainProxy } from './proxy/plain.ts';
+import { Refusals } from './proxy/refusals.ts';
+import { trustAsSet } from './proxy/trust.ts';
+import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
+import { upstreamOf } from './proxy/upstream.ts';
+import type { openReplicas as openReplicasOf } from './replicas/open.ts';
+import { ALONE } from './streams/directory.ts';
+import { Registry } from './streams/registry.ts';
+import { Takeover } from './takeover/takeover.ts';
+import type { Ground, Knowledge } from './watchdog.ts';
+
+interface WayGround extends Ground {
+  readonly kernel: Kernel | undefined;
+  /** Loaded where it is needed alone. */
+  readonly openReplicas: typeof openReplicasOf | undefined;
+}
+
+/** The way of a connection: listener → admission → identity → registry → takeover → pacer → tunnel. Nothing listens yet. */
+export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge) {
+  const { clock, events, kernel, openReplicas } = ground;
+  const { checkup, settings, noiseKey } = knowledge;
+  const { emit } = events;
+  const { admission, pacer } = buildDoor(ground, knowledge);
+  const registry = new Registry();
+  const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit, {
+    most: () => settings.config.limits.held,
+    reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
+  });
+  const health = {
+    upstream: upstreamOf(config.upstream),
+    upstreamReached: (): void => checkup.reached(),
+    upstreamFailed: (): void => checkup.suspect(),
+  };
+  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit }, config.redis);
+  if (replicas !== undefined) events.listen(replicas.listen);
+  const intake = new Intake({
+    ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },
+    ordersOf: (stream) => settings.ordersOf(stream),
+    limits: () => settings.config.limits,
+    directory: replicas ?? ALONE,
+  });
+  listenWith(config, knowledge, {
+    plain: plainProxy(health),
+    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
+    trust: trustAsSet(() => settings.config.trustedProxies),
+    pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
+    refused: new Refusals(emit).note,
+    connected: (address) => admission.connect(address),
+    tooLarge: (address) => admission.reached('body', address, `larger than ${settings.config.limits.bodyBytes} bytes`),
+    limits: () => settings.config.limits,
+  });
+  const patrol = new Patrol({
+    clock,
+    emit,
+    streams: () => registry.all(),
+    tend: (stream) => intake.tend(stream),
+    evidenceOf: (stream) => intake.evidenceOf(stream),
+    policyOf: (stream) => settings.policyOf(stream),
+    seversUpstreamSilent: () => settings.config.upstreamSilentSever,
+    sever: (stream) => intake.sever(stream, 'upstream_silent'),
+  });
+  return { admission, pacer, registry, takeover, intake, patrol, replicas };
+}
+
+function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {
+  const room = roomForConnections() ?? Number.POSITIVE_INFINITY;
+  const admission = new Admission(
+    clock,
+    () => {
+      const { limits } = settings.config;
+      return { ...limits, connections: Math.min(limits.connections, room) };
+    },
+    events.emit,
+  );
+  return { admission, pacer: new Pacer(clock, () => settings.config.pace) };
+}
+
+/** In place: whoever renews a certificate has this list. */
+function listenWith(config: Config, { keys, listeners }: Knowledge, ports: ListenerPorts): void {
+  for (const [i, each] of config.listen.entries()) {
+    listeners.push(createListener(each, keys.certificateOf(i), config.limits, ports));
+  }
+}

@@ -1,0 +1,174 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from 'vitest';
+import { roomForConnections } from '../src/descriptors.ts';
+import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+const [recorded] = initiations;
+
+async function bench(flags: Record<string, unknown>) {
+  let seen = 0;
+  const upstream = await harness.upstream(
+    (_request, socket) => {
+      seen += 1;
+      socket
+        .on('error', () => {})
+        .on('end', () => socket.end())
+        .resume();
+      socket.write(SWITCHING);
+    },
+    (request, response) => {
+      request.resume();
+      request.on('end', () => response.end('taken'));
+    },
+  );
+  const watchdog = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded));
+  const limited = (): unknown =>
+    watchdog.events.flatMap((event) => (event.kind === 'limit reached' ? [event.limit] : []));
+  const opens = async (): Promise<[Socket, string]> => {
+    const client = harness.client(watchdog.port);
+    client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
+    return [client, await readHead(client)];
+  };
+  return { ...watchdog, limited, opens, seen: () => seen };
+}
+
+async function ask(port: number, text: string): Promise<string> {
+  const client = harness.client(port);
+  client.write(text);
+  return (await readAll(client)).toString();
+}
+
+describe('limits', () => {
+  test('a connection too many is closed, and those that are open stay', async () => {
+    const { port, limited } = await bench({ maxConnections: '10' });
+    const open = await Promise.all(Array.from({ length: 10 }, () => harness.upgraded(port)));
+    expect(await ask(port, '')).toBe('');
+    expect(limited()).toEqual(['connections']);
+    expect(open.every((client) => !client.destroyed)).toBe(true);
+    open[0]?.destroy();
+    await until(
+      () =>
+        harness.upgraded(port).then(
+          () => true,
+          () => false,
+        ),
+      'there is room again',
+    );
+  });
+
+  test('so many from one address', async () => {
+    const { port, limited } = await bench({ maxConnectionsPerAddress: '2' });
+    await Promise.all([harness.upgraded(port), harness.upgraded(port)]);
+    expect(await ask(port, '')).toBe('');
+    expect(limited()).toEqual(['connections_per_address']);
+  });
+
+  test('a handshake too many gets 503 with a Retry-After, and Headscale does not see it', async () => {
+    const { opens, limited, seen } = await bench({ maxHandshakesPerAddress: '1', hold: 'off' });
+    const heads: string[] = [];
+    // Ten at once, and one more for each second that this takes.
+    while (heads.length < 30 && !heads.at(-1)?.includes(' 503 ')) heads.push((await opens())[1]);
+    const head = heads.at(-1);
+    expect(head).toMatch(/^HTTP\/1\.1 503 [\s\S]*\r\nRetry-After: 5\r\n/);
+    expect(limited()).toEqual(['handshakes_per_address']);
+    expect(heads.length).toBeGreaterThan(10);
+    expect(seen()).toBe(heads.length - 1);
+  });
+
+  test('of one machine key so many streams: the newest is refused, the others stay', async () => {
+    const { opens, limited, seen } = await bench({ maxStreamsPerNode: '2', hold: 'off' });
+    const [[first], [second]] = [await opens(), await opens()];
+    expect((await opens())[1]).toMatch(/ 503 /);
+    expect(limited()).toEqual(['streams_per_node']);
+    expect([first.destroyed, second.destroyed, seen()]).toEqual([false, false, 2]);
+  });
+
+  test('held newcomers: one too many goes to Headscale unheld', async () => {
+    const { opens, limited, events } = await bench({ maxHeld: '0', hold: '5s' });
+    await opens();
+    expect((await opens())[1]).toMatch(/ 101 /);
+    expect(events.some(({ kind }) => kind === 'held')).toBe(false);
+    expect(limited()).toEqual(process.platform === 'linux' ? ['held'] : []);
+  });
+
+  test('a head that is too large gets 431, one that is too slow 408', async () => {
+    const { port } = await bench({ maxHeaderSize: '4KiB', headerTimeout: '2s' });
+    const large = await ask(port, `GET /key HTTP/1.1\r\nHost: h\r\nX: ${'x'.repeat(5000)}\r\n\r\n`);
+    expect(large).toMatch(/^HTTP\/1\.1 431 /);
+    expect(await ask(port, 'GET /key HTTP/1.1\r\nHost: h\r\n')).toMatch(/^HTTP\/1\.1 408 /);
+    expect(await ask(port, '')).toMatch(/^HTTP\/1\.1 408 /);
+  });
+
+  test('a body that is too large gets 413, with its length told or not', async () => {
+    const { port, limited } = await bench({ maxBodySize: '64KiB' });
+    const most = 64 * 1024;
+    const head = 'POST /api HTTP/1.1\r\nHost: h\r\nConnection: close\r\n';
+    const told = (length: number): string => `${head}Content-Length: ${length}\r\n\r\n${'x'.repeat(length)}`;
+    expect(await ask(port, told(most))).toMatch(/^HTTP\/1\.1 200 [\s\S]*taken/);
+    expect(await ask(port, told(most + 1))).toMatch(/^HTTP\/1\.1 413 /);
+    const chunk = `${(8192).toString(16)}\r\n${'x'.repeat(8192)}\r\n`;
+    const chunked = `${head}Transfer-Encoding: chunked\r\n\r\n`;
+    expect(await ask(port, `${chunked}${chunk.repeat(8)}0\r\n\r\n`)).toMatch(/^HTTP\/1\.1 200 [\s\S]*taken/);
+    expect(await ask(port, `${chunked}${chunk.repeat(9)}0\r\n\r\n`)).toMatch(/^HTTP\/1\.1 413 /);
+    expect(limited()).toEqual(['body', 'body']);
+  });
+
+  test('a body that is too slow gets 408', async () => {
+    const { port } = await bench({ headerTimeout: '2s', bodyTimeout: '2s' });
+    const startedAt = performance.now();
+    expect(await ask(port, 'POST /api HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nx')).toMatch(/ 408 /);
+    expect(performance.now() - startedAt).toBeGreaterThan(3900);
+  });
+
+  test('new control connections go to Headscale one after the other, and one that waits in vain gets 503', async () => {
+    const { opens, limited } = await bench({ upstreamRate: '1', upstreamBurst: '1', hold: 'off' });
+    const startedAt = performance.now();
+    const heads = await Promise.all(Array.from({ length: 6 }, () => opens()));
+    expect(heads.filter(([, head]) => / 101 /.test(head))).toHaveLength(5);
+    expect(heads.filter(([, head]) => / 503 /.test(head))).toHaveLength(1);
+    expect(performance.now() - startedAt).toBeGreaterThan(3900);
+    expect(limited()).toEqual(['upstream_rate']);
+  });
+});
+
+describe('roomForConnections', () => {
+  test('two descriptors each, less what else is open', () => {
+    const text = (soft: string): string =>
+      `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  4096  files\n`;
+    expect(roomForConnections(text('1128'))).toBe(500);
+    expect(roomForConnections(text('20'))).toBe(1);
+    expect(roomForConnections('')).toBeUndefined();
+  });
+
+  test('a process with few descriptors refuses what is too much, says so once, and keeps every stream', async () => {
+    const upstream = await harness.upstream((_request, socket) => {
+      socket
+        .on('error', () => {})
+        .on('end', () => socket.end())
+        .resume();
+      socket.write(SWITCHING);
+    });
+    const cli = join(import.meta.dirname, '..', 'src', 'cli.ts');
+    const serve = `serve --upstream ${upstream.url} --listen 127.0.0.1:0 --admin 127.0.0.1:0`;
+    const command = `ulimit -n 288 && exec ${process.execPath} --import tsx ${cli} ${serve}`;
+    const child = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'] });
+    harness.defer(() => child.kill('SIGKILL'));
+    let log = '';
+    child.stdout.on('data', (chunk) => (log += chunk));
+    await until(() => log.includes('"listening"'), 'it listens', 20_000);
+    const port = Number(/"listen":"127\.0\.0\.1:(\d+)"/.exec(log)?.[1]);
+    const open = await Promise.all(Array.from({ length: 80 }, () => harness.upgraded(port)));
+    for (let i = 0; i < 200; i++) expect(await ask(port, '')).toBe('');
+    expect(open.every((client) => !client.destroyed)).toBe(true);
+    expect(log.match(/too many connections/g)).toHaveLength(1);
+    const closed = once(child, 'close');
+    child.kill('SIGKILL');
+    await closed;
+  }, 60_000);
+});
