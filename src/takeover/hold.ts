@@ -2,6 +2,9 @@ import type { Clock, Instant, Timer } from '../clock.ts';
 import type { ReleaseReason } from '../events.ts';
 import type { Stream } from '../streams/stream.ts';
 
+/** With holding off, old streams are asked as eagerly as this hold would. */
+export const DEFAULT_HOLD_MS = 1500;
+
 /**
  * A newcomer kept back from Headscale while its old streams are asked: until each has ended
  * or answered, and for `holdMs` at most.
@@ -35,6 +38,11 @@ export class Hold {
   oldAnswered(old: Stream): void {
     if (this.#waitsFor.delete(old)) this.#answers += 1;
     this.#releaseWhenDone();
+  }
+
+  /** It has lost, whatever it answered before: Headscale has it until its connection has closed. */
+  waitFor(old: Stream): void {
+    this.#waitsFor.add(old);
   }
 
   /** The old stream's connection to Headscale has closed. */

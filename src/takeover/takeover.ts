@@ -2,10 +2,10 @@ import { type Clock, plus } from '../clock.ts';
 import { type ContestVerdict, type Emit, spare } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
-import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { bothSpeak, type Duplicate, Guard } from './guard.ts';
-import { Hold } from './hold.ts';
+import { DEFAULT_HOLD_MS, Hold } from './hold.ts';
 import { Inquiry, type Witness } from './inquiry.ts';
 
 /** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
@@ -43,9 +43,6 @@ interface Seat {
  */
 const MOST_RIVALS = 8;
 
-/** With holding off, old streams are asked as eagerly as the default hold would. */
-export const DEFAULT_HOLD_MS = 1500;
-
 /** Opens a contest between a node's newcomer and each of its old streams, holds the newcomer meanwhile, and severs what has lost. */
 export class Takeover {
   readonly #clock: Clock;
@@ -66,13 +63,8 @@ export class Takeover {
   admit(member: Member): void {
     const { stream } = member;
     const seat = this.#seat(member);
-    const rivals = this.#rivalsOf(stream);
-    if (rivals.length === 0) {
-      member.forward();
-      return;
-    }
     try {
-      this.#contest(seat, rivals);
+      this.#contest(seat, this.#rivalsOf(stream));
     } catch (error) {
       this.#emit({ kind: 'internal error', during: 'opening a contest', error });
       seat.hold?.release('error');
@@ -140,6 +132,12 @@ export class Takeover {
       .filter((seat) => seat !== undefined);
   }
 
+  /** Its node's streams that have lost already, while Headscale still has them. */
+  #beingSevered({ machineKey }: Stream): readonly Stream[] {
+    if (machineKey === undefined) return [];
+    return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#seats.has(old));
+  }
+
   #contest(newcomer: Seat, rivals: readonly Seat[]): void {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
@@ -148,7 +146,8 @@ export class Takeover {
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    if (holdMs > 0 && asked.length > 0) this.#hold(newcomer, asked, holdMs);
+    const awaited = [...asked.map((old) => old.member.stream), ...this.#beingSevered(stream)];
+    if (holdMs > 0 && awaited.length > 0) this.#hold(newcomer, awaited, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }
 
@@ -182,13 +181,13 @@ export class Takeover {
     if (!stillContested) this.#seats.get(old)?.inquiry.stop();
   }
 
-  #hold(newcomer: Seat, asked: readonly Seat[], holdMs: number): void {
+  #hold(newcomer: Seat, oldStreams: readonly Stream[], holdMs: number): void {
     const { stream } = newcomer.member;
     const now = this.#clock.now();
     setState(stream, { kind: 'held', since: now, until: plus(now, holdMs) });
     newcomer.hold = new Hold({
       clock: this.#clock,
-      oldStreams: asked.map((old) => old.member.stream),
+      oldStreams,
       holdMs,
       onRelease: (why, heldMs) => {
         this.#emit({ kind: 'released', stream, why, heldMs });
@@ -221,6 +220,7 @@ export class Takeover {
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence() });
     if (because === 'silent') this.#guardAgainst(stream, newcomer, old.inquiry.says() === 'answers');
+    for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
   }
 
