@@ -164,6 +164,7 @@ describe('Redis away', () => {
     // The newer one, at B, has contested the older one by now: its client vanishes.
     dead.add(old.localPort);
     await until(() => a.told('severed').length === 1, 'the old stream is severed');
+    await until(() => seen.includes('closed 1'), 'Headscale sees it close');
     expect(seen).toEqual(['open 1', 'open 2', 'closed 1']);
   });
 
