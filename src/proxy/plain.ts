@@ -20,6 +20,7 @@ export function plainProxy(ports: PlainPorts): PlainProxy {
     agent: upstream.agent,
     headers: { connection: 'close' },
   });
+  proxy.before('web', 'stream', keepEncoding);
   // Nobody asked for a 101: http-proxy would wait on.
   proxy.on('proxyReq', (asking, _request, response) => {
     asking.on('upgrade', (_answer, socket) => {
@@ -49,6 +50,17 @@ export function plainProxy(ports: PlainPorts): PlainProxy {
       answerWith(response, 400, 'This request has a target that cannot be passed on.');
     }
   };
+}
+
+/**
+ * http-proxy gives a DELETE or OPTIONS without a length one of 0, and takes its encoding away, but passes its body on all
+ * the same: to Headscale it would be the next request.
+ */
+function keepEncoding({ headers, headersDistinct }: IncomingMessage): void {
+  const encoding = headersDistinct['transfer-encoding'];
+  if (encoding === undefined) return;
+  headers['transfer-encoding'] = encoding.join(', ');
+  delete headers['content-length'];
 }
 
 /** Takes from an answer what only concerns our connection to Headscale, and what Node would refuse to write. */

@@ -1,5 +1,6 @@
+import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Harness, readAll } from '../support/harness.ts';
+import { Harness, readAll, until } from '../support/harness.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -77,6 +78,24 @@ describe('a request that two parsers may read differently', () => {
     );
     expect(answer).toMatch(/^HTTP\/1\.1 400 /);
     expect(seen).not.toContain('/hidden');
+  });
+
+  test.each(['DELETE', 'OPTIONS', 'POST'])('the chunked body of a %s stays its body', async (method) => {
+    const sent: string[] = [];
+    // No HTTP server: what follows a request that it ends the connection after, it would not read.
+    const upstream = createServer((socket) =>
+      socket.on('error', () => {}).on('data', (chunk) => sent.push(String(chunk))),
+    );
+    await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+    harness.defer(() => upstream.close());
+    const { port } = await harness.watchdog(`http://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
+    const chunked = `${HIDDEN.length.toString(16)}\r\n${HIDDEN}\r\n0\r\n\r\n`;
+    harness.client(port).write(`${method} /x HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n${chunked}`);
+    await until(() => sent.join('').includes('/hidden'), 'the body reaches Headscale');
+    const request = sent.join('').slice(sent.join('').indexOf(`${method} /x`));
+    expect(request).toMatch(/\r\ntransfer-encoding: chunked\r\n/);
+    expect(request).not.toMatch(/\r\ncontent-length:/i);
+    expect(request).toContain(`\r\n\r\n${chunked.slice(0, chunked.indexOf(HIDDEN))}${HIDDEN}`);
   });
 
   test('behind an upgrade that was refused nothing is read, in one piece or later', async () => {
