@@ -72,6 +72,10 @@ export function settingsOf(root: Value, words: Vocabulary, mistakes: Mistake[]):
 function itemsOf({ key, value }: KnownEntry, words: Vocabulary, mistakes: Mistake[]): readonly Given[] {
   const needed = key === 'listen' ? 'an address, or a list of them' : 'a single value, or a list of them';
   const items = value.kind === 'list' ? value.items : [value];
+  if (key === 'listen' && items.length === 0) {
+    // It would start, and nobody could reach it.
+    mistakes.push({ at: value.at, text: 'listen: the list is empty: write an address, or remove the line' });
+  }
   return items.flatMap((item): readonly Given[] => {
     if (item.kind === 'scalar') return [{ value: item.value, at: item.at }];
     if (item.kind !== 'mapping' || key !== 'listen') {

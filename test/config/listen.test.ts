@@ -109,6 +109,12 @@ listen:
     `);
   });
 
+  test('an empty list is a mistake: nobody could reach what listens nowhere', () => {
+    expect(told({}, 'listen: []')).toBe(
+      'watchdog.yaml:1:9: listen: the list is empty: write an address, or remove the line',
+    );
+  });
+
   test('mistakes in the file, each with its place', () => {
     const text = `listen:
   - { address: x, cert: /c }
