@@ -4,7 +4,8 @@ import type { MachineKey } from './identity/keys.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import type { StandingOrders } from './liveness/kernel.ts';
 import type { Stream } from './streams/stream.ts';
-import { DEFAULT_HOLD_MS, type TakeoverTerms } from './takeover/takeover.ts';
+import { DEFAULT_HOLD_MS } from './takeover/hold.ts';
+import type { TakeoverTerms } from './takeover/takeover.ts';
 
 export interface SettingsPorts {
   nodeOf(key: MachineKey | undefined): NodeInfo | undefined;

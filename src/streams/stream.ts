@@ -99,6 +99,11 @@ export function isLive(stream: Stream): boolean {
   return kind === 'held' || kind === 'connecting' || kind === 'open';
 }
 
+/** Whether its two ends are being closed because it has lost a contest, or an operator asked for it. */
+export function isBeingSevered({ state }: Stream): boolean {
+  return state.kind === 'closing' && state.reason.startsWith('severed_');
+}
+
 const FOLLOWERS: { readonly [from in StreamState['kind']]: readonly StreamState['kind'][] } = {
   held: ['connecting', 'closing', 'closed'],
   connecting: ['held', 'open', 'closing', 'closed'],

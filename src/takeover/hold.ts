@@ -3,6 +3,9 @@ import type { ReleaseReason } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Stream } from '../streams/stream.ts';
 
+/** With holding off, old streams are asked as eagerly as this hold would. */
+export const DEFAULT_HOLD_MS = 1500;
+
 /** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
 export type Awaited = Stream | string;
 
@@ -39,6 +42,11 @@ export class Hold {
   oldAnswered(old: Awaited): void {
     if (this.#waitsFor.delete(old)) this.#answers += 1;
     this.#releaseWhenDone();
+  }
+
+  /** It has lost, whatever it answered before: Headscale has it until its connection has closed. */
+  waitFor(old: Stream): void {
+    this.#waitsFor.add(old);
   }
 
   /** The old stream's connection to Headscale has closed. */

@@ -1,10 +1,10 @@
 import { type Clock, plus } from '../clock.ts';
 import { type ContestVerdict, type Emit, spare } from '../events.ts';
 import type { Registry } from '../streams/registry.ts';
-import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
+import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { Duplicates } from './duplicates.ts';
-import { type Awaited, Hold, Holds } from './hold.ts';
+import { type Awaited, DEFAULT_HOLD_MS, Hold, Holds } from './hold.ts';
 import { Inquiry, type Witness } from './inquiry.ts';
 
 /** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
@@ -42,9 +42,6 @@ interface Seat {
  */
 const MOST_RIVALS = 8;
 
-/** With holding off, old streams are asked as eagerly as the default hold would. */
-export const DEFAULT_HOLD_MS = 1500;
-
 /** Opens a contest between a node's newcomer and each of its old streams, holds the newcomer meanwhile, and severs what has lost. */
 export class Takeover {
   readonly #clock: Clock;
@@ -73,13 +70,8 @@ export class Takeover {
   admit(member: Member, elsewhere: readonly string[] = [], isOlder = (_old: Stream): boolean => true): void {
     const { stream } = member;
     const seat = this.#seat(member);
-    const rivals = this.#rivalsOf(stream, isOlder);
-    if (rivals.length === 0 && elsewhere.length === 0) {
-      member.forward();
-      return;
-    }
     try {
-      this.#contest(seat, rivals, elsewhere);
+      this.#contest(seat, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
     } catch (error) {
       this.#emit({ kind: 'internal error', during: 'opening a contest', error });
       seat.hold?.release('error');
@@ -148,7 +140,13 @@ export class Takeover {
       .filter((seat) => seat !== undefined);
   }
 
-  #contest(newcomer: Seat, rivals: readonly Seat[], elsewhere: readonly string[]): void {
+  /** Its node's streams that have lost already, while Headscale still has them. */
+  #beingSevered({ machineKey }: Stream): readonly Stream[] {
+    if (machineKey === undefined) return [];
+    return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#seats.has(old));
+  }
+
+  #contest(newcomer: Seat, rivals: readonly Seat[], others: readonly Awaited[]): void {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
@@ -156,7 +154,7 @@ export class Takeover {
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    const awaited = [...asked.map((old) => old.member.stream), ...elsewhere];
+    const awaited = [...asked.map((old) => old.member.stream), ...others];
     if (holdMs > 0 && awaited.length > 0) this.#hold(newcomer, awaited, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }
@@ -235,6 +233,7 @@ export class Takeover {
     const answers = old.inquiry.says() === 'answers';
     this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence(), answers });
     if (because === 'silent') this.duplicates.severed(stream, newcomer, answers);
+    for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
   }
 }

@@ -48,6 +48,35 @@ describe('Takeover, hold', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
+  test('waits for one that answered, and was lost and severed while another was still being asked', () => {
+    bench.holdMs = 0;
+    const [answers, slow] = [oldStream(2000), oldStream(20_000)];
+    Object.assign(bench, { holdMs: 5000, closingTakesMs: 700 });
+    slow.line.rttMs = 1300;
+    const newcomer = opens();
+    bench.clock.advance(100);
+    Object.assign(answers.line, { vanished: true, unackedSegments: 1, retransmits: 5 });
+    bench.clock.advance(1000);
+    expect(answers.severedBecause).toBe('dead');
+    bench.clock.advance(1000);
+    expect(slow.severedAt).toBeUndefined();
+    expect(newcomer.forwardedAt).toBe((answers.severedAt as number) + 700);
+  });
+
+  test('waits also for a stream that lost to an earlier newcomer, until its connection to Headscale has closed', () => {
+    bench.closingTakesMs = 700;
+    const old = oldStream(20_000);
+    Object.assign(old.line, { vanished: true, unackedSegments: 1, retransmits: 2 });
+    const first = opens();
+    expect(old.severedBecause).toBe('dead');
+    first.leaves('client_left_early');
+    const second = opens();
+    bench.clock.advance(699);
+    expect(second.forwardedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(second.forwardedAt).toBe(bench.clock.now());
+  });
+
   test('a held newcomer whose client leaves is dropped without a word to Headscale', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
