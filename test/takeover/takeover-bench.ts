@@ -24,6 +24,8 @@ class FakeLine {
   probesAsked = 0;
   probing = false;
   #unanswered = 0;
+  /** When the first of the probes left that nothing has answered. */
+  firstUnansweredAt: Instant | undefined;
   #receivedAt: Instant;
   #keepalive: Timer | undefined;
   readonly #clock: Clock;
@@ -56,12 +58,14 @@ class FakeLine {
   received(): void {
     this.#receivedAt = this.#clock.now();
     this.#unanswered = 0;
+    this.firstUnansweredAt = undefined;
   }
 
   #sendProbe(): void {
     if (this.unackedSegments > 0) return;
     this.probesSent += 1;
     this.#unanswered += 1;
+    this.firstUnansweredAt ??= this.#clock.now();
     if (!this.vanished) this.#clock.after(this.rttMs, () => !this.vanished && this.received());
   }
 }
@@ -135,10 +139,12 @@ export class FakePeer implements Member {
   }
 
   #close(reason: CloseReason, tookMs: number): void {
-    const { takeover, registry, clock } = this.#bench;
+    const { takeover, registry, clock, closing } = this.#bench;
     setState(this.stream, { kind: 'closing', reason });
+    closing.add(this.stream);
     takeover.ending(this.stream, reason);
     clock.after(tookMs, () => {
+      closing.delete(this.stream);
       setState(this.stream, { kind: 'closed', reason });
       takeover.closed(this.stream);
       registry.remove(this.stream);
@@ -152,11 +158,15 @@ export class Bench {
   readonly clock = new FakeClock();
   readonly registry = new Registry();
   readonly events: WatchdogEvent[] = [];
+  /** Hears each event as it happens. */
+  heard: (event: WatchdogEvent) => void = () => {};
   holdMs = 1500;
   silentAfterMs = 30_000;
   observeOnly = false;
   /** Whether Headscale takes what is forwarded, and clients speak at once. */
   sessionsOpen = true;
+  /** Whose connection to Headscale is about to close. */
+  readonly closing = new Set<Stream>();
   /** How long an upstream connection takes to close once it is severed. */
   closingTakesMs = 2;
   readonly takeover: Takeover;
@@ -165,7 +175,10 @@ export class Bench {
 
   constructor() {
     const bus = new Events();
-    bus.listen((event) => this.events.push(event));
+    bus.listen((event) => {
+      this.events.push(event);
+      this.heard(event);
+    });
     const terms = ({ machineKey }: Stream) => {
       const { silentAfterMs, holdMs, observeOnly } = this;
       return { silentAfterMs, holdMs, observeOnly, ...(machineKey && this.termsOfKey.get(machineKey)) };
@@ -173,9 +186,14 @@ export class Bench {
     this.takeover = new Takeover(this.clock, this.registry, terms, bus.emit);
   }
 
-  /** A node opens a stream, from an address it never had before unless one is named. */
-  opens(key: MachineKey | 'nobody' = ALICE, address = `192.0.2.${++this.#addresses}`): FakePeer {
+  /** A node opens a stream, from an address it never had before unless one is named; `made` sees it before takeover does. */
+  opens(
+    key: MachineKey | 'nobody' = ALICE,
+    address = `192.0.2.${++this.#addresses}`,
+    made: (peer: FakePeer) => void = () => {},
+  ): FakePeer {
     const peer = new FakePeer(this, key === 'nobody' ? undefined : key, address);
+    made(peer);
     this.registry.add(peer.stream);
     this.takeover.admit(peer);
     return peer;
