@@ -29,15 +29,17 @@ export interface NodeConnection {
  * Connects as tailscaled does: asks for the server's key, upgrades `POST /ts2021` with the handshake in a header, and
  * starts HTTP/2 in the session. The URL is plain HTTP.
  *
+ * @param localAddress of this machine; by default the kernel chooses.
  * @throws when something else than a control server answers, when the connection breaks, or when `signal` aborts.
  */
 export async function openNodeConnection(
   serverUrl: URL,
   machine: NoiseKey,
   signal: AbortSignal,
+  localAddress?: string,
 ): Promise<NodeConnection> {
   const handshake = startHandshake(machine, await fetchServerKey(serverUrl, signal), CLIENT_VERSION);
-  const { socket, localPort } = await upgrade(serverUrl, handshake.initiation, signal);
+  const { socket, localPort } = await upgrade(serverUrl, handshake.initiation, signal, localAddress);
   const abort = (): void => void socket.destroy(new Error('aborted'));
   signal.addEventListener('abort', abort);
   try {
@@ -107,6 +109,7 @@ async function upgrade(
   serverUrl: URL,
   initiation: Buffer,
   signal: AbortSignal,
+  localAddress: string | undefined,
 ): Promise<{ socket: Duplex; localPort: number }> {
   const headers = [
     ['Host', serverUrl.host],
@@ -126,6 +129,7 @@ async function upgrade(
       headers,
       agent: false,
       signal,
+      ...(localAddress !== undefined && { localAddress }),
     });
     request.once('error', reject);
     request.once('response', (response) => {

@@ -32,6 +32,7 @@ export class NodePresence {
   readonly #serverUrl: URL;
   readonly #clock: Clock;
   readonly #listener: PresenceListener;
+  readonly #localAddress: string | undefined;
   /** Aborted by `end`: connections are given up. */
   readonly #ended = new AbortController();
   /** Aborted by `end` and by `freeze`: nothing new begins. */
@@ -40,12 +41,19 @@ export class NodePresence {
   #connection: NodeConnection | undefined;
   #failures = 0;
 
-  constructor(identity: NodeIdentity, serverUrl: URL, clock: Clock, listener: PresenceListener) {
+  /** @param localAddress of this machine, from which it connects; by default the kernel chooses. */
+  constructor(identity: NodeIdentity, serverUrl: URL, clock: Clock, listener: PresenceListener, localAddress?: string) {
     this.#identity = identity;
     this.#serverUrl = serverUrl;
     this.#clock = clock;
     this.#listener = listener;
+    this.#localAddress = localAddress;
     this.#life = this.#live();
+  }
+
+  /** This side's port of the connection; undefined while there is none. */
+  get localPort(): number | undefined {
+    return this.#connection?.isOpen ? this.#connection.localPort : undefined;
   }
 
   /** Neither reads nor writes from now on; the connection stays open. */
@@ -81,7 +89,8 @@ export class NodePresence {
   async #tryOnce(): Promise<void> {
     const over = this.#over.signal;
     if (this.#connection === undefined || !this.#connection.isOpen) {
-      this.#connection = await openNodeConnection(this.#serverUrl, this.#identity.machine, this.#ended.signal);
+      const { machine } = this.#identity;
+      this.#connection = await openNodeConnection(this.#serverUrl, machine, this.#ended.signal, this.#localAddress);
       if (over.aborted) this.#connection.freeze();
       else await logIn(this.#connection, this.#identity);
     }
