@@ -3,11 +3,11 @@ import type { ReleaseReason } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
-export type Awaited = Stream | string;
-
 /** With holding off, old streams are asked as eagerly as this hold would. */
 export const DEFAULT_HOLD_MS = 1500;
+
+/** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
+export type Awaited = Stream | string;
 
 /**
  * A newcomer kept back from Headscale while its old streams are asked: until each has ended

@@ -85,7 +85,7 @@ export class Takeover {
     const { stream } = member;
     const seat = this.#seat(member);
     try {
-      this.#contest(seat, this.#rivalsOf(stream, isOlder), elsewhere);
+      this.#contest(seat, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
     } catch (error) {
       this.#emit({ kind: 'internal error', during: 'opening a contest', error });
       seat.hold?.release('error');
@@ -165,7 +165,7 @@ export class Takeover {
     return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#seats.has(old));
   }
 
-  #contest(newcomer: Seat, rivals: readonly Seat[], elsewhere: readonly string[]): void {
+  #contest(newcomer: Seat, rivals: readonly Seat[], others: readonly Awaited[]): void {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
@@ -173,7 +173,7 @@ export class Takeover {
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    const awaited = [...asked.map((old) => old.member.stream), ...this.#beingSevered(stream), ...elsewhere];
+    const awaited = [...asked.map((old) => old.member.stream), ...others];
     if (holdMs > 0 && awaited.length > 0 && this.#mayHold(stream)) this.#hold(newcomer, awaited, holdMs);
     for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
   }

@@ -18,6 +18,7 @@ export function plot(title: string, caption: string, panels: readonly Panel[], o
     (panel, i) => `<g transform="translate(${GAP + i * (WIDTH + GAP)} 40)">${draw(panel, over)}</g>`,
   );
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="11">
+<title>${escaped(title)}</title>
 <rect width="100%" height="100%" fill="#fff"/>
 <text x="${GAP}" y="26" font-size="16" font-weight="600" fill="#1a1a1a">${escaped(title)}</text>
 ${drawn.join('\n')}
