@@ -175,10 +175,12 @@ export class Takeover {
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
     const awaited = [...asked.map((old) => old.member.stream), ...others];
     if (holdMs > 0 && awaited.length > 0 && this.#mayHold(stream)) this.#hold(newcomer, awaited, holdMs);
-    for (const contest of rivals.map((old) => this.#open(old, newcomer))) contest.judge();
+    for (const old of rivals) this.#open(old, newcomer);
+    // What was heard of one since its last look may also be what an earlier newcomer waits for.
+    for (const old of rivals) this.#news(old);
   }
 
-  #open(old: Seat, newcomer: Seat): Contest {
+  #open(old: Seat, newcomer: Seat): void {
     const contest = new Contest({
       clock: this.#clock,
       old: old.member.stream,
@@ -194,7 +196,6 @@ export class Takeover {
     old.contests.add(contest);
     newcomer.contests.add(contest);
     this.#emit({ kind: 'contest opened', old: contest.old, newcomer: contest.newcomer });
-    return contest;
   }
 
   #end(contest: Contest, verdict: ContestVerdict): void {

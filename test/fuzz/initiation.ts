@@ -9,7 +9,13 @@ const recorded = initiations[0];
 const key = noiseKeyOf(recorded);
 const genuine = Buffer.from(recorded.header, 'base64');
 
+/** The genuine one with a single byte changed, wherever it is. */
+const forged = fc.tuple(fc.nat(genuine.length - 1), fc.integer({ min: 1, max: 255 })).map(([at, change]) => {
+  return Buffer.from(genuine.map((byte, i) => (i === at ? byte ^ change : byte)));
+});
+
 const header = fc.oneof(
+  forged.map((some) => some.toString('base64')),
   mutated(fc.constant(genuine)).map((some) => some.toString('base64')),
   mutated(fc.constant(Buffer.from(recorded.header))).map((some) => some.toString('latin1')),
   bytes(140).map((some) => some.toString('base64')),

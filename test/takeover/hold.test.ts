@@ -48,6 +48,15 @@ describe('Takeover, hold', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
+  test('is over also when another newcomer comes in the moment in which the old stream was heard', () => {
+    const old = opens();
+    const newcomer = opens();
+    bench.clock.advance(670);
+    old.speaks();
+    opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+  });
+
   test('waits for one that answered, and was lost and severed while another was still being asked', () => {
     bench.holdMs = 0;
     const [answers, slow] = [oldStream(2000), oldStream(20_000)];
