@@ -32,7 +32,8 @@ export interface Sample {
 const [upstream = '', listen = '', noiseKey = '', silentAfter = ''] = process.argv.slice(2);
 // As `serve` does.
 setFlagsFromString('--semi-space-growth-factor=1');
-const config = loadConfig({ upstream, listen, admin: '127.0.0.1:0', noiseKey, silentAfter });
+// Its nodes do not come again when they are told to wait.
+const config = loadConfig({ upstream, listen, admin: '127.0.0.1:0', noiseKey, silentAfter, upstreamRate: 'off' });
 const watchdog = await startWatchdog(config, { log: createLogger('silent', process.stdout) });
 const events: Record<string, number> = {};
 const errors: string[] = [];
