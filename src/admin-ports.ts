@@ -6,14 +6,17 @@ import type { NodeDirectory } from './headscale/nodes.ts';
 import type { History } from './history/history.ts';
 import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from './identity/keys.ts';
 import type { ClientListener } from './proxy/listener.ts';
+import type { Replicas } from './replicas/replicas.ts';
 import type { Settings } from './settings.ts';
-import { readinessOf, type StatusSource, streamViews } from './status.ts';
+import { allStreamViews, readinessOf, type StatusSource, streamViews } from './status.ts';
 import type { StreamId } from './streams/stream.ts';
 import { isLive } from './streams/stream.ts';
 import { version } from './version.ts';
 
 /** What of the watchdog its operators see and touch. */
 export interface AdminSource extends StatusSource {
+  /** Undefined where this watchdog is alone. */
+  readonly replicas: Replicas | undefined;
   readonly checkup: Checkup;
   readonly directory: NodeDirectory;
   readonly settings: Settings;
@@ -26,17 +29,18 @@ export interface AdminSource extends StatusSource {
 type Rest = Pick<AdminPorts, 'metrics' | 'failed'>;
 
 export function adminPortsOf(source: AdminSource, rest: Rest): AdminPorts {
+  source.replicas?.show({ views: () => streamViews(source), sever: (id) => void sever(source, id, undefined) });
   const { history, nodeOf } = source;
   return {
     ...rest,
     history,
     readiness: () => readiness(source),
-    streams: () => streamViews(source),
+    streams: () => allStreamViews(source),
     nodes: () => nodeViews(source),
     overview: () => overview(source),
     eventView: (happening) => eventView(happening, nodeOf(happening.machineKey)),
     keysOf: (node) => keysOf(source, node),
-    sever: (id) => sever(source, id),
+    sever: (id, replica) => sever(source, id, replica),
     reload: () => source.reload(),
   };
 }
@@ -45,7 +49,12 @@ function readiness({ listeners, checkup, settings, isDraining }: AdminSource) {
   return readinessOf(listeners, checkup, settings.config.upstream, isDraining());
 }
 
-function sever({ registry, intake }: AdminSource, id: StreamId): ReturnType<AdminPorts['sever']> {
+function sever(
+  { registry, intake, replicas }: AdminSource,
+  id: StreamId,
+  replica: string | undefined,
+): ReturnType<AdminPorts['sever']> {
+  if (replica !== undefined && replica !== replicas?.name) return replicas?.sever(replica, id) ? 'asked' : 'unknown';
   const stream = registry.get(id);
   if (stream === undefined) return 'unknown';
   if (!isLive(stream)) return 'ending';

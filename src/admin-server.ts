@@ -9,7 +9,6 @@ import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Kernel } from './liveness/kernel.ts';
 import { isUpstreamSilent } from './liveness/patrol.ts';
-import type { Replicas } from './replicas/replicas.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
 
@@ -18,8 +17,6 @@ export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDrain
   readonly keys: KeyFiles;
   readonly admission: Admission;
   readonly pacer: Pacer;
-  /** Undefined where this watchdog is alone. */
-  readonly replicas: Replicas | undefined;
   /** Undefined where it cannot be asked. */
   readonly kernel: Kernel | undefined;
 }

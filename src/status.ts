@@ -6,6 +6,7 @@ import type { MachineKey } from './identity/keys.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import type { Intake } from './intake.ts';
 import type { ClientListener } from './proxy/listener.ts';
+import type { Replicas } from './replicas/replicas.ts';
 import type { Registry } from './streams/registry.ts';
 import type { Takeover } from './takeover/takeover.ts';
 
@@ -15,6 +16,8 @@ export interface StatusSource {
   readonly takeover: Takeover;
   readonly intake: Intake;
   nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
+  /** Undefined where this watchdog is alone. */
+  readonly replicas: Pick<Replicas, 'name' | 'othersStreams' | 'sever'> | undefined;
 }
 
 /** What `/readyz` shows. */
@@ -39,13 +42,20 @@ export function readinessOf(listeners: readonly ClientListener[], checkup: Check
   };
 }
 
-/** What `/streams` shows. */
-export function streamViews({ clock, registry, takeover, intake, nodeOf }: StatusSource): StreamView[] {
+/** What `/streams` shows of all replicas: ours, and what the others answer. */
+export async function allStreamViews(source: StatusSource): Promise<readonly StreamView[]> {
+  const others = (await source.replicas?.othersStreams()) ?? [];
+  // What is no such view has been left out: see `parseMessage`.
+  return [...streamViews(source), ...(others as StreamView[])];
+}
+
+/** Our own. */
+export function streamViews({ clock, registry, takeover, intake, nodeOf, replicas }: StatusSource): StreamView[] {
   return [...registry.all()].map((stream) => {
     const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
       const wait = verdict?.kind === 'wait' ? verdict : undefined;
       return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
     });
-    return streamView(clock, stream, nodeOf(stream.machineKey), intake.evidenceOf(stream), contests);
+    return streamView(clock, stream, nodeOf(stream.machineKey), intake.evidenceOf(stream), contests, replicas?.name);
   });
 }

@@ -59,8 +59,8 @@ function readingPages(ports: AdminPorts, { needsToken }: Gate): readonly (readon
     const { contentType, text } = await ports.metrics();
     send(response, 200, contentType, text);
   };
-  const streams: Answer = ({ response, query }) =>
-    sendJson(response, 200, listStreams(ports.streams(), query, ports.keysOf));
+  const streams: Answer = async ({ response, query }) =>
+    sendJson(response, 200, listStreams(await ports.streams(), query, ports.keysOf));
   const nodes: Answer = ({ response }) => {
     const all = ports.nodes();
     sendJson(response, 200, { total: all.length, nodes: all });
@@ -94,11 +94,12 @@ function reload(ports: AdminPorts): Answer {
 }
 
 function sever(ports: AdminPorts): Answer {
-  return ({ response, id }) => {
-    const outcome = ports.sever(Number(id) as StreamId);
+  return ({ response, id, query }) => {
+    const outcome = ports.sever(Number(id) as StreamId, query.get('replica') ?? undefined);
     const cure = 'GET /streams lists those that are open';
     if (outcome === 'unknown') sendText(response, 404, `There is no stream ${id} (any more): ${cure}.`);
     else if (outcome === 'ending') sendText(response, 409, `Stream ${id} is ending already: ${cure}.`);
+    else if (outcome === 'asked') sendJson(response, 202, { asked: Number(id) });
     else sendJson(response, 200, { severed: Number(id) });
   };
 }

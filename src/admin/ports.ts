@@ -8,8 +8,8 @@ import type { StreamView } from './stream-view.ts';
 export interface AdminPorts {
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
   readiness(): { readonly ready: boolean; readonly detail: object };
-  /** In the order they were opened. */
-  streams(): readonly StreamView[];
+  /** In the order they were opened, replica by replica. */
+  streams(): Promise<readonly StreamView[]>;
   nodes(): readonly object[];
   /** The head of the status page. */
   overview(): object;
@@ -17,7 +17,8 @@ export interface AdminPorts {
   eventView(happening: Happening): EventView;
   /** The machine keys of a node, by its name, its id, or one of its keys; none where nobody is called so. */
   keysOf(node: string): ReadonlySet<MachineKey>;
-  sever(id: StreamId): 'severed' | 'ending' | 'unknown';
+  /** @param replica whose stream it is; undefined: ours. `asked`: it has been told, and does it by itself. */
+  sever(id: StreamId, replica: string | undefined): 'severed' | 'ending' | 'unknown' | 'asked';
   /** Applies the configuration as it is now. */
   reload(): { readonly ok: boolean };
   failed(during: string, error: unknown): void;

@@ -22,10 +22,12 @@ export function streamView(
   node: NodeInfo | undefined,
   kernel: KernelEvidence | undefined,
   contests: readonly ContestView[],
+  replica: string | undefined,
 ) {
   const iso = (instant: Stream['openedAt']): string => clock.dateOf(instant).toISOString();
   return {
     id: stream.id,
+    replica: replica ?? null,
     kind: stream.kind,
     machineKey: stream.machineKey === undefined ? null : formatMachineKey(stream.machineKey),
     node: node === undefined ? null : nodeView(node),
@@ -43,6 +45,7 @@ export function streamView(
     contests: contests.map((contest) => ({
       role: contest.old === stream ? ('old' as const) : ('newcomer' as const),
       against: contest.old === stream ? contest.newcomer.id : contest.old.id,
+      againstReplica: (contest.old === stream ? contest.newcomer.replica : contest.old.replica) ?? null,
       openedAt: iso(contest.openedAt),
       waitingFor: contest.waitingFor ?? null,
       until: contest.until === undefined ? null : iso(contest.until),

@@ -46,7 +46,12 @@ async function isConfirmed(found: readonly StreamView[], console: Console): Prom
 }
 
 async function severOne(api: Api, stream: StreamView, console: Console): Promise<boolean> {
-  const { status, text } = await api.post(`/streams/${stream.id}/sever`);
+  const at = stream.replica === null ? '' : `?${new URLSearchParams({ replica: stream.replica })}`;
+  const { status, text } = await api.post(`/streams/${stream.id}/sever${at}`);
+  if (status === 202) {
+    console.stdout.write(`${stream.replica} is asked to sever ${describe(stream)}\n`);
+    return true;
+  }
   if (status === 200) {
     console.stdout.write(`severed: ${describe(stream)}\n`);
     return true;

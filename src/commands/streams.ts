@@ -50,9 +50,11 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
 function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
+  // Only where there are several watchdogs is it worth a column which of them has a stream.
+  const hasReplicas = streams.some(({ replica }) => replica !== null);
   const [head = '', ...rows] = tableLines(
-    COLUMNS,
-    streams.map((stream) => rowOf(stream, now)),
+    hasReplicas ? [...COLUMNS, { title: 'REPLICA' }] : COLUMNS,
+    streams.map((stream) => [...rowOf(stream, now), ...(hasReplicas ? [stream.replica ?? ''] : [])]),
     console.width,
   );
   const lines = rows.map((line, index) => {

@@ -44,6 +44,10 @@ export type Message =
       readonly machineKey: MachineKey;
       readonly addresses: readonly [string, string];
     }
+  /** I am there. */
+  | { readonly kind: 'here'; readonly from: string }
+  /** An operator wants a stream of yours severed. */
+  | { readonly kind: 'sever'; readonly from: string; readonly id: StreamId }
   /** Show me your streams. */
   | { readonly kind: 'show'; readonly from: string; readonly request: number }
   /** Some of them, as `/streams` has them. */
@@ -77,8 +81,11 @@ function isMessage(fields: Fields): boolean {
     case 'contest':
     case 'news':
       return isFields(fields.newcomer) && isToldStream(fields.newcomer);
+    case 'here':
+      return true;
     case 'left':
     case 'over':
+    case 'sever':
       return isCount(fields.id);
     case 'clear':
       return isCount(fields.id) && (fields.verdict === 'ended' || fields.verdict === 'answered');
@@ -100,7 +107,12 @@ function isMessage(fields: Fields): boolean {
     case 'show':
       return isCount(fields.request);
     case 'shown':
-      return isCount(fields.request) && Array.isArray(fields.streams) && typeof fields.isLast === 'boolean';
+      return (
+        isCount(fields.request) &&
+        Array.isArray(fields.streams) &&
+        fields.streams.every(isShown) &&
+        typeof fields.isLast === 'boolean'
+      );
     default:
       return false;
   }
@@ -114,6 +126,22 @@ function isToldStream(fields: Fields): boolean {
     [address, remoteAddress].every(isText) &&
     [openedAgoMs, heardAgoMs, order].every(isDuration) &&
     (firstRecordAgoMs === undefined || isDuration(firstRecordAgoMs))
+  );
+}
+
+/** As far as those who list it need it to be. */
+function isShown(value: unknown): boolean {
+  if (!isFields(value) || !isCount(value.id)) return false;
+  const { kind, state, replica, remoteAddress, openedAt, lastHeardAt, bytesReceived, bytesSent } = value;
+  const { machineKey, node, kernel, contests } = value;
+  return (
+    [kind, state, replica, remoteAddress, openedAt, lastHeardAt].every(isText) &&
+    [bytesReceived, bytesSent].every(isDuration) &&
+    (machineKey === null || isText(machineKey)) &&
+    (node === null || (isFields(node) && [node.id, node.name, node.user, node.nodeKey].every(isText))) &&
+    (kernel === null || (isFields(kernel) && isDuration(kernel.rttMs))) &&
+    Array.isArray(contests) &&
+    contests.every(isFields)
   );
 }
 

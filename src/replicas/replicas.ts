@@ -7,8 +7,11 @@ import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { type Announced, type Link, RENEW_EVERY_MS } from './link.ts';
 import type { Message, ToldStream } from './messages.ts';
+import { RollCall } from './roll-call.ts';
 import { Shadows } from './shadows.ts';
 
+/** As long as its lease. */
+const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
 /** How often is looked after streams that Redis does not know yet. */
 const CATCH_UP_EVERY_MS = 1000;
 /** Announced in one go, so that newcomers need not wait behind thousands. */
@@ -23,6 +26,12 @@ export interface ReplicasParts {
   readonly registry: Registry;
   readonly takeover: Takeover;
   readonly emit: Emit;
+}
+
+/** What others may see of us, and have done here. */
+export interface Shown {
+  views(): readonly object[];
+  sever(id: StreamId): void;
 }
 
 /** What Redis knows of one of our streams. */
@@ -41,6 +50,10 @@ export class Replicas implements StreamDirectory {
   readonly #parts: ReplicasParts;
   readonly #known = new Map<StreamId, Known>();
   readonly #shadows: Shadows;
+  readonly #rollCall: RollCall;
+  /** When each of the others was last heard of. */
+  readonly #peers = new Map<string, Instant>();
+  #shown: Shown = { views: () => [], sever() {} };
   #timers: readonly Timer[] = [];
   #catchingUp = false;
 
@@ -52,6 +65,7 @@ export class Replicas implements StreamDirectory {
       orderOf: (id) => this.#known.get(id)?.order,
       say: (message, to) => link.send({ ...message, from: name } as Message, to),
     });
+    this.#rollCall = new RollCall({ clock, name, send: (message, to) => link.send(message, to) });
   }
 
   start(): void {
@@ -62,6 +76,7 @@ export class Replicas implements StreamDirectory {
   close(): Promise<void> {
     for (const timer of this.#timers) timer.cancel();
     this.#shadows.close();
+    this.#rollCall.close();
     return this.#parts.link.close();
   }
 
@@ -105,7 +120,8 @@ export class Replicas implements StreamDirectory {
   };
 
   heard(message: Message): void {
-    const { takeover, registry } = this.#parts;
+    const { takeover, registry, clock } = this.#parts;
+    this.#peers.set(message.from, clock.now());
     switch (message.kind) {
       case 'contest':
       case 'news':
@@ -130,11 +146,40 @@ export class Replicas implements StreamDirectory {
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);
         return;
       case 'show':
+        this.#rollCall.answer(message.from, message.request, this.#shown.views());
+        return;
       case 'shown':
+        this.#rollCall.heard(message);
+        return;
+      case 'sever':
+        this.#shown.sever(message.id);
+        return;
+      case 'here':
         return;
       default:
         message satisfies never;
     }
+  }
+
+  get name(): string {
+    return this.#parts.name;
+  }
+
+  /** Lets others see our streams, and sever them. */
+  show(shown: Shown): void {
+    this.#shown = shown;
+  }
+
+  /** The streams of all others that answer, as they show them. */
+  othersStreams(): Promise<readonly object[]> {
+    return this.#rollCall.call(this.#parts.link.isUp ? [...this.#peers.keys()] : []);
+  }
+
+  /** Asks another replica to sever a stream of its own. @returns whether it is there. */
+  sever(replica: string, id: StreamId): boolean {
+    if (!this.#peers.has(replica)) return false;
+    this.#parts.link.send({ kind: 'sever', from: this.#parts.name, id }, replica);
+    return true;
   }
 
   get isUp(): boolean {
@@ -144,8 +189,9 @@ export class Replicas implements StreamDirectory {
   /** Redis is there, or there again, and may know nothing of us. */
   joined(): void {
     this.#known.clear();
-    const { link } = this.#parts;
+    const { link, name } = this.#parts;
     link.renewLease().catch(() => {});
+    link.send({ kind: 'here', from: name });
     this.#catchUp().catch(() => {});
   }
 
@@ -214,8 +260,10 @@ export class Replicas implements StreamDirectory {
   }
 
   async #renew(): Promise<void> {
-    const { link, registry, clock } = this.#parts;
+    const { link, registry, clock, name } = this.#parts;
     this.#shadows.forgetStale();
+    for (const [peer, at] of this.#peers) if (clock.now() - at > PEER_GONE_AFTER_MS) this.#peers.delete(peer);
+    link.send({ kind: 'here', from: name });
     for (const [id, { judges }] of this.#known) {
       const stream = judges.size > 0 ? registry.get(id) : undefined;
       if (stream !== undefined) this.#tellJudges(stream);

@@ -31,8 +31,9 @@ export const getNodes = () => ask('/nodes');
  */
 export const getEvents = (query) => ask(`/events?${new URLSearchParams(query)}`);
 
-/** @param {number} id */
-export const severStream = (id) => ask(`/streams/${id}/sever`, { method: 'POST' });
+/** @param {StreamOfApi} stream */
+export const severStream = ({ id, replica }) =>
+  ask(`/streams/${id}/sever${replica === null ? '' : `?${new URLSearchParams({ replica })}`}`, { method: 'POST' });
 
 /** @param {string} token */
 export const logIn = (token) => ask('/login', { method: 'POST', body: JSON.stringify({ token }) });

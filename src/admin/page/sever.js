@@ -20,7 +20,7 @@ export function askAndSever(stream, onDone) {
     if (asker instanceof HTMLElement) asker.focus();
     if (dialog.returnValue !== 'yes') return;
     try {
-      await severStream(stream.id);
+      await severStream(stream);
       say(`Stream ${stream.id} of ${nameOf(stream)} was severed.`);
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));

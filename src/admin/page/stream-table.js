@@ -30,6 +30,15 @@ export function stateOf({ state, contests, wouldSever }) {
 }
 
 /**
+ * Each watchdog counts its streams for itself.
+ *
+ * @param {StreamOfApi} stream
+ */
+function keyOf({ id, replica }) {
+  return replica === null ? String(id) : `${replica}/${id}`;
+}
+
+/**
  * @typedef {object} Row
  * @property {HTMLElement} line
  * @property {HTMLElement[]} cells
@@ -43,7 +52,7 @@ export class StreamTable {
   #all = [];
   /** @type {readonly StreamOfApi[]} */
   #shown = [];
-  /** @type {Map<number, Row>} */
+  /** By `keyOf`. @type {Map<string, Row>} */
   #rows = new Map();
   #sort = 'id';
   #descending = true;
@@ -140,14 +149,14 @@ export class StreamTable {
 
   #draw() {
     const visible = this.#visible();
-    const ids = new Set(visible.map(({ id }) => id));
-    for (const [id, row] of this.#rows) {
-      if (ids.has(id)) continue;
+    const keys = new Set(visible.map(keyOf));
+    for (const [key, row] of this.#rows) {
+      if (keys.has(key)) continue;
       row.line.remove();
-      this.#rows.delete(id);
+      this.#rows.delete(key);
     }
     for (const [index, stream] of visible.entries()) {
-      const row = this.#rows.get(stream.id) ?? this.#make(stream);
+      const row = this.#rows.get(keyOf(stream)) ?? this.#make(stream);
       const place = this.#first() + index;
       row.line.setAttribute('aria-rowindex', String(place + 2));
       row.line.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
@@ -173,24 +182,29 @@ export class StreamTable {
     button.addEventListener('click', () => this.#onSever(stream));
     const line = element(
       'div',
-      { class: 'row', role: 'row', 'data-id': String(stream.id) },
+      { class: 'row', role: 'row', 'data-id': keyOf(stream) },
       ...cells,
       element('div', { role: 'cell' }, button),
     );
     const row = { line, cells, link, tag };
-    this.#rows.set(stream.id, row);
+    this.#rows.set(keyOf(stream), row);
     this.#body.append(line);
     return row;
   }
 
   /** @param {StreamOfApi} stream */
   #fill(stream) {
-    const row = this.#rows.get(stream.id);
+    const row = this.#rows.get(keyOf(stream));
     if (row === undefined) return;
     const { cells, link, tag } = row;
     const state = stateOf(stream);
     const texts = [
-      ...[String(stream.id), undefined, stream.remoteAddress, span(Date.now() - Date.parse(stream.openedAt))],
+      ...[
+        stream.replica === null ? String(stream.id) : `${stream.id} · ${stream.replica}`,
+        undefined,
+        stream.remoteAddress,
+        span(Date.now() - Date.parse(stream.openedAt)),
+      ],
       ...[ago(stream.lastHeardAt), roundTrip(stream.kernel?.rttMs)],
       `${bytes(stream.bytesReceived)} / ${bytes(stream.bytesSent)}`,
     ];
@@ -211,7 +225,7 @@ export class StreamTable {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const line = event.target instanceof Element ? event.target.closest('.row') : null;
     if (step === undefined || !(line instanceof HTMLElement)) return;
-    const place = this.#shown.findIndex(({ id }) => String(id) === line.dataset.id) + step;
+    const place = this.#shown.findIndex((stream) => keyOf(stream) === line.dataset.id) + step;
     const next = this.#shown[place];
     if (next === undefined) return;
     event.preventDefault();
@@ -222,7 +236,7 @@ export class StreamTable {
       this.#scroll.scrollTop = top + 2 * ROW_HEIGHT - clientHeight;
     this.#draw();
     const isButton = event.target instanceof HTMLButtonElement;
-    const row = this.#rows.get(next.id);
+    const row = this.#rows.get(keyOf(next));
     (isButton ? row?.line.querySelector('button') : row?.link)?.focus({ preventScroll: true });
   }
 }

@@ -8,6 +8,8 @@ export interface NodeOfApi {
 
 export interface StreamOfApi {
   readonly id: number;
+  /** Which watchdog has it; null where there is one alone. */
+  readonly replica: string | null;
   readonly kind: string;
   readonly machineKey: string | null;
   readonly node: NodeOfApi | null;
