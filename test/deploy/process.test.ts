@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-key.ts';
 import { until } from '../support/harness.ts';
-import { freePort } from '../support/redis.ts';
+import { freePort } from '../support/process.ts';
 
 const PROJECT = join(import.meta.dirname, '..', '..');
 let folder = '';

@@ -1,0 +1,112 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { run } from './support/child.ts';
+import { ControlServer } from './support/control-server.ts';
+import { printFigures, seconds } from './support/figures.ts';
+import { useLab } from './support/lab.ts';
+import { onHost } from './support/network.ts';
+import { Phone } from './support/phone.ts';
+import { ROUNDS, vanishAndReturn } from './support/rounds.ts';
+import { delay, until } from './support/wait.ts';
+import { Watchdog } from './support/watchdog.ts';
+
+const AUTH_KEY = 'any';
+const SILENT_AFTER_MS = 5_000;
+/** What two watchdogs may take more than one. */
+const SLOWER_BY_MS = 300;
+const TOLERANCE_MS = 500;
+
+describe('two watchdogs that meet in Redis, before a Headscale that refuses a second stream', () => {
+  const here = useLab();
+  let server: ControlServer;
+  let left: Watchdog;
+  let right: Watchdog;
+  /** Leads to one of the two: new connections go where it leads, those that are open stay. */
+  let door: string;
+  let port: number;
+
+  async function nft(rules: string): Promise<void> {
+    const [program, args] = onHost(here.lab.server, 'nft', rules);
+    await run(program, ...args);
+  }
+
+  async function leadTo(watchdog: Watchdog): Promise<void> {
+    const to = new URL(watchdog.url).port;
+    await nft(`flush chain ip door prerouting; add rule ip door prerouting tcp dport ${port} redirect to :${to}`);
+  }
+
+  beforeAll(async () => {
+    const { lab } = here;
+    server = await ControlServer.start(lab, 'refuse');
+    const redisPort = String(lab.port());
+    lab.start('redis', onHost(lab.server, 'redis-server', '--port', redisPort, '--bind', '127.0.0.1', '--save', ''));
+    const flags = ['--silent-after', `${SILENT_AFTER_MS / 1000}s`, '--redis', `redis://127.0.0.1:${redisPort}`];
+    left = await Watchdog.start(lab, server, ...flags, '--replica-name', 'left');
+    right = await Watchdog.start(lab, server, ...flags, '--replica-name', 'right');
+    const joined = async () => {
+      const all = await Promise.all([left, right].map((each) => each.metrics()));
+      return all.every((metrics) => metrics.sum('redis_up') === 1) ? true : undefined;
+    };
+    await until('both have joined', { timeoutMs: 10_000 }, joined);
+    port = lab.port();
+    door = `http://${lab.server.address}:${port}`;
+    await nft('add table ip door; add chain ip door prerouting { type nat hook prerouting priority -100; }');
+  });
+
+  it('a phone vanishes at one and comes back through the other: as fast as within one, and never refused', async () => {
+    const phone = new Phone(here.lab, 'wanderer');
+    await leadTo(left);
+    await phone.logIn(door, AUTH_KEY);
+    const withinMs = await vanishAndReturn(phone, ROUNDS, async () => {});
+    const takeovers = async (): Promise<number> => {
+      const all = await Promise.all([left, right].map((each) => each.metrics()));
+      return all.reduce((sum, metrics) => sum + metrics.sum('takeovers_total', 'evidence="kernel"'), 0);
+    };
+    expect(await takeovers()).toBe(ROUNDS);
+
+    let next = right;
+    await leadTo(next);
+    const acrossMs = await vanishAndReturn(phone, ROUNDS, async () => {
+      const [own] = await next.streamsFrom(phone.host.address);
+      expect(own?.state).toBe('open');
+      next = next === right ? left : right;
+      await leadTo(next);
+    });
+
+    printFigures('two watchdogs, vanished and back: start → Running', [
+      ['through the same one', seconds(...withinMs)],
+      ['through the other one', seconds(...acrossMs)],
+      ['refused', String(server.refusals(phone.name))],
+    ]);
+    expect(await takeovers()).toBe(2 * ROUNDS);
+    expect(server.refusals(phone.name)).toBe(0);
+    expect(Math.max(...acrossMs)).toBeLessThanOrEqual(Math.max(...withinMs) + SLOWER_BY_MS);
+    for (const each of [left, right]) expect(each.errors()).toEqual([]);
+    await phone.shutDown();
+  });
+
+  it('a frozen client at one is severed at its threshold, for its newcomer at the other', async () => {
+    const phone = new Phone(here.lab, 'frozen');
+    await leadTo(left);
+    await phone.logIn(door, AUTH_KEY);
+    const twin = new Phone(here.lab, 'thawed', phone);
+    await delay(200);
+    phone.freeze();
+    const [old] = (await left.streams()).filter(({ remoteAddress }) =>
+      remoteAddress.startsWith(`${phone.host.address}:`),
+    );
+    expect(old?.state).toBe('open');
+    await leadTo(right);
+    await twin.start();
+    const severed = () => left.severings().find(({ stream }) => stream === old?.id);
+    const severing = await until('severing', { timeoutMs: 3 * SILENT_AFTER_MS, everyMs: 20 }, severed);
+    const backMs = await twin.running(30_000);
+    printFigures('two watchdogs, a frozen client, --silent-after 5s', [
+      ['last heard → severed', seconds(severing.silentMs)],
+      ['its newcomer at the other: Running after', seconds(backMs)],
+    ]);
+    expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
+    expect(severing.silentMs).toBeLessThanOrEqual(SILENT_AFTER_MS + TOLERANCE_MS);
+    expect(right.severings()).toEqual([]);
+    await twin.shutDown();
+  });
+});

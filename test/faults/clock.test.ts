@@ -1,0 +1,33 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
+
+const SOURCE = join(import.meta.dirname, '..', '..', 'src');
+
+afterEach(() => vi.restoreAllMocks());
+
+describe('a clock that is set forth and back by an hour', () => {
+  test.each([3_600_000, -3_600_000])('durations are unmoved by %d ms', async (byMs) => {
+    const real = Date.now;
+    const before = systemClock.now();
+    let fired = 0;
+    const timer = systemClock.after(50, () => fired++);
+    const late = systemClock.after(60_000, () => fired++);
+    vi.spyOn(Date, 'now').mockImplementation(() => real() + byMs);
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    expect(fired).toBe(1);
+    expect(systemClock.now() - before).toBeGreaterThan(100);
+    expect(systemClock.now() - before).toBeLessThan(5000);
+    // What is told to people follows their clock.
+    expect(Math.abs(systemClock.dateOf(systemClock.now()).getTime() - (real() + byMs))).toBeLessThan(1000);
+    timer.cancel();
+    late.cancel();
+  });
+
+  test('nothing but the clock, and what prints tables or runs in a browser, asks for the date', () => {
+    const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+    const asking = files.filter((name) => /Date\.now\(|new Date\(\)/.test(readFileSync(join(SOURCE, name), 'utf8')));
+    expect(asking.sort()).toEqual(['clock.ts', 'commands/streams.ts']);
+  });
+});
