@@ -23,6 +23,7 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
   /** Leads to one of the two: new connections go where it leads, those that are open stay. */
   let door: string;
   let port: number;
+  let redisPort: string;
 
   async function nft(rules: string): Promise<void> {
     const [program, args] = onHost(here.lab.server, 'nft', rules);
@@ -37,7 +38,7 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
   beforeAll(async () => {
     const { lab } = here;
     server = await ControlServer.start(lab, 'refuse');
-    const redisPort = String(lab.port());
+    redisPort = String(lab.port());
     lab.start('redis', onHost(lab.server, 'redis-server', '--port', redisPort, '--bind', '127.0.0.1', '--save', ''));
     const flags = ['--silent-after', `${SILENT_AFTER_MS / 1000}s`, '--redis', `redis://127.0.0.1:${redisPort}`];
     left = await Watchdog.start(lab, server, ...flags, '--replica-name', 'left');
@@ -82,6 +83,41 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
     expect(Math.max(...acrossMs)).toBeLessThanOrEqual(Math.max(...withinMs) + SLOWER_BY_MS);
     for (const each of [left, right]) expect(each.errors()).toEqual([]);
     await phone.shutDown();
+  });
+
+  it('cut off from Redis: nothing is lost, a new client gets in; afterwards they know of each other again', async () => {
+    const bystander = new Phone(here.lab, 'bystander');
+    await leadTo(left);
+    await bystander.logIn(door, AUTH_KEY);
+    const [before] = await left.streamsFrom(bystander.host.address);
+    await nft(
+      `add table ip cut; add chain ip cut input { type filter hook input priority 0; }; add rule ip cut input tcp dport ${redisPort} drop; add rule ip cut input tcp sport ${redisPort} drop`,
+    );
+    const cutAt = performance.now();
+    const latecomer = new Phone(here.lab, 'latecomer');
+    await leadTo(right);
+    await latecomer.logIn(door, AUTH_KEY);
+    const areUp = async (up: number) => {
+      const all = await Promise.all([left, right].map((each) => each.metrics()));
+      return all.every((metrics) => metrics.sum('redis_up') === up) ? true : undefined;
+    };
+    await until('both have noticed', { timeoutMs: 10_000 }, () => areUp(0));
+    const noticedMs = performance.now() - cutAt;
+    const [still] = await left.streamsFrom(bystander.host.address);
+    expect(still?.id).toBe(before?.id);
+    await nft('delete table ip cut');
+    await until('both are back', { timeoutMs: 20_000 }, () => areUp(1));
+    await delay(1_500);
+    await bystander.vanish();
+    await bystander.start();
+    const backMs = await bystander.running(20_000);
+    printFigures('two watchdogs, cut off from Redis', [
+      ['noticed after', seconds(noticedMs)],
+      ['afterwards, vanished and back through the other: Running', seconds(backMs)],
+      ['refused', String(server.refusals(bystander.name))],
+    ]);
+    expect(server.refusals(bystander.name)).toBe(0);
+    await Promise.all([bystander.shutDown(), latecomer.shutDown()]);
   });
 
   it('a frozen client at one is severed at its threshold, for its newcomer at the other', async () => {

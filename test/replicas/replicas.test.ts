@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
 import type { WatchdogEvent } from '../../src/events.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
@@ -148,6 +149,30 @@ describe('two replicas', () => {
 });
 
 describe('Redis away', () => {
+  test('killed in the middle of a hundred contests: nobody is lost or severed, and every newcomer gets through', async () => {
+    const { a, b, alive } = await replicas({ maxStreamsPerNode: '64' });
+    const machines = Array.from({ length: 100 }, () => generateNoiseKey());
+    const olds = machines.map((machine) => a.opens(freshHandshake(recorded, machine)));
+    await Promise.all(olds.map(isOpen));
+    await announced(100);
+    // They answer, but late: the contests are under way when Redis goes.
+    const newcomers = machines.map((machine) => b.opens(freshHandshake(recorded, machine)));
+    await until(() => a.told('contest opened').length > 20, 'contests are under way');
+    await redis.kill();
+    for (const old of olds) alive.add(old.localPort);
+    const startedAt = performance.now();
+    await Promise.all(newcomers.map(isOpen));
+    // The hold, and no more.
+    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect([...a.told('severed'), ...b.told('severed')]).toEqual([]);
+    expect([...olds, ...newcomers].every((client) => !client.destroyed)).toBe(true);
+    await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
+    await redis.start();
+    await until(() => a.isUp() && b.isUp(), 'both are back');
+    await announced(200);
+    expect([...a.told('severed'), ...b.told('severed')]).toEqual([]);
+  }, 30_000);
+
   test('killed: each goes on alone at once, no stream is lost; back: they know of each other again', async () => {
     const { a, b, seen, dead } = await replicas();
     const old = a.opens();
