@@ -23,7 +23,7 @@ export async function drawGrowth(load: Load, watchdog: Contender): Promise<strin
         await pause(SETTLE_MS);
         const megabytes = running.residentBytes() / 1e6;
         const percent = await processorShare(running, OVER_MS);
-        return { megabytes, percent, verdictMs: await contests(load, 1)(watchdog, running) };
+        return { megabytes, percent, verdictMs: await contests(load, 3)(watchdog, running) };
       });
       points.push({ streams, ...figures });
     } finally {
