@@ -53,6 +53,8 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
       command: [
         ...[process.execPath, join(PROJECT, 'dist', 'cli.js'), 'serve', '--upstream', `http://${upstream}`],
         ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms'],
+        // More comes at once here than from any network of nodes.
+        ...['--upstream-rate', 'off', '--max-handshakes', '100000', '--max-handshakes-per-address', '100000'],
         ...['--listen', listen, '--admin', `127.0.0.1:${ADMIN_PORT}`],
       ],
     },
