@@ -1,12 +1,10 @@
-import type { IncomingMessage } from 'node:http';
 import type { Admission } from './admission/admission.ts';
 import { type Pacer, WAITS_AT_MOST_MS } from './admission/pacer.ts';
 import type { Clock, Timer } from './clock.ts';
 import type { Limits } from './config/schema.ts';
 import type { Emit } from './events.ts';
-import { formatMachineKey, type MachineKey } from './identity/keys.ts';
-import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
-import { ReplayMemory } from './identity/replay.ts';
+import { formatMachineKey } from './identity/keys.ts';
+import type { NoiseKey } from './identity/machine-key.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
 import type { Kernel, StandingOrders } from './liveness/kernel.ts';
 import { Line } from './liveness/line.ts';
@@ -14,8 +12,9 @@ import { refuseUpgrade } from './proxy/answer.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { Tunnel } from './proxy/tunnel.ts';
-import { isWebSocket, type TunnelPorts, type UpgradeRequest } from './proxy/tunnel-ports.ts';
+import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
+import { type Read, Recognition } from './recognition.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from './streams/directory.ts';
 import { drainPlan } from './streams/drain-plan.ts';
 import type { Registry } from './streams/registry.ts';
@@ -48,20 +47,18 @@ interface Passage {
   readonly line: Line;
 }
 
-/** What a handshake says of its sender, to one who remembers those he has seen. */
-type Read = Identity | { readonly kind: 'replayed' };
-
 /** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
 export class Intake {
   readonly #parts: IntakeParts;
   readonly #passages = new Map<Stream, Passage>();
-  readonly #replays = new ReplayMemory();
+  readonly #recognition: Recognition;
   readonly #ports: TunnelPorts;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
+    this.#recognition = new Recognition(parts);
     this.#ports = this.#tunnelPorts();
   }
 
@@ -72,7 +69,7 @@ export class Intake {
       return;
     }
     const id = this.#parts.registry.nextId();
-    const identity = kindOf(upgrade.request) === 'control' ? this.#read(upgrade.request) : undefined;
+    const identity = kindOf(upgrade.request) === 'control' ? this.#recognition.read(upgrade.request) : undefined;
     const arrival = identity?.kind === 'identified' ? this.#parts.directory.arrive({ id, ...identity }) : undefined;
     if (arrival === undefined) {
       this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
@@ -193,7 +190,7 @@ export class Intake {
     return {
       id,
       kind: kindOf(request),
-      machineKey: identity && this.#machineKeyOf(identity, replayed, remoteAddress),
+      machineKey: identity && this.#recognition.machineKeyOf(identity, replayed, remoteAddress),
       address,
       remoteAddress,
       openedAt: now,
@@ -205,33 +202,6 @@ export class Intake {
       state: { kind: 'connecting' },
       spared: undefined,
     };
-  }
-
-  #read(request: IncomingMessage): Read {
-    const identity = this.#identify(handshakeOf(request));
-    // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
-    return identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral)
-      ? { kind: 'replayed' }
-      : identity;
-  }
-
-  #machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
-    const result = replayedElsewhere ? 'replayed' : identity.kind;
-    const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake', result, why, remoteAddress });
-    return identity.kind === 'identified' && !replayedElsewhere ? identity.machineKey : undefined;
-  }
-
-  #identify(handshake: string | undefined): Identity {
-    const { emit } = this.#parts;
-    const noiseKey = this.#parts.noiseKey();
-    if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
-    try {
-      return identify(noiseKey, handshake);
-    } catch (error) {
-      emit({ kind: 'internal error', during: 'reading a handshake', error });
-      return { kind: 'unreadable', why: 'internal error' };
-    }
   }
 
   #tunnelPorts(): TunnelPorts {
@@ -264,14 +234,4 @@ export class Intake {
       },
     };
   }
-}
-
-const HANDSHAKE = 'X-Tailscale-Handshake';
-
-/** A browser can set no header on its WebSocket, so there it is in the query (Tailscale control/controlhttp/client_js.go). */
-function handshakeOf(request: IncomingMessage): string | undefined {
-  // Each where Headscale reads it, and nowhere else: another one would be another node's.
-  if (!isWebSocket(request)) return [request.headers[HANDSHAKE.toLowerCase()]].flat()[0];
-  const query = request.url?.split('?').slice(1).join('?');
-  return new URLSearchParams(query).get(HANDSHAKE) ?? undefined;
 }

@@ -5,7 +5,7 @@ import type { NodeInfo } from './identity/node-info.ts';
 import type { StandingOrders } from './liveness/kernel.ts';
 import type { Stream } from './streams/stream.ts';
 import { DEFAULT_HOLD_MS } from './takeover/hold.ts';
-import type { TakeoverTerms } from './takeover/takeover.ts';
+import type { TakeoverTerms } from './takeover/member.ts';
 
 export interface SettingsPorts {
   nodeOf(key: MachineKey | undefined): NodeInfo | undefined;

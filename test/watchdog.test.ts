@@ -136,7 +136,12 @@ describe('startWatchdog', () => {
       expect(await readHead(client)).toBe(SWITCHING);
     }
     const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: { contests: unknown[] }[] };
-    const contest = { openedAt: expect.any(String), waitingFor: 'silence', until: expect.any(String) };
+    const contest = {
+      againstReplica: null,
+      openedAt: expect.any(String),
+      waitingFor: 'silence',
+      until: expect.any(String),
+    };
     expect(streams.map(({ contests }) => contests)).toEqual([
       [{ role: 'old', against: 2, ...contest }],
       [{ role: 'newcomer', against: 1, ...contest }],

@@ -6,6 +6,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { type Announced, type Elsewhere, type Link, type LinkPorts, RENEW_EVERY_MS } from './link.ts';
 import { formatMessage, type Message, parseMessage } from './messages.ts';
+import { Names } from './names.ts';
 
 /** A newcomer waits so long at most. A Redis that needs more is as good as away. */
 const ANSWERS_WITHIN_MS = 250;
@@ -191,6 +192,8 @@ function connect({ kind, nodes, tls, username, password, db, masterName }: Redis
     ...{ username, password, connectTimeout: CONNECTS_WITHIN_MS, commandTimeout: ANSWERS_WITHIN_MS },
     // Without a connection there is no answer: whoever asks goes on alone.
     ...{ enableOfflineQueue: false, maxRetriesPerRequest: 0, autoResubscribe: false, protocol: 2 as const },
+    // Redis 7.0 and older know no CLIENT SETINFO, and would be told of it at each connection.
+    disableClientInfo: true,
     retryStrategy: backOff,
     ...(tls === undefined ? {} : { tls }),
   };
@@ -215,35 +218,6 @@ function connect({ kind, nodes, tls, username, password, db, masterName }: Redis
 
 function backOff(times: number): number {
   return Math.min(RECONNECTS_AFTER_MS.first * 2 ** Math.min(times, 10), RECONNECTS_AFTER_MS.most);
-}
-
-/** The names of keys and channels. What belongs to one node lies in one slot of a cluster. */
-class Names {
-  readonly #prefix: string;
-
-  constructor(prefix: string) {
-    this.#prefix = prefix;
-  }
-
-  get all(): string {
-    return `${this.#prefix}:all`;
-  }
-
-  replica(name: string): string {
-    return `${this.#prefix}:to:${name}`;
-  }
-
-  lease(name: string): string {
-    return `${this.#prefix}:lease:{${name}}`;
-  }
-
-  node(machineKey: MachineKey): string {
-    return `${this.#prefix}:node:{${machineKey}}`;
-  }
-
-  handshake(ephemeral: Buffer): string {
-    return `${this.#prefix}:seen:{${ephemeral.toString('base64url')}}`;
-  }
 }
 
 /** Of field and value in turn, those that are not ours. */

@@ -5,20 +5,14 @@ import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from 
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
-import { type Announced, type Link, RENEW_EVERY_MS } from './link.ts';
+import { Announcements, CATCH_UP_EVERY_MS } from './announcements.ts';
+import { type Link, RENEW_EVERY_MS } from './link.ts';
 import type { Message, ToldStream } from './messages.ts';
 import { RollCall } from './roll-call.ts';
 import { Shadows } from './shadows.ts';
 
 /** As long as its lease. */
 const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
-/** How often is looked after streams that Redis does not know yet. */
-const CATCH_UP_EVERY_MS = 1000;
-/** Announced in one go, so that newcomers need not wait behind thousands. */
-const CATCH_UP_AT_ONCE = 200;
-/** Redis forgets a node whose streams were not announced for a day. */
-const ANNOUNCE_AGAIN_MS = 6 * 3_600_000;
-
 export interface ReplicasParts {
   readonly clock: Clock;
   readonly name: string;
@@ -34,35 +28,31 @@ export interface Shown {
   sever(id: StreamId): void;
 }
 
-/** What Redis knows of one of our streams. */
-interface Known {
-  readonly order: number;
-  readonly at: Instant;
-  /** The replicas that judge its node's older streams. */
-  readonly judges: Set<string>;
-}
-
 /**
  * The streams of several watchdogs as one: each announces its own in Redis and asks there on a newcomer. A contest is
  * judged by the replica that has the old stream: it has the socket. Whatever Redis does, each goes on by itself.
  */
 export class Replicas implements StreamDirectory {
   readonly #parts: ReplicasParts;
-  readonly #known = new Map<StreamId, Known>();
+  readonly #announcements: Announcements;
   readonly #shadows: Shadows;
   readonly #rollCall: RollCall;
   /** When each of the others was last heard of. */
   readonly #peers = new Map<string, Instant>();
   #shown: Shown = { views: () => [], sever() {} };
   #timers: readonly Timer[] = [];
-  #catchingUp = false;
 
   constructor(parts: ReplicasParts) {
     this.#parts = parts;
     const { clock, takeover, link, registry, name } = parts;
+    this.#announcements = new Announcements({
+      ...{ clock, link, registry },
+      older: (stream, replica) => this.#challenge(stream, replica),
+      newer: (machineKey, order, replica) => link.send({ kind: 'older', from: name, machineKey, order }, replica),
+    });
     this.#shadows = new Shadows({
       ...{ clock, takeover, registry },
-      orderOf: (id) => this.#known.get(id)?.order,
+      orderOf: (id) => this.#announcements.of(id)?.order,
       say: (message, to) => link.send({ ...message, from: name } as Message, to),
     });
     this.#rollCall = new RollCall({ clock, name, send: (message, to) => link.send(message, to) });
@@ -70,7 +60,7 @@ export class Replicas implements StreamDirectory {
 
   start(): void {
     this.#every(RENEW_EVERY_MS, () => this.#renew());
-    this.#every(CATCH_UP_EVERY_MS, () => this.#catchUp());
+    this.#every(CATCH_UP_EVERY_MS, () => this.#announcements.catchUp());
   }
 
   close(): Promise<void> {
@@ -80,10 +70,9 @@ export class Replicas implements StreamDirectory {
     return this.#parts.link.close();
   }
 
-  arrive({ id, machineKey, ephemeral }: Arriving): Promise<Arrival> | undefined {
+  arrive(newcomer: Arriving): Promise<Arrival> | undefined {
     const { link } = this.#parts;
-    if (!link.isUp) return undefined;
-    return this.#ask(id, machineKey, ephemeral).catch(() => NOWHERE_ELSE);
+    return link.isUp ? this.#announcements.ask(newcomer).catch(() => NOWHERE_ELSE) : undefined;
   }
 
   contest(newcomer: Stream, elsewhere: readonly string[]): void {
@@ -95,13 +84,10 @@ export class Replicas implements StreamDirectory {
   }
 
   left({ id, machineKey }: Arriving | Stream): void {
-    const known = this.#known.get(id);
-    if (known === undefined || machineKey === undefined) return;
-    this.#known.delete(id);
+    if (machineKey === undefined) return;
     const { link, name } = this.#parts;
-    for (const judge of known.judges) link.send({ kind: 'left', from: name, id }, judge);
-    // Where Redis is away, the lease or the next newcomer will tell that it is gone.
-    link.withdraw(machineKey, id).catch(() => {});
+    for (const judge of this.#announcements.withdraw(machineKey, id))
+      link.send({ kind: 'left', from: name, id }, judge);
   }
 
   /** What of our own events others must hear. */
@@ -134,7 +120,7 @@ export class Replicas implements StreamDirectory {
         return;
       }
       case 'over':
-        this.#known.get(message.id)?.judges.delete(message.from);
+        this.#announcements.of(message.id)?.judges.delete(message.from);
         return;
       case 'older':
         for (const stream of this.#newerThan(message.machineKey, message.order)) this.#challenge(stream, message.from);
@@ -188,62 +174,30 @@ export class Replicas implements StreamDirectory {
 
   /** Redis is there, or there again, and may know nothing of us. */
   joined(): void {
-    this.#known.clear();
     const { link, name } = this.#parts;
     link.renewLease().catch(() => {});
     link.send({ kind: 'here', from: name });
-    this.#catchUp().catch(() => {});
-  }
-
-  async #ask(id: StreamId, machineKey: MachineKey, ephemeral: Buffer): Promise<Arrival> {
-    const { link } = this.#parts;
-    const [announced, replayed] = await Promise.all([link.announce(machineKey, id, 0), link.hasSeen(ephemeral)]);
-    if (replayed) {
-      await link.withdraw(machineKey, id);
-      return { replayed, elsewhere: [] };
-    }
-    this.#know(id, announced);
-    const older = announced.others.filter(({ order }) => order <= announced.order);
-    return {
-      replayed,
-      elsewhere: await this.#alive(
-        machineKey,
-        older.map(({ replica }) => replica),
-      ),
-    };
-  }
-
-  #know(id: StreamId, { order }: Announced): void {
-    this.#known.set(id, { order, at: this.#parts.clock.now(), judges: new Set() });
-  }
-
-  /** Those of the replicas that are there; what the others left behind is taken out. */
-  async #alive(machineKey: MachineKey, replicas: readonly string[]): Promise<readonly string[]> {
-    const { link } = this.#parts;
-    const asked = [...new Set(replicas)].map(async (replica) => ({ replica, isAlive: await link.isAlive(replica) }));
-    const answers = await Promise.all(asked);
-    for (const { replica, isAlive } of answers) if (!isAlive) link.forget(machineKey, replica).catch(() => {});
-    return answers.filter(({ isAlive }) => isAlive).map(({ replica }) => replica);
+    this.#announcements.beginAnew();
   }
 
   #challenge(newcomer: Stream, replica: string): void {
     const told = this.#tell(newcomer);
     if (told === undefined || !isLive(newcomer)) return;
-    this.#known.get(newcomer.id)?.judges.add(replica);
+    this.#announcements.of(newcomer.id)?.judges.add(replica);
     this.#parts.link.send({ kind: 'contest', from: this.#parts.name, newcomer: told }, replica);
   }
 
   #tellJudges(stream: Stream): void {
     const told = this.#tell(stream);
     if (told === undefined) return;
-    for (const judge of this.#known.get(stream.id)?.judges ?? []) {
+    for (const judge of this.#announcements.of(stream.id)?.judges ?? []) {
       this.#parts.link.send({ kind: 'news', from: this.#parts.name, newcomer: told }, judge);
     }
   }
 
   #tell(stream: Stream): ToldStream | undefined {
     const { id, machineKey, address, remoteAddress, openedAt, heardAt, firstRecordAt } = stream;
-    const known = this.#known.get(id);
+    const known = this.#announcements.of(id);
     if (known === undefined || machineKey === undefined) return undefined;
     const now = this.#parts.clock.now();
     return {
@@ -256,7 +210,7 @@ export class Replicas implements StreamDirectory {
   #newerThan(machineKey: MachineKey, order: number): readonly Stream[] {
     return this.#parts.registry
       .ofMachineKey(machineKey)
-      .filter((stream) => isLive(stream) && (this.#known.get(stream.id)?.order ?? 0) > order);
+      .filter((stream) => isLive(stream) && (this.#announcements.of(stream.id)?.order ?? 0) > order);
   }
 
   async #renew(): Promise<void> {
@@ -264,55 +218,12 @@ export class Replicas implements StreamDirectory {
     this.#shadows.forgetStale();
     for (const [peer, at] of this.#peers) if (clock.now() - at > PEER_GONE_AFTER_MS) this.#peers.delete(peer);
     link.send({ kind: 'here', from: name });
-    for (const [id, { judges }] of this.#known) {
-      const stream = judges.size > 0 ? registry.get(id) : undefined;
+    for (const id of this.#announcements.judged()) {
+      const stream = registry.get(id);
       if (stream !== undefined) this.#tellJudges(stream);
     }
-    const longAgo = clock.now() - ANNOUNCE_AGAIN_MS;
-    for (const [id, { at, judges }] of this.#known) if (at < longAgo && judges.size === 0) this.#known.delete(id);
+    this.#announcements.forgetOld();
     if (link.isUp && !(await link.renewLease())) this.joined();
-  }
-
-  /** Announces the streams that Redis does not know: opened while it was away, or forgotten by it. */
-  async #catchUp(): Promise<void> {
-    const { registry, link } = this.#parts;
-    if (!link.isUp || this.#catchingUp) return;
-    this.#catchingUp = true;
-    try {
-      const unknown: Stream[] = [];
-      for (const stream of registry.all()) {
-        if (stream.machineKey !== undefined && isLive(stream) && !this.#known.has(stream.id)) unknown.push(stream);
-        if (unknown.length === CATCH_UP_AT_ONCE) break;
-      }
-      await Promise.all(unknown.map((stream) => this.#announceLate(stream)));
-    } finally {
-      this.#catchingUp = false;
-    }
-  }
-
-  /** Of two replicas that were cut off from each other each may have a stream of one node: the newer one contests the older. */
-  async #announceLate(stream: Stream): Promise<void> {
-    const { clock, link, name } = this.#parts;
-    const { id, machineKey } = stream;
-    if (machineKey === undefined) return;
-    const announced = await link.announce(machineKey, id, clock.now() - stream.openedAt);
-    if (!isLive(stream)) {
-      await link.withdraw(machineKey, id);
-      return;
-    }
-    this.#know(id, announced);
-    const { order, others } = announced;
-    const alive = new Set(
-      await this.#alive(
-        machineKey,
-        others.map(({ replica }) => replica),
-      ),
-    );
-    for (const other of others) {
-      if (!alive.has(other.replica)) continue;
-      if (other.order <= order) this.#challenge(stream, other.replica);
-      else link.send({ kind: 'older', from: name, machineKey, order }, other.replica);
-    }
   }
 
   /** Again and again, until it is closed; an error is one of Redis', which `changed` tells of. */

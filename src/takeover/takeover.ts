@@ -5,32 +5,8 @@ import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from 
 import { Contest } from './contest.ts';
 import { Duplicates } from './duplicates.ts';
 import { type Awaited, DEFAULT_HOLD_MS, Hold, Holds } from './hold.ts';
-import { Inquiry, type Witness } from './inquiry.ts';
-
-/** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
-export interface Member extends Witness {
-  readonly stream: Stream;
-  /** Ends it: the upstream connection first, then the client's. */
-  sever(because: 'dead' | 'silent'): void;
-  /** Shows it to Headscale. Called once at most. */
-  forward(): void;
-}
-
-/** What may differ from node to node; asked anew each time it matters. Durations are in milliseconds. */
-export interface TakeoverTerms {
-  /** How long a client may say nothing before rule 2 calls it silent. */
-  readonly silentAfterMs: number;
-  /** How long a newcomer is held at most; 0: never. */
-  readonly holdMs: number;
-  /** Tell what would have been severed, sever nothing, hold nobody. */
-  readonly observeOnly: boolean;
-}
-
-/** How many newcomers are held at once. */
-export interface HoldBound {
-  most(): number;
-  reached(stream: Stream): void;
-}
+import { Inquiry } from './inquiry.ts';
+import type { HoldBound, Member, TakeoverTerms } from './member.ts';
 
 interface Seat {
   readonly member: Member;

@@ -2,12 +2,13 @@ import pino, { type DestinationStream, type Logger } from 'pino';
 import pretty from 'pino-pretty';
 import type { LogLevel } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
-import type { Limit, RefusalReason, WatchdogEvent } from '../events.ts';
+import type { WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
 import { redisLine } from './redis-line.ts';
+import { limitLine, refusedLine } from './refused-line.ts';
 
 export type { Logger };
 
@@ -93,33 +94,6 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
 function handshakeLine({ result, remoteAddress, why }: Of<'handshake'>): Line | undefined {
   if (result === 'identified') return undefined;
   return ['debug', { remoteAddress, why }, `handshake ${result}: passed on unidentified`];
-}
-
-const REFUSED: Readonly<Record<RefusalReason, string>> = {
-  untrusted_proxy: 'connection refused: it comes from no trusted proxy',
-  bad_proxy_header: 'connection refused: it has no PROXY protocol header that can be read',
-  tls_handshake: 'connection refused: no TLS session came about',
-};
-
-function limitLine({ limit, address, why, isNews }: Of<'limit reached'>): Line {
-  return [isNews ? 'warn' : 'debug', { limit, address, why }, LIMITED[limit]];
-}
-
-const LIMITED: Readonly<Record<Limit, string>> = {
-  connections: 'too many connections: new ones are closed, see --max-connections',
-  connections_per_address:
-    'too many connections from one address: new ones are closed, see --max-connections-per-address',
-  handshakes: 'too many handshakes: new ones get 503, see --max-handshakes',
-  handshakes_per_address: 'too many handshakes from one address: new ones get 503, see --max-handshakes-per-address',
-  streams_per_node: 'too many streams of one machine key: new ones get 503, see --max-streams-per-node',
-  held: 'too many new streams are held: new ones go to Headscale unheld, see --max-held',
-  body: 'a request that is too large: it gets 413, see --max-body-size',
-  upstream_rate: 'a new stream had to wait for too long for its turn: it gets 503 and comes again, see --upstream-rate',
-};
-
-/** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
-function refusedLine({ because, why, address, isNews }: Of<'connection refused'>): Line {
-  return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
 }
 
 const SEVERED: Readonly<Record<SeverReason, string>> = {

@@ -4,7 +4,8 @@ import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
 import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import { type CloseReason, type Stream, setState } from '../../src/streams/stream.ts';
-import { type Member, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
+import type { Member, TakeoverTerms } from '../../src/takeover/member.ts';
+import { Takeover } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));

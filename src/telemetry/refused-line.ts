@@ -1,0 +1,31 @@
+import type { Limit, RefusalReason, WatchdogEvent } from '../events.ts';
+
+type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
+type Line = readonly ['warn' | 'debug', fields: object, text: string];
+
+const REFUSED: Readonly<Record<RefusalReason, string>> = {
+  untrusted_proxy: 'connection refused: it comes from no trusted proxy',
+  bad_proxy_header: 'connection refused: it has no PROXY protocol header that can be read',
+  tls_handshake: 'connection refused: no TLS session came about',
+};
+
+export function limitLine({ limit, address, why, isNews }: Of<'limit reached'>): Line {
+  return [isNews ? 'warn' : 'debug', { limit, address, why }, LIMITED[limit]];
+}
+
+const LIMITED: Readonly<Record<Limit, string>> = {
+  connections: 'too many connections: new ones are closed, see --max-connections',
+  connections_per_address:
+    'too many connections from one address: new ones are closed, see --max-connections-per-address',
+  handshakes: 'too many handshakes: new ones get 503, see --max-handshakes',
+  handshakes_per_address: 'too many handshakes from one address: new ones get 503, see --max-handshakes-per-address',
+  streams_per_node: 'too many streams of one machine key: new ones get 503, see --max-streams-per-node',
+  held: 'too many new streams are held: new ones go to Headscale unheld, see --max-held',
+  body: 'a request that is too large: it gets 413, see --max-body-size',
+  upstream_rate: 'a new stream had to wait for too long for its turn: it gets 503 and comes again, see --upstream-rate',
+};
+
+/** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
+export function refusedLine({ because, why, address, isNews }: Of<'connection refused'>): Line {
+  return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
+}
