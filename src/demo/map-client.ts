@@ -10,17 +10,20 @@ export interface NodeIdentity {
   readonly machine: NoiseKey;
   /** `nodekey:<64 hex>` */
   readonly nodeKey: string;
+  /** Headscale lets nobody in without one; the demo's server does. */
+  readonly authKey: string | undefined;
 }
 
-export function newNodeIdentity(name: string): NodeIdentity {
-  return { name, machine: generateNoiseKey(), nodeKey: `nodekey:${randomBytes(32).toString('hex')}` };
+export function newNodeIdentity(name: string, authKey?: string): NodeIdentity {
+  return { name, machine: generateNoiseKey(), nodeKey: `nodekey:${randomBytes(32).toString('hex')}`, authKey };
 }
 
 /** Registers, and tells the server about the host, as tailscaled does before it asks for a stream. */
 export async function logIn(connection: NodeConnection, identity: NodeIdentity): Promise<void> {
-  const { nodeKey, name } = identity;
+  const { nodeKey, name, authKey } = identity;
   const Hostinfo = { Hostname: name, OS: 'linux', BackendLogID: name };
-  await answerTo(connection.post('/machine/register', { Version: CLIENT_VERSION, NodeKey: nodeKey, Hostinfo }));
+  const Auth = authKey === undefined ? undefined : { AuthKey: authKey };
+  await answerTo(connection.post('/machine/register', { Version: CLIENT_VERSION, NodeKey: nodeKey, Hostinfo, Auth }));
   await answerTo(connection.post('/machine/map', { ...mapRequest(identity), Hostinfo, OmitPeers: true }));
 }
 

@@ -7,6 +7,7 @@ import { contestRows } from './contests.ts';
 import { drawGrowth } from './growth.ts';
 import { buildLoad, type Load } from './load.ts';
 import { machineOf } from './machine.ts';
+import { replicasTable } from './replicas.ts';
 import { KEEPALIVE_EVERY_S, type Row, rowsOf } from './rows.ts';
 import { scrapeRows } from './scrape.ts';
 import { installedMegabytes } from './size.ts';
@@ -52,7 +53,7 @@ async function measureRows(rows: readonly Row[], folder: string, load: Load): Pr
   }
 }
 
-/** @param wanted a part of a row's name, `growth` or `size`; all of it when undefined. */
+/** @param wanted a part of a row's name, `growth`, `replicas` or `size`; all of it when undefined. */
 async function bench(folder: string, wanted: string | undefined): Promise<void> {
   const isWanted = (name: string): boolean => wanted === undefined || name.includes(wanted);
   process.stderr.write('bench: building …\n');
@@ -69,6 +70,10 @@ async function bench(folder: string, wanted: string | undefined): Promise<void> 
       folder,
       load,
     );
+    if (isWanted('replicas')) {
+      const places = { load, upstreamPort: UPSTREAM_PORT };
+      process.stdout.write(`\n${await replicasTable({ ...places, rounds: ROUNDS, seconds: SECONDS })}`);
+    }
     if (isWanted('size')) process.stdout.write(`\nInstalled for production: ${installedMegabytes(folder)} MB\n`);
     if (isWanted('growth')) {
       const [watchdog] = contenders({

@@ -50,13 +50,7 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
     {
       name: 'watchdog',
       port: FIRST_PORT,
-      command: [
-        ...[process.execPath, join(PROJECT, 'dist', 'cli.js'), 'serve', '--upstream', `http://${upstream}`],
-        ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms'],
-        // More comes at once here than from any network of nodes.
-        ...['--upstream-rate', 'off', '--max-handshakes', '100000', '--max-handshakes-per-address', '100000'],
-        ...['--listen', listen, '--admin', `127.0.0.1:${ADMIN_PORT}`],
-      ],
+      command: [...watchdog({ upstreamPort, noiseKeyFile }), '--listen', listen, '--admin', `127.0.0.1:${ADMIN_PORT}`],
     },
     ...(tls ? [] : [barePipe]),
     {
@@ -77,6 +71,16 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
       ],
       env: { GOMAXPROCS: '1', HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder },
     },
+  ];
+}
+
+/** Its command, but for where it listens. */
+export function watchdog({ upstreamPort, noiseKeyFile }: Pick<Places, 'upstreamPort' | 'noiseKeyFile'>): string[] {
+  return [
+    ...[process.execPath, join(PROJECT, 'dist', 'cli.js'), 'serve', '--upstream', `http://127.0.0.1:${upstreamPort}`],
+    ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms'],
+    // More comes at once here than from any network of nodes.
+    ...['--upstream-rate', 'off', '--max-handshakes', '100000', '--max-handshakes-per-address', '100000'],
   ];
 }
 

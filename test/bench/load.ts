@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startHandshake } from '../../src/demo/noise-handshake.ts';
 import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-key.ts';
@@ -11,6 +11,8 @@ export interface Load {
   readonly noiseKeyFile: string;
   args(tls: boolean, port: number, measure: string, ...more: readonly string[]): string[];
   measure(tls: boolean, port: number, measure: string, ...more: readonly string[]): Promise<Record<string, number>>;
+  /** Of so many machines that measure at once, each with handshakes of its own. */
+  together(ports: readonly number[], measure: string, ...more: readonly string[]): Promise<Record<string, number>[]>;
 }
 
 const HANDSHAKES = 16_000;
@@ -41,15 +43,33 @@ export function buildLoad(folder: string): Load {
     ...[measure, `${tls ? 'tls:' : ''}127.0.0.1:${port}`, measure === 'contests' ? twoEach : oneEach],
     ...more,
   ];
+  const shares = (of: number): readonly string[] => {
+    const all = readFileSync(oneEach, 'utf8').split('\n');
+    return Array.from({ length: of }, (_, i) =>
+      write(
+        `handshakes-${i}`,
+        all.filter((_, line) => line % of === i),
+      ),
+    );
+  };
   return {
     ...{ program, noiseKeyFile, args },
-    async measure(tls, port, measure, ...more) {
-      const child = spawn(program, args(tls, port, measure, ...more), { stdio: ['ignore', 'pipe', 'inherit'] });
-      let text = '';
-      child.stdout.on('data', (chunk: Buffer) => (text += chunk));
-      const [code] = (await once(child, 'close')) as [number | null];
-      if (code !== 0) throw new Error(`load ${[measure, ...more].join(' ')}: ended with ${code}`);
-      return JSON.parse(text) as Record<string, number>;
+    measure: (tls, port, measure, ...more) => found(program, args(tls, port, measure, ...more)),
+    together: (ports, measure, ...more) => {
+      const files = shares(ports.length);
+      return Promise.all(
+        ports.map((port, i) => found(program, [measure, `127.0.0.1:${port}`, files[i] ?? '', ...more])),
+      );
     },
   };
+}
+
+/** The figures that the generator prints. @throws when it fails. */
+async function found(program: string, args: readonly string[]): Promise<Record<string, number>> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let text = '';
+  child.stdout.on('data', (chunk: Buffer) => (text += chunk));
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code !== 0) throw new Error(`load ${args.join(' ')}: ended with ${code}`);
+  return JSON.parse(text) as Record<string, number>;
 }

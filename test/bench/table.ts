@@ -11,21 +11,22 @@ export function spread(values: readonly number[]): number {
   return Math.max(...values.map((value) => Math.abs(value - centre))) / centre;
 }
 
-/** One measure as a Markdown table: medians, spread, and the watchdog's as a ratio to each. */
+/** One measure as a Markdown table: medians, spread, and that of `own` as a ratio to each. */
 export function table(
   name: string,
   unit: string,
   betterIs: 'less' | 'more',
   figures: ReadonlyMap<string, readonly number[]>,
+  own = 'watchdog',
 ): string {
-  const own = median(figures.get('watchdog') ?? []);
+  const ours = median(figures.get(own) ?? []);
   const rows = [...figures].map(([who, values]) => {
     const value = median(values);
-    const ratio = who === 'watchdog' ? '' : (own / value).toFixed(2);
+    const ratio = who === own ? '' : (ours / value).toFixed(2);
     return `| ${who} | ${short(value)} | ± ${(100 * spread(values)).toFixed(0)} % | ${ratio} |`;
   });
   return [
-    `| ${name}, ${betterIs} is better | ${unit} | spread | watchdog ÷ this |`,
+    `| ${name}, ${betterIs} is better | ${unit} | spread | ${own} ÷ this |`,
     '| --- | --- | --- | --- |',
     ...rows,
     '',

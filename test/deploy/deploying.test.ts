@@ -4,11 +4,26 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parse, parseAllDocuments } from 'yaml';
 import { loadConfig } from '../../src/config/load.ts';
 
 const run = promisify(execFile);
 const PROJECT = join(import.meta.dirname, '..', '..');
 const DEPLOY = join(PROJECT, 'deploy');
+/** A resource of Kubernetes, as far as the tests read it. */
+interface Made {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace: string };
+  readonly spec: {
+    readonly selector?: object;
+    readonly podSelector?: object;
+    readonly ports?: readonly object[];
+    readonly template?: {
+      readonly spec: { readonly initContainers?: readonly object[]; readonly volumes?: readonly { name: string }[] };
+    };
+  };
+}
+
 const read = (...path: readonly string[]): string => readFileSync(join(DEPLOY, ...path), 'utf8');
 
 let folder: string;
@@ -18,11 +33,14 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('settings that are shipped', () => {
-  test.each(['systemd', 'compose', 'kubernetes'])('deploy/%s/watchdog.yaml has no mistake', (where) => {
-    // systemd gives the key itself by a flag.
-    const config = loadConfig({}, { path: 'watchdog.yaml', text: read(where, 'watchdog.yaml') });
-    expect(config.listen).toMatchObject([{ host: '0.0.0.0', port: 8080 }]);
-  });
+  test.each([...['systemd', 'compose', 'kubernetes', 'kubernetes-replicas/settings']])(
+    'deploy/%s/watchdog.yaml has no mistake',
+    (where) => {
+      // systemd gives the key itself by a flag.
+      const config = loadConfig({}, { path: 'watchdog.yaml', text: read(where, 'watchdog.yaml') });
+      expect(config.listen).toMatchObject([{ host: '0.0.0.0', port: 8080 }]);
+    },
+  );
 });
 
 describe('deploy/systemd', () => {
@@ -68,17 +86,43 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     });
   }, 600_000);
 
-  test('compose.yaml has the four services, and every file that it shows them', async () => {
-    const { stdout } = await run(check, ['compose', join(DEPLOY, 'compose', 'compose.yaml')]);
+  /** What Docker Compose makes of them, each over the ones before. */
+  const compose = async (...files: readonly string[]) => {
+    const paths = files.map((name) => join(DEPLOY, 'compose', name));
+    const env = { ...process.env, ADDRESS_A: '192.0.2.1', ADDRESS_B: '192.0.2.2' };
+    const { stdout } = await run(check, ['compose', ...paths], { env });
     const lines = stdout
       .trim()
       .split('\n')
       .map((line) => line.split(' '));
-    const services = lines.filter(([kind]) => kind === 'service').map(([, name]) => name);
-    expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
-    const shown = lines.filter(([kind]) => kind === 'bind').map(([, path = '']) => path);
+    const of = (kind: string): string[] =>
+      lines.filter(([first]) => first === kind).map(([, ...rest]) => rest.join(' '));
+    const shown = of('bind').map((line) => line.split(' ')[0] ?? '');
     expect(shown.length).toBeGreaterThan(5);
     for (const path of shown) expect(existsSync(path), path).toBe(true);
+    return { services: of('service').map((line) => line.split(' ')[0]), ports: of('port'), shown };
+  };
+
+  test('compose.yaml has its services, and every file that it shows them', async () => {
+    const { services, ports } = await compose('compose.yaml');
+    expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
+    expect(ports).toEqual(['grafana 127.0.0.1:3000 3000', 'watchdog :8080 8080']);
+  });
+
+  test('with compose.replicas.yaml there are two watchdogs, each at its own address, and Prometheus knows both', async () => {
+    const { services, ports, shown } = await compose('compose.yaml', 'compose.replicas.yaml');
+    expect(services.sort()).toEqual([
+      ...['grafana', 'headscale', 'owner', 'prometheus', 'redis', 'watchdog', 'watchdog-b'],
+    ]);
+    expect(ports.filter((port) => port.startsWith('watchdog'))).toEqual([
+      ...['watchdog 192.0.2.1:8080 8080', 'watchdog-b 192.0.2.2:8080 8080'],
+    ]);
+    expect(shown.map((path) => basename(path)).filter((name) => name.startsWith('targets'))).toEqual([
+      'targets.replicas.yaml',
+    ]);
+    expect(parse(read('compose', 'targets.replicas.yaml'))).toEqual([
+      { targets: ['watchdog:9191', 'watchdog-b:9191'] },
+    ]);
   });
 
   test('a mistake in it is found', async () => {
@@ -92,16 +136,43 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     expect(stdout.trim().split('\n').at(-1)).toMatch(/^stage from node:22-slim as node$/);
   });
 
+  /** What kustomize makes of a folder. */
+  const kustomize = async (name: string): Promise<readonly Made[]> => {
+    const { stdout } = await run(check, ['kubernetes', join(DEPLOY, name)]);
+    const made = parseAllDocuments(stdout).map((document) => document.toJS() as Made);
+    for (const { metadata } of made) expect(metadata.namespace).toBe('headscale');
+    return made;
+  };
+
   test("kustomize makes all of it, each resource by its kind's own type", async () => {
-    const { stdout } = await run(check, ['kubernetes', join(DEPLOY, 'kubernetes')]);
-    const made = stdout
-      .trim()
-      .split('\n')
-      .map((line) => line.split(' '));
-    expect(made.map(([kind]) => kind).sort()).toEqual([
+    expect((await kustomize('kubernetes')).map(({ kind }) => kind).sort()).toEqual([
       ...['ConfigMap', 'ConfigMap', 'NetworkPolicy', 'Service', 'Service', 'ServiceMonitor', 'StatefulSet'],
     ]);
-    for (const [, namespace] of made) expect(namespace).toBe('headscale');
+  });
+
+  test('kubernetes-replicas: two watchdogs in pods of their own, which every Service and policy means', async () => {
+    const made = await kustomize('kubernetes-replicas');
+    const one = (kind: string, name: string): Made =>
+      made.find((each) => each.kind === kind && each.metadata.name === name) ?? expect.unreachable(`${kind} ${name}`);
+    const watchdogs = { 'app.kubernetes.io/name': 'headscale-watchdog' };
+    expect(one('Deployment', 'headscale-watchdog').spec).toMatchObject({
+      replicas: 2,
+      template: { metadata: { labels: watchdogs }, spec: { containers: [{ name: 'watchdog' }] } },
+    });
+    for (const name of ['headscale', 'headscale-watchdog'])
+      expect(one('Service', name).spec.selector).toEqual(watchdogs);
+    expect(one('NetworkPolicy', 'headscale').spec.podSelector).toEqual({ matchLabels: watchdogs });
+    const { template } = one('StatefulSet', 'headscale').spec;
+    expect(template?.spec.initContainers ?? []).toEqual([]);
+    expect(template?.spec.volumes?.map(({ name }) => name).sort()).toEqual(['headscale', 'key']);
+    const { upstream, redis } = loadConfig(
+      {},
+      { path: 'watchdog.yaml', text: read('kubernetes-replicas', 'settings', 'watchdog.yaml') },
+    );
+    expect(upstream).toBe('http://headscale-control:8082');
+    expect(one('Service', 'headscale-control').spec.ports).toMatchObject([{ port: 8082, targetPort: 'control' }]);
+    expect(redis?.url.nodes).toEqual([{ host: 'headscale-redis', port: 6379 }]);
+    expect(one('Service', 'headscale-redis').spec.ports).toMatchObject([{ port: 6379 }]);
   });
 
   test('a mistake in that is found, too', async () => {

@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import { systemClock } from '../../src/clock.ts';
-import { loadConfig } from '../../src/config/load.ts';
 import { startControlServer } from '../../src/demo/control-server.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
-import { createLogger } from '../../src/telemetry/log.ts';
-import { startWatchdog, type Watchdog } from '../../src/watchdog.ts';
 import { until } from '../support/harness.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 import { type Client, client } from './heads-arbitrary.ts';
+import type { Look, Ports } from './sites-main.ts';
 import type { Target } from './target.ts';
 import { startTap } from './upstream-tap.ts';
 
@@ -20,36 +20,45 @@ const AT_ONCE = 16;
 const ENDS_WITHIN_MS = 8000;
 /** Who is not answered by then has sent a part of a request. */
 const ANSWERED_WITHIN_MS = 20;
-/**
- * How much more heap may be in use at the end than after a fifth of the cases: what a collection leaves differs; handshakes are
- * remembered, to know replays; and the control server and the clients are in this process, too. A connection, a request
- * or a stream that were kept would each be kilobytes.
- */
-const MOST_GROWTH_BYTES = 8e6;
-const MOST_GROWTH_BYTES_PER_HEAD = 500;
+/** What a collection leaves differs. A connection, a request or a stream that was kept would each be kilobytes. */
+const MOST_GROWTH_MB = 8;
 
-interface Site {
-  readonly watchdog: Watchdog;
-  readonly errors: string[];
-}
+/** The watchdogs, in their own process. */
+class Sites {
+  readonly #child: ChildProcess;
+  readonly ports: Ports;
 
-/** A listener for everybody, and one behind a trusted proxy that speaks the PROXY protocol. */
-async function siteOf(upstream: string, trusted: boolean): Promise<Site> {
-  const flags = {
-    upstream,
-    listen: '127.0.0.1:0',
-    admin: '127.0.0.1:0',
-    trustedProxies: trusted ? ['127.0.0.0/8'] : undefined,
-  };
-  const text = `listen: [{ address: 127.0.0.1:0, proxy-protocol: true }]\ntrusted-proxies: 127.0.0.0/8\nupstream: ${upstream}\nadmin: 127.0.0.1:0\n`;
-  const config = trusted ? loadConfig({}, { path: 'fuzz', text }) : loadConfig(flags);
-  const log = createLogger('silent', process.stdout);
-  const watchdog = await startWatchdog(config, { log, noiseKey: noiseKeyOf(initiations[0]) });
-  const errors: string[] = [];
-  watchdog.onEvent((event) => {
-    if (event.kind === 'internal error') errors.push(`${event.during}: ${event.error}`);
-  });
-  return { watchdog, errors };
+  private constructor(child: ChildProcess, ports: Ports) {
+    this.#child = child;
+    this.ports = ports;
+  }
+
+  static async start(upstream: string): Promise<Sites> {
+    const main = join(import.meta.dirname, 'sites-main.ts');
+    const child = spawn(process.execPath, ['--expose-gc', '--import', 'tsx', main, upstream], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    const ended = once(child, 'exit').then(() => Promise.reject(new Error('the watchdogs did not start')));
+    const [ports] = (await Promise.race([once(child, 'message'), ended])) as [Ports];
+    return new Sites(child, ports);
+  }
+
+  get hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
+  async look(): Promise<Look> {
+    const answer = once(this.#child, 'message', { signal: AbortSignal.timeout(60_000) });
+    this.#child.send('look');
+    return (await answer)[0] as Look;
+  }
+
+  async stop(): Promise<void> {
+    if (this.hasEnded) return;
+    const closed = once(this.#child, 'close');
+    this.#child.kill('SIGKILL');
+    await closed;
+  }
 }
 
 /** Sends all of it, leaves, and sees the connection end. */
@@ -83,15 +92,6 @@ function leave(socket: Socket, how: Client['leaves']): void {
   else socket.once('connect', () => socket.resetAndDestroy());
 }
 
-function heapBytes(): number {
-  globalThis.gc?.();
-  return process.memoryUsage().heapUsed;
-}
-
-const descriptors = (): number => readdirSync('/proc/self/fd').length;
-
-const portOf = ({ watchdog }: Site): number => watchdog.listenAddresses[0]?.port ?? 0;
-
 /** A node that has its stream, and must keep it. */
 async function bystanderAt(port: number, lost: string[]): Promise<SimulatedNode> {
   const serverUrl = new URL(`http://127.0.0.1:${port}`);
@@ -105,15 +105,16 @@ async function bystanderAt(port: number, lost: string[]): Promise<SimulatedNode>
 async function fuzzHeads(cases: number, seed: number): Promise<number> {
   const control = await startControlServer({ secondStream: 'accept', noiseKey: noiseKeyOf(initiations[0]) });
   const tap = await startTap(control.url);
-  const [direct, proxied] = [await siteOf(tap.url, false), await siteOf(tap.url, true)];
+  const sites = await Sites.start(tap.url);
+  const { direct, proxied } = sites.ports;
   const lost: string[] = [];
-  const bystander = await bystanderAt(portOf(direct), lost);
-  const openBefore = descriptors();
+  const bystander = await bystanderAt(direct, lost);
+  const before = await sites.look();
   let heads = 0;
   const round = fc.asyncProperty(fc.array(client, { minLength: AT_ONCE, maxLength: AT_ONCE }), async (clients) => {
-    await Promise.all(clients.map((each) => visit(portOf(each.byProxyProtocol ? proxied : direct), each)));
+    await Promise.all(clients.map((each) => visit(each.byProxyProtocol ? proxied : direct, each)));
     heads += clients.length;
-    assert.deepEqual([...direct.errors, ...proxied.errors], [], 'internal errors');
+    assert.ok(!sites.hasEnded, 'the watchdogs run');
     assert.deepEqual(tap.complaints, [], 'what Headscale saw');
     assert.deepEqual(lost, [], 'the bystander lost its stream');
   });
@@ -122,21 +123,26 @@ async function fuzzHeads(cases: number, seed: number): Promise<number> {
   const rounds = Math.ceil(cases / AT_ONCE);
   try {
     await fc.assert(round, { numRuns: Math.ceil(rounds / 5), seed, endOnFailure });
-    const early = heapBytes();
+    const early = await sites.look();
     await fc.assert(round, { numRuns: rounds - Math.ceil(rounds / 5), seed: seed + 1, endOnFailure });
-    await until(() => descriptors() <= openBefore, `${openBefore} descriptors, as before`, ENDS_WITHIN_MS);
-    const late = heapBytes();
-    const [mbEarly, mbLate] = [early, late].map((heap) => (heap / 1e6).toFixed(1));
-    process.stdout.write(
-      `  ${tap.requests} requests reached Headscale; heap ${mbEarly} MB after a fifth, ${mbLate} MB at the end\n`,
+    await until(
+      async () => (await sites.look()).descriptors <= before.descriptors,
+      `${before.descriptors} descriptors, as before`,
+      ENDS_WITHIN_MS,
     );
-    const most = MOST_GROWTH_BYTES + MOST_GROWTH_BYTES_PER_HEAD * heads;
-    assert.ok(late - early < most, `the heap grew from ${mbEarly} to ${mbLate} MB`);
+    const late = await sites.look();
+    const told = ({ heapMb, residentMb }: Look): string =>
+      `heap ${heapMb.toFixed(1)} MB, resident ${residentMb.toFixed(1)} MB`;
+    process.stdout.write(
+      `  ${tap.requests} requests reached Headscale; ${told(before)} before, ${told(early)} after a fifth, ${told(late)} at the end\n`,
+    );
+    assert.deepEqual(late.errors, [], 'internal errors');
+    assert.ok(late.heapMb - early.heapMb < MOST_GROWTH_MB, `the heap grew: ${told(early)}, then ${told(late)}`);
     assert.equal(bystander.state, 'accepted');
     return heads;
   } finally {
     await bystander.stop();
-    for (const { watchdog } of [direct, proxied]) await watchdog.close();
+    await sites.stop();
     await Promise.all([control.close(), tap.close()]);
   }
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ export class RedisServer {
     this.#more = more;
   }
 
-  /** @param more settings of redis-server, as it takes them on its command line. */
+  /** @param more settings of redis-server, as it takes them on its command line; `--sentinel` among them makes it one. */
   static async start(more: readonly string[] = []): Promise<RedisServer> {
     const redis = new RedisServer(await freePort(), more);
     await redis.start();
@@ -30,8 +30,10 @@ export class RedisServer {
   }
 
   async start(): Promise<void> {
-    const options = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '', '--dir', this.#folder];
-    const child = spawn('redis-server', [...options, ...this.#more], { stdio: 'ignore' });
+    // A sentinel writes down there what it learns.
+    const file = join(this.#folder, 'redis.conf');
+    writeFileSync(file, `port ${this.port}\nbind 127.0.0.1\nsave ""\ndir ${this.#folder}\n`);
+    const child = spawn('redis-server', [file, ...this.#more], { stdio: 'ignore' });
     this.#process = child;
     const failed = once(child, 'error').then(([error]) => Promise.reject(error));
     await Promise.race([this.#accepts(), failed]);

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -8,12 +9,20 @@ import { onHost } from '../support/network.ts';
 describe('configurations of Headscale that are shipped, read by Headscale 0.29.2', () => {
   const here = useLab();
 
-  it.each(['deploy/compose/headscale.yaml', 'deploy/kubernetes/config.yaml'])('%s', async (path) => {
-    const folder = here.lab.folder(`shipped-${path.split('/')[1]}`);
-    const file = join(folder, 'config.yaml');
-    writeFileSync(file, readFileSync(join(PROJECT, path), 'utf8').replaceAll('/var/lib/headscale', folder));
-    const command = onHost(here.lab.server, programs.headscale['0.29.2'], 'configtest', '-c', file);
-    const child = here.lab.start('headscale configtest', command);
-    expect(await child.ended(), child.tail()).toBe(0);
-  });
+  it.each(['deploy/compose/headscale.yaml', 'deploy/kubernetes/config.yaml', 'deploy/kubernetes-replicas/config.yaml'])(
+    '%s',
+    async (path) => {
+      const folder = here.lab.folder(`shipped-${path.split('/')[1]}`);
+      const file = join(folder, 'config.yaml');
+      const text = readFileSync(join(PROJECT, path), 'utf8');
+      writeFileSync(file, text.replaceAll('/var/lib/headscale', folder).replaceAll('/var/run/headscale', folder));
+      // The others have Headscale make one. So says the kustomization that an operator does.
+      if (path.includes('replicas')) {
+        writeFileSync(join(folder, 'noise_private.key'), `privkey:${randomBytes(32).toString('hex')}`);
+      }
+      const command = onHost(here.lab.server, programs.headscale['0.29.2'], 'configtest', '-c', file);
+      const child = here.lab.start('headscale configtest', command);
+      expect(await child.ended(), child.tail()).toBe(0);
+    },
+  );
 });

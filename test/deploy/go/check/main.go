@@ -1,8 +1,8 @@
 // check reads what the project ships for Docker Compose and Kubernetes as their own programs read it, strictly: an unknown
 // field, or a value of a wrong kind, is an error.
 //
-//	check compose FILE
-//	check kubernetes FOLDER    # a kustomization; prints what it makes, a line each
+//	check compose FILE...      # each over the ones before it; prints services, their published ports and the files they are shown
+//	check kubernetes FOLDER    # a kustomization; prints what it makes
 //	check dockerfile FILE
 package main
 
@@ -20,6 +20,7 @@ import (
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -27,13 +28,13 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 3 {
-		log.Fatal("usage: check compose FILE | check kubernetes FOLDER | check dockerfile FILE")
+	if len(os.Args) < 3 {
+		log.Fatal("usage: check compose FILE... | check kubernetes FOLDER | check dockerfile FILE")
 	}
 	var err error
 	switch os.Args[1] {
 	case "compose":
-		err = checkCompose(os.Args[2])
+		err = checkCompose(os.Args[2:])
 	case "kubernetes":
 		err = checkKubernetes(os.Args[2])
 	case "dockerfile":
@@ -46,8 +47,8 @@ func main() {
 	}
 }
 
-func checkCompose(file string) error {
-	options, err := cli.NewProjectOptions([]string{file}, cli.WithResolvedPaths(true))
+func checkCompose(files []string) error {
+	options, err := cli.NewProjectOptions(files, cli.WithOsEnv, cli.WithResolvedPaths(true))
 	if err != nil {
 		return err
 	}
@@ -58,9 +59,12 @@ func checkCompose(file string) error {
 	for _, name := range project.ServiceNames() {
 		service := project.Services[name]
 		fmt.Printf("service %s %s\n", name, service.Image)
+		for _, port := range service.Ports {
+			fmt.Printf("port %s %s:%s %d\n", name, port.HostIP, port.Published, port.Target)
+		}
 		for _, volume := range service.Volumes {
 			if volume.Type == "bind" {
-				fmt.Printf("bind %s\n", volume.Source)
+				fmt.Printf("bind %s %s\n", volume.Source, volume.Target)
 			}
 		}
 	}
@@ -84,7 +88,7 @@ func checkKubernetes(folder string) error {
 		if err := yaml.UnmarshalStrict(bytes.TrimSpace(text), into()); err != nil {
 			return fmt.Errorf("%s %s: %w", resource.GetKind(), resource.GetName(), err)
 		}
-		fmt.Printf("%s %s %s\n", resource.GetKind(), resource.GetNamespace(), resource.GetName())
+		fmt.Printf("---\n%s", text)
 	}
 	return nil
 }
@@ -120,9 +124,11 @@ func checkDockerfile(path string) error {
 }
 
 var types = map[string]func() any{
-	"ConfigMap":      func() any { return &core.ConfigMap{} },
-	"Service":        func() any { return &core.Service{} },
-	"StatefulSet":    func() any { return &apps.StatefulSet{} },
-	"NetworkPolicy":  func() any { return &networking.NetworkPolicy{} },
-	"ServiceMonitor": func() any { return &monitoring.ServiceMonitor{} },
+	"ConfigMap":           func() any { return &core.ConfigMap{} },
+	"Deployment":          func() any { return &apps.Deployment{} },
+	"NetworkPolicy":       func() any { return &networking.NetworkPolicy{} },
+	"PodDisruptionBudget": func() any { return &policy.PodDisruptionBudget{} },
+	"Service":             func() any { return &core.Service{} },
+	"ServiceMonitor":      func() any { return &monitoring.ServiceMonitor{} },
+	"StatefulSet":         func() any { return &apps.StatefulSet{} },
 }

@@ -1,0 +1,152 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
+import { parseRedisUrl, type RedisUrl, redisTargetOf } from '../../src/config/redis.ts';
+import { parseMachineKey } from '../../src/identity/keys.ts';
+import type { Message } from '../../src/replicas/messages.ts';
+import { RedisLink } from '../../src/replicas/redis-link.ts';
+import type { StreamId } from '../../src/streams/stream.ts';
+import { Harness, until } from '../support/harness.ts';
+import { aMachineKey } from '../support/initiations.ts';
+import { freePort } from '../support/process.ts';
+import { RedisServer } from '../support/redis.ts';
+
+const TLS = join(import.meta.dirname, '..', 'support', 'tls');
+const machineKey = parseMachineKey(`mkey:${aMachineKey}`) ?? expect.unreachable();
+const id = (value: number): StreamId => value as StreamId;
+
+let harness: Harness;
+beforeEach(() => {
+  harness = new Harness();
+});
+afterEach(() => harness.closeAll());
+
+async function server(...more: readonly string[]): Promise<RedisServer> {
+  const redis = await RedisServer.start(more);
+  harness.defer(() => redis.close());
+  return redis;
+}
+
+interface Files {
+  readonly passwordFile?: string;
+  readonly caFile?: string;
+}
+
+/** One replica's, with what it was told. */
+function link(url: string, name: string, { passwordFile, caFile }: Files = {}) {
+  const heard: Message[] = [];
+  const changes: (readonly [isUp: boolean, reason: string | undefined])[] = [];
+  const settings = { passwordFile, caFile, prefix: 'headscale-watchdog', replicaName: name };
+  const redis = new RedisLink({
+    clock: systemClock,
+    target: redisTargetOf({ ...settings, url: parseRedisUrl(url) as RedisUrl }),
+    name,
+    heard: (message) => heard.push(message),
+    changed: (isUp, reason) => changes.push([isUp, reason]),
+  });
+  harness.defer(() => redis.close());
+  return { redis, heard, changes };
+}
+
+/** Everything that replicas ask of Redis, by two of them. */
+async function worksAt(url: string, files: Files = {}): Promise<void> {
+  const [a, b] = [link(url, 'a', files), link(url, 'b', files)];
+  await until(() => a.redis.isUp && b.redis.isUp, `both are up: ${JSON.stringify([a.changes, b.changes])}`);
+  expect([a.changes, b.changes]).toEqual([[[true, undefined]], [[true, undefined]]]);
+
+  const first = await a.redis.announce(machineKey, id(1), 0);
+  expect(first.others).toEqual([]);
+  const second = await b.redis.announce(machineKey, id(1), 0);
+  expect(second.others).toEqual([{ replica: 'a', order: first.order }]);
+  expect(second.order).toBeGreaterThan(first.order);
+  expect((await b.redis.announce(machineKey, id(2), 60_000)).order).toBeLessThan(first.order);
+  await b.redis.withdraw(machineKey, id(1));
+  await b.redis.forget(machineKey, 'a');
+  expect((await a.redis.announce(machineKey, id(3), 0)).others).toMatchObject([{ replica: 'b' }]);
+
+  const ephemeral = Buffer.alloc(32, 7);
+  expect([await a.redis.hasSeen(ephemeral), await b.redis.hasSeen(ephemeral)]).toEqual([false, true]);
+  expect([await a.redis.renewLease(), await a.redis.renewLease()]).toEqual([false, true]);
+  expect([await b.redis.isAlive('a'), await b.redis.isAlive('nobody')]).toEqual([true, false]);
+
+  a.redis.send({ kind: 'here', from: 'a' });
+  a.redis.send({ kind: 'sever', from: 'a', id: id(2) }, 'b');
+  await until(() => b.heard.length === 2, 'B hears both');
+  expect(b.heard.map(({ kind }) => kind).sort()).toEqual(['here', 'sever']);
+  expect(a.heard).toEqual([]);
+  await a.redis.close();
+  expect(await b.redis.isAlive('a')).toBe(false);
+}
+
+describe('RedisLink', () => {
+  test('a single server', async () => worksAt((await server()).url));
+
+  test('with TLS, by the authority that is named; without it, it says what is wrong', async () => {
+    const port = await freePort();
+    await server(
+      ...['--tls-port', String(port), '--tls-auth-clients', 'no', '--tls-ca-cert-file', join(TLS, 'cert.pem')],
+      ...['--tls-cert-file', join(TLS, 'cert.pem'), '--tls-key-file', join(TLS, 'key.pem')],
+    );
+    await worksAt(`rediss://127.0.0.1:${port}`, { caFile: join(TLS, 'cert.pem') });
+    const { changes } = link(`rediss://127.0.0.1:${port}`, 'c');
+    await until(() => changes.length > 0, 'it is refused');
+    expect(changes).toEqual([[false, expect.stringMatching(/self-signed certificate/)]]);
+  });
+
+  test("the documentation's ACL user can do all that is needed", async () => {
+    const docs = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'replicas.md'), 'utf8');
+    const [, rules = ''] = /^user watchdog (.*)$/m.exec(docs) ?? [];
+    const redis = await server();
+    expect(await redis.command('ACL', 'SETUSER', 'watchdog', ...rules.replace('PASSWORD', 'secret').split(' '))).toBe(
+      '+OK\r\n',
+    );
+    await redis.command('ACL', 'SETUSER', 'default', 'off');
+    const folder = mkdtempSync(join(tmpdir(), 'redis-link-'));
+    harness.defer(() => rmSync(folder, { recursive: true }));
+    const passwordFile = join(folder, 'password');
+    writeFileSync(passwordFile, 'secret\n', { mode: 0o600 });
+    await worksAt(`redis://watchdog@127.0.0.1:${redis.port}`, { passwordFile });
+    writeFileSync(passwordFile, 'wrong\n');
+    const { changes } = link(`redis://watchdog@127.0.0.1:${redis.port}`, 'c', { passwordFile });
+    await until(() => changes.length > 0, 'it is refused');
+    expect(changes).toEqual([[false, expect.stringMatching(/WRONGPASS/)]]);
+  });
+
+  test('a cluster of three', { timeout: 30_000 }, async () => {
+    const nodes = [];
+    for (let i = 0; i < 3; i++) nodes.push(await server('--cluster-enabled', 'yes'));
+    const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`);
+    execFileSync('redis-cli', ['--cluster', 'create', ...addresses, '--cluster-yes'], { stdio: 'ignore' });
+    const agree = async (node: RedisServer): Promise<boolean> =>
+      (await node.command('CLUSTER', 'INFO')).includes('cluster_state:ok');
+    for (const node of nodes) await until(() => agree(node), 'the cluster has formed');
+    await worksAt(`redis+cluster://${addresses.join(',')}`);
+  });
+
+  test('sentinels: when the master dies, it goes on with the new one', { timeout: 60_000 }, async () => {
+    const master = await server();
+    const replica = await server('--replicaof', `127.0.0.1 ${master.port}`);
+    const sentinel = await server('--sentinel');
+    const monitor = ['SENTINEL', 'MONITOR', 'mymaster', '127.0.0.1', String(master.port), '1'];
+    expect(await sentinel.command(...monitor)).toBe('+OK\r\n');
+    await sentinel.command('SENTINEL', 'SET', 'mymaster', 'down-after-milliseconds', '500');
+    await sentinel.command('SENTINEL', 'SET', 'mymaster', 'failover-timeout', '2000');
+    await until(
+      async () => (await sentinel.command('SENTINEL', 'REPLICAS', 'mymaster')).includes(`:${replica.port}`),
+      'the sentinel knows the replica',
+      20_000,
+    );
+    await worksAt(`redis+sentinel://127.0.0.1:${sentinel.port}/mymaster`);
+    const { redis, changes } = link(`redis+sentinel://127.0.0.1:${sentinel.port}/mymaster`, 'c');
+    await until(() => redis.isUp, 'C is up');
+    await master.kill();
+    await until(() => !redis.isUp, 'C notices');
+    await until(() => redis.isUp, 'C has found the new master', 20_000);
+    expect(changes.map(([isUp]) => isUp)).toEqual([true, false, true]);
+    await redis.announce(machineKey, id(1), 0);
+    expect(await replica.command('EXISTS', `headscale-watchdog:node:{${machineKey}}`)).toBe(':1\r\n');
+  });
+});
