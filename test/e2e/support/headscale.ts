@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { programs } from './build.ts';
 import { type Child, run } from './child.ts';
@@ -17,6 +17,8 @@ import { until } from './wait.ts';
 
 /** The user all nodes belong to. */
 export const USER = 'someone';
+
+const MOST_DESCRIPTORS = 1024;
 
 export interface HeadscaleOptions {
   /** Default: 0.29.2. */
@@ -130,6 +132,13 @@ export class Headscale {
     const { body } = await this.#lab.reach.get(`127.0.0.1:${DEBUG_PORT}`, '/metrics');
     const samples = body.matchAll(/^headscale_mapresponse_sent_total\{.*\} (\S+)$/gm);
     return [...samples].reduce((total, [, value]) => total + Number(value), 0);
+  }
+
+  /** From now on it gets no descriptor beyond those it has, or as many as ever. */
+  async mayOpen(more: 'nothing' | 'all'): Promise<void> {
+    const pid = this.#child?.pid;
+    const { length: open } = readdirSync(`/proc/${pid}/fd`);
+    await run('prlimit', '--pid', String(pid), `--nofile=${more === 'nothing' ? open : MOST_DESCRIPTORS}:`);
   }
 
   async stop(): Promise<void> {

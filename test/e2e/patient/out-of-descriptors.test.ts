@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { Bystander } from '../support/bystander.ts';
+import { Headscale } from '../support/headscale.ts';
+import { useLab } from '../support/lab.ts';
+import { Phone } from '../support/phone.ts';
+import { delay } from '../support/wait.ts';
+import { Watchdog } from '../support/watchdog.ts';
+
+/** Less than a client takes to give up its login. */
+const OUT_FOR_MS = 8_000;
+
+describe('Headscale 0.29.2 has no descriptors left for a while', () => {
+  const here = useLab();
+
+  it('who has a stream keeps it, and who comes is let in as soon as it has some again', async () => {
+    const { lab } = here;
+    const headscale = await Headscale.start(lab);
+    const watchdog = await Watchdog.start(lab, headscale);
+    const bystander = await Bystander.logIn(lab, headscale, watchdog, 'bystander');
+    const authKey = await headscale.authKey();
+
+    await headscale.mayOpen('nothing');
+    const newcomer = new Phone(lab, 'newcomer');
+    const loggedIn = newcomer.logIn(watchdog.url, authKey);
+    await delay(OUT_FOR_MS);
+    await bystander.expectUntouched();
+    expect((await newcomer.status())?.BackendState).not.toBe('Running');
+
+    await headscale.mayOpen('all');
+    await loggedIn;
+    await bystander.expectUntouched();
+    expect(watchdog.logged('stream severed')).toEqual([]);
+    expect((await watchdog.metrics()).streamsUnaccountedFor).toBe(0);
+    expect(watchdog.errors()).toEqual([]);
+  });
+});
