@@ -12,7 +12,7 @@ import { type Config, LOG_LEVELS } from './config/schema.ts';
 import { StartError, UsageError } from './errors.ts';
 import type { ReloadOutcome } from './reload.ts';
 import { nextSignal, serve } from './serve.ts';
-import { createLogger } from './telemetry/log.ts';
+import { createLogger } from './telemetry/logger.ts';
 import { version } from './version.ts';
 import { startWatchdog } from './watchdog.ts';
 

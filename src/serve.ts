@@ -5,7 +5,7 @@ import type { Config } from './config/schema.ts';
 import { addressAndPort } from './proxy/forwarded.ts';
 import { takeInheritedSockets } from './service/inherited.ts';
 import { type ServiceManager, serviceManagerOf } from './service/service-manager.ts';
-import { createLogger, type Logger } from './telemetry/log.ts';
+import { createLogger, type Logger } from './telemetry/logger.ts';
 import { version } from './version.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 

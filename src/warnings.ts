@@ -2,7 +2,7 @@ import type { Config } from './config/schema.ts';
 import type { NoiseKey } from './identity/machine-key.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { KernelOrNot } from './liveness/kernel.ts';
-import type { Logger } from './telemetry/log.ts';
+import type { Logger } from './telemetry/logger.ts';
 
 /** What an operator may not know that it is missing. */
 export function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {

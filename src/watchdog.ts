@@ -19,7 +19,8 @@ import { type ReloadOutcome, reload } from './reload.ts';
 import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
-import { type Logger, logEvents } from './telemetry/log.ts';
+import { logEvents } from './telemetry/log.ts';
+import type { Logger } from './telemetry/logger.ts';
 import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
 import { buildWay } from './way.ts';
 

@@ -1,26 +1,30 @@
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { abort } from './sockets.ts';
 
 /**
- * Begins to pass Headscale's answer on to a client whose socket Node's server has let go of: its head is on its way, its
- * body may be piped in. Undefined when the head cannot be passed on (a status of 99, say).
+ * Passes Headscale's answer on, whole, to a client whose socket Node's server has let go of.
+ *
+ * @returns whether its head could be passed on (a status of 99, say, cannot); `done` is called when all has been written.
  */
-export function startAnswer(
-  request: IncomingMessage,
-  response: IncomingMessage,
-  client: Socket,
-): ServerResponse | undefined {
+export function passOn(request: IncomingMessage, response: IncomingMessage, client: Socket, done: () => void): boolean {
   const answer = new ServerResponse(request);
   answer.shouldKeepAlive = false;
   try {
     answer.writeHead(response.statusCode ?? 502, response.statusMessage, withoutConnection(response.rawHeaders));
     answer.assignSocket(client);
   } catch {
-    return undefined;
+    return false;
   }
   // The server would have told it of the socket's drains.
   client.on('drain', () => answer.emit('drain'));
-  return answer;
+  response.on('error', () => abort(client));
+  answer.on('finish', () => {
+    answer.detachSocket(client);
+    done();
+  });
+  response.pipe(answer);
+  return true;
 }
 
 /** The head of an answer as it came, to be written as latin1. */

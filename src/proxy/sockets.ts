@@ -17,3 +17,11 @@ export function abort(socket: Socket): void {
 export function gaveUp(error: unknown): boolean {
   return ['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(codeOf(error) ?? '');
 }
+
+/** A tunnel with one end gone is ended when nothing has moved for this long. */
+const LINGER_MS = 60_000;
+
+/** The ends of such a tunnel: from now on they time out. */
+export function linger(...ends: readonly (Socket | undefined)[]): void {
+  for (const end of ends) end?.setTimeout(LINGER_MS);
+}

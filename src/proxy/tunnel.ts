@@ -1,17 +1,15 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { reasonOf } from '../errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
-import { headOf, ownAnswer, startAnswer, tooMuch } from './answer.ts';
+import { headOf, ownAnswer, passOn, tooMuch } from './answer.ts';
+import { ask } from './ask.ts';
 import { EarlyBytes } from './early-bytes.ts';
 import { readLent } from './lent-buffers.ts';
-import { abort, gaveUp } from './sockets.ts';
+import { abort, gaveUp, linger } from './sockets.ts';
 import { isWebSocket, type Sending, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
-
-/** A tunnel with one end gone is ended when nothing has moved for this long. */
-const LINGER_MS = 60_000;
 
 /**
  * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
@@ -53,25 +51,16 @@ export class Tunnel {
   forward(): void {
     if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
-    const { request, rawHeaders } = this.#upgrade;
-    const { upstream } = this.#ports;
     try {
-      this.#asking = httpRequest({
-        method: request.method,
-        path: request.url,
-        headers: rawHeaders,
-        createConnection: () => this.#connect(),
-        host: upstream.host,
-        port: upstream.port,
+      this.#asking = ask(this.#upgrade, this.#ports.upstream, {
+        connect: () => this.#connect(),
+        switched: (response, head) => this.#open(response, head),
+        refused: (response) => this.#passOn(response),
+        failed: () => this.#unanswered(),
       });
     } catch (error) {
       this.#answer(ownAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
-      return;
     }
-    this.#asking.on('upgrade', (response, _socket, head) => this.#open(response, head));
-    this.#asking.on('response', (response) => this.#passOn(response));
-    this.#asking.on('error', () => this.#unanswered());
-    this.#asking.end();
   }
 
   /** Ends what has not been shown to Headscale, and will not be: its client is to come again. */
@@ -103,7 +92,7 @@ export class Tunnel {
       if (this.#joined) {
         this.#leave('client_closed');
         this.#upstream?.end();
-        this.#linger();
+        linger(this.client, this.#upstream);
       } else if (isLive(this.stream)) {
         this.end('client_left_early');
       }
@@ -175,7 +164,7 @@ export class Tunnel {
     upstream.on('end', () => {
       this.#leave('upstream_closed');
       this.client.end();
-      this.#linger();
+      linger(this.client, this.#upstream);
     });
     upstream.on('drain', () => this.client.resume());
     upstream.on('error', () => {
@@ -212,20 +201,14 @@ export class Tunnel {
 
   /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
   #passOn(response: IncomingMessage): void {
-    const answer = this.#upgrade && startAnswer(this.#upgrade.request, response, this.client);
-    if (answer === undefined) {
+    const { request } = this.#upgrade ?? {};
+    if (request === undefined || !passOn(request, response, this.client, () => this.#finishClient())) {
       this.#unanswered();
       return;
     }
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
-    this.#linger();
-    response.on('error', () => abort(this.client));
-    answer.on('finish', () => {
-      answer.detachSocket(this.client);
-      this.#finishClient();
-    });
-    response.pipe(answer);
+    linger(this.client, this.#upstream);
   }
 
   #unanswered(): void {
@@ -245,12 +228,7 @@ export class Tunnel {
   #finishClient(): void {
     this.client.end();
     this.client.resume();
-    this.#linger();
-  }
-
-  #linger(): void {
-    this.client.setTimeout(LINGER_MS);
-    this.#upstream?.setTimeout(LINGER_MS);
+    linger(this.client, this.#upstream);
   }
 
   /** Notes the first cause of the end; later ones follow from it. */

@@ -1,27 +1,12 @@
-import pino, { type DestinationStream, type Logger } from 'pino';
-import pretty from 'pino-pretty';
-import type { LogLevel } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
 import type { WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
+import type { Logger } from './logger.ts';
 import { redisLine } from './redis-line.ts';
 import { limitLine, refusedLine } from './refused-line.ts';
-
-export type { Logger };
-
-/** JSON, a line an event; on a terminal readable, with colours unless NO_COLOR is set. */
-export function createLogger(level: LogLevel, out: NodeJS.WriteStream): Logger {
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!out.isTTY) return pino(options, out as DestinationStream);
-  const colorize = process.env.NO_COLOR === undefined || process.env.NO_COLOR === '';
-  return pino(
-    options,
-    pretty({ destination: out, colorize, translateTime: 'SYS:HH:MM:ss.l', singleLine: true, sync: true }),
-  );
-}
 
 type Level = 'debug' | 'info' | 'warn' | 'error';
 type Line = readonly [level: Level, fields: object, text: string];

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { promisify } from 'node:util';
+import { parseEnv, promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import { loadConfig } from '../../src/config/load.ts';
@@ -87,9 +87,9 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
   }, 600_000);
 
   /** What Docker Compose makes of them, each over the ones before. */
-  const compose = async (...files: readonly string[]) => {
+  const compose = async (files: readonly string[], environment: NodeJS.ProcessEnv = {}) => {
     const paths = files.map((name) => join(DEPLOY, 'compose', name));
-    const env = { ...process.env, ADDRESS_A: '192.0.2.1', ADDRESS_B: '192.0.2.2' };
+    const env = { ...process.env, ...environment };
     const { stdout } = await run(check, ['compose', ...paths], { env });
     const lines = stdout
       .trim()
@@ -104,13 +104,14 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
   };
 
   test('compose.yaml has its services, and every file that it shows them', async () => {
-    const { services, ports } = await compose('compose.yaml');
+    const { services, ports } = await compose(['compose.yaml']);
     expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
     expect(ports).toEqual(['grafana 127.0.0.1:3000 3000', 'watchdog :8080 8080']);
   });
 
-  test('with compose.replicas.yaml there are two watchdogs, each at its own address, and Prometheus knows both', async () => {
-    const { services, ports, shown } = await compose('compose.yaml', 'compose.replicas.yaml');
+  test('with replicas.env there are two watchdogs, each at its own address, and Prometheus knows both', async () => {
+    const { COMPOSE_FILE, ...environment } = parseEnv(read('compose', 'replicas.env'));
+    const { services, ports, shown } = await compose(COMPOSE_FILE?.split(':') ?? [], environment);
     expect(services.sort()).toEqual([
       ...['grafana', 'headscale', 'owner', 'prometheus', 'redis', 'watchdog', 'watchdog-b'],
     ]);
@@ -169,7 +170,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
       {},
       { path: 'watchdog.yaml', text: read('kubernetes-replicas', 'settings', 'watchdog.yaml') },
     );
-    expect(upstream).toBe('http://headscale-control:8082');
+    expect(upstream.href).toBe('http://headscale-control:8082/');
     expect(one('Service', 'headscale-control').spec.ports).toMatchObject([{ port: 8082, targetPort: 'control' }]);
     expect(redis?.url.nodes).toEqual([{ host: 'headscale-redis', port: 6379 }]);
     expect(one('Service', 'headscale-redis').spec.ports).toMatchObject([{ port: 6379 }]);

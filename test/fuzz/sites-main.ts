@@ -7,7 +7,7 @@
  */
 import { readdirSync } from 'node:fs';
 import { loadConfig } from '../../src/config/load.ts';
-import { createLogger } from '../../src/telemetry/log.ts';
+import { createLogger } from '../../src/telemetry/logger.ts';
 import { startWatchdog } from '../../src/watchdog.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 

@@ -1,5 +1,5 @@
 /**
- * The nodes of `npm run pacing`, in a process of their own. Answers each message with what has happened since the one before.
+ * The nodes of `npm run pacing`, in a process of their own. Answers each message with what has happened since the last `begin`.
  *
  *     nodes-main URL NODES AUTH-KEY
  *
@@ -10,27 +10,21 @@ import { systemClock } from '../../src/clock.ts';
 import { newNodeIdentity } from '../../src/demo/map-client.ts';
 import { NodePresence } from '../../src/demo/node-presence.ts';
 
-/** Since the question before. */
+/** Since `begin`. */
 export interface Tally {
-  /** Nodes that have got a map stream. */
-  readonly back: number;
-  /** From the question before to the last of them, in milliseconds. */
-  readonly lastBackMs: number;
+  /** From `begin` until each of the nodes that have got a map stream had it, in milliseconds, ascending. */
+  readonly backMs: readonly number[];
   /** Connections, and tries to make one, that failed, by what was said. */
   readonly failed: Readonly<Record<string, number>>;
 }
 
 const [url = '', count = '0', authKey = ''] = process.argv.slice(2);
 let askedAt = performance.now();
-let lastBackMs = 0;
-let back = new Set<number>();
+let back = new Map<number, number>();
 let failed: Record<string, number> = {};
 
 const presences = Array.from({ length: Number(count) }, (_, i) => {
-  const accepted = (): void => {
-    back.add(i);
-    lastBackMs = performance.now() - askedAt;
-  };
+  const accepted = (): void => void back.set(i, performance.now() - askedAt);
   const lost = (why: string): void => {
     failed[why] = (failed[why] ?? 0) + 1;
   };
@@ -39,8 +33,8 @@ const presences = Array.from({ length: Number(count) }, (_, i) => {
 });
 
 process.on('message', async (asked: 'look' | 'begin' | 'stop') => {
-  process.send?.({ back: back.size, lastBackMs, failed } satisfies Tally);
-  if (asked === 'begin') [askedAt, lastBackMs, back, failed] = [performance.now(), 0, new Set(), {}];
+  process.send?.({ backMs: [...back.values()].sort((a, b) => a - b), failed } satisfies Tally);
+  if (asked === 'begin') [askedAt, back, failed] = [performance.now(), new Map(), {}];
   if (asked === 'stop') {
     await Promise.all(presences.map((presence) => presence.end()));
     process.disconnect();

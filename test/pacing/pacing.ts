@@ -28,6 +28,7 @@ const CALM_MS = 10_000;
 
 interface Figures {
   readonly failed: number;
+  readonly halfBackS: number;
   readonly allBackS: number;
   /** Of Headscale's processor, from its start until all were back, and it was calm. */
   readonly processorS: number;
@@ -114,9 +115,10 @@ async function ask(nodes: ChildProcess, what: 'look' | 'begin' | 'stop'): Promis
 async function allBack(nodes: ChildProcess): Promise<void> {
   const deadline = performance.now() + ALL_BACK_WITHIN_MS;
   for (;;) {
-    const { back, failed } = await ask(nodes, 'look');
-    if (back === NODES) return;
-    if (performance.now() > deadline) throw new Error(`only ${back} of ${NODES} came: ${JSON.stringify(failed)}`);
+    const { backMs, failed } = await ask(nodes, 'look');
+    if (backMs.length === NODES) return;
+    if (performance.now() > deadline)
+      throw new Error(`only ${backMs.length} of ${NODES} came: ${JSON.stringify(failed)}`);
     await pause(200);
   }
 }
@@ -147,12 +149,17 @@ async function round(rate: string): Promise<Figures> {
     await ask(nodes, 'begin');
     await headscale.isUp();
     await allBack(nodes);
-    const { lastBackMs } = await ask(nodes, 'look');
+    const { backMs } = await ask(nodes, 'look');
     await pause(CALM_MS);
-    const { back, failed: why } = await ask(nodes, 'stop');
-    if (back !== NODES) throw new Error(`${NODES - back} were lost again`);
+    const { failed: why } = await ask(nodes, 'stop');
     const failed = Object.values(why).reduce((sum, times) => sum + times, 0);
-    return { failed, allBackS: lastBackMs / 1000, processorS: headscale.processorS, why };
+    return {
+      failed,
+      halfBackS: median(backMs) / 1000,
+      allBackS: Math.max(...backMs) / 1000,
+      processorS: headscale.processorS,
+      why,
+    };
   } finally {
     for (const child of children) await stop(child);
     rmSync(folder, { recursive: true, force: true });
@@ -173,7 +180,8 @@ async function main(): Promise<void> {
   const rows = [...figures].map(([rate, all]) => {
     const of = (pick: (figures: Figures) => number): string =>
       `${median(all.map(pick)).toFixed(1)} (${all.map((each) => pick(each).toFixed(1)).join(', ')})`;
-    return `| ${rate} | ${of(({ failed }) => failed)} | ${of(({ allBackS }) => allBackS)} | ${of(({ processorS }) => processorS)} |`;
+    const cells = [of(({ failed }) => failed), of(({ halfBackS }) => halfBackS), of(({ allBackS }) => allBackS)];
+    return `| ${[rate, ...cells, of(({ processorS }) => processorS)].join(' | ')} |`;
   });
   process.stdout.write(
     `${[
@@ -181,8 +189,8 @@ async function main(): Promise<void> {
       '',
       `Headscale 0.29.2 killed under ${NODES} nodes, started again after ${DOWN_MS / 1000} s; medians (and each round)`,
       '',
-      '| --upstream-rate | failed tries since it was started | s until all are back | s of its processor |',
-      '| --- | --- | --- | --- |',
+      '| --upstream-rate | failed tries since it was started | s until half are back | s until all are | s of its processor |',
+      '| --- | --- | --- | --- | --- |',
       ...rows,
     ].join('\n')}\n`,
   );

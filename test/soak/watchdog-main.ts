@@ -8,7 +8,7 @@ import { readdirSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { loadConfig } from '../../src/config/load.ts';
 import type { WatchdogEvent } from '../../src/events.ts';
-import { createLogger } from '../../src/telemetry/log.ts';
+import { createLogger } from '../../src/telemetry/logger.ts';
 import { startWatchdog } from '../../src/watchdog.ts';
 import { scrape } from '../support/http.ts';
 

@@ -5,7 +5,7 @@ import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
 import type { WatchdogEvent } from '../../src/events.ts';
 import type { NoiseKey } from '../../src/identity/machine-key.ts';
-import { createLogger } from '../../src/telemetry/log.ts';
+import { createLogger } from '../../src/telemetry/logger.ts';
 import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/watchdog.ts';
 
 /** What a test has opened; `closeAll` closes it in reverse order and checks that nothing is left. */
