@@ -84,7 +84,10 @@ function addEvents(program: Command, console: OpenConsole): void {
 function addSever(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('sever'))
     .description('end a stream, or all of a node; a client that is there connects again by itself')
-    .argument('<node|id>', "a stream's id, or a node's name, key, or id:NUMBER")
+    .argument(
+      '<node|id>',
+      "a stream's id (REPLICA/ID where several watchdogs have one), or a node's name, key, or id:NUMBER",
+    )
     .addOption(new Option('--yes', 'without asking'))
     .action(async (target: string, { yes }: { yes?: boolean }, command: Command) => {
       process.exitCode = await sever(adminApi(adminOf(command)), target, yes === true, console());

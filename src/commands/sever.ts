@@ -6,12 +6,19 @@ import { ownerOf } from './streams.ts';
 import { plain } from './table.ts';
 
 const NODE_ID = /^id:(?=\d+$)/;
+/** The replica before it only where there are several: a stream's id is its own watchdog's. */
+const STREAM = /^(?:(.+)\/)?(\d+)$/;
 
 /** Severs one stream, by its id, or every stream of a node, after a question. */
 export async function sever(api: Api, target: string, isSure: boolean, console: Console): Promise<ExitCode> {
   const found = await find(api, target);
+  if (STREAM.test(target) && found.length > 1) {
+    const each = found.map(({ id, replica }) => `${replica}/${id}`).join(' or ');
+    console.stderr.write(`headscale-watchdog: several watchdogs have a stream ${target}: write ${each}\n`);
+    return EXIT.failed;
+  }
   if (found.length === 0) {
-    const isId = /^\d+$/.test(target);
+    const isId = STREAM.test(target);
     const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
     const none = isId ? `there is no open stream ${target}` : `${plain(target)} has no open stream`;
     const cure = 'headscale-watchdog streams lists those that are open';
@@ -25,9 +32,10 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
 
 /** A number is a stream's: a node's id is written `id:7`, so that no slip severs somebody else. */
 async function find(api: Api, target: string): Promise<readonly StreamView[]> {
-  if (/^\d+$/.test(target)) {
+  const [isStream, replica, id] = STREAM.exec(target) ?? [];
+  if (isStream !== undefined) {
     const { streams } = await api.get<StreamsAnswer>('/streams');
-    return streams.filter(({ id }) => id === Number(target));
+    return streams.filter((each) => each.id === Number(id) && (replica === undefined || each.replica === replica));
   }
   const { streams } = await api.get<StreamsAnswer>('/streams', { node: target.replace(NODE_ID, '') });
   return streams;

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Harness, SWITCHING, until } from '../support/harness.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
+import { run } from '../support/process.ts';
 import { RedisServer } from '../support/redis.ts';
 
 const [recorded] = initiations;
@@ -61,6 +62,39 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   );
   expect(b.events).toContainEqual(expect.objectContaining({ kind: 'stream closed', reason: 'severed_by_operator' }));
   expect(a.events.some((event) => event.kind === 'stream closed')).toBe(false);
+});
+
+test('headscale-watchdog sever: a number that two watchdogs have severs nothing; with the replica before it, that one', async () => {
+  const upstream = await harness.upstream((_request, socket) => {
+    socket.on('error', () => {}).on('end', () => socket.end());
+    socket.resume().write(SWITCHING);
+  });
+  const one = (replicaName: string) =>
+    harness.watchdog(upstream.url, { redis: redis.url, replicaName }, noiseKeyOf(recorded));
+  const [a, b] = [await one('a'), await one('b')];
+  await until(() => [a, b].every(({ events }) => events.some(({ kind }) => kind === 'redis up')), 'both have joined');
+  for (const { port } of [a, b]) await harness.upgraded(port);
+  await until(async () => (await streamsOf(a.admin)).length === 2, 'A shows B', 8000);
+  const command = async (target: string) => {
+    const done = run(harness, 'sever', target, '--yes', '--admin', a.admin.replace('http://', ''));
+    const { code } = await done.ended;
+    return { code, said: `${done.stdout}${done.stderr}` };
+  };
+  const [ofA, ofB] = (await streamsOf(a.admin)).map(({ replica }) => replica).sort();
+  expect(await command('1')).toEqual({
+    code: 1,
+    said: expect.stringMatching(/several watchdogs have a stream 1: write ([ab])#\w+\/1 or (?!\1)[ab]#\w+\/1\n$/),
+  });
+  expect(await command('c#1/1')).toMatchObject({ code: 3 });
+  expect(await command(`${ofB}/1`)).toMatchObject({
+    code: 0,
+    said: expect.stringContaining(`${ofB} is asked to sever`),
+  });
+  const severed = ({ events }: typeof a): boolean => events.some(({ kind }) => kind === 'stream closed');
+  await until(() => severed(b), 'B severs it');
+  expect(severed(a)).toBe(false);
+  expect(await command(`${ofA}/1`)).toMatchObject({ code: 0, said: expect.stringContaining('stream 1 of') });
+  await until(() => severed(a), 'A severs its own');
 });
 
 test('one that does not answer is left out after a second', async () => {

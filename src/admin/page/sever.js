@@ -20,8 +20,9 @@ export function askAndSever(stream, onDone) {
     if (asker instanceof HTMLElement) asker.focus();
     if (dialog.returnValue !== 'yes') return;
     try {
-      await severStream(stream);
-      say(`Stream ${stream.id} of ${nameOf(stream)} was severed.`);
+      const { asked } = await severStream(stream);
+      const done = asked === undefined ? 'was severed' : `is severed by ${stream.replica}, which was asked to`;
+      say(`Stream ${stream.id} of ${nameOf(stream)} ${done}.`);
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));
     }
