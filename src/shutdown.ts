@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
 import type { Intake } from './intake.ts';
@@ -48,15 +49,15 @@ export class Shutdown {
   #closed: Promise<void> | undefined;
   #isDraining = false;
   #timer: Timer | undefined;
-  readonly #requests = new Map<IncomingMessage, ServerResponse>();
+  /** Of each connection those that have not been answered whole. */
+  readonly #requests = new Map<Socket, Map<IncomingMessage, ServerResponse>>();
 
   constructor(parts: ShutdownParts) {
     this.#parts = parts;
     for (const server of parts.listeners) {
       // First of all: who answers may do so at once.
       server.prependListener('request', (request, response) => {
-        this.#requests.set(request, response);
-        response.once('close', () => this.#requests.delete(request));
+        this.#note(request, response);
         if (this.#isDraining) endConnectionAfter(request, response);
       });
     }
@@ -75,7 +76,8 @@ export class Shutdown {
     const startedAt = clock.now();
     const { overMs, isShortened } = this.#parts.drainTerms();
     this.#isDraining = true;
-    for (const [request, response] of this.#requests) endConnectionAfter(request, response);
+    for (const requests of this.#requests.values())
+      for (const [request, response] of requests) endConnectionAfter(request, response);
     emit({ kind: 'draining', streams: intake.size, overMs, isShortened });
     const stopped = this.#stopListening();
     this.#endIdle();
@@ -103,6 +105,18 @@ export class Shutdown {
     endConnections();
     admin.closeAllConnections();
     await Promise.all([closed, closeRest()]);
+  }
+
+  /** An answer that waits behind another one never closes when its connection does: then all of that are forgotten. */
+  #note(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
+    const requests = this.#requests.get(socket) ?? new Map<IncomingMessage, ServerResponse>();
+    if (!this.#requests.has(socket)) {
+      this.#requests.set(socket, requests);
+      socket.once('close', () => this.#requests.delete(socket));
+    }
+    requests.set(request, response);
+    response.once('close', () => requests.delete(request));
   }
 
   #stopListening(): Promise<unknown> {

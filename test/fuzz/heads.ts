@@ -22,6 +22,8 @@ const ENDS_WITHIN_MS = 8000;
 const ANSWERED_WITHIN_MS = 20;
 /** What a collection leaves differs. A connection, a request or a stream that was kept would each be kilobytes. */
 const MOST_GROWTH_MB = 8;
+/** Of sockets and answers that are about to be forgotten. */
+const FEW = 4;
 
 /** The watchdogs, in their own process. */
 class Sites {
@@ -35,9 +37,13 @@ class Sites {
 
   static async start(upstream: string): Promise<Sites> {
     const main = join(import.meta.dirname, 'sites-main.ts');
-    const child = spawn(process.execPath, ['--expose-gc', '--import', 'tsx', main, upstream], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
+    const child = spawn(
+      process.execPath,
+      ['--expose-gc', '--disable-warning=ExperimentalWarning', '--import', 'tsx', main, upstream],
+      {
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      },
+    );
     const ended = once(child, 'exit').then(() => Promise.reject(new Error('the watchdogs did not start')));
     const [ports] = (await Promise.race([once(child, 'message'), ended])) as [Ports];
     return new Sites(child, ports);
@@ -131,12 +137,13 @@ async function fuzzHeads(cases: number, seed: number): Promise<number> {
       ENDS_WITHIN_MS,
     );
     const late = await sites.look();
-    const told = ({ heapMb, residentMb }: Look): string =>
-      `heap ${heapMb.toFixed(1)} MB, resident ${residentMb.toFixed(1)} MB`;
+    const told = ({ heapMb, residentMb, sockets, answers }: Look): string =>
+      `heap ${heapMb.toFixed(1)} MB, resident ${residentMb.toFixed(1)} MB, ${sockets} sockets, ${answers} answers`;
     process.stdout.write(
       `  ${tap.requests} requests reached Headscale; ${told(before)} before, ${told(early)} after a fifth, ${told(late)} at the end\n`,
     );
     assert.deepEqual(late.errors, [], 'internal errors');
+    assert.ok(late.sockets <= before.sockets + FEW && late.answers <= FEW, `kept: ${told(before)}, ${told(late)}`);
     assert.ok(late.heapMb - early.heapMb < MOST_GROWTH_MB, `the heap grew: ${told(early)}, then ${told(late)}`);
     assert.equal(bystander.state, 'accepted');
     return heads;

@@ -6,6 +6,9 @@
  *     sites-main UPSTREAM
  */
 import { readdirSync } from 'node:fs';
+import { ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import { queryObjects } from 'node:v8';
 import { loadConfig } from '../../src/config/load.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
 import { startWatchdog } from '../../src/watchdog.ts';
@@ -20,8 +23,14 @@ export interface Look {
   readonly heapMb: number;
   readonly residentMb: number;
   readonly descriptors: number;
+  /** In the heap, in whatever state. */
+  readonly sockets: number;
+  readonly answers: number;
   readonly errors: readonly string[];
 }
+
+/** Full after a fifth of the cases, so that what grows from there is something else. */
+const HISTORY = 500;
 
 const [upstream = ''] = process.argv.slice(2);
 const errors: string[] = [];
@@ -42,15 +51,24 @@ const proxied = `listen: [{ address: 127.0.0.1:0, proxy-protocol: true }]
 trusted-proxies: 127.0.0.0/8
 upstream: ${upstream}
 admin: 127.0.0.1:0
+max-history: ${HISTORY}
 `;
 const ports: Ports = {
-  direct: await portOf(loadConfig({ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0' })),
+  direct: await portOf(
+    loadConfig({ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0', maxHistory: String(HISTORY) }),
+  ),
   proxied: await portOf(loadConfig({}, { path: 'fuzz', text: proxied })),
 };
 process.on('message', () => {
   globalThis.gc?.();
   const { heapUsed, rss } = process.memoryUsage();
   const descriptors = readdirSync('/proc/self/fd').length;
-  process.send?.({ heapMb: heapUsed / 1e6, residentMb: rss / 1e6, descriptors, errors } satisfies Look);
+  const [sockets, answers] = [Socket, ServerResponse].map((kind) => queryObjects(kind, { format: 'count' })) as [
+    number,
+    number,
+  ];
+  process.send?.({
+    ...{ heapMb: heapUsed / 1e6, residentMb: rss / 1e6, descriptors, sockets, answers, errors },
+  } satisfies Look);
 });
 process.send?.(ports);
