@@ -1,16 +1,16 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Server } from 'node:http';
 import type { Clock, Timer } from './clock.ts';
 import type { Emit } from './events.ts';
 import type { Intake } from './intake.ts';
 import { endConnectionAfter } from './proxy/answer.ts';
+import type { ClientListener } from './proxy/listener.ts';
 
 export interface ShutdownParts {
   readonly clock: Clock;
   readonly emit: Emit;
   readonly intake: Intake;
   /** For clients. */
-  readonly listeners: readonly Server[];
+  readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered'>[];
   readonly admin: Server;
   /** Over how long streams are ended now; 0: at once. */
   drainTerms(): DrainTerms;
@@ -49,15 +49,12 @@ export class Shutdown {
   #closed: Promise<void> | undefined;
   #isDraining = false;
   #timer: Timer | undefined;
-  /** Of each connection those that have not been answered whole. */
-  readonly #requests = new Map<Socket, Map<IncomingMessage, ServerResponse>>();
 
   constructor(parts: ShutdownParts) {
     this.#parts = parts;
-    for (const server of parts.listeners) {
+    for (const { server } of parts.listeners) {
       // First of all: who answers may do so at once.
       server.prependListener('request', (request, response) => {
-        this.#note(request, response);
         if (this.#isDraining) endConnectionAfter(request, response);
       });
     }
@@ -72,12 +69,13 @@ export class Shutdown {
    * `close` in the middle of it ends it now.
    */
   async drain(): Promise<void> {
-    const { clock, emit, intake } = this.#parts;
+    const { clock, emit, intake, listeners } = this.#parts;
     const startedAt = clock.now();
     const { overMs, isShortened } = this.#parts.drainTerms();
     this.#isDraining = true;
-    for (const requests of this.#requests.values())
-      for (const [request, response] of requests) endConnectionAfter(request, response);
+    for (const { unanswered } of listeners) {
+      for (const [request, response] of unanswered.all()) endConnectionAfter(request, response);
+    }
     emit({ kind: 'draining', streams: intake.size, overMs, isShortened });
     const stopped = this.#stopListening();
     this.#endIdle();
@@ -107,26 +105,14 @@ export class Shutdown {
     await Promise.all([closed, closeRest()]);
   }
 
-  /** An answer that waits behind another one never closes when its connection does: then all of that are forgotten. */
-  #note(request: IncomingMessage, response: ServerResponse): void {
-    const { socket } = request;
-    const requests = this.#requests.get(socket) ?? new Map<IncomingMessage, ServerResponse>();
-    if (!this.#requests.has(socket)) {
-      this.#requests.set(socket, requests);
-      socket.once('close', () => this.#requests.delete(socket));
-    }
-    requests.set(request, response);
-    response.once('close', () => requests.delete(request));
-  }
-
   #stopListening(): Promise<unknown> {
-    this.#stopped ??= Promise.all(this.#parts.listeners.map(closeServer));
+    this.#stopped ??= Promise.all(this.#parts.listeners.map(({ server }) => closeServer(server)));
     return this.#stopped;
   }
 
   /** A connection whose request has been answered would else wait for another one until the end. */
   #endIdle(): void {
-    for (const server of this.#parts.listeners) server.closeIdleConnections();
+    for (const { server } of this.#parts.listeners) server.closeIdleConnections();
     if (this.#closed === undefined) this.#timer = this.#parts.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
   }
 }

@@ -73,12 +73,11 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const { clock, events, checkup, directory, keys, listeners, settings, intake } = parts;
   const drainTerms = (): DrainTerms => drainTermsOf(settings.config.drainMs, inherited.listeners > 0);
   const admin = adminServerOf(parts, token, () => shutdown.isDraining);
-  const servers = listeners.map(({ server }) => server);
   const shutdown: Shutdown = new Shutdown({
-    ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners: servers },
+    ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners },
     endConnections: () => {
       for (const { endNewborn } of listeners) endNewborn();
-      for (const server of servers) server.closeAllConnections();
+      for (const { server } of listeners) server.closeAllConnections();
     },
     closeRest: () => closeRest(parts),
   });

@@ -21,6 +21,7 @@ import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import type { PlainProxy } from './plain.ts';
 import type { Trust } from './trust.ts';
 import type { UpgradeRequest } from './tunnel-ports.ts';
+import { Unanswered } from './unanswered.ts';
 import { withUpgrade } from './upgrade-head.ts';
 
 const ignore = (): void => {};
@@ -44,6 +45,7 @@ export interface ClientListener {
   readonly listen: Listen;
   /** For connections from here on; those that are open keep theirs. Wipes its key. Only where it speaks TLS. */
   useCertificate(certificate: Certificate): void;
+  readonly unanswered: Unanswered;
   /** Ends the connections that the server has not been given yet: a stop must not wait for them. */
   endNewborn(): void;
 }
@@ -121,7 +123,7 @@ export function createListener(
     const from = origin(request);
     // Behind a trusted proxy the next request's head could not be looked at, and might be an upgrade.
     if (!from.isDirect && unanswered.has(request.socket)) return;
-    unanswered.note(request.socket, response);
+    unanswered.note(request, response);
     passRequest(request, response, from, listen, ports);
   });
   server.on('upgrade', (request: IncomingMessage, client: Socket, head: Buffer) => {
@@ -139,21 +141,7 @@ export function createListener(
     (server as TlsServer).setSecureContext({ ...TLS, ...pairOf(renewed) });
     renewed.key.fill(0);
   };
-  return { server, listen, useCertificate, endNewborn: () => newborn.end() };
-}
-
-/** Connections with a request that has not been answered whole. */
-class Unanswered {
-  readonly #requests = new WeakMap<Socket, number>();
-
-  note(socket: Socket, response: ServerResponse): void {
-    this.#requests.set(socket, (this.#requests.get(socket) ?? 0) + 1);
-    response.once('close', () => this.#requests.set(socket, (this.#requests.get(socket) ?? 1) - 1));
-  }
-
-  has(socket: Socket): boolean {
-    return (this.#requests.get(socket) ?? 0) > 0;
-  }
+  return { server, listen, unanswered, useCertificate, endNewborn: () => newborn.end() };
 }
 
 function pairOf({ cert, key }: Certificate) {

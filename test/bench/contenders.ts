@@ -223,7 +223,7 @@ function residentBytes(pid: number): number {
 }
 
 /** proc_pid_stat(5); a tick is 10 ms on every Linux that Node runs on. */
-function processorMs(pid: number): number {
+export function processorMs(pid: number): number {
   // The name before may hold anything, spaces too.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /s, '')

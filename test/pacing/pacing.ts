@@ -4,11 +4,12 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseDuration } from '../../src/config/duration.ts';
+import { processorMs } from '../bench/contenders.ts';
 import { machineOf } from '../bench/machine.ts';
 import { median } from '../bench/table.ts';
 import { buildPrograms, programs } from '../e2e/support/build.ts';
@@ -85,12 +86,8 @@ class Headscale {
     if (this.#child !== undefined) await stop(this.#child);
   }
 
-  /** proc_pid_stat(5): user and system, in ticks of 10 ms. */
   get processorS(): number {
-    const fields = readFileSync(`/proc/${this.#child?.pid}/stat`, 'utf8')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / 100;
+    return processorMs(this.#child?.pid ?? 0) / 1000;
   }
 
   authKey(): string {
