@@ -51,6 +51,8 @@ interface Passage {
 export class Intake {
   readonly #parts: IntakeParts;
   readonly #passages = new Map<Stream, Passage>();
+  /** The handshakes that Headscale has not seen yet. */
+  readonly #unshown = new Map<Stream, Buffer>();
   readonly #recognition: Recognition;
   readonly #ports: TunnelPorts;
   #whenEmpty: (() => void)[] = [];
@@ -77,7 +79,10 @@ export class Intake {
     }
     void arrival.then((found) => {
       if (!upgrade.client.destroyed) this.#take(upgrade, origin, id, identity, found);
-      else if (identity?.kind === 'identified') this.#parts.directory.left({ id, ...identity });
+      else if (identity?.kind === 'identified') {
+        this.#parts.directory.left({ id, ...identity });
+        if (!found.replayed) this.#forgetHandshake(identity.ephemeral);
+      }
     });
   }
 
@@ -87,7 +92,11 @@ export class Intake {
     if (this.#isTooMany(stream)) {
       refuseUpgrade(upgrade.client, 'This machine has too many connections open.');
       this.#parts.directory.left(stream);
+      if (identity?.kind === 'identified') this.#forgetHandshake(identity.ephemeral);
       return;
+    }
+    if (identity?.kind === 'identified' && stream.machineKey !== undefined) {
+      this.#unshown.set(stream, identity.ephemeral);
     }
     this.#parts.registry.add(stream);
     // Behind a proxy the kernel's evidence would be about the proxy.
@@ -116,6 +125,11 @@ export class Intake {
     if (open < limits().streamsPerNode) return false;
     admission.reached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open} already`);
     return true;
+  }
+
+  #forgetHandshake(ephemeral: Buffer): void {
+    this.#recognition.forget(ephemeral);
+    this.#parts.directory.forgetHandshake(ephemeral);
   }
 
   /** When Headscale has come back, all nodes do at once: their streams go to it one after the other. */
@@ -211,7 +225,10 @@ export class Intake {
       clock,
       upstream,
       earlyBytes: () => this.#parts.limits().earlyBytes,
-      upstreamReached,
+      upstreamReached: (stream) => {
+        this.#unshown.delete(stream);
+        upstreamReached();
+      },
       upstreamFailed,
       upstreamRefused: (stream, status) =>
         emit({ kind: 'upstream refused', streamKind: stream.kind, status, remoteAddress: stream.remoteAddress }),
@@ -220,6 +237,9 @@ export class Intake {
         directory.recorded(stream);
       },
       ending: (stream, reason) => {
+        const unshown = this.#unshown.get(stream);
+        this.#unshown.delete(stream);
+        if (unshown !== undefined) this.#forgetHandshake(unshown);
         directory.left(stream);
         pacer.leave(stream);
         takeover.ending(stream, reason);

@@ -31,6 +31,11 @@ export class Recognition {
       : identity;
   }
 
+  /** Headscale has never seen this handshake and its client may send it again, as a proxy before us does after a 502. */
+  forget(ephemeral: Buffer): void {
+    this.#replays.forget(ephemeral);
+  }
+
   /** The last word on what was read, which is told. @param replayedElsewhere another replica has seen the handshake. */
   machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
     const result = replayedElsewhere ? 'replayed' : identity.kind;

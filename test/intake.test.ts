@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
+import { WAITS_AT_MOST_MS } from '../src/admission/pacer.ts';
 import type { WatchdogEvent } from '../src/events.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { FakeClock } from './support/fake-clock.ts';
@@ -132,5 +133,65 @@ describe('Intake', () => {
     expect(told('handshake')).toEqual([]);
     expect(told('contest opened')).toEqual([]);
     expect(told('stream opened')[0]?.stream.kind).toBe(path === '/derp' ? 'derp' : 'other');
+  });
+});
+
+describe('Intake, the same handshake again', () => {
+  const head = (handshake: string): string => upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`);
+  const unreachable = async (): Promise<string> => {
+    const { server, url } = await harness.upstream(() => {});
+    await new Promise((resolve) => server.close(resolve));
+    return url;
+  };
+  /** What was answered to one handshake that is sent twice, each time behind a crowd of others, and what was said of it. */
+  async function sentTwice(upstream: string, flags: Record<string, unknown> = {}, crowd = 0) {
+    const clock = new FakeClock();
+    const watchdog = await harness.watchdog(upstream, { hold: 'off', ...flags }, noiseKeyOf(recorded), { clock });
+    const read = (): readonly string[] =>
+      watchdog.events.flatMap((event) => (event.kind === 'handshake' ? [event.result] : []));
+    const opens = async (handshake: string): Promise<Socket> => {
+      const [client, earlier] = [harness.client(watchdog.port), read().length];
+      client.write(head(handshake));
+      await until(() => read().length > earlier, 'it has been read');
+      return client;
+    };
+    const said: string[] = [];
+    const handshake = freshHandshake(recorded);
+    for (const _time of [1, 2]) {
+      for (let i = 0; i < crowd; i++) await opens(freshHandshake(recorded));
+      const client = await opens(handshake);
+      said.push(read().at(-1) ?? '');
+      clock.advance(WAITS_AT_MOST_MS);
+      said.push((await readHead(client)).slice(9, 12));
+    }
+    return said;
+  }
+
+  test('after a 502, because Headscale could not be reached: it still names its node', async () => {
+    expect(await sentTwice(await unreachable())).toEqual(['identified', '502', 'identified', '502']);
+  });
+
+  test('after a 503, because Headscale was busy taking all nodes back', async () => {
+    const { url } = await harness.upstream((_request, socket) => socket.write(SWITCHING));
+    const said = await sentTwice(url, { upstreamRate: '1', upstreamBurst: '1' }, 6);
+    expect(said).toEqual(['identified', '503', 'identified', '503']);
+  });
+
+  test('after Headscale has seen it, whatever it answered: it is replayed', async () => {
+    const { url } = await harness.upstream((_request, socket) => socket.end('HTTP/1.1 500 No\r\n\r\n'));
+    expect(await sentTwice(url)).toEqual(['identified', '500', 'replayed', '500']);
+  });
+
+  test('after its client left while it was held', async () => {
+    const { opens, told } = await bench(fakeKernel().kernel);
+    await readHead(opens());
+    const handshake = freshHandshake(recorded);
+    const held = opens('/ts2021', handshake);
+    await until(() => told('held').length === 1, 'it is held');
+    held.destroy();
+    await until(() => told('stream closed').length === 1, 'it has left');
+    opens('/ts2021', handshake);
+    await until(() => told('handshake').length === 3, 'it has come again');
+    expect(told('handshake').map(({ result }) => result)).toEqual(['identified', 'identified', 'identified']);
   });
 });

@@ -27,4 +27,11 @@ export class ReplayMemory {
     }
     return seen;
   }
+
+  /** As if it had never been seen. */
+  forget(ephemeral: Buffer): void {
+    const key = ephemeral.toString('latin1');
+    this.#young.delete(key);
+    this.#old.delete(key);
+  }
 }

@@ -17,7 +17,8 @@ export interface TunnelPorts {
   /** The connection to Headscale is closed, or there will never be one. */
   upstreamClosed(stream: Stream): void;
   closed(stream: Stream, reason: CloseReason): void;
-  upstreamReached(): void;
+  /** The connection to Headscale is open: what it was asked for may have got there. */
+  upstreamReached(stream: Stream): void;
   upstreamFailed(): void;
   upstreamRefused(stream: Stream, status: number): void;
 }

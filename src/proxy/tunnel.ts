@@ -80,7 +80,9 @@ export class Tunnel {
   #connect(): Socket {
     const socket = this.#ports.upstream.connect();
     this.#upstream = socket;
-    socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () => this.#ports.upstreamReached());
+    socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () =>
+      this.#ports.upstreamReached(this.stream),
+    );
     socket.once('close', () => this.#upstreamClosed());
     return socket;
   }

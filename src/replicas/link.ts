@@ -31,6 +31,8 @@ export interface Link {
   withdraw(machineKey: MachineKey, id: StreamId): Promise<void>;
   /** Whether a handshake was shown to any replica before, by its ephemeral key (32 bytes); from here on it has. */
   hasSeen(ephemeral: Buffer): Promise<boolean>;
+  /** As if that handshake had never been shown to any. */
+  forgetHandshake(ephemeral: Buffer): Promise<void>;
   /** Takes all of a replica's streams of this node out. */
   forget(machineKey: MachineKey, replica: string): Promise<void>;
   /** Whether a replica's lease runs. */

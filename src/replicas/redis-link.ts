@@ -93,6 +93,10 @@ export class RedisLink implements Link {
     return (await this.#inTime(this.#commands.set(key, '1', 'PX', HANDSHAKE_FORGOTTEN_AFTER_MS, 'NX'))) === null;
   }
 
+  async forgetHandshake(ephemeral: Buffer): Promise<void> {
+    await this.#inTime(this.#commands.del(this.#names.handshake(ephemeral)));
+  }
+
   async forget(machineKey: MachineKey, replica: string): Promise<void> {
     const key = this.#names.node(machineKey);
     const fields = (await this.#inTime(this.#commands.hkeys(key))).filter((field) => replicaIn(field) === replica);

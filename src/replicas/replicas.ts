@@ -90,6 +90,12 @@ export class Replicas implements StreamDirectory {
       link.send({ kind: 'left', from: name, id }, judge);
   }
 
+  forgetHandshake(ephemeral: Buffer): void {
+    const { link } = this.#parts;
+    // Where Redis is away the same handshake gives no identity for a while; it passes nevertheless.
+    if (link.isUp) link.forgetHandshake(ephemeral).catch(() => {});
+  }
+
   /** What of our own events others must hear. */
   readonly listen = (event: WatchdogEvent): void => {
     const { link, name: from } = this.#parts;

@@ -29,6 +29,8 @@ export interface StreamDirectory {
   recorded(stream: Stream): void;
   /** It is no stream of its node's any more. */
   left(stream: Arriving | Stream): void;
+  /** Headscale has never seen its handshake: the same one may come again, here or elsewhere. */
+  forgetHandshake(ephemeral: Buffer): void;
 }
 
 /** One watchdog alone: all streams are in its registry. */
@@ -37,4 +39,5 @@ export const ALONE: StreamDirectory = {
   contest() {},
   recorded() {},
   left() {},
+  forgetHandshake() {},
 };

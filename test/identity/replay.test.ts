@@ -23,6 +23,17 @@ describe('ReplayMemory', () => {
     expect(memory.hasSeen(keys[0] as Buffer)).toBe(false);
   });
 
+  test('forgets one that it is told to forget, however long ago it was seen', () => {
+    const memory = new ReplayMemory(10);
+    const key = randomBytes(32);
+    for (const others of [0, 12]) {
+      memory.hasSeen(key);
+      for (let i = 0; i < others; i++) memory.hasSeen(randomBytes(32));
+      memory.forget(key);
+      expect(memory.hasSeen(key)).toBe(false);
+    }
+  });
+
   test('what comes again is remembered afresh: trying on and on gains nothing', () => {
     const memory = new ReplayMemory(10);
     const key = randomBytes(32);

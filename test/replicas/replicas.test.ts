@@ -133,6 +133,18 @@ describe('two replicas', () => {
     await announced(1);
   });
 
+  test('one that Headscale never saw, since its client left while it was held, still names its node at the other', async () => {
+    const { a, b } = await replicas();
+    await isOpen(a.opens());
+    const handshake = freshHandshake(recorded);
+    const held = a.opens(handshake);
+    await until(() => a.told('held').length === 1, 'it is held');
+    held.destroy();
+    await until(() => a.told('stream closed').length === 1, 'it has left');
+    await isOpen(b.opens(handshake));
+    expect(b.told('handshake')).toMatchObject([{ result: 'identified' }]);
+  });
+
   test('a contest ends with the newcomer elsewhere, and nothing is left of it', async () => {
     const { a, b, alive } = await replicas();
     const old = a.opens();
