@@ -1,6 +1,6 @@
 import { changesBetween } from './config/changes.ts';
 import type { Config } from './config/schema.ts';
-import { StartError, UsageError } from './errors.ts';
+import { reasonOf, StartError, UsageError } from './errors.ts';
 import type { Emit } from './events.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Settings } from './settings.ts';
@@ -27,7 +27,7 @@ export function reload(parts: ReloadParts): ReloadOutcome {
   return outcome;
 }
 
-function tryReload({ reread, settings, keys, applied }: ReloadParts): ReloadOutcome {
+function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): ReloadOutcome {
   const before = settings.config;
   try {
     const after = reread();
@@ -44,6 +44,8 @@ function tryReload({ reread, settings, keys, applied }: ReloadParts): ReloadOutc
   } catch (error) {
     if (error instanceof UsageError) return { ok: false, problems: error.problems };
     if (error instanceof StartError) return { ok: false, problems: [error.message] };
-    throw error;
+    // A service manager waits for the end of the reload, whatever happens in it.
+    emit({ kind: 'internal error', during: 'a reload', error });
+    return { ok: false, problems: [`the watchdog could not finish the reload: ${reasonOf(error)}`] };
   }
 }

@@ -109,6 +109,20 @@ describe('reload', () => {
     expect(events.map(({ kind }) => kind)).toContain('not reloaded');
   });
 
+  test('what no rule of the configuration foresees ends the reload all the same, and changes nothing', async () => {
+    const upstream = await harness.upstream(() => {});
+    const reread = (): Config => {
+      throw new TypeError('unforeseen');
+    };
+    const flags = { upstream: upstream.url, listen: '127.0.0.1:0', admin: '127.0.0.1:0' };
+    const { watchdog, events } = await harness.watchdogOf(loadConfig(flags), undefined, { reread });
+    expect(watchdog.reload()).toEqual({
+      ok: false,
+      problems: ['the watchdog could not finish the reload: unforeseen'],
+    });
+    expect(events.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['internal error', 'not reloaded']));
+  });
+
   test('a key file that cannot be used is a mistake of the file like any other', async () => {
     const { post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: 30s\nheadscale-api-key-file: ${join(folder, 'nope')}\n`);

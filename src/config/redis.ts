@@ -62,14 +62,24 @@ export function parseRedisUrl(text: string): RedisUrl | string {
   if (masterName === '') return 'does not name the master: write redis+sentinel://HOST:PORT/mymaster';
   if (!/^\d{0,4}$/.test(dbText)) return `ends with '${dbText}', which is no number of a database: write /0, or nothing`;
   if (kind === 'cluster' && Number(dbText) > 0) return 'names a database, and a cluster has only one: leave it away';
-  const username = user === undefined || user === '' ? undefined : decodeURIComponent(user);
+  const username = user === undefined || user === '' ? undefined : decoded(user);
+  if (username === null) return 'has a user whose name is not percent-encoded: write %25 for a percent sign';
   return { kind, nodes: nodes as HostPort[], isTls: tls !== undefined, username, db: Number(dbText), masterName };
+}
+
+/** Null where a percent sign does not begin an encoded character of UTF-8. */
+function decoded(text: string): string | null {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
 }
 
 /** As an operator writes it. */
 export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }: RedisUrl): string {
   const scheme = `redis${isTls ? 's' : ''}${kind === 'one' ? '' : `+${kind}`}`;
-  const user = username === undefined ? '' : `${username}@`;
+  const user = username === undefined ? '' : `${encodeURIComponent(username)}@`;
   const master = masterName === undefined ? '' : `/${masterName}`;
   return `${scheme}://${user}${nodes.map(formatHostPort).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
 }

@@ -8,6 +8,7 @@ listen: "[::]:8081"
 headscale-api-key-file: /a
 gone-after: 60s
 probe-idle: off
+redis: redis://w%40@a/1
 metrics: { max-nodes: 5 }
 nodes:
   - name: 'r-*' # routers

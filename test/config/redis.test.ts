@@ -31,17 +31,22 @@ describe('parseRedisUrl', () => {
     ['redis://a/main', "ends with 'main'"],
     ['redis+cluster://a/2', 'names a database'],
     ['redis://a:x', 'is no URL of Redis'],
+    ['redis://%zz@h', 'is not percent-encoded: write %25'],
+    ['redis+cluster://100%@h', 'is not percent-encoded: write %25'],
+    ['redis+sentinel://%ff@h/m', 'is not percent-encoded: write %25'],
   ])('%s: tells what is wrong and the cure', (text, problem) => {
     expect(parseRedisUrl(text)).toContain(problem);
   });
 
-  test.each(['redis://a:6379', 'rediss+sentinel://u@a:26379,[::1]:26380/m/2', 'redis+cluster://a:7000,b:7001'])(
-    'is what formatRedisUrl writes: %s',
-    (text) => {
-      const parsed = parseRedisUrl(text);
-      expect(typeof parsed === 'string' ? parsed : formatRedisUrl(parsed)).toBe(text);
-    },
-  );
+  test.each([
+    'redis://a:6379',
+    'redis://me%40home%25@a:6379',
+    'rediss+sentinel://u@a:26379,[::1]:26380/m/2',
+    'redis+cluster://a:7000,b:7001',
+  ])('is what formatRedisUrl writes: %s', (text) => {
+    const parsed = parseRedisUrl(text);
+    expect(typeof parsed === 'string' ? parsed : formatRedisUrl(parsed)).toBe(text);
+  });
 });
 
 describe('--redis', () => {
