@@ -91,6 +91,8 @@ export type WatchdogEvent =
       readonly streamKind: StreamKind;
       readonly status: number;
       readonly remoteAddress: string;
+      /** Whether this status was not told of within the last minute. */
+      readonly isNews: boolean;
     }
   | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
   | {

@@ -11,6 +11,7 @@ import { Line } from './liveness/line.ts';
 import { refuseUpgrade } from './proxy/answer.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
+import { RefusedUpgrades } from './proxy/refusals.ts';
 import { Tunnel } from './proxy/tunnel.ts';
 import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
@@ -230,8 +231,7 @@ export class Intake {
         upstreamReached();
       },
       upstreamFailed,
-      upstreamRefused: (stream, status) =>
-        emit({ kind: 'upstream refused', streamKind: stream.kind, status, remoteAddress: stream.remoteAddress }),
+      upstreamRefused: new RefusedUpgrades(clock, emit).note,
       firstRecord: (stream) => {
         takeover.recorded(stream);
         directory.recorded(stream);

@@ -1,5 +1,6 @@
 import { reasonOf } from '../errors.ts';
 import type { WatchdogEvent } from '../events.ts';
+import { whyRefused } from './refused-status.ts';
 import { span } from './span.ts';
 
 type HealthEvent = Exclude<
@@ -31,7 +32,9 @@ export function healthSentence(event: HealthEvent): string {
     case 'upstream is not Headscale':
       return `What answers at ${event.upstream} is not Headscale: point --upstream at Headscale's listen_addr.`;
     case 'upstream refused':
-      return `Headscale answered an upgrade from ${event.remoteAddress} with ${event.status}; that was passed on.`;
+      return event.streamKind === 'control'
+        ? `Headscale refused a control stream from ${event.remoteAddress} with ${event.status}: ${whyRefused(event.status)}.`
+        : `Headscale refused an upgrade from ${event.remoteAddress} with ${event.status}.`;
     case 'noise key checked':
       return event.matches
         ? "The noise key is Headscale's."

@@ -6,7 +6,7 @@ import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
 import type { Logger } from './logger.ts';
 import { redisLine } from './redis-line.ts';
-import { limitLine, refusedLine } from './refused-line.ts';
+import { limitLine, refusedLine, upstreamRefusedLine } from './refused-line.ts';
 
 type Level = 'debug' | 'info' | 'warn' | 'error';
 type Line = readonly [level: Level, fields: object, text: string];
@@ -163,14 +163,8 @@ function upstreamLine(
     }
     case 'upstream is not Headscale':
       return ['error', { upstream: event.upstream }, NOT_HEADSCALE];
-    case 'upstream refused': {
-      const { streamKind, remoteAddress, status } = event;
-      return [
-        'debug',
-        { streamKind, remoteAddress, status },
-        `Headscale answered an upgrade with ${status}: passed on`,
-      ];
-    }
+    case 'upstream refused':
+      return upstreamRefusedLine(event);
     case 'noise key checked': {
       const { ours, upstreams } = event;
       if (event.matches) return ['info', { key: ours }, "the noise key is Headscale's"];

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, LIMITS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
+import { REFUSED_STATUSES, refusedStatus } from '../history/refused-status.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
@@ -115,6 +116,9 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'limit reached':
       counters.limited.inc({ limit: event.limit });
       break;
+    case 'upstream refused':
+      if (event.streamKind === 'control') counters.upstreamRefused.inc({ status: refusedStatus(event.status) });
+      break;
     case 'connection refused':
       counters.refused.inc({ reason: event.because });
       break;
@@ -140,6 +144,11 @@ function createCounters(registers: PromRegistry[]) {
     ),
     wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
     refused: make('connections_refused_total', ['reason'], 'Connections closed before their first request.'),
+    upstreamRefused: make(
+      'upstream_refused_total',
+      ['status'],
+      'Control streams that Headscale refused, by the status it answered with.',
+    ),
     limited: make('limits_reached_total', ['limit'], 'What was refused since there was too much of it, by limit.'),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
@@ -155,6 +164,7 @@ function beginAtZero({
   takeovers,
   wouldSever,
   refused,
+  upstreamRefused,
   limited,
 }: Counters): void {
   for (const kind of STREAM_KINDS) {
@@ -166,6 +176,7 @@ function beginAtZero({
   for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
   for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
   for (const limit of LIMITS) limited.inc({ limit }, 0);
+  for (const status of REFUSED_STATUSES) upstreamRefused.inc({ status }, 0);
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 

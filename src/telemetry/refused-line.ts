@@ -1,4 +1,5 @@
 import type { Limit, RefusalReason, WatchdogEvent } from '../events.ts';
+import { whyRefused } from '../history/refused-status.ts';
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
 type Line = readonly ['warn' | 'debug', fields: object, text: string];
@@ -28,4 +29,15 @@ const LIMITED: Readonly<Record<Limit, string>> = {
 /** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
 export function refusedLine({ because, why, address, isNews }: Of<'connection refused'>): Line {
   return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
+}
+
+/** A node that is refused its control stream is cut off; a relay that is switched off is refused every day. */
+export function upstreamRefusedLine({ streamKind, remoteAddress, status, isNews }: Of<'upstream refused'>): Line {
+  const fields = { streamKind, remoteAddress, status };
+  if (streamKind !== 'control') return ['debug', fields, `Headscale refused an upgrade with ${status}`];
+  return [
+    isNews ? 'warn' : 'debug',
+    fields,
+    `Headscale refused a control stream with ${status}, so this node is cut off: ${whyRefused(status)}`,
+  ];
 }
