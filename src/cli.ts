@@ -31,6 +31,7 @@ const program = new Command('headscale-watchdog')
   .exitOverride();
 
 const DEFAULT_LISTEN: readonly string[] = [DEFAULTS.listen];
+const DEFAULT_TRUSTED: readonly string[] = [DEFAULTS.trustedProxies];
 
 /** What `serve` and `check` take; only what was given counts before the file. */
 const SETTINGS: readonly Option[] = [
@@ -55,8 +56,10 @@ const SETTINGS: readonly Option[] = [
     .default(DEFAULT_LISTEN, DEFAULTS.listen),
   new Option(
     '--trusted-proxies <addresses>',
-    "proxies before this one, as addresses or ranges: their word about a client's address counts, and their own kernel's evidence does not",
-  ).argParser(gathered),
+    "proxies in front of this one, as addresses or ranges, or none: the client's address that they send is believed, and the kernel is not asked about their connections",
+  )
+    .argParser(gathered)
+    .default(DEFAULT_TRUSTED, `${DEFAULTS.trustedProxies}, which is this machine`),
   new Option(
     '--acme-webroot <folder>',
     'the folder in which certbot or lego leaves its answers to HTTP-01 challenges; plain listeners show them',
@@ -114,7 +117,7 @@ const SETTINGS: readonly Option[] = [
 /** Of a flag that may be given several times. */
 function gathered(value: string, before: readonly string[] | undefined): readonly string[] {
   // What is there at first is the default.
-  const isFirst = before === undefined || (before as unknown) === DEFAULT_LISTEN;
+  const isFirst = before === undefined || before === DEFAULT_LISTEN || before === DEFAULT_TRUSTED;
   return isFirst ? [value] : [...before, value];
 }
 
@@ -187,7 +190,7 @@ async function demo(): Promise<number> {
     signal: stop.signal,
     startWatchdog: async ({ upstream, noiseKey, silentAfterMs }) => {
       const anywhere = '127.0.0.1:0';
-      const defaults = loadConfig({ listen: anywhere, admin: anywhere });
+      const defaults = loadConfig({ listen: anywhere, admin: anywhere, trustedProxies: 'none' });
       const policy = { ...defaults.policy, silentAfterMs };
       const config = { ...defaults, upstream, policy };
       const watchdog = await startWatchdog(config, { noiseKey, log: createLogger('silent', process.stdout) });

@@ -50,7 +50,7 @@ async function bench(text: string) {
       response.end(JSON.stringify({ nodes: [node] }));
     },
   );
-  const flags = { upstream: upstream.url, listen: '127.0.0.1:0', admin: '127.0.0.1:0' };
+  const flags = { upstream: upstream.url, listen: '127.0.0.1:0', admin: '127.0.0.1:0', trustedProxies: 'none' };
   const reread = (): Config => loadConfig(flags, readConfigFile(file));
   const options = { kernel, reread };
   const running = await harness.watchdogOf(reread(), noiseKeyOf(recorded), options);

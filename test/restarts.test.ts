@@ -80,7 +80,7 @@ describe('a restart', () => {
   test('SIGTERM ends the streams one by one over --drain, and tells the log at the start and the end', async () => {
     const upstream = await headscale(harness);
     const [port, admin] = await Promise.all([freePort(), freePort()]);
-    const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`];
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--trusted-proxies', 'none'];
     const serve = run(harness, 'serve', '--upstream', upstream, '--drain', '2s', ...where);
     await until(() => serve.stdout.includes('"listening"'), 'it has started', 15_000);
     const streams = await Promise.all(Array.from({ length: 4 }, () => stream(port)));
@@ -102,7 +102,7 @@ describe('a restart', () => {
   test.each(['SIGTERM', 'SIGINT'] as const)('a second signal, %s, ends now', async (signal) => {
     const upstream = await headscale(harness);
     const port = await freePort();
-    const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--trusted-proxies', 'none'];
     const serve = run(harness, 'serve', '--upstream', upstream, '--drain', '10m', ...where);
     await until(() => serve.stdout.includes('"listening"'), 'it has started', 15_000);
     const streams = await Promise.all([stream(port), stream(port)]);

@@ -7,12 +7,14 @@ import { readCertificate } from '../config/certificate.ts';
 import { formatHostPort, type HostPort } from '../config/host-port.ts';
 import { readNoiseKey } from '../config/noise-key.ts';
 import type { Config } from '../config/schema.ts';
+import { LOOPBACK } from '../config/trusted-proxies.ts';
 import { reasonOf, StartError, UsageError } from '../errors.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { listen } from '../proxy/listening.ts';
+import { trustOf } from '../proxy/trust.ts';
 import { nodeFinding } from './node.ts';
 
 /** One line of what `check` says. */
@@ -166,12 +168,19 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
       ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
       : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
   );
-  if (trustedProxies.length > 0) {
+  const isDefault = trustedProxies === LOOPBACK;
+  if (trustedProxies.length > 0 && !isDefault) {
     const why = 'theirs says nothing about the nodes behind them, so there only silence counts';
     found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));
   }
   for (const each of listen) {
-    if (!/^(127\.|::1$|localhost$)/.test(each.host) || trustedProxies.length > 0) continue;
+    if (!/^(127\.|::1$|localhost$)/.test(each.host)) continue;
+    if (trustOf(trustedProxies)(each.host === 'localhost' ? '127.0.0.1' : each.host)) {
+      if (!isDefault) continue;
+      const why = 'clients come through a proxy on it, and only their silence counts';
+      found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}`));
+      continue;
+    }
     const why = 'clients come through something else on this machine, and its kernel answers for them';
     const cure = 'name it with --trusted-proxies; rule 2 still works';
     found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}: ${cure}`));

@@ -2,6 +2,7 @@
 export const DEFAULTS = {
   upstream: 'http://127.0.0.1:8080',
   listen: '0.0.0.0:8081',
+  trustedProxies: '127.0.0.0/8,::1',
   admin: '127.0.0.1:9191',
   silentAfter: '30s',
   goneAfter: '120s',

@@ -70,7 +70,8 @@ export function proxyProtocolProblems(
   trustedProxies: readonly string[],
 ): readonly Problem[] {
   if (trustedProxies.length > 0) return [];
-  const text = 'proxy-protocol needs trusted-proxies, or anybody could claim to be any node: name your proxies there';
+  const text =
+    'proxy-protocol needs trusted-proxies, which says none: name your proxies there, or remove proxy-protocol';
   return listens.filter(({ listen }) => listen.proxyProtocol).map(({ at }) => ({ at, name: 'listen', text }));
 }
 

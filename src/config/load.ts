@@ -18,7 +18,7 @@ import {
   SETTING_NAMES,
   type Settings,
 } from './schema.ts';
-import { readTrustedProxies } from './trusted-proxies.ts';
+import { LOOPBACK, readTrustedProxies } from './trusted-proxies.ts';
 
 /** A file of settings, already read. */
 export interface ConfigFile {
@@ -77,7 +77,7 @@ function readLists(fromFlags: Lists, fromFile: Lists) {
   const trusted = ofTrusted.map(readTrustedProxies);
   return {
     listens: (listens.at(-1) ?? readListens([DEFAULT_LISTEN])).listens,
-    trustedProxies: trusted.at(-1)?.trustedProxies ?? [],
+    trustedProxies: trusted.at(-1)?.trustedProxies ?? LOOPBACK,
     problems: [...listens, ...trusted].flatMap(({ problems }) => problems),
   };
 }

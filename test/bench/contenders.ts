@@ -78,7 +78,7 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
 export function watchdog({ upstreamPort, noiseKeyFile }: Pick<Places, 'upstreamPort' | 'noiseKeyFile'>): string[] {
   return [
     ...[process.execPath, join(PROJECT, 'dist', 'cli.js'), 'serve', '--upstream', `http://127.0.0.1:${upstreamPort}`],
-    ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms'],
+    ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms', '--trusted-proxies', 'none'],
     // More comes at once here than from any network of nodes.
     ...['--upstream-rate', 'off', '--max-handshakes', '100000', '--max-handshakes-per-address', '100000'],
   ];

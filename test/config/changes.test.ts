@@ -35,7 +35,7 @@ log-level: debug
       changes: [
         'noise-key: none → /etc/n',
         'headscale-api-key-file: none → /etc/a',
-        'trusted-proxies: none → 10.0.0.0/8, ::1',
+        'trusted-proxies: 127.0.0.0/8, ::1 → 10.0.0.0/8, ::1',
         'acme-webroot: none → /var/www',
         'silent-after: 30s → 10s',
         'gone-after: 2m → off',

@@ -104,9 +104,18 @@ listen:
       --listen: 'redirct' is no option here: known are cert, key, redirect, proxy-protocol
       --listen: 'ftp://:8' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --listen: needs the path of a file with a certificate
-      --listen: 'https://:9' has a key without its certificate: add cert
-      --listen: proxy-protocol needs trusted-proxies, or anybody could claim to be any node: name your proxies there"
+      --listen: 'https://:9' has a key without its certificate: add cert"
     `);
+    expect(told({ trustedProxies: ['none', '10.0.0.1'] })).toBe(
+      "--trusted-proxies: 'none' stands alone: remove it, or the addresses beside it",
+    );
+    expect(load({}, 'trusted-proxies: none').trustedProxies).toEqual([]);
+    // This machine's own proxies are trusted, unless nobody is.
+    const proxied = { listen: 'http://:1?proxy-protocol=true' };
+    expect(load(proxied).trustedProxies).toEqual(['127.0.0.0/8', '::1']);
+    expect(told({ ...proxied, trustedProxies: 'none' })).toBe(
+      '--listen: proxy-protocol needs trusted-proxies, which says none: name your proxies there, or remove proxy-protocol',
+    );
   });
 
   test('an empty list is a mistake: nobody could reach what listens nowhere', () => {
@@ -141,11 +150,11 @@ trusted-proxies:
       watchdog.yaml:6:5: listen: a list cannot stand here: write an address, or a list of them
       watchdog.yaml:7:4: listen: has no value: write an address, or a list of them, or remove the line
       watchdog.yaml:8:5: listen: '8081' is not HOST:PORT: write :8081
-      watchdog.yaml:9:5: listen: proxy-protocol needs trusted-proxies, or anybody could claim to be any node: name your proxies there
-      watchdog.yaml:11:5: trusted-proxies: '10.0.0.0/33' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8
+      watchdog.yaml:9:5: listen: proxy-protocol needs trusted-proxies, which says none: name your proxies there, or remove proxy-protocol
+      watchdog.yaml:11:5: trusted-proxies: '10.0.0.0/33' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none
       watchdog.yaml:12:5: trusted-proxies: settings of its own cannot stand here: write a single value, or a list of them
       watchdog.yaml:13:5: trusted-proxies: '0.0.0.0/0' is every address there is, and anybody could claim to be any node: name your proxies' own
-      watchdog.yaml:14:5: trusted-proxies: 'localhost' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8"
+      watchdog.yaml:14:5: trusted-proxies: 'localhost' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none"
     `);
     expect(told({}, 'listen: [":1", "127.0.0.1:1"]\nadmin: "[::1]:1"\n')).toMatchInlineSnapshot(`
       "watchdog.yaml:1:16: listen: the same port as listen, 1: choose another

@@ -69,7 +69,7 @@ log-level: warn
       noiseKeyFile: '/var/lib/headscale/noise_private.key',
       apiKeyFile: '/etc/watchdog/api.key',
       listen: [{ host: '::', port: 80, tls: undefined, redirect: false, proxyProtocol: false }],
-      trustedProxies: [],
+      trustedProxies: ['127.0.0.0/8', '::1'],
       acmeWebroot: undefined,
       admin: { host: '::1', port: 9 },
       adminTokenFile: 'admin.token',

@@ -21,7 +21,7 @@ describe('loadConfig', () => {
       noiseKeyFile: undefined,
       apiKeyFile: undefined,
       listen: [{ host: '0.0.0.0', port: 8081, tls: undefined, redirect: false, proxyProtocol: false }],
-      trustedProxies: [],
+      trustedProxies: ['127.0.0.0/8', '::1'],
       acmeWebroot: undefined,
       admin: { host: '127.0.0.1', port: 9191 },
       adminTokenFile: undefined,

@@ -18,7 +18,7 @@ const BYSTANDERS = 20;
 async function startWatchdog(upstream: string, surroundings: Surroundings = {}) {
   const [port, adminPort] = [await freePort(), await freePort()];
   const flags = ['--upstream', upstream, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
-  const process = runWith(harness, surroundings, 'serve', ...flags, '--drain', 'off');
+  const process = runWith(harness, surroundings, 'serve', ...flags, '--drain', 'off', '--trusted-proxies', 'none');
   const admin = `http://127.0.0.1:${adminPort}`;
   const isReady = (): Promise<boolean> =>
     fetch(`${admin}/healthz`).then(
@@ -313,7 +313,7 @@ describe('SIGTERM', () => {
     const { url } = await echoUpstream();
     const [port, adminPort] = [await freePort(), await freePort()];
     const flags = ['--upstream', url, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
-    const { child, ended } = runWith(harness, {}, 'serve', ...flags, '--drain', '60s');
+    const { child, ended } = runWith(harness, {}, 'serve', ...flags, '--drain', '60s', '--trusted-proxies', 'none');
     await until(
       () =>
         fetch(`http://127.0.0.1:${adminPort}/healthz`).then(

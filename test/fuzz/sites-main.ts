@@ -55,7 +55,10 @@ max-history: ${HISTORY}
 `;
 const ports: Ports = {
   direct: await portOf(
-    loadConfig({ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0', maxHistory: String(HISTORY) }),
+    loadConfig({
+      ...{ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0' },
+      ...{ maxHistory: String(HISTORY), trustedProxies: 'none' },
+    }),
   ),
   proxied: await portOf(loadConfig({}, { path: 'fuzz', text: proxied })),
 };

@@ -130,7 +130,7 @@ async function round(rate: string): Promise<Figures> {
     start(process.execPath, [
       ...[programs.watchdog, 'serve', '--upstream', `http://127.0.0.1:${HEADSCALE_PORT}`, '--upstream-rate', rate],
       ...['--noise-key', join(folder, 'noise_private.key'), '--listen', `127.0.0.1:${WATCHDOG_PORT}`],
-      ...['--admin', `127.0.0.1:${ADMIN_PORT}`, '--log-level', 'silent'],
+      ...['--admin', `127.0.0.1:${ADMIN_PORT}`, '--log-level', 'silent', '--trusted-proxies', 'none'],
     ]);
     await answers(`http://127.0.0.1:${ADMIN_PORT}/readyz`);
     const nodesMain = join(import.meta.dirname, 'nodes-main.ts');

@@ -48,7 +48,9 @@ export class Harness {
     noiseKey?: NoiseKey,
     options: Partial<WatchdogOptions> = {},
   ): Promise<TestWatchdog> {
-    const config = loadConfig({ upstream, listen: '127.0.0.1:0', admin: '127.0.0.1:0', ...flags });
+    const here = { listen: '127.0.0.1:0', admin: '127.0.0.1:0' };
+    // Clients of a test come from the loopback, and are to be seen as those from elsewhere are.
+    const config = loadConfig({ upstream, ...here, trustedProxies: 'none', ...flags });
     return this.watchdogOf(config, noiseKey, options);
   }
 

@@ -75,7 +75,7 @@ async function serve(harness: Harness, upstream: string, noiseKey: Buffer) {
     ...[new URL('../../../dist/cli.js', import.meta.url).pathname, 'serve', '--upstream', upstream],
     ...['--noise-key', files.noiseKey, '--headscale-api-key-file', files.apiKey, '--admin', '127.0.0.1:0'],
     ...['--listen', '127.0.0.1:0', '--listen', `https://127.0.0.1:0?cert=${pem('cert')}&key=${pem('key')}`],
-    ...['--silent-after', '1s', '--drain', 'off'],
+    ...['--silent-after', '1s', '--drain', 'off', '--trusted-proxies', 'none'],
   );
   harness.defer(() => program.end());
   await until(
