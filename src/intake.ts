@@ -6,8 +6,8 @@ import type { Emit } from './events.ts';
 import { formatMachineKey } from './identity/keys.ts';
 import type { NoiseKey } from './identity/machine-key.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
-import type { Kernel, StandingOrders } from './liveness/kernel.ts';
-import { Line } from './liveness/line.ts';
+import type { Kernel } from './liveness/kernel.ts';
+import { Line, type StandingOrders } from './liveness/line.ts';
 import { refuseUpgrade } from './proxy/answer.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
@@ -100,8 +100,7 @@ export class Intake {
       this.#unshown.set(stream, identity.ephemeral);
     }
     this.#parts.registry.add(stream);
-    // Behind a proxy the kernel's evidence would be about the proxy.
-    const line = new Line(origin.isDirect ? this.#parts.kernel : undefined, upgrade.client);
+    const line = new Line(this.#parts.kernel, upgrade.client, origin.isDirect);
     const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
     line.order(this.#parts.ordersOf(stream));
     this.#passages.set(stream, { tunnel, line });
@@ -153,7 +152,8 @@ export class Intake {
 
   /** See `Line.tend`. */
   tend(stream: Stream): void {
-    this.#passages.get(stream)?.line.tend();
+    const passage = this.#passages.get(stream);
+    passage?.line.tend(passage.tunnel.owesAnswer);
   }
 
   /** Ends a stream: the upstream connection first, then the client's. */

@@ -2,7 +2,7 @@ import { policyFor } from './config/rules.ts';
 import type { Config, NodePolicy } from './config/schema.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { NodeInfo } from './identity/node-info.ts';
-import type { StandingOrders } from './liveness/kernel.ts';
+import type { StandingOrders } from './liveness/line.ts';
 import type { Stream } from './streams/stream.ts';
 import { DEFAULT_HOLD_MS } from './takeover/hold.ts';
 import type { TakeoverTerms } from './takeover/member.ts';
@@ -53,7 +53,7 @@ export class Settings {
     return { silentAfterMs: policy.silentAfterMs, holdMs: this.#holdMs(policy), observeOnly: policy.observeOnly };
   }
 
-  /** Whom we only observe, Linux must not end either. */
+  /** Observe-only streams must not be closed by a kernel timeout either. */
   ordersOf(stream: Stream): StandingOrders {
     const { goneAfterMs, probeIdleMs, observeOnly } = this.policyOf(stream);
     return observeOnly ? { goneAfterMs: 0, probeIdleMs: 0 } : { goneAfterMs, probeIdleMs };

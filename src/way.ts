@@ -5,6 +5,7 @@ import type { Config } from './config/schema.ts';
 import { roomForConnections } from './descriptors.ts';
 import { Intake } from './intake.ts';
 import type { Kernel } from './liveness/kernel.ts';
+import { keepAlive } from './liveness/line.ts';
 import { Patrol } from './liveness/patrol.ts';
 import type { Origin } from './proxy/forwarded.ts';
 import { createListener, type ListenerPorts } from './proxy/listener.ts';
@@ -37,7 +38,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
   });
   const health = {
-    upstream: upstreamOf(config.upstream),
+    upstream: upstreamOf(config.upstream, (socket) => keepAlive(kernel, socket, 'upstream')),
     upstreamReached: (): void => checkup.reached(),
     upstreamFailed: (): void => checkup.suspect(),
   };
@@ -56,6 +57,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
     refused: new Refusals(emit).note,
     connected: (address) => admission.connect(address),
+    keepAlive: (socket) => keepAlive(kernel, socket, 'waiting client'),
     tooLarge: (address) => admission.reached('body', address, `larger than ${settings.config.limits.bodyBytes} bytes`),
     limits: () => settings.config.limits,
   });

@@ -103,9 +103,9 @@ describe('Intake', () => {
     expect(told('stream closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
     expect(told('contest ended')).toMatchObject([{ verdict: 'dead' }]);
     expect(calls.filter((call) => call.includes(` ${old.localPort}`))).toEqual([
-      `order ${old.localPort} 120000 0`,
+      `order ${old.localPort} 120000 75000`,
       `probe ${old.localPort}`,
-      `order ${old.localPort} 120000 0`,
+      `order ${old.localPort} 120000 75000`,
     ]);
   });
 

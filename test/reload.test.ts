@@ -34,7 +34,10 @@ async function bench(text: string) {
     ok: true,
     kernel: {
       evidenceOf: () => undefined,
-      order: (_socket, { goneAfterMs, probeIdleMs }) => void orders.push(`${goneAfterMs} ${probeIdleMs}`),
+      order: (_socket, { userTimeoutMs, idleMs, probes }) => {
+        const isStream = userTimeoutMs > 0 || probes > 9;
+        if (isStream) orders.push(`${userTimeoutMs} ${idleMs}`);
+      },
       setUserTimeout: () => {},
       probe: () => {},
     },
@@ -72,7 +75,7 @@ async function bench(text: string) {
 describe('reload', () => {
   test('a new file applies to open streams, and drops none', async () => {
     const { orders, post, streams, events } = await bench('gone-after: 60s\n');
-    expect(orders).toEqual(['60000 0']);
+    expect(orders).toEqual(['60000 75000']);
     writeFileSync(file, 'gone-after: 30s\nprobe-idle: 10s\n');
     const { status, text } = await post();
     expect(status).toBe(200);
@@ -81,7 +84,7 @@ describe('reload', () => {
       changes: ['gone-after: 1m → 30s', 'probe-idle: off → 10s'],
       needRestart: [],
     });
-    expect(orders).toEqual(['60000 0', '29000 10000']);
+    expect(orders).toEqual(['60000 75000', '29000 10000']);
     expect((await streams()).streams).toMatchObject([{ id: 1, state: 'open' }]);
     expect(events.map(({ kind }) => kind)).toContain('reloaded');
   });
@@ -92,7 +95,7 @@ describe('reload', () => {
     const key = `mkey:${opened[0]?.machineKey}`;
     writeFileSync(file, `gone-after: 60s\nnodes:\n  - machine-key: ${key}\n    gone-after: off\n`);
     expect((await post()).status).toBe(200);
-    expect(orders).toEqual(['60000 0', '0 0']);
+    expect(orders).toEqual(['60000 75000', '0 75000']);
   });
 
   test('a file with mistakes changes nothing, and says each with its place', async () => {
@@ -104,7 +107,7 @@ describe('reload', () => {
       ok: false,
       problems: [expect.stringContaining(`${file}:1:13: `), expect.stringContaining(`${file}:2:1: `)],
     });
-    expect(orders).toEqual(['60000 0']);
+    expect(orders).toEqual(['60000 75000']);
     expect((await streams()).streams).toHaveLength(1);
     expect(events.map(({ kind }) => kind)).toContain('not reloaded');
   });

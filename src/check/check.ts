@@ -13,6 +13,7 @@ import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { loadKernel } from '../liveness/kernel.ts';
+import { keepAlive } from '../liveness/line.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trust.ts';
 import { nodeFinding } from './node.ts';
@@ -160,7 +161,7 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
   }
   const found: Finding[] = [];
   const says = await withLoopback((socket) => {
-    loaded.kernel.order(socket, { goneAfterMs: 120_000, probeIdleMs: 0 });
+    keepAlive(loaded.kernel, socket, 'waiting client');
     return loaded.kernel.evidenceOf(socket);
   });
   found.push(

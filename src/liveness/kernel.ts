@@ -2,23 +2,26 @@ import type { Socket } from 'node:net';
 import { reasonOf } from '../errors.ts';
 import type { KernelEvidence } from './evidence.ts';
 
-/** What Linux does about a connection by itself, with no timer of ours. In milliseconds; 0: nothing. */
-export interface StandingOrders {
-  /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. */
-  readonly goneAfterMs: number;
-  /** Ask the client's kernel for a sign of life after so much quiet; needs `goneAfterMs`. */
-  readonly probeIdleMs: number;
+/** What Linux does about a connection by itself, with no timer of ours. In milliseconds. */
+export interface TcpTimeouts {
+  /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. 0: only `probes` counts. */
+  readonly userTimeoutMs: number;
+  /** Ask the other kernel for a sign of life after so much quiet, and again every so often while it does not answer. */
+  readonly idleMs: number;
+  readonly everyMs: number;
+  /** Without a user timeout: drop it when so many in a row were unanswered. */
+  readonly probes: number;
 }
 
 /** What Linux can be asked and told about a client's connection. The only file that knows the system's calls. */
 export interface Kernel {
   /** Undefined when the connection is gone, or is none of TCP's. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;
-  /** Gives standing orders, and ends what `probe` began. */
-  order(socket: Socket, orders: StandingOrders): void;
+  /** Sets all timeouts, and ends what `probe` began. */
+  order(socket: Socket, timeouts: TcpTimeouts): void;
   /** Changes only how long data that is sent from here on may stay unacknowledged. */
   setUserTimeout(socket: Socket, ms: number): void;
-  /** Sends a keepalive probe as soon as the line has been quiet for a second; the standing orders rest from here on. */
+  /** Sends a keepalive probe as soon as the line has been quiet for a second; the timeouts rest from here on. */
   probe(socket: Socket): void;
 }
 
@@ -48,8 +51,6 @@ const AT = {
 
 /** The kernel's own next probe: further off than any inquiry lasts, so that each probe is one of ours. */
 const OWN_PROBES_EVERY_S = 75;
-/** How often an idle connection is probed again once a probe went unanswered: it is dropped within a second of its time. */
-const IDLE_PROBES_EVERY_S = 1;
 /** The kernel drops a connection after this many unanswered probes. The verdict is ours to find, so: its maximum. */
 const PROBES_BEFORE_DROP = 127;
 
@@ -89,9 +90,9 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info);
     },
-    order(socket, orders) {
+    order(socket, timeouts) {
       const fd = fdOf(socket);
-      if (fd !== undefined) order((level, option, to) => set(fd, level, option, to), orders);
+      if (fd !== undefined) order((level, option, to) => set(fd, level, option, to), timeouts);
     },
     setUserTimeout(socket, ms) {
       const fd = fdOf(socket);
@@ -113,15 +114,16 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
 
 function order(
   set: (level: number, option: number, to: number) => void,
-  { goneAfterMs, probeIdleMs }: StandingOrders,
+  { userTimeoutMs, idleMs, everyMs, probes }: TcpTimeouts,
 ): void {
   // First of all: with a probe out, the user timeout alone might end the connection.
   set(SOL_SOCKET, SO_KEEPALIVE, 0);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, goneAfterMs);
-  if (probeIdleMs === 0) return;
-  set(IPPROTO_TCP, TCP_KEEPINTVL, IDLE_PROBES_EVERY_S);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(probeIdleMs / 1000));
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
+  set(IPPROTO_TCP, TCP_KEEPCNT, probes);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, Math.ceil(everyMs / 1000));
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  // Last: set on a connection with keepalive, the idle time counts from when the other end was last heard.
+  set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
 }
 
 function readTcpInfo(info: Buffer): KernelEvidence {

@@ -35,6 +35,8 @@ export interface ListenerPorts {
   refused(because: RefusalReason, why: string, address: string): void;
   /** Takes a connection in, see `Admission.connect`. */
   connected(address: string | undefined): (() => void) | undefined;
+  /** Sets the TCP keepalive of a connection, on which a client waits for an answer until it becomes a stream. */
+  keepAlive(socket: Socket): void;
   /** A request was refused, since its body is too large. */
   tooLarge(address: string): void;
   limits(): Pick<Limits, 'bodyBytes'>;
@@ -114,6 +116,7 @@ export function createListener(
     if (closed === undefined) socket.destroy();
     else {
       socket.once('close', closed);
+      ports.keepAlive(socket);
       serve();
     }
   });

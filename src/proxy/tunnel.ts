@@ -11,6 +11,9 @@ import { readLent } from './lent-buffers.ts';
 import { abort, gaveUp, linger } from './sockets.ts';
 import { isWebSocket, type Sending, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
 
+/** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
+const REQUEST_BYTES = 200;
+
 /**
  * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
  * Headscale before `forward`, and nothing the client sent after its request before Headscale's 101.
@@ -33,6 +36,8 @@ export class Tunnel {
   #clientIsClosed = false;
   /** The client's connection goes as soon as the upstream's has gone. */
   #clientFollows = false;
+  /** From the client since Headscale last said anything. */
+  #unansweredBytes = 0;
 
   constructor(stream: Stream, upgrade: UpgradeRequest, line: Sending, ports: TunnelPorts) {
     this.stream = stream;
@@ -45,6 +50,16 @@ export class Tunnel {
     // In front of what has come in since.
     if (upgrade.head.length > 0) this.client.unshift(upgrade.head);
     this.#attachClient();
+  }
+
+  /**
+   * Whether Headscale owes the client an answer: to its upgrade, or to a request on its control stream, such as a login that
+   * waits for its owner. A map stream waits for nothing: Headscale answers its request at once, and speaks when there is news.
+   */
+  get owesAnswer(): boolean {
+    const { kind, state } = this.stream;
+    if (state.kind === 'held' || state.kind === 'connecting') return true;
+    return kind === 'control' && state.kind === 'open' && this.#unansweredBytes >= REQUEST_BYTES;
   }
 
   /** Shows the upgrade to Headscale. */
@@ -121,6 +136,7 @@ export class Tunnel {
   #fromClient(chunk: Buffer): boolean {
     this.stream.heardAt = this.#ports.clock.now();
     this.stream.bytesReceived += chunk.length;
+    this.#unansweredBytes += chunk.length;
     if (this.#joined) {
       const upstream = this.#upstream as Socket;
       const hasRoom = upstream.write(chunk);
@@ -180,6 +196,7 @@ export class Tunnel {
   #fromUpstream(chunk: Buffer): boolean {
     this.stream.spokenAt = this.#ports.clock.now();
     this.stream.bytesSent += chunk.length;
+    this.#unansweredBytes = 0;
     this.#line.sending();
     const hasRoom = this.client.write(chunk);
     if (this.client.writableLength === 0) return true;

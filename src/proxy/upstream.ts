@@ -24,15 +24,22 @@ export interface Upstream {
   readonly agent: HttpAgent;
 }
 
-/** @param url `http://host[:port]` or `https://host[:port]`, without a path. */
-export function upstreamOf(url: URL): Upstream {
+/**
+ * @param url `http://host[:port]` or `https://host[:port]`, without a path.
+ * @param keepAlive sets the TCP keepalive of a connection once there is one.
+ */
+export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () => {}): Upstream {
   const tls = url.protocol === 'https:';
   const { host, port } = hostPortOf(url);
   const options = { host, port, allowHalfOpen: true, noDelay: true };
   // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
   const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };
-  const connect = (): Socket =>
-    tls ? withDeadline(connectTls(tlsOptions), 'secureConnect') : withDeadline(connectTcp(options), 'connect');
+  const connect = (): Socket => {
+    const socket = tls
+      ? withDeadline(connectTls(tlsOptions), 'secureConnect')
+      : withDeadline(connectTcp(options), 'connect');
+    return socket.once('connect', () => keepAlive(socket));
+  };
   const agent = tls ? new HttpsAgent({ keepAlive: false }) : new HttpAgent({ keepAlive: false });
   agent.createConnection = connect;
   return { url, host, port, connect, agent };

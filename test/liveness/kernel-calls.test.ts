@@ -67,24 +67,16 @@ describe('kernelOf', () => {
     ]);
   });
 
-  test('order without probe-idle: the user timeout in milliseconds, and no keepalive', () => {
+  test('order: keepalive is off while the rest is set, durations in seconds rounded up, and the idle time comes last', () => {
     const { kernel, calls } = bench();
-    kernel.order(socketWith(7), { goneAfterMs: 120_000, probeIdleMs: 0 });
+    kernel.order(socketWith(7), { userTimeoutMs: 120_000, idleMs: 74_001, everyMs: 15_000, probes: 9 });
     expect(calls).toEqual([
       [7, SOL_SOCKET, SO_KEEPALIVE, 0],
       [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 120_000],
-    ]);
-  });
-
-  test('order with probe-idle: the idle time in seconds, then a probe a second', () => {
-    const { kernel, calls } = bench();
-    kernel.order(socketWith(7), { goneAfterMs: 25_000, probeIdleMs: 10_000 });
-    expect(calls).toEqual([
-      [7, SOL_SOCKET, SO_KEEPALIVE, 0],
-      [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 25_000],
-      [7, IPPROTO_TCP, TCP_KEEPINTVL, 1],
-      [7, IPPROTO_TCP, TCP_KEEPIDLE, 10],
+      [7, IPPROTO_TCP, TCP_KEEPCNT, 9],
+      [7, IPPROTO_TCP, TCP_KEEPINTVL, 15],
       [7, SOL_SOCKET, SO_KEEPALIVE, 1],
+      [7, IPPROTO_TCP, TCP_KEEPIDLE, 75],
     ]);
   });
 
@@ -93,7 +85,7 @@ describe('kernelOf', () => {
     const { kernel, calls } = bench();
     expect(kernel.evidenceOf(socketWith(-1))).toBeUndefined();
     kernel.probe(socketWith(-1));
-    kernel.order(socketWith(-1), { goneAfterMs: 1000, probeIdleMs: 0 });
+    kernel.order(socketWith(-1), { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
     expect(calls).toEqual([]);
   });
 });

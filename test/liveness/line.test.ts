@@ -1,8 +1,8 @@
 import { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import type { KernelEvidence } from '../../src/liveness/evidence.ts';
-import type { Kernel, StandingOrders } from '../../src/liveness/kernel.ts';
-import { Line } from '../../src/liveness/line.ts';
+import type { Kernel } from '../../src/liveness/kernel.ts';
+import { keepAlive, Line, type StandingOrders } from '../../src/liveness/line.ts';
 
 const QUIET: KernelEvidence = {
   ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
@@ -11,44 +11,40 @@ const QUIET: KernelEvidence = {
 
 const orders = (goneAfterMs: number, probeIdleMs = 0): StandingOrders => ({ goneAfterMs, probeIdleMs });
 
-function bench() {
+function bench(isDirect = true) {
   const calls: string[] = [];
   const line = { kernelSays: undefined as KernelEvidence | undefined };
   const kernel: Kernel = {
     evidenceOf: () => line.kernelSays,
-    order: (_socket, { goneAfterMs, probeIdleMs }) => void calls.push(`order ${goneAfterMs} ${probeIdleMs}`),
+    order: (_socket, { userTimeoutMs, idleMs, everyMs, probes }) =>
+      void calls.push(`order ${userTimeoutMs} ${idleMs} ${everyMs} ${probes}`),
     setUserTimeout: (_socket, ms) => void calls.push(`timeout ${ms}`),
     probe: () => void calls.push('probe'),
   };
-  return { line: new Line(kernel, new Socket()), calls, world: line };
+  return { kernel, line: new Line(kernel, new Socket(), isDirect), calls, world: line };
 }
 
 describe('Line', () => {
   test('gives its orders once, and again when they change', () => {
     const { line, calls } = bench();
-    line.order(orders(30_000));
-    line.order(orders(30_000));
+    line.order(orders(180_000));
+    line.order(orders(180_000));
     line.order(orders(30_000, 10_000));
     line.order(orders(0));
-    expect(calls).toEqual(['order 30000 0', 'order 29000 10000', 'order 0 0']);
-  });
-
-  test('orders that are off from the start need no call', () => {
-    const { line, calls } = bench();
-    line.order(orders(0));
-    expect(calls).toEqual([]);
+    expect(calls).toEqual(['order 180000 75000 15000 9', 'order 29000 10000 1000 9', 'order 0 75000 15000 60']);
   });
 
   test('while probes are out the orders rest, and those in force afterwards are the newest', () => {
     const { line, calls } = bench();
-    line.order(orders(30_000));
+    line.order(orders(120_000));
     line.probe();
-    line.order(orders(60_000));
+    line.order(orders(180_000));
+    line.tend(true);
     line.probe();
-    expect(calls).toEqual(['order 30000 0', 'probe', 'probe']);
+    expect(calls).toEqual(['order 120000 75000 15000 9', 'probe', 'probe']);
     line.endProbes();
     line.endProbes();
-    expect(calls.slice(3)).toEqual(['order 60000 0']);
+    expect(calls.slice(3)).toEqual(['order 180000 15000 15000 9']);
   });
 
   test('sending to an idle client that is probed: the time it has been silent is taken off, once it was heard given back', () => {
@@ -60,11 +56,11 @@ describe('Line', () => {
     world.kernelSays = { ...QUIET, receivedAgoMs: 15_000, unackedSegments: 1 };
     // More is sent behind it: Linux counts from the first, and so must what it was told.
     line.sending();
-    line.tend();
+    line.tend(false);
     expect(calls.slice(2)).toEqual([]);
     world.kernelSays = QUIET;
-    line.tend();
-    line.tend();
+    line.tend(false);
+    line.tend(false);
     expect(calls.slice(2)).toEqual(['timeout 24000']);
   });
 
@@ -82,15 +78,15 @@ describe('Line', () => {
   });
 
   test.each([
-    ['idle connections are not probed: silence means nothing', orders(25_000)],
-    ['nothing is ordered', orders(0)],
+    ['idle connections are not probed: silence means nothing', orders(120_000)],
+    ['nothing is to end it', orders(0)],
   ])('sending leaves the user timeout alone where %s', (_criterion, given) => {
     const { line, calls, world } = bench();
     line.order(given);
     world.kernelSays = { ...QUIET, receivedAgoMs: 20_000 };
     calls.length = 0;
     line.sending();
-    line.tend();
+    line.tend(false);
     expect(calls).toEqual([]);
   });
 
@@ -101,36 +97,120 @@ describe('Line', () => {
     line.sending();
     line.probe();
     line.sending();
-    line.tend();
+    line.tend(false);
     line.endProbes();
     // What was quiet before does not count.
-    expect(calls).toEqual(['order 24000 10000', 'timeout 4000', 'probe', 'order 24000 10000', 'timeout 44000']);
+    expect(calls).toEqual([
+      'order 24000 10000 1000 9',
+      'timeout 4000',
+      'probe',
+      'order 24000 10000 1000 9',
+      'timeout 44000',
+    ]);
   });
 
   test('a line that was quiet for long before it is probed gets as long from its first probe on as any other', () => {
     const { line, calls, world } = bench();
     world.kernelSays = { ...QUIET, receivedAgoMs: 27_000 };
     line.order(orders(25_000, 10_000));
-    expect(calls).toEqual(['order 24000 10000', 'timeout 51000']);
+    expect(calls).toEqual(['order 24000 10000 1000 9', 'timeout 51000']);
     world.kernelSays = { ...QUIET, receivedAgoMs: 36_000 };
     line.sending();
-    line.tend();
+    line.tend(false);
     expect(calls.slice(2)).toEqual([]);
     world.kernelSays = { ...QUIET, receivedAgoMs: 3000 };
-    line.tend();
+    line.tend(false);
     expect(calls.slice(2)).toEqual(['timeout 24000']);
     world.kernelSays = { ...QUIET, receivedAgoMs: 9000 };
     line.sending();
     expect(calls.slice(3)).toEqual(['timeout 15000']);
   });
 
-  test('without a kernel to ask nothing is known, and nothing happens', () => {
-    const line = new Line(undefined, new Socket());
+  test('while the client waits for an answer it is probed as often as by Go, probe-idle or not; afterwards no more', () => {
+    const { line, calls } = bench();
+    line.order(orders(120_000));
+    line.tend(true);
+    line.tend(true);
+    line.tend(false);
+    line.order(orders(120_000, 60_000));
+    line.tend(true);
+    expect(calls).toEqual([
+      ...['order 120000 75000 15000 9', 'order 120000 15000 15000 9', 'order 120000 75000 15000 9'],
+      ...['order 119000 60000 1000 9', 'order 119000 15000 1000 9'],
+    ]);
+  });
+
+  test('a probe-idle that the standing keepalive is sooner than changes nothing', () => {
+    const { line, calls } = bench();
+    line.order(orders(300_000, 75_000));
+    expect(calls).toEqual(['order 300000 75000 15000 9']);
+  });
+
+  test('a gone-after shorter than the keepalive is for data alone: on a quiet line three probes may fail', () => {
+    const { line, calls, world } = bench();
+    world.kernelSays = { ...QUIET, unackedSegments: 1 };
+    line.order(orders(30_000));
+    line.tend(false);
+    expect(calls).toEqual(['order 30000 75000 15000 9']);
+    world.kernelSays = QUIET;
+    line.tend(false);
+    line.tend(false);
+    line.sending();
+    line.sending();
+    expect(calls.slice(1)).toEqual(['timeout 120000', 'timeout 30000']);
+    line.tend(true);
+    expect(calls.slice(3)).toEqual(['order 30000 15000 15000 9', 'timeout 60000']);
+  });
+
+  test('a short gone-after given to a line that has been quiet does not end it at its first probe', () => {
+    const { line, calls, world } = bench();
+    world.kernelSays = { ...QUIET, receivedAgoMs: 100_000 };
+    line.order(orders(30_000));
+    expect(calls.slice(1)).toEqual(['timeout 145000']);
+  });
+
+  test("behind a proxy only its keepalive is ours to set: no user timeout, no evidence, no probes of a contest's", () => {
+    const { line, calls, world } = bench(false);
+    world.kernelSays = QUIET;
+    line.order(orders(25_000, 10_000));
+    line.sending();
+    line.tend(false);
+    line.probe();
+    line.endProbes();
+    line.order(orders(0));
+    expect(line.evidence()).toBeUndefined();
+    expect(calls).toEqual(['order 0 75000 15000 9', 'order 0 75000 15000 60']);
+  });
+
+  test("without a kernel to ask nothing is known, and Node's keepalive is all there is; nothing is to end an observed one", () => {
+    const socket = new Socket();
+    const set: unknown[][] = [];
+    socket.setKeepAlive = (...args) => {
+      set.push(args);
+      return socket;
+    };
+    const line = new Line(undefined, socket, true);
     line.order(orders(30_000));
     line.probe();
     line.endProbes();
     line.sending();
-    line.tend();
+    line.order(orders(0));
     expect(line.evidence()).toBeUndefined();
+    expect(set).toEqual([
+      [true, 75_000, 15_000, 9],
+      [true, 75_000, 15_000, 9],
+      [false, 75_000, 15_000, 9],
+    ]);
+  });
+});
+
+describe('keepAlive', () => {
+  test.each([
+    ['waiting client', 15_000],
+    ['upstream', 75_000],
+  ] as const)('%s: as Go, but for when it begins', (other, idleMs) => {
+    const { kernel, calls } = bench();
+    keepAlive(kernel, new Socket(), other);
+    expect(calls).toEqual([`order 0 ${idleMs} 15000 9`]);
   });
 });

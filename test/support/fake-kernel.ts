@@ -20,8 +20,10 @@ export function fakeKernel() {
         const answered = alive.has(remotePort) && calls.includes(`probe ${remotePort}`);
         return answered ? { ...QUIET, receivedAgoMs: 0 } : QUIET;
       },
-      order: ({ remotePort }, { goneAfterMs, probeIdleMs }) =>
-        void calls.push(`order ${remotePort} ${goneAfterMs} ${probeIdleMs}`),
+      // Without a user timeout it is a connection that is no stream.
+      order: ({ remotePort }, { userTimeoutMs, idleMs }) => {
+        if (userTimeoutMs > 0) calls.push(`order ${remotePort} ${userTimeoutMs} ${idleMs}`);
+      },
       setUserTimeout: () => {},
       probe: ({ remotePort }) => void calls.push(`probe ${remotePort}`),
     },
