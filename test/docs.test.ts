@@ -96,7 +96,7 @@ function commandsOf(text: string): readonly string[] {
     .filter((line) => line !== '' && !line.startsWith('#'));
 }
 
-const OWN = /^(?:node dist\/cli\.js|headscale-watchdog) (.*)$/;
+const OWN = /^(?:setpriv (?:--\S+ (?:[^-\s]\S*|\+\S+) |--\S+ )*)?(?:node \S*dist\/cli\.js|headscale-watchdog) (.*)$/;
 const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) => [path, command] as const));
 
 /** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Docker or a cluster, and their pages say so. */
@@ -105,17 +105,21 @@ const OTHERS: Readonly<Record<string, '.ci/run' | 'test/e2e/patient/acme.test.ts
   lego: 'test/e2e/patient/acme.test.ts',
   certbot: 'test/e2e/patient/acme.test.ts',
   mkdir: 'below',
+  chmod: 'below',
   cp: 'below',
   cd: 'below',
   openssl: 'below',
   setfacl: 'below',
   systemctl: 'nowhere',
+  useradd: 'nowhere',
   docker: 'nowhere',
   kubectl: 'nowhere',
 };
 
 /** What the commands that are run below expect to be there. */
 const THERE = [
+  // What the build leaves.
+  ...['package.json', 'dist/', 'node_modules/'],
   ...['var/lib/headscale/noise_private.key', 'etc/systemd/system/', 'etc/letsencrypt/live/'],
   'etc/letsencrypt/archive/hs.example.com/privkey1.pem',
 ];
@@ -149,7 +153,9 @@ describe('README and docs', () => {
   test.each(serving)('%s: %s', async (_path, _command, flags) => {
     // The settings alone: the files and programs that they name are not here.
     const harness = new Harness();
-    const checking = run(harness, 'check', ...flags);
+    // Installed where the page has just put them.
+    const here = flags.map((flag) => flag.replace('/etc/headscale-watchdog/', join(PROJECT, 'deploy', 'systemd', '/')));
+    const checking = run(harness, 'check', ...here);
     await checking.ended;
     await harness.closeAll();
     const { stdout, stderr } = checking;
@@ -180,7 +186,7 @@ describe('README and docs', () => {
         const plain = commandsOf(text).filter((command) => OTHERS[command.split(' ')[0] ?? ''] === 'below');
         // The user of the examples is not on this machine.
         const here = plain.map((command) =>
-          command.replaceAll(/ \/(etc|var)\//g, ` ${root}/$1/`).replaceAll('u:watchdog:', 'u:nobody:'),
+          command.replaceAll(/ \/(etc|var|opt)\//g, ` ${root}/$1/`).replaceAll('u:watchdog:', 'u:nobody:'),
         );
         await promisify(execFile)('sh', ['-ec', here.join('\n') || ':'], { cwd: root });
       } finally {

@@ -38,7 +38,8 @@ describe('settings that are shipped', () => {
     (where) => {
       // systemd gives the key itself by a flag.
       const config = loadConfig({}, { path: 'watchdog.yaml', text: read(where, 'watchdog.yaml') });
-      expect(config.listen).toMatchObject([{ host: '0.0.0.0', port: 8080 }]);
+      const tls = where === 'systemd' ? undefined : { certFile: expect.any(String), keyFile: expect.any(String) };
+      expect(config.listen).toMatchObject([{ host: '0.0.0.0', port: tls === undefined ? 8080 : 8443, tls }]);
     },
   );
 });
@@ -99,14 +100,16 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
       lines.filter(([first]) => first === kind).map(([, ...rest]) => rest.join(' '));
     const shown = of('bind').map((line) => line.split(' ')[0] ?? '');
     expect(shown.length).toBeGreaterThan(5);
-    for (const path of shown) expect(existsSync(path), path).toBe(true);
+    // The certificate is the operator's: no checkout has it.
+    for (const path of shown.filter((each) => each !== join(DEPLOY, 'compose', 'certs')))
+      expect(existsSync(path), path).toBe(true);
     return { services: of('service').map((line) => line.split(' ')[0]), ports: of('port'), shown };
   };
 
   test('compose.yaml has its services, and every file that it shows them', async () => {
     const { services, ports } = await compose(['compose.yaml']);
     expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
-    expect(ports).toEqual(['grafana 127.0.0.1:3000 3000', 'watchdog :8080 8080']);
+    expect(ports).toEqual(['grafana 127.0.0.1:3000 3000', 'watchdog :443 8443', 'watchdog 127.0.0.1:9191 9191']);
   });
 
   test('with replicas.env there are two watchdogs, each at its own address, and Prometheus knows both', async () => {
@@ -116,7 +119,8 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
       ...['grafana', 'headscale', 'owner', 'prometheus', 'redis', 'watchdog', 'watchdog-b'],
     ]);
     expect(ports.filter((port) => port.startsWith('watchdog'))).toEqual([
-      ...['watchdog 192.0.2.1:8080 8080', 'watchdog-b 192.0.2.2:8080 8080'],
+      ...['watchdog 192.0.2.1:443 8443', 'watchdog 127.0.0.1:9191 9191'],
+      ...['watchdog-b 192.0.2.2:443 8443', 'watchdog-b 127.0.0.1:9192 9191'],
     ]);
     expect(shown.map((path) => basename(path)).filter((name) => name.startsWith('targets'))).toEqual([
       'targets.replicas.yaml',
@@ -138,8 +142,8 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
   });
 
   /** What kustomize makes of a folder. */
-  const kustomize = async (name: string): Promise<readonly Made[]> => {
-    const { stdout } = await run(check, ['kubernetes', join(DEPLOY, name)]);
+  const kustomize = async (name: string, deploy = DEPLOY): Promise<readonly Made[]> => {
+    const { stdout } = await run(check, ['kubernetes', join(deploy, name)]);
     const made = parseAllDocuments(stdout).map((document) => document.toJS() as Made);
     for (const { metadata } of made) expect(metadata.namespace).toBe('headscale');
     return made;
@@ -147,8 +151,32 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
 
   test("kustomize makes all of it, each resource by its kind's own type", async () => {
     expect((await kustomize('kubernetes')).map(({ kind }) => kind).sort()).toEqual([
-      ...['ConfigMap', 'ConfigMap', 'NetworkPolicy', 'Service', 'Service', 'ServiceMonitor', 'StatefulSet'],
+      ...['ConfigMap', 'ConfigMap', 'NetworkPolicy', 'Service', 'Service', 'StatefulSet'],
     ]);
+  });
+
+  test('the ServiceMonitor joins them once its line is taken in', async () => {
+    const operated = join(folder, 'operated', 'kubernetes');
+    cpSync(join(DEPLOY, 'kubernetes'), operated, { recursive: true });
+    const line = '  # - service-monitor.yaml';
+    expect(read('kubernetes', 'kustomization.yaml')).toContain(line);
+    writeFileSync(
+      join(operated, 'kustomization.yaml'),
+      read('kubernetes', 'kustomization.yaml').replace(line, '  - service-monitor.yaml'),
+    );
+    expect((await kustomize('kubernetes', join(folder, 'operated'))).map(({ kind }) => kind)).toContain(
+      'ServiceMonitor',
+    );
+  });
+
+  test('clients of every sample come by https, since those of http://NAME:PORT strand', () => {
+    for (const file of [
+      ['compose', 'headscale.yaml'],
+      ['kubernetes', 'config.yaml'],
+      ['kubernetes-replicas', 'config.yaml'],
+    ]) {
+      expect((parse(read(...file)) as { server_url: string }).server_url).toMatch(/^https:\/\/[^:]+$/);
+    }
   });
 
   test('kubernetes-replicas: two watchdogs in pods of their own, which every Service and policy means', async () => {
