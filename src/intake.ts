@@ -153,7 +153,7 @@ export class Intake {
   /** See `Line.tend`. */
   tend(stream: Stream): void {
     const passage = this.#passages.get(stream);
-    passage?.line.tend(passage.tunnel.owesAnswer);
+    passage?.line.tend(passage.tunnel.owesAnswer, this.#parts.clock.now());
   }
 
   /** Ends a stream: the upstream connection first, then the client's. */

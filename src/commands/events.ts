@@ -57,7 +57,7 @@ function textOf(event: EventView, { json }: EventsOptions, console: Console): st
 }
 
 function colourOf({ kind, reason }: EventView): Colour | undefined {
-  if (kind === 'severed' || (kind === 'stream closed' && reason === 'gone')) return 'red';
+  if (kind === 'severed' || (kind === 'stream closed' && (reason === 'gone' || reason === 'not_reading'))) return 'red';
   if (['upstream down', 'upstream is not Headscale', 'duplicate machine key', 'internal error'].includes(kind))
     return 'red';
   if (['contest opened', 'would sever', 'upstream silent', 'not reloaded'].includes(kind)) return 'yellow';

@@ -107,7 +107,9 @@ const CLOSED: Readonly<Record<CloseReason, string>> = {
   severed_dead: 'is closed, severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed, severed because its client was silent for too long and the node was back',
   severed_by_operator: 'is closed, severed by an operator',
-  gone: 'was severed as gone: its client acknowledged nothing of what was sent to it for as long as gone-after allows, so nobody was there',
+  gone: 'was severed as gone: its client answered neither data nor probes for as long as gone-after allows, so nobody was there',
+  not_reading:
+    'was severed: its machine answered, but the client read nothing of what was sent to it for as long as gone-after allows, as a frozen program does',
   upstream_silent: 'was severed: Headscale had said nothing on it for more than two minutes',
   shutdown: 'ended: the watchdog stopped',
 };

@@ -4,6 +4,10 @@ import { type Instant, plus } from '../clock.ts';
 export interface KernelEvidence {
   /** Segments sent and not yet acknowledged. */
   readonly unackedSegments: number;
+  /** Bytes that wait to be sent: what Linux sends next, or what the client, its receive window full, does not take. */
+  readonly unsentBytes: number;
+  /** Bytes acknowledged so far. */
+  readonly ackedBytes: number;
   /** Retransmission timeouts in a row, without an acknowledgement between them. */
   readonly retransmits: number;
   /** Probes sent in a row that nothing answered. */
@@ -36,6 +40,11 @@ export function answerWaitMs(evidence: KernelEvidence, inDoubt: boolean): number
   const { furtherChances } = inDoubt ? IN_DOUBT : SURE;
   const once = Math.max(SHORTEST_WAIT_MS, 3 * (evidence.rttMs + 4 * evidence.rttvarMs));
   return once + furtherChances * CHANCE_EVERY_MS;
+}
+
+/** Whether anything sent to the client has not arrived, or does not leave. */
+export function isOutstanding({ unackedSegments, unsentBytes }: KernelEvidence): boolean {
+  return unackedSegments > 0 || unsentBytes > 0;
 }
 
 /** Rule 1: data unacknowledged through enough retransmissions, or enough probes unanswered for long enough. */

@@ -37,8 +37,8 @@ const TCP_KEEPCNT = 6;
 const TCP_INFO = 11;
 const TCP_USER_TIMEOUT = 18;
 
-/** struct tcp_info up to tcpi_rttvar, the same since Linux 2.6. */
-const TCP_INFO_LENGTH = 76;
+/** struct tcp_info up to tcpi_notsent_bytes, the same since Linux 4.6; no Node that is supported runs on an older one. */
+const TCP_INFO_LENGTH = 148;
 const AT = {
   retransmits: 2,
   probes: 3,
@@ -47,6 +47,8 @@ const AT = {
   lastAckReceived: 56,
   rtt: 68,
   rttvar: 72,
+  acked: 120,
+  notSent: 144,
 } as const;
 
 /** The kernel's own next probe: further off than any inquiry lasts, so that each probe is one of ours. */
@@ -129,6 +131,8 @@ function order(
 function readTcpInfo(info: Buffer): KernelEvidence {
   return {
     unackedSegments: info.readUInt32LE(AT.unacked),
+    unsentBytes: info.readUInt32LE(AT.notSent),
+    ackedBytes: Number(info.readBigUInt64LE(AT.acked)),
     retransmits: info.readUInt8(AT.retransmits),
     unansweredProbes: info.readUInt8(AT.probes),
     receivedAgoMs: Math.min(info.readUInt32LE(AT.lastDataReceived), info.readUInt32LE(AT.lastAckReceived)),

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
-import type { KernelEvidence } from './evidence.ts';
+import type { Instant } from '../clock.ts';
+import { isOutstanding, type KernelEvidence, receivedAt } from './evidence.ts';
 import type { Kernel, TcpTimeouts } from './kernel.ts';
 
 /** What a stream's policy asks of its client's connection. In milliseconds; 0: nothing. */
@@ -36,6 +37,12 @@ const JUST_NOW_MS = 100;
 /** However long a client was silent, what is sent to it now may take so long to be acknowledged. */
 const SHORTEST_USER_TIMEOUT_MS = 1000;
 
+/**
+ * With a full receive window Linux asks again and again whether there is room, waiting twice as long each time. So a client
+ * whose kernel answers was last heard within half of the user timeout before it ended, and a little, as we look now and then.
+ */
+const ANSWERED_WITHIN = 3 / 4;
+
 /** What is at the other end of a connection that is no stream: a client that waits for an answer, or Headscale. */
 export type OtherEnd = 'waiting client' | 'upstream';
 
@@ -61,6 +68,10 @@ export class Line {
   #waiting = false;
   #probing = false;
   #timeouts: TcpTimeouts | undefined;
+  /** Something was sent, and has not been seen to have arrived. */
+  #outstanding = false;
+  /** When the client's kernel was last heard, as last seen while something was outstanding. */
+  #heardAt: Instant | undefined;
   /** How the user timeout differs from the one ordered: see `sending` and `#adaptToQuiet`. */
   #userTimeout: 'as ordered' | 'shortened' | 'lengthened' = 'as ordered';
 
@@ -93,6 +104,7 @@ export class Line {
    * are probed and the client's silence means something, the time that it has been silent is taken off.
    */
   sending(): void {
+    this.#outstanding = true;
     if (this.#probing || this.#timeouts === undefined) return;
     if (!this.#probesIdle) {
       this.#restore();
@@ -113,7 +125,8 @@ export class Line {
    *
    * @param waiting whether the client waits for an answer.
    */
-  tend(waiting: boolean): void {
+  tend(waiting: boolean, now: Instant): void {
+    this.#noteHeard(now);
     const isNews = waiting !== this.#waiting;
     this.#waiting = waiting;
     if (this.#probing) return;
@@ -124,6 +137,23 @@ export class Line {
       const idleMs = this.#timeouts?.idleMs ?? 0;
       if (evidence?.unackedSegments === 0 && evidence.receivedAgoMs < idleMs) this.#restore();
     }
+  }
+
+  /**
+   * To be asked when Linux has given the connection up: whether the client's kernel answered all the while, so that the
+   * machine is there, and what was sent to it was not read.
+   */
+  isNotReading(now: Instant): boolean {
+    const { goneAfterMs = 0 } = this.#orders ?? {};
+    return this.#heardAt !== undefined && now - this.#heardAt < ANSWERED_WITHIN * goneAfterMs;
+  }
+
+  #noteHeard(now: Instant): void {
+    if (!this.#outstanding) return;
+    const evidence = this.evidence();
+    if (evidence === undefined) return;
+    this.#outstanding = isOutstanding(evidence);
+    this.#heardAt = this.#outstanding ? receivedAt(evidence, now) : undefined;
   }
 
   probe(): void {

@@ -2,7 +2,7 @@ import type { Clock, Instant, Timer } from '../clock.ts';
 import type { NodePolicy } from '../config/schema.ts';
 import { type Emit, spare } from '../events.ts';
 import type { Stream } from '../streams/stream.ts';
-import { type KernelEvidence, receivedAt } from './evidence.ts';
+import { isOutstanding, type KernelEvidence } from './evidence.ts';
 
 const EVERY_MS = 4000;
 /** Headscale speaks every 50 to 59 s; after twice that, and a little, something is wrong with it. */
@@ -38,8 +38,8 @@ export class Patrol {
   #timer: Timer | undefined;
   #closed = false;
   readonly #silent = new WeakSet<Stream>();
-  /** Since when a client has acknowledged nothing of what was sent to it. */
-  readonly #unackedSince = new WeakMap<Stream, Instant>();
+  /** Since when a client has acknowledged no byte more, although there were some for it. */
+  readonly #stuck = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
   constructor(ports: PatrolPorts) {
     this.#ports = ports;
@@ -71,7 +71,7 @@ export class Patrol {
     const { goneAfterMs, observeOnly } = this.#ports.policyOf(stream);
     // Of a stream that is not only observed, Linux itself takes care.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;
-    if (this.#unackedForMs(stream, now) >= goneAfterMs) spare(stream, 'gone', this.#ports.emit);
+    if (this.#stuckForMs(stream, now) >= goneAfterMs) spare(stream, 'gone', this.#ports.emit);
   }
 
   #upstreamSilent(stream: Stream, now: Instant): void {
@@ -85,17 +85,16 @@ export class Patrol {
   }
 
   /** As seen from one look to the next: up to four seconds less than it is. */
-  #unackedForMs(stream: Stream, now: Instant): number {
+  #stuckForMs(stream: Stream, now: Instant): number {
     const evidence = this.#ports.evidenceOf(stream);
-    const since = this.#unackedSince.get(stream);
-    if (evidence === undefined || evidence.unackedSegments === 0) {
-      this.#unackedSince.delete(stream);
+    const before = this.#stuck.get(stream);
+    if (evidence === undefined || !isOutstanding(evidence)) {
+      this.#stuck.delete(stream);
       return 0;
     }
-    if (since === undefined || receivedAt(evidence, now) > since) {
-      this.#unackedSince.set(stream, now);
-      return 0;
-    }
-    return now - since;
+    const { ackedBytes } = evidence;
+    if (before?.ackedBytes === ackedBytes) return now - before.since;
+    this.#stuck.set(stream, { ackedBytes, since: now });
+    return 0;
   }
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Clock } from '../clock.ts';
+import type { Clock, Instant } from '../clock.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -23,9 +23,10 @@ export interface TunnelPorts {
   upstreamRefused(stream: Stream, status: number): void;
 }
 
-/** What wants to know before something is sent to the client. */
-export interface Sending {
+/** The client's line, see `Line`. */
+export interface ClientLine {
   sending(): void;
+  isNotReading(now: Instant): boolean;
 }
 
 /** An upgrade request as it came in. */

@@ -9,7 +9,7 @@ import { ask } from './ask.ts';
 import { EarlyBytes } from './early-bytes.ts';
 import { readLent } from './lent-buffers.ts';
 import { abort, gaveUp, linger } from './sockets.ts';
-import { isWebSocket, type Sending, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
+import { type ClientLine, isWebSocket, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
 
 /** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
 const REQUEST_BYTES = 200;
@@ -23,7 +23,7 @@ export class Tunnel {
   /** Also for those who ask the kernel about it. */
   readonly client: Socket;
   readonly #ports: TunnelPorts;
-  readonly #line: Sending;
+  readonly #line: ClientLine;
   /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
   #upgrade: UpgradeRequest | undefined;
   #firstRecord: FirstRecord | undefined;
@@ -39,7 +39,7 @@ export class Tunnel {
   /** From the client since Headscale last said anything. */
   #unansweredBytes = 0;
 
-  constructor(stream: Stream, upgrade: UpgradeRequest, line: Sending, ports: TunnelPorts) {
+  constructor(stream: Stream, upgrade: UpgradeRequest, line: ClientLine, ports: TunnelPorts) {
     this.stream = stream;
     this.#line = line;
     this.#upgrade = upgrade;
@@ -118,7 +118,7 @@ export class Tunnel {
       if (this.#joined) this.stream.spokenAt = this.#ports.clock.now();
       this.#upstream?.resume();
     });
-    this.client.on('error', (error) => this.#leave(gaveUp(error) ? 'gone' : 'client_error'));
+    this.client.on('error', (error) => this.#leave(gaveUp(error) ? this.#gone() : 'client_error'));
     this.client.on('timeout', () => this.client.destroy());
     this.client.on('close', () => {
       this.#clientIsClosed = true;
@@ -130,6 +130,10 @@ export class Tunnel {
       else if (!upstream.readableEnded || !upstream.writableEnded) abort(upstream);
       this.#closeWhenDone();
     });
+  }
+
+  #gone(): CloseReason {
+    return this.#line.isNotReading(this.#ports.clock.now()) ? 'not_reading' : 'gone';
   }
 
   /** @returns whether the chunk is done with. */

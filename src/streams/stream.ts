@@ -31,8 +31,10 @@ export type CloseReason =
   | 'severed_silent'
   /** An operator asked for it. */
   | 'severed_by_operator'
-  /** What was sent to the client stayed unacknowledged for `gone-after`, or its kernel gave up by itself. */
+  /** What was sent to the client, or a probe, stayed unanswered for `gone-after`, or our kernel gave up by itself. */
   | 'gone'
+  /** The client's machine answered, but its program read nothing for `gone-after`. */
+  | 'not_reading'
   /** Headscale said nothing for too long, and the operator wants such streams ended. */
   | 'upstream_silent'
   /** The watchdog itself stopped. */
@@ -50,6 +52,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'severed_silent',
   'severed_by_operator',
   'gone',
+  'not_reading',
   'upstream_silent',
   'shutdown',
 ];

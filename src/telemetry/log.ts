@@ -121,6 +121,8 @@ function streamLine(
 function closedLine({ stream, reason, lifetimeMs }: Of<'stream closed'>, about: About): Line {
   const fields = { ...about(stream), reason, lifetimeMs: whole(lifetimeMs) };
   if (reason === 'gone' || reason === 'upstream_silent') return ['info', fields, `stream severed: ${SEVERED[reason]}`];
+  if (reason === 'not_reading')
+    return ['info', fields, 'stream severed: its machine answers, but the client has read nothing for too long'];
   if (reason === 'severed_by_operator') return ['info', fields, 'stream severed: an operator asked for it'];
   return ['debug', fields, 'stream closed'];
 }

@@ -13,6 +13,8 @@ const kernel = {
   unackedSegments: 0,
   retransmits: 0,
   unansweredProbes: 3,
+  unsentBytes: 0,
+  ackedBytes: 0,
   receivedAgoMs: 61_000,
   rttMs: 20,
   rttvarMs: 5,

@@ -8,6 +8,8 @@ const quiet: KernelEvidence = {
   unackedSegments: 0,
   retransmits: 0,
   unansweredProbes: 0,
+  unsentBytes: 0,
+  ackedBytes: 0,
   receivedAgoMs: 20_000,
   rttMs: 1,
   rttvarMs: 0.5,

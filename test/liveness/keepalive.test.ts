@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { afterEach, describe, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
+import { type KernelOrNot, loadKernel } from '../../src/liveness/kernel.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { Harness, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { closeReason, Harness, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -102,5 +103,42 @@ describe.runIf(process.platform === 'linux')('the standing keepalive, asked of L
     await harness.upgraded(port, '/ts2021');
     const others = () => [...upstream.sockets].map(({ remotePort }) => probesInS(remotePort, upstream.port));
     await until(() => others().some(isKeptAlive), 'keepalive after 75 s');
+  });
+});
+
+describe.runIf(process.platform === 'linux')('a client that does not read', () => {
+  /** What gone-after tells Linux, and so short that a test can wait for it. */
+  const USER_TIMEOUT_MS = 1500;
+
+  test('its machine answers until Linux gives up: it is told as not reading, and not as gone', async () => {
+    const loaded = await loadKernel();
+    if (!loaded.ok) throw new Error(loaded.why);
+    const { kernel } = loaded;
+    const clients: Socket[] = [];
+    const impatient: KernelOrNot = {
+      ok: true,
+      kernel: {
+        ...kernel,
+        order: (socket, timeouts) => {
+          if (timeouts.userTimeoutMs === 0) return;
+          clients.push(socket);
+          kernel.order(socket, { ...timeouts, userTimeoutMs: USER_TIMEOUT_MS });
+        },
+      },
+    };
+    const upstream = await harness.upstream((_request, socket) => {
+      socket.on('error', () => {}).write(SWITCHING);
+      const more = (): unknown => socket.writable && socket.write(Buffer.alloc(256 * 1024), more);
+      more();
+    });
+    const clock = new FakeClock();
+    const { port, events } = await harness.watchdog(upstream.url, {}, undefined, { clock, kernel: impatient });
+    const client = await harness.upgraded(port, '/ts2021');
+    client.pause();
+    const isFull = (): boolean => clients.some((socket) => (kernel.evidenceOf(socket)?.unsentBytes ?? 0) > 0);
+    await until(isFull, 'its window is full');
+    clock.advance(5000);
+    await until(() => events.some(({ kind }) => kind === 'stream closed'), 'Linux gives up', 15_000);
+    expect(await closeReason(events)).toBe('not_reading');
   });
 });

@@ -34,12 +34,16 @@ describe('kernelOf', () => {
       info.writeUInt32LE(7000, 52); // tcpi_last_data_recv
       info.writeUInt32LE(6000, 56); // tcpi_last_ack_recv
       info.writeUInt32LE(20_500, 68); // tcpi_rtt
+      info.writeBigUInt64LE(5_000_000_000n, 120); // tcpi_bytes_acked
+      info.writeUInt32LE(300, 144); // tcpi_notsent_bytes
       info.writeUInt32LE(1250, 72); // tcpi_rttvar
     });
     expect(kernel.evidenceOf(socketWith(7))).toEqual({
       retransmits: 2,
       unansweredProbes: 3,
       unackedSegments: 5,
+      ackedBytes: 5_000_000_000,
+      unsentBytes: 300,
       receivedAgoMs: 6000,
       rttMs: 20.5,
       rttvarMs: 1.25,

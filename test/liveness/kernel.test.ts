@@ -1,5 +1,7 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type Instant, plus } from '../../src/clock.ts';
+import { isDead } from '../../src/liveness/evidence.ts';
 import { type Kernel, loadKernel } from '../../src/liveness/kernel.ts';
 import { Harness, until } from '../support/harness.ts';
 
@@ -37,6 +39,24 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     accepted.write(Buffer.alloc(1000));
     await until(() => kernel.evidenceOf(accepted)?.unackedSegments === 0, 'acknowledged');
     expect(kernel.evidenceOf(accepted)).toMatchObject({ retransmits: 0, unansweredProbes: 0 });
+  });
+
+  test('a client whose receive window is full has unsent bytes, and is never called dead, however it is probed', async () => {
+    client.pause();
+    const isFull = (): boolean => {
+      accepted.write(Buffer.alloc(64 * 1024));
+      const { unackedSegments, unsentBytes = 0 } = kernel.evidenceOf(accepted) ?? {};
+      return unackedSegments === 0 && unsentBytes > 0;
+    };
+    await until(isFull, 'its window is full');
+    const now = 1_000_000 as Instant;
+    for (let i = 0; i < 20; i++) {
+      kernel.probe(accepted);
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      const evidence = kernel.evidenceOf(accepted);
+      expect(evidence && isDead(evidence, plus(now, -60_000), now, false)).toBe(false);
+    }
+    expect(kernel.evidenceOf(accepted)?.unsentBytes).toBeGreaterThan(0);
   });
 
   test('a probe on a quiet line is answered by the live kernel at once', async () => {

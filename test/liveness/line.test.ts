@@ -1,14 +1,16 @@
 import { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
+import { type Instant, plus } from '../../src/clock.ts';
 import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import type { Kernel } from '../../src/liveness/kernel.ts';
 import { keepAlive, Line, type StandingOrders } from '../../src/liveness/line.ts';
 
 const QUIET: KernelEvidence = {
-  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },
   ...{ receivedAgoMs: 100, rttMs: 1, rttvarMs: 1 },
 };
 
+const NOW = 1_000_000 as Instant;
 const orders = (goneAfterMs: number, probeIdleMs = 0): StandingOrders => ({ goneAfterMs, probeIdleMs });
 
 function bench(isDirect = true) {
@@ -39,7 +41,7 @@ describe('Line', () => {
     line.order(orders(120_000));
     line.probe();
     line.order(orders(180_000));
-    line.tend(true);
+    line.tend(true, NOW);
     line.probe();
     expect(calls).toEqual(['order 120000 75000 15000 9', 'probe', 'probe']);
     line.endProbes();
@@ -56,11 +58,11 @@ describe('Line', () => {
     world.kernelSays = { ...QUIET, receivedAgoMs: 15_000, unackedSegments: 1 };
     // More is sent behind it: Linux counts from the first, and so must what it was told.
     line.sending();
-    line.tend(false);
+    line.tend(false, NOW);
     expect(calls.slice(2)).toEqual([]);
     world.kernelSays = QUIET;
-    line.tend(false);
-    line.tend(false);
+    line.tend(false, NOW);
+    line.tend(false, NOW);
     expect(calls.slice(2)).toEqual(['timeout 24000']);
   });
 
@@ -86,7 +88,7 @@ describe('Line', () => {
     world.kernelSays = { ...QUIET, receivedAgoMs: 20_000 };
     calls.length = 0;
     line.sending();
-    line.tend(false);
+    line.tend(false, NOW);
     expect(calls).toEqual([]);
   });
 
@@ -97,7 +99,7 @@ describe('Line', () => {
     line.sending();
     line.probe();
     line.sending();
-    line.tend(false);
+    line.tend(false, NOW);
     line.endProbes();
     // What was quiet before does not count.
     expect(calls).toEqual([
@@ -116,10 +118,10 @@ describe('Line', () => {
     expect(calls).toEqual(['order 24000 10000 1000 9', 'timeout 51000']);
     world.kernelSays = { ...QUIET, receivedAgoMs: 36_000 };
     line.sending();
-    line.tend(false);
+    line.tend(false, NOW);
     expect(calls.slice(2)).toEqual([]);
     world.kernelSays = { ...QUIET, receivedAgoMs: 3000 };
-    line.tend(false);
+    line.tend(false, NOW);
     expect(calls.slice(2)).toEqual(['timeout 24000']);
     world.kernelSays = { ...QUIET, receivedAgoMs: 9000 };
     line.sending();
@@ -129,11 +131,11 @@ describe('Line', () => {
   test('while the client waits for an answer it is probed as often as by Go, probe-idle or not; afterwards no more', () => {
     const { line, calls } = bench();
     line.order(orders(120_000));
-    line.tend(true);
-    line.tend(true);
-    line.tend(false);
+    line.tend(true, NOW);
+    line.tend(true, NOW);
+    line.tend(false, NOW);
     line.order(orders(120_000, 60_000));
-    line.tend(true);
+    line.tend(true, NOW);
     expect(calls).toEqual([
       ...['order 120000 75000 15000 9', 'order 120000 15000 15000 9', 'order 120000 75000 15000 9'],
       ...['order 119000 60000 1000 9', 'order 119000 15000 1000 9'],
@@ -150,15 +152,15 @@ describe('Line', () => {
     const { line, calls, world } = bench();
     world.kernelSays = { ...QUIET, unackedSegments: 1 };
     line.order(orders(30_000));
-    line.tend(false);
+    line.tend(false, NOW);
     expect(calls).toEqual(['order 30000 75000 15000 9']);
     world.kernelSays = QUIET;
-    line.tend(false);
-    line.tend(false);
+    line.tend(false, NOW);
+    line.tend(false, NOW);
     line.sending();
     line.sending();
     expect(calls.slice(1)).toEqual(['timeout 120000', 'timeout 30000']);
-    line.tend(true);
+    line.tend(true, NOW);
     expect(calls.slice(3)).toEqual(['order 30000 15000 15000 9', 'timeout 60000']);
   });
 
@@ -174,7 +176,7 @@ describe('Line', () => {
     world.kernelSays = QUIET;
     line.order(orders(25_000, 10_000));
     line.sending();
-    line.tend(false);
+    line.tend(false, NOW);
     line.probe();
     line.endProbes();
     line.order(orders(0));
@@ -201,6 +203,59 @@ describe('Line', () => {
       [true, 75_000, 15_000, 9],
       [false, 75_000, 15_000, 9],
     ]);
+  });
+});
+
+describe('Line, when Linux has given it up', () => {
+  const later = (ms: number) => plus(NOW, ms);
+  const FULL: KernelEvidence = { ...QUIET, unsentBytes: 300 };
+
+  test('its client answered all the while, and its receive window was full: it is not reading', () => {
+    const { line, world } = bench();
+    line.order(orders(120_000));
+    line.sending();
+    world.kernelSays = { ...FULL, receivedAgoMs: 58_000 };
+    line.tend(false, later(118_000));
+    expect(line.isNotReading(later(120_000))).toBe(true);
+  });
+
+  test('nobody answered what was sent: it is gone', () => {
+    const { line, world } = bench();
+    line.order(orders(120_000));
+    line.sending();
+    for (const ago of [1000, 60_000, 119_000]) {
+      world.kernelSays = { ...QUIET, unackedSegments: 1, receivedAgoMs: ago };
+      line.tend(false, later(ago));
+    }
+    expect(line.isNotReading(later(120_000))).toBe(false);
+  });
+
+  test('what was sent had arrived, and probes went unanswered since: it is gone', () => {
+    const { line, world } = bench();
+    line.order(orders(120_000));
+    line.sending();
+    world.kernelSays = FULL;
+    line.tend(false, NOW);
+    world.kernelSays = QUIET;
+    line.tend(false, later(1000));
+    expect(line.isNotReading(later(60_000))).toBe(false);
+  });
+
+  test('it looks only while something is on its way: a client at rest costs nothing', () => {
+    const { line, calls, world } = bench();
+    line.order(orders(120_000));
+    const looks: number[] = [];
+    const look = (): KernelEvidence => {
+      looks.push(1);
+      return QUIET;
+    };
+    Object.defineProperty(world, 'kernelSays', { get: look });
+    for (let i = 0; i < 10; i++) line.tend(false, later(i * 4000));
+    expect(looks).toEqual([]);
+    line.sending();
+    for (let i = 0; i < 10; i++) line.tend(false, later(i * 4000));
+    expect(looks).toEqual([1]);
+    expect(calls).toHaveLength(1);
   });
 });
 

@@ -7,7 +7,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { ALICE, Bench } from '../takeover/takeover-bench.ts';
 
 const QUIET: KernelEvidence = {
-  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },
   ...{ receivedAgoMs: 20_000, rttMs: 1, rttvarMs: 1 },
 };
 
@@ -132,11 +132,20 @@ describe('Patrol, gone and observed only', () => {
   test('an acknowledgement in between starts the wait anew', () => {
     policy.observeOnly = true;
     for (let i = 0; i < 20; i++) {
-      // Something is always on its way, and the client is always heard.
-      evidence = unacked(100);
+      // Something is always on its way, and the client always acknowledges what came before it.
+      evidence = { ...unacked(100), ackedBytes: i };
       clock.advance(5000);
     }
     expect(events).toEqual([]);
+  });
+
+  test('a client that answers, and takes nothing since its receive window is full, is told as Linux would have ended it', () => {
+    policy.observeOnly = true;
+    for (let i = 0; i < 10; i++) {
+      evidence = { ...QUIET, unsentBytes: 300, ackedBytes: 5000, receivedAgoMs: 100 };
+      clock.advance(5000);
+    }
+    expect(told('would sever')).toEqual([{ kind: 'would sever', stream, because: 'gone' }]);
   });
 
   test('long quiet before what was just sent does not count', () => {

@@ -23,7 +23,7 @@ afterEach(() => harness.closeAll());
 const RECORD = Buffer.from([4, 0, 2, 1, 2]);
 
 /** One tunnel with nothing around it: what it tells is written down, its clock stands still, its sockets can be seen. */
-async function tunnelTo(onUpgrade: OnUpgrade) {
+async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
   const upstream = await harness.upstream(onUpgrade);
   const clock = new FakeClock();
   const told: string[] = [];
@@ -65,7 +65,12 @@ async function tunnelTo(onUpgrade: OnUpgrade) {
   const made = new Promise<Tunnel>((resolve) => {
     server.on('upgrade', (request, client: Socket, head) => {
       resolve(
-        new Tunnel(stream, { request, client, head, rawHeaders: request.rawHeaders }, { sending: () => {} }, ports),
+        new Tunnel(
+          stream,
+          { request, client, head, rawHeaders: request.rawHeaders },
+          { sending: () => {}, isNotReading: () => isNotReading },
+          ports,
+        ),
       );
     });
   });
@@ -119,26 +124,30 @@ describe('Tunnel', () => {
   });
 
   test.each([
-    ['ETIMEDOUT', 'gone'],
-    ['EHOSTUNREACH', 'gone'],
-    ['ENETUNREACH', 'gone'],
-    ['ECONNRESET', 'client_error'],
-  ])('a client whose connection Linux ended with %s is %s, and its upstream is cut short', async (code, reason) => {
-    let atUpstream: Socket | undefined;
-    const broken: string[] = [];
-    const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
-      socket.on('error', (error: NodeJS.ErrnoException) => broken.push(error.code ?? ''));
-      socket.resume().write(SWITCHING);
-      atUpstream = socket;
-    });
-    tunnel.forward();
-    await readHead(client);
-    // On loopback no peer ever vanishes: the error alone stands in for what Linux says when one has.
-    tunnel.client.destroy(Object.assign(new Error(`read ${code}`), { code }));
-    await until(() => stream.state.kind === 'closed' && atUpstream?.destroyed === true, 'both ends are closed');
-    expect(stream.state).toEqual({ kind: 'closed', reason });
-    expect(broken).toEqual(['ECONNRESET']);
-  });
+    ['ETIMEDOUT', 'gone', false],
+    ['EHOSTUNREACH', 'gone', false],
+    ['ENETUNREACH', 'gone', false],
+    ['ETIMEDOUT', 'not_reading', true],
+    ['ECONNRESET', 'client_error', false],
+  ])(
+    'a client whose connection Linux ended with %s is %s, and its upstream is cut short',
+    async (code, reason, answered) => {
+      let atUpstream: Socket | undefined;
+      const broken: string[] = [];
+      const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
+        socket.on('error', (error: NodeJS.ErrnoException) => broken.push(error.code ?? ''));
+        socket.resume().write(SWITCHING);
+        atUpstream = socket;
+      }, answered);
+      tunnel.forward();
+      await readHead(client);
+      // On loopback no peer ever vanishes: the error alone stands in for what Linux says when one has.
+      tunnel.client.destroy(Object.assign(new Error(`read ${code}`), { code }));
+      await until(() => stream.state.kind === 'closed' && atUpstream?.destroyed === true, 'both ends are closed');
+      expect(stream.state).toEqual({ kind: 'closed', reason });
+      expect(broken).toEqual(['ECONNRESET']);
+    },
+  );
 
   test('what the client sends before the 101 is bounded: then it is not read on', async () => {
     let answer: (() => void) | undefined;

@@ -2,7 +2,7 @@ import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
 
 const QUIET: KernelEvidence = {
-  ...{ unackedSegments: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },
   ...{ receivedAgoMs: 20_000, rttMs: 1, rttvarMs: 1 },
 };
 

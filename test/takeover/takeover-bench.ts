@@ -40,7 +40,8 @@ class FakeLine {
     if (!this.evidenceIsThere) return undefined;
     const { unackedSegments, retransmits, rttMs, rttvarMs } = this;
     const receivedAgoMs = this.#clock.now() - this.#receivedAt;
-    return { unackedSegments, retransmits, unansweredProbes: this.#unanswered, receivedAgoMs, rttMs, rttvarMs };
+    const counts = { unackedSegments, unsentBytes: 0, ackedBytes: 0, retransmits, unansweredProbes: this.#unanswered };
+    return { ...counts, receivedAgoMs, rttMs, rttvarMs };
   }
 
   probe(): void {

@@ -63,6 +63,7 @@ describe('logEvents', () => {
 
   test.each([
     ['gone', 'info', 'stream severed: its client has taken nothing of what was sent to it for too long'],
+    ['not_reading', 'info', 'stream severed: its machine answers, but the client has read nothing for too long'],
     ['upstream_silent', 'info', 'stream severed: Headscale has said nothing on it for more than two minutes'],
     ['client_closed', 'debug', 'stream closed'],
   ] as const)('a stream that closed as %s: %s', (reason, level, msg) => {

@@ -17,7 +17,7 @@ const HEALTH = [
 /** @param {EventOfApi} event */
 export function isEnd({ kind, reason }) {
   if (kind === 'stream closed')
-    return reason === 'gone' || reason === 'severed_by_operator' || reason === 'upstream_silent';
+    return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '');
   return ENDS.includes(kind) || HEALTH.includes(kind);
 }
 
@@ -30,6 +30,7 @@ export function isEnd({ kind, reason }) {
 export function wordFor({ kind, reason }) {
   if (kind === 'severed') return [`severed: ${reason}`, 'bad'];
   if (kind === 'stream closed' && reason === 'gone') return ['gone', 'bad'];
+  if (kind === 'stream closed' && reason === 'not_reading') return ['not reading', 'bad'];
   if (kind === 'stream closed' && reason?.startsWith('severed'))
     return [reason === 'severed_by_operator' ? 'severed by an operator' : 'closed', 'warn'];
   if (kind === 'stream opened') return ['opened', ''];

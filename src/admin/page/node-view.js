@@ -102,7 +102,8 @@ function whyCard(events) {
       kind === 'severed' ||
       kind === 'would sever' ||
       kind === 'duplicate machine key' ||
-      (kind === 'stream closed' && ['gone', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '')),
+      (kind === 'stream closed' &&
+        ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '')),
   );
   if (last === undefined) {
     return element(

@@ -98,7 +98,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
  */
 function markOf({ kind, reason }, x, y) {
   const isEnded =
-    kind === 'severed' || (kind === 'stream closed' && (reason === 'gone' || reason?.startsWith('severed') === true));
+    kind === 'severed' || (kind === 'stream closed' && /^(gone|not_reading|severed.*)$/.test(reason ?? ''));
   if (isEnded) return drawing('path', { class: 'severed', d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` });
   if (kind === 'stream opened') return drawing('circle', { class: 'opened', cx: x, cy: y, r: 5 });
   if (kind === 'stream closed') return drawing('circle', { class: 'closed', cx: x, cy: y, r: 5 });
