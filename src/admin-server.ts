@@ -4,11 +4,11 @@ import { type AdminSource, adminPortsOf } from './admin-ports.ts';
 import type { Admission } from './admission/admission.ts';
 import type { Pacer } from './admission/pacer.ts';
 import type { Events } from './events.ts';
+import { isStreamSilent } from './headscale/silence.ts';
 import { History, historyBounds } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Kernel } from './liveness/kernel.ts';
-import { isUpstreamSilent } from './liveness/patrol.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
 
@@ -37,7 +37,8 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     keyMatches: () => checkup.health.keyMatches,
     kernelEvidenceAvailable: () => parts.kernel !== undefined,
     duplicateKeys: () => takeover.duplicates.count,
-    upstreamSilentStreams: () => [...registry.all()].filter((each) => isUpstreamSilent(each, clock.now())).length,
+    upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
+    upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
     certificateExpires: () => keys.firstCertificateToExpire,
     nodeOf,
     isNode,

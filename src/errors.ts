@@ -14,6 +14,11 @@ export class UsageError extends Error {
   }
 }
 
+/** A connection was accepted, and then nothing was said on it in time. */
+export class NoAnswerError extends Error {
+  override readonly name = 'NoAnswerError';
+}
+
 /** The short reason of a socket or file error, for a log line: its code where it has one. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

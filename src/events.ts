@@ -13,6 +13,11 @@ export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unr
 /** What is read again when its file changes. */
 export type WatchedFile = 'noise key' | 'API key' | 'certificate';
 
+/** On what Headscale is silent: on all requests, or on so many of its control streams. */
+export type Silence =
+  | { readonly on: 'requests' }
+  | { readonly on: 'streams'; readonly silent: number; readonly of: number };
+
 /** Why a held newcomer was let go. */
 export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
 
@@ -58,8 +63,6 @@ export type WatchdogEvent =
     }
   /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
   | { readonly kind: 'would sever'; readonly stream: Stream; readonly because: SeverReason }
-  /** A control stream on which Headscale has said nothing for longer than it ever is silent. */
-  | { readonly kind: 'upstream silent'; readonly stream: Stream; readonly silentMs: number }
   | {
       readonly kind: 'duplicate machine key';
       readonly machineKey: MachineKey;
@@ -86,6 +89,8 @@ export type WatchdogEvent =
   /** Something answers there, but without Headscale's Noise key. */
   | { readonly kind: 'upstream is not Headscale'; readonly upstream: string }
   | { readonly kind: 'upstream down'; readonly upstream: string; readonly reason: string }
+  /** It accepts connections but does not answer: see `headscale/silence.ts`. */
+  | { readonly kind: 'upstream silent'; readonly upstream: string; readonly silence: Silence }
   | {
       readonly kind: 'upstream refused';
       readonly streamKind: StreamKind;

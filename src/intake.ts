@@ -13,7 +13,7 @@ import { addressAndPort, type Origin } from './proxy/forwarded.ts';
 import { kindOf } from './proxy/listener.ts';
 import { RefusedUpgrades } from './proxy/refusals.ts';
 import { Tunnel } from './proxy/tunnel.ts';
-import type { TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
+import type { AwaitAnswer, TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
 import type { Upstream } from './proxy/upstream.ts';
 import { type Read, Recognition } from './recognition.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from './streams/directory.ts';
@@ -40,6 +40,7 @@ export interface IntakeParts {
   readonly emit: Emit;
   upstreamReached(): void;
   upstreamFailed(): void;
+  awaitAnswer: AwaitAnswer;
 }
 
 /** A stream's two ends, and its client's kernel. */
@@ -220,8 +221,18 @@ export class Intake {
   }
 
   #tunnelPorts(): TunnelPorts {
-    const { clock, registry, takeover, directory, pacer, upstream, emit, upstreamReached, upstreamFailed } =
-      this.#parts;
+    const {
+      clock,
+      registry,
+      takeover,
+      directory,
+      pacer,
+      upstream,
+      emit,
+      upstreamReached,
+      upstreamFailed,
+      awaitAnswer,
+    } = this.#parts;
     return {
       clock,
       upstream,
@@ -231,6 +242,7 @@ export class Intake {
         upstreamReached();
       },
       upstreamFailed,
+      awaitAnswer,
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
       firstRecord: (stream) => {
         takeover.recorded(stream);

@@ -22,7 +22,7 @@ export interface StatusSource {
 
 /** What `/readyz` shows. */
 export function readinessOf(listeners: readonly ClientListener[], checkup: Checkup, upstream: URL, draining: boolean) {
-  const { up, reason, version, keyMatches, isHeadscale } = checkup.health;
+  const { up, silentOn, reason, version, keyMatches, isHeadscale } = checkup.health;
   const ready = listeners.every(({ server }) => server.listening);
   return {
     ready,
@@ -33,6 +33,7 @@ export function readinessOf(listeners: readonly ClientListener[], checkup: Check
       upstream: {
         url: upstream.origin,
         up: up ?? null,
+        silentOn: silentOn ?? null,
         isHeadscale: isHeadscale ?? null,
         reason: reason ?? null,
         version: version ?? null,

@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { adminServerOf } from './admin-server.ts';
-import { type Clock, systemClock } from './clock.ts';
+import { type Clock, type Instant, systemClock } from './clock.ts';
 import { readAdminToken } from './config/admin-token.ts';
 import type { Config } from './config/schema.ts';
 import { StartError } from './errors.ts';
@@ -8,6 +8,7 @@ import { Events, type Listener } from './events.ts';
 import { headscaleApi } from './headscale/api.ts';
 import { Checkup, needsHold } from './headscale/checkup.ts';
 import { NodeDirectory } from './headscale/nodes.ts';
+import { PendingAnswers } from './headscale/silence.ts';
 import type { MachineKey } from './identity/keys.ts';
 import { formatNoiseKey, type NoiseKey } from './identity/machine-key.ts';
 import type { NodeInfo } from './identity/node-info.ts';
@@ -19,6 +20,7 @@ import { type ReloadOutcome, reload } from './reload.ts';
 import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
+import { Registry } from './streams/registry.ts';
 import { logEvents } from './telemetry/log.ts';
 import type { Logger } from './telemetry/logger.ts';
 import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
@@ -115,12 +117,13 @@ async function build(config: Config, options: WatchdogOptions) {
   const { log, clock = systemClock } = options;
   const events = new Events();
   const loaded = options.kernel ?? (await loadKernel());
-  const knowledge = buildKnowledge(config, options, { clock, events });
+  const ground = { clock, events, registry: new Registry() };
+  const knowledge = buildKnowledge(config, options, ground);
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
   warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
   const kernel = loaded.ok ? loaded.kernel : undefined;
   const openReplicas = config.redis && (await import('./replicas/open.ts')).openReplicas;
-  const way = buildWay(config, { clock, events, kernel, openReplicas }, knowledge);
+  const way = buildWay(config, { ...ground, kernel, openReplicas }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
     settings.forget();
@@ -141,16 +144,17 @@ async function build(config: Config, options: WatchdogOptions) {
   };
   const reread = options.reread ?? (() => settings.config);
   const reloads = { reread, settings, keys, emit: events.emit, applied };
-  return { clock, events, kernel, ...knowledge, ...way, reload: () => reload(reloads) };
+  return { ...ground, kernel, ...knowledge, ...way, reload: () => reload(reloads) };
 }
 
 export interface Ground {
   readonly clock: Clock;
   readonly events: Events;
+  readonly registry: Registry;
 }
 
 /** What is known beside the streams: settings, keys, Headscale's health, its nodes. */
-function buildKnowledge(config: Config, options: WatchdogOptions, { clock, events }: Ground) {
+function buildKnowledge(config: Config, options: WatchdogOptions, { clock, events, registry }: Ground) {
   const { emit } = events;
   const api = headscaleApi(config.upstream);
   const changed = (key: 'noise key' | 'API key'): void => {
@@ -167,7 +171,12 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     const key = noiseKey();
     return key && formatNoiseKey(key);
   };
-  const checkup = new Checkup(clock, api, config.upstream, publicHalf, emit);
+  const pending = new PendingAnswers(clock, () => checkup.suspect());
+  const checkup = new Checkup({
+    ...{ clock, api, upstream: config.upstream, ourKey: publicHalf, emit },
+    lastSign: () => newest(pending.answeredAt, registry.lastSpokenAt),
+    answered: () => pending.answered(),
+  });
   const directory = new NodeDirectory({ clock, list: () => api.nodes(keys.apiKey ?? ''), emit });
   const nodeOf = (key: MachineKey | undefined): NodeInfo | undefined => directory.nodeOf(key);
   const settings = new Settings(config, { nodeOf, needsHold: () => needsHold(checkup.health) });
@@ -176,7 +185,11 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
     if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
       directory.want(event.stream.machineKey);
   });
-  return { keys, noiseKey, checkup, directory, nodeOf, settings, listeners };
+  return { keys, noiseKey, checkup, pending, directory, nodeOf, settings, listeners };
+}
+
+function newest(one: Instant | undefined, other: Instant | undefined): Instant | undefined {
+  return one === undefined || (other !== undefined && other > one) ? other : one;
 }
 
 export type Knowledge = ReturnType<typeof buildKnowledge>;

@@ -3,6 +3,7 @@ import { Pacer } from './admission/pacer.ts';
 import { httpsPortOf } from './config/listen.ts';
 import type { Config } from './config/schema.ts';
 import { roomForConnections } from './descriptors.ts';
+import { isStreamSilent } from './headscale/silence.ts';
 import { Intake } from './intake.ts';
 import type { Kernel } from './liveness/kernel.ts';
 import { keepAlive } from './liveness/line.ts';
@@ -12,11 +13,10 @@ import { createListener, type ListenerPorts } from './proxy/listener.ts';
 import { plainProxy } from './proxy/plain.ts';
 import { Refusals } from './proxy/refusals.ts';
 import { trustAsSet } from './proxy/trust.ts';
-import type { UpgradeRequest } from './proxy/tunnel-ports.ts';
+import type { PendingAnswer, UpgradeRequest } from './proxy/tunnel-ports.ts';
 import { upstreamOf } from './proxy/upstream.ts';
 import type { openReplicas as openReplicasOf } from './replicas/open.ts';
 import { ALONE } from './streams/directory.ts';
-import { Registry } from './streams/registry.ts';
 import { Takeover } from './takeover/takeover.ts';
 import type { Ground, Knowledge } from './watchdog.ts';
 
@@ -28,11 +28,10 @@ interface WayGround extends Ground {
 
 /** The way of a connection: listener → admission → identity → registry → takeover → pacer → tunnel. Nothing listens yet. */
 export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge) {
-  const { clock, events, kernel, openReplicas } = ground;
-  const { checkup, settings, noiseKey } = knowledge;
+  const { clock, events, registry, kernel, openReplicas } = ground;
+  const { checkup, pending, settings, noiseKey } = knowledge;
   const { emit } = events;
   const { admission, pacer } = buildDoor(ground, knowledge);
-  const registry = new Registry();
   const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit, {
     most: () => settings.config.limits.held,
     reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
@@ -41,6 +40,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     upstream: upstreamOf(config.upstream, (socket) => keepAlive(kernel, socket, 'upstream')),
     upstreamReached: (): void => checkup.reached(),
     upstreamFailed: (): void => checkup.suspect(),
+    awaitAnswer: (giveUp: () => void): PendingAnswer => pending.begin(giveUp),
   };
   const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit }, config.redis);
   if (replicas !== undefined) events.listen(replicas.listen);
@@ -68,10 +68,12 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     tend: (stream) => intake.tend(stream),
     evidenceOf: (stream) => intake.evidenceOf(stream),
     policyOf: (stream) => settings.policyOf(stream),
+    isSilent: (stream) => isStreamSilent(stream, clock.now()),
+    silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { admission, pacer, registry, takeover, intake, patrol, replicas };
+  return { admission, pacer, takeover, intake, patrol, replicas };
 }
 
 function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {

@@ -1,16 +1,20 @@
+import type { Socket } from 'node:net';
 import type { Agent } from 'undici';
-import { codeOf, reasonOf } from '../errors.ts';
+import { codeOf, NoAnswerError, reasonOf } from '../errors.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { readNodeList } from './node-list.ts';
+import { ANSWERS_WITHIN_MS } from './silence.ts';
 
-const TIMEOUT_MS = 5000;
 const LONGEST_ANSWER = 64 * 1024;
 /** 8 000 nodes are some 6 MB, and Headscale 0.29 takes a quarter of a second over them. */
 const NODES_LIMITS: NodesLimits = { timeoutMs: 20_000, longestAnswer: 64 * 1024 * 1024 };
 /** The capability version that makes Headscale answer `/key` with its ts2021 key: any recent one does. */
 const CAPABILITY_VERSION = 142;
 
-/** Headscale's HTTP API, as far as the watchdog asks it. Every call rejects when Headscale cannot be reached. */
+/**
+ * Headscale's HTTP API, as far as the watchdog asks it. Every call rejects when Headscale cannot be reached, the first two
+ * with a `NoAnswerError` when it accepts the connection and does not answer.
+ */
 export interface HeadscaleApi {
   /** `mkey:<64 hex>`, the public half of its Noise key; undefined when the answer is not understood. */
   noisePublicKey(): Promise<string | undefined>;
@@ -37,14 +41,24 @@ export interface NodesLimits {
 const undici = () => import('undici');
 
 export function headscaleApi(upstream: URL, nodesLimits: NodesLimits = NODES_LIMITS): HeadscaleApi {
-  const dispatcher = new LazyAgent(TIMEOUT_MS, LONGEST_ANSWER);
+  const dispatcher = new LazyAgent(ANSWERS_WITHIN_MS, LONGEST_ANSWER);
   const forNodes = new LazyAgent(nodesLimits.timeoutMs, nodesLimits.longestAnswer);
 
   async function get(path: string): Promise<Record<string, unknown> | undefined> {
     const { request } = await undici();
-    const { statusCode, body } = await request(new URL(path, upstream), { dispatcher: await dispatcher.get() });
-    const text = await body.text();
-    return statusCode === 200 ? asObject(text) : undefined;
+    const agent = await dispatcher.get();
+    const before = dispatcher.accepted;
+    try {
+      const signal = AbortSignal.timeout(ANSWERS_WITHIN_MS);
+      const { statusCode, body } = await request(new URL(path, upstream), { dispatcher: agent, signal });
+      const text = await body.text();
+      return statusCode === 200 ? asObject(text) : undefined;
+    } catch (error) {
+      if (!(error instanceof Error && (TIMED_OUT.has(error.name) || error.name === 'ConnectTimeoutError'))) throw error;
+      const within = `within ${ANSWERS_WITHIN_MS / 1000} s`;
+      if (dispatcher.accepted === before) throw new Error(`no connection ${within}`, { cause: error });
+      throw new NoAnswerError(`the connection was accepted, and GET ${path} not answered ${within}`, { cause: error });
+    }
   }
 
   return {
@@ -69,10 +83,16 @@ class LazyAgent {
   readonly #timeoutMs: number;
   readonly #maxResponseSize: number;
   #agent: Promise<Agent> | undefined;
+  #accepted = 0;
 
   constructor(timeoutMs: number, maxResponseSize: number) {
     this.#timeoutMs = timeoutMs;
     this.#maxResponseSize = maxResponseSize;
+  }
+
+  /** How many of its connections have been accepted; whether a TLS session came about on them is another matter. */
+  get accepted(): number {
+    return this.#accepted;
   }
 
   get(): Promise<Agent> {
@@ -85,13 +105,20 @@ class LazyAgent {
   }
 
   async #make(): Promise<Agent> {
-    const { Agent } = await undici();
+    const { Agent, buildConnector } = await undici();
+    const connector = buildConnector({ timeout: ANSWERS_WITHIN_MS });
     return new Agent({
-      connect: { timeout: TIMEOUT_MS },
+      connect: (options, callback) => {
+        // It returns its socket, whatever its type says. Without it, no answer would count as no connection.
+        const socket = connector(options, callback) as unknown as Socket | undefined;
+        socket?.once('connect', () => {
+          this.#accepted += 1;
+        });
+      },
       headersTimeout: this.#timeoutMs,
       bodyTimeout: this.#timeoutMs,
       maxResponseSize: this.#maxResponseSize,
-      // Asked once a minute: a connection kept between two questions would only be one more to lose.
+      // Asked seldom: a connection kept between two questions would only be one more to lose.
       pipelining: 0,
     });
   }

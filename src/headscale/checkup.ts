@@ -1,14 +1,20 @@
-import type { Clock, Timer } from '../clock.ts';
-import { reasonOf } from '../errors.ts';
-import type { Emit } from '../events.ts';
+import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
+import { NoAnswerError, reasonOf } from '../errors.ts';
+import type { Emit, Silence } from '../events.ts';
 import type { HeadscaleApi } from './api.ts';
+import { ANSWERS_WITHIN_MS, ASK_AFTER_QUIET_MS, areTooManySilent, STREAM_SILENT_AFTER_MS } from './silence.ts';
 
 const CHECK_EVERY_MS = 60_000;
 const CHECK_EVERY_WHILE_DOWN_MS = 2000;
+/** A question whose time was up this much too late says nothing: we were held up ourselves. */
+const LATE_MS = 2000;
 
 /** What is known of Headscale; `up` is undefined until the first word. */
 export interface UpstreamHealth {
+  /** Whether it answers requests. */
   readonly up: boolean | undefined;
+  /** Where it accepts connections but does not answer: see `silence.ts`. On streams alone it may be `up` all the same. */
+  readonly silentOn: Silence['on'] | undefined;
   /** Whether what answers there has a Noise key, as Headscale has; undefined until it has answered. */
   readonly isHeadscale: boolean | undefined;
   /** Why it is down. */
@@ -19,18 +25,30 @@ export interface UpstreamHealth {
   readonly keyMatches: boolean | undefined;
 }
 
+export interface CheckupParts {
+  readonly clock: Clock;
+  readonly api: HeadscaleApi;
+  readonly upstream: URL;
+  /** The public half of the key file, `mkey:<hex>`; undefined where there is none. */
+  ourKey(): string | undefined;
+  readonly emit: Emit;
+  /** When Headscale last said anything, in an answer or on a stream. */
+  lastSign(): Instant | undefined;
+  /** Headscale has answered us. */
+  answered(): void;
+}
+
 /**
- * Knows whether Headscale is up, its version, and whether our key is its key: by asking each minute, every two seconds
- * while it is down, and whenever a connection gives cause to. It says each change once.
+ * Knows whether Headscale is up and answers, its version, and whether our key is its key: by asking each minute, whenever
+ * it has said nothing for five seconds, every two seconds while it is down, and whenever a connection gives cause to. It
+ * says each change once.
  */
 export class Checkup {
-  readonly #clock: Clock;
-  readonly #api: HeadscaleApi;
-  readonly #emit: Emit;
+  readonly #parts: CheckupParts;
   readonly #upstream: string;
-  readonly #ourKey: () => string | undefined;
   #health: UpstreamHealth = {
     up: undefined,
+    silentOn: undefined,
     isHeadscale: undefined,
     reason: undefined,
     version: undefined,
@@ -38,17 +56,17 @@ export class Checkup {
   };
   /** Our key, as it was last compared with Headscale's. */
   #compared: string | undefined;
+  #askedAt: Instant | undefined;
+  #versionAskedAt: Instant | undefined;
+  /** Since when it answers without a break. */
+  #upSince: Instant | undefined;
   #timer: Timer | undefined;
   #asking: Promise<void> | undefined;
   #closed = false;
 
-  /** @param ourKey the public half of the key file, `mkey:<hex>`; undefined where there is none. */
-  constructor(clock: Clock, api: HeadscaleApi, upstream: URL, ourKey: () => string | undefined, emit: Emit) {
-    this.#clock = clock;
-    this.#api = api;
-    this.#emit = emit;
-    this.#upstream = upstream.origin;
-    this.#ourKey = ourKey;
+  constructor(parts: CheckupParts) {
+    this.#parts = parts;
+    this.#upstream = parts.upstream.origin;
   }
 
   get health(): UpstreamHealth {
@@ -57,9 +75,14 @@ export class Checkup {
 
   /** Asks Headscale now; at most one question is out at a time. */
   check(): Promise<void> {
+    return this.#check(true);
+  }
+
+  #check(withVersion: boolean): Promise<void> {
     if (this.#closed) return Promise.resolve();
-    this.#asking ??= this.#ask().finally(() => {
+    this.#asking ??= this.#ask(withVersion).finally(() => {
       this.#asking = undefined;
+      this.#askedAt = this.#parts.clock.now();
       this.#schedule();
     });
     return this.#asking;
@@ -67,7 +90,7 @@ export class Checkup {
 
   /** Our key may be another, or gone: what was known of the one before is not true of it. */
   keyChanged(): void {
-    if (this.#ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
+    if (this.#parts.ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
     void this.check();
   }
 
@@ -77,60 +100,117 @@ export class Checkup {
     if (this.#health.up === false) void this.check();
   }
 
-  /** A connection to Headscale failed. That may have been the request's fault, so Headscale is asked itself. */
+  /** A connection to Headscale failed, or an answer is late. That may be the request's fault, so Headscale is asked itself. */
   suspect(): void {
     if (this.#health.up !== false) void this.check();
+  }
+
+  /** On how many control streams Headscale says nothing; told every few seconds. */
+  streamsSilent(silent: number, of: number): void {
+    const now = this.#parts.clock.now();
+    const { up, silentOn } = this.#health;
+    // After an outage each stream may wait for a minute until it is its turn.
+    const counts = up === true && this.#upSince !== undefined && now - this.#upSince >= STREAM_SILENT_AFTER_MS;
+    if (!counts || areTooManySilent(silent, of) === (silentOn === 'streams')) return;
+    if (silentOn === 'streams') {
+      this.#health = { ...this.#health, silentOn: undefined };
+      this.#parts.emit({ kind: 'upstream up', upstream: this.#upstream, version: this.#health.version });
+    } else this.#isSilent({ on: 'streams', silent, of });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
-    await this.#api.close();
+    await this.#parts.api.close();
     await this.#asking;
   }
 
   #schedule(): void {
     this.#timer?.cancel();
     if (this.#closed) return;
-    const delayMs = this.#health.up === false ? CHECK_EVERY_WHILE_DOWN_MS : CHECK_EVERY_MS;
-    this.#timer = this.#clock.after(delayMs, () => void this.check());
+    this.#timer = this.#parts.clock.after(this.#dueInMs(), () => {
+      // It may have spoken since.
+      if (this.#dueInMs() > 0) this.#schedule();
+      // Headscale logs each request, and its version seldom changes.
+      else void this.#check(this.#health.up !== true || this.#versionDueInMs() <= 0);
+    });
   }
 
-  async #ask(): Promise<void> {
+  #dueInMs(): number {
+    const now = this.#parts.clock.now();
+    const askedAt = this.#askedAt ?? now;
+    if (this.#health.up === false) return plus(askedAt, CHECK_EVERY_WHILE_DOWN_MS) - now;
+    const lastSign = Math.max(askedAt, this.#parts.lastSign() ?? askedAt);
+    return Math.min(lastSign + ASK_AFTER_QUIET_MS - now, this.#versionDueInMs());
+  }
+
+  #versionDueInMs(): number {
+    const now = this.#parts.clock.now();
+    return (this.#versionAskedAt ?? now) + CHECK_EVERY_MS - now;
+  }
+
+  async #ask(withVersion: boolean): Promise<void> {
+    const { clock, api, answered } = this.#parts;
+    const startedAt = clock.now();
     try {
-      const [key, version] = await Promise.all([this.#api.noisePublicKey(), this.#api.version()]);
+      const [key, version] = await Promise.all([
+        api.noisePublicKey(),
+        withVersion ? this.#version() : this.#health.version,
+      ]);
       if (this.#closed) return;
+      answered();
       this.#isUp(version, key !== undefined);
       this.#compare(key);
     } catch (error) {
-      this.#isDown(reasonOf(error));
+      if (this.#closed) return;
+      if (!(error instanceof NoAnswerError)) this.#isDown(reasonOf(error));
+      else if (clock.now() - startedAt <= ANSWERS_WITHIN_MS + LATE_MS) this.#isSilent({ on: 'requests' });
     }
   }
 
+  #version(): Promise<string | undefined> {
+    this.#versionAskedAt = this.#parts.clock.now();
+    // Whether it is there is for `/key` to say.
+    return this.#parts.api.version().catch(() => this.#health.version);
+  }
+
   #isDown(reason: string): void {
-    if (this.#health.up === false || this.#closed) return;
-    this.#health = { ...this.#health, up: false, reason };
-    this.#emit({ kind: 'upstream down', upstream: this.#upstream, reason });
+    const { up, silentOn } = this.#health;
+    if (up === false && silentOn === undefined) return;
+    this.#health = { ...this.#health, up: false, silentOn: undefined, reason };
+    this.#parts.emit({ kind: 'upstream down', upstream: this.#upstream, reason });
+  }
+
+  #isSilent(silence: Silence): void {
+    const { on } = silence;
+    if (this.#health.silentOn === on) return;
+    this.#health =
+      on === 'requests'
+        ? { ...this.#health, up: false, silentOn: on, reason: 'it accepts connections and does not answer' }
+        : { ...this.#health, silentOn: on };
+    this.#parts.emit({ kind: 'upstream silent', upstream: this.#upstream, silence });
   }
 
   #isUp(version: string | undefined, isHeadscale: boolean): void {
     const before = this.#health;
-    this.#health = { ...before, up: true, isHeadscale, reason: undefined, version };
+    const silentOn = before.up === true ? before.silentOn : undefined;
+    this.#health = { ...before, up: true, silentOn, isHeadscale, reason: undefined, version };
+    if (before.up !== true) this.#upSince = this.#parts.clock.now();
     if (before.up === true && before.isHeadscale === isHeadscale && before.version === version) return;
     const upstream = this.#upstream;
-    this.#emit(
+    this.#parts.emit(
       isHeadscale ? { kind: 'upstream up', upstream, version } : { kind: 'upstream is not Headscale', upstream },
     );
   }
 
   #compare(upstreams: string | undefined): void {
-    const ours = this.#ourKey();
+    const ours = this.#parts.ourKey();
     if (ours === undefined || upstreams === undefined) return;
     this.#compared = ours;
     const matches = ours === upstreams;
     const isNews = this.#health.keyMatches !== matches;
     this.#health = { ...this.#health, keyMatches: matches };
-    if (isNews) this.#emit({ kind: 'noise key checked', matches, ours, upstreams });
+    if (isNews) this.#parts.emit({ kind: 'noise key checked', matches, ours, upstreams });
   }
 }
 

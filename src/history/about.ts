@@ -31,7 +31,7 @@ export function aboutOf(event: WatchdogEvent): About {
     case 'would sever':
       return { ...of(event.stream), reason: event.because };
     case 'upstream silent':
-      return { ...of(event.stream), silentMs: Math.round(event.silentMs) };
+      return { ...NOBODY, reason: event.silence.on };
     case 'contest opened':
       return { ...of(event.newcomer), otherStream: event.old.id };
     case 'contest ended':

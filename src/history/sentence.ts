@@ -8,9 +8,7 @@ import { healthSentence } from './watchdog-sentence.ts';
 export type NameOf = (key: MachineKey) => string | undefined;
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
-type StreamEvent = Of<
-  'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever' | 'upstream silent'
->;
+type StreamEvent = Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever'>;
 
 /** What happened and why, in a sentence that needs no other one. */
 export function sentenceOf(event: WatchdogEvent, nameOf: NameOf): string {
@@ -21,7 +19,6 @@ export function sentenceOf(event: WatchdogEvent, nameOf: NameOf): string {
     case 'released':
     case 'severed':
     case 'would sever':
-    case 'upstream silent':
       return streamSentence(event, nameOf);
     case 'contest opened':
     case 'contest ended':
@@ -51,8 +48,6 @@ function streamSentence(event: StreamEvent, nameOf: NameOf): string {
       return severedSentence(event, nameOf);
     case 'would sever':
       return `${nodesStream(stream, nameOf)} from ${stream.remoteAddress} would have been severed, were it not only observed: ${SPARED[event.because]}.`;
-    case 'upstream silent':
-      return `Headscale has said nothing on ${lower(nodesStream(stream, nameOf))} for ${span(event.silentMs)}; it speaks once a minute, so something is wrong with it.`;
     default:
       return event satisfies never;
   }
@@ -103,6 +98,7 @@ const CLOSED: Readonly<Record<CloseReason, string>> = {
   upstream_error: 'ended: the connection to Headscale broke',
   upstream_refused: 'ended: Headscale refused it',
   upstream_unreachable: 'ended: Headscale could not be reached',
+  upstream_unanswered: 'ended: Headscale accepted the connection and did not answer',
   limit: 'ended: its turn at Headscale had not come in time, and its client comes again',
   severed_dead: 'is closed, severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed, severed because its client was silent for too long and the node was back',
@@ -150,8 +146,4 @@ export function withName(sentence: string, key: MachineKey, name: string): strin
 /** Enough of a key to tell it from others by eye. */
 function shortKey(key: MachineKey): string {
   return `${formatMachineKey(key).slice(0, 13)}…`;
-}
-
-function lower(text: string): string {
-  return text.startsWith('Stream ') ? `s${text.slice(1)}` : text;
 }

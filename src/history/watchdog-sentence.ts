@@ -13,7 +13,6 @@ type HealthEvent = Exclude<
       | 'released'
       | 'severed'
       | 'would sever'
-      | 'upstream silent'
       | 'contest opened'
       | 'contest ended'
       | 'duplicate machine key';
@@ -29,6 +28,10 @@ export function healthSentence(event: HealthEvent): string {
       return `Headscale is up at ${event.upstream}${event.version === undefined ? '' : `, version ${event.version}`}.`;
     case 'upstream down':
       return `Headscale cannot be reached at ${event.upstream} (${event.reason}): clients get 502.`;
+    case 'upstream silent':
+      return event.silence.on === 'requests'
+        ? `Headscale accepts connections at ${event.upstream} but does not answer: clients get 504. See its log and load, and restart it.`
+        : `Headscale has said nothing on ${event.silence.silent} of ${event.silence.of} control streams for more than two minutes. Unless they wait for a login it hangs: see its log and load, and restart it.`;
     case 'upstream is not Headscale':
       return `What answers at ${event.upstream} is not Headscale: point --upstream at Headscale's listen_addr.`;
     case 'upstream refused':

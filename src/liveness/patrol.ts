@@ -1,20 +1,12 @@
-import type { Clock, Instant, Timer } from '../clock.ts';
+import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
 import type { NodePolicy } from '../config/schema.ts';
 import { type Emit, spare } from '../events.ts';
 import type { Stream } from '../streams/stream.ts';
 import { isOutstanding, type KernelEvidence } from './evidence.ts';
 
 const EVERY_MS = 4000;
-/** Headscale speaks every 50 to 59 s; after twice that, and a little, something is wrong with it. */
-const UPSTREAM_SILENT_AFTER_MS = 125_000;
-
-/** Whether Headscale has said nothing on this control stream for longer than it ever is silent. */
-export function isUpstreamSilent(stream: Stream, now: Instant): boolean {
-  const { kind, state, spokenAt } = stream;
-  return (
-    kind === 'control' && state.kind === 'open' && spokenAt !== undefined && now - spokenAt >= UPSTREAM_SILENT_AFTER_MS
-  );
-}
+/** A round this late comes after we were held up ourselves, and what was said meanwhile has not been read yet. */
+const LATE_MS = 2000;
 
 export interface PatrolPorts {
   readonly clock: Clock;
@@ -24,6 +16,10 @@ export interface PatrolPorts {
   tend(stream: Stream): void;
   evidenceOf(stream: Stream): KernelEvidence | undefined;
   policyOf(stream: Stream): Pick<NodePolicy, 'goneAfterMs' | 'observeOnly'>;
+  /** Whether Headscale has said nothing on it for too long. */
+  isSilent(stream: Stream): boolean;
+  /** On how many of the open control streams that is so. */
+  silent(silent: number, of: number): void;
   /** Whether streams on which Headscale says nothing are to be severed. */
   seversUpstreamSilent(): boolean;
   sever(stream: Stream): void;
@@ -37,7 +33,6 @@ export class Patrol {
   readonly #ports: PatrolPorts;
   #timer: Timer | undefined;
   #closed = false;
-  readonly #silent = new WeakSet<Stream>();
   /** Since when a client has acknowledged no byte more, although there were some for it. */
   readonly #stuck = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
@@ -53,32 +48,37 @@ export class Patrol {
 
   #schedule(): void {
     if (this.#closed) return;
-    this.#timer = this.#ports.clock.after(EVERY_MS, () => {
+    const { clock, emit } = this.#ports;
+    const dueAt = plus(clock.now(), EVERY_MS);
+    this.#timer = clock.after(EVERY_MS, () => {
       try {
-        for (const stream of [...this.#ports.streams()]) this.#look(stream);
+        this.#round(clock.now() - dueAt > LATE_MS);
       } catch (error) {
-        this.#ports.emit({ kind: 'internal error', during: 'looking at every stream', error });
+        emit({ kind: 'internal error', during: 'looking at every stream', error });
       }
       this.#schedule();
     });
   }
 
+  #round(isLate: boolean): void {
+    const streams = [...this.#ports.streams()];
+    for (const stream of streams) this.#ports.tend(stream);
+    if (isLate) return;
+    const control = streams.filter(({ kind, state }) => kind === 'control' && state.kind === 'open');
+    this.#ports.silent(control.filter((stream) => this.#ports.isSilent(stream)).length, control.length);
+    for (const stream of streams) this.#look(stream);
+  }
+
   #look(stream: Stream): void {
     const now = this.#ports.clock.now();
-    this.#ports.tend(stream);
-    if (isUpstreamSilent(stream, now)) this.#upstreamSilent(stream, now);
-    else this.#silent.delete(stream);
+    if (this.#ports.isSilent(stream)) this.#upstreamSilent(stream);
     const { goneAfterMs, observeOnly } = this.#ports.policyOf(stream);
     // Of a stream that is not only observed, Linux itself takes care.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;
     if (this.#stuckForMs(stream, now) >= goneAfterMs) spare(stream, 'gone', this.#ports.emit);
   }
 
-  #upstreamSilent(stream: Stream, now: Instant): void {
-    if (!this.#silent.has(stream)) {
-      this.#silent.add(stream);
-      this.#ports.emit({ kind: 'upstream silent', stream, silentMs: now - (stream.spokenAt ?? now) });
-    }
+  #upstreamSilent(stream: Stream): void {
     if (!this.#ports.seversUpstreamSilent()) return;
     if (this.#ports.policyOf(stream).observeOnly) spare(stream, 'upstream_silent', this.#ports.emit);
     else this.#ports.sever(stream);

@@ -1,12 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import httpProxy from 'http-proxy';
+import { noteAnswer } from './ask.ts';
 import { type Origin, setForwarded } from './forwarded.ts';
-import type { Upstream } from './upstream.ts';
+import type { AwaitAnswer } from './tunnel-ports.ts';
+import { gatewayAnswer, type Upstream } from './upstream.ts';
 
 export interface PlainPorts {
   readonly upstream: Upstream;
   upstreamReached(): void;
   upstreamFailed(): void;
+  awaitAnswer: AwaitAnswer;
 }
 
 /** Passes a request on to Headscale and its answer back. */
@@ -23,6 +26,7 @@ export function plainProxy(ports: PlainPorts): PlainProxy {
   proxy.before('web', 'stream', keepEncoding);
   // Nobody asked for a 101: http-proxy would wait on.
   proxy.on('proxyReq', (asking, _request, response) => {
+    noteAnswer(asking, ports.awaitAnswer);
     asking.on('upgrade', (_answer, socket) => {
       socket.destroy();
       answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
@@ -38,11 +42,14 @@ export function plainProxy(ports: PlainPorts): PlainProxy {
     setForwarded(request.headers, origin);
     // Not an upgrade for us (Connection does not name it), so it must be none for Headscale either: nobody awaits a 101.
     delete request.headers.upgrade;
-    const failed = (): void => {
+    // Node has answered it already, and http-proxy would not tell of a request that has it.
+    delete request.headers.expect;
+    const failed = (error: Error): void => {
       // A client that left in the middle says nothing about Headscale.
       if (request.socket.destroyed) return;
       ports.upstreamFailed();
-      answerWith(response, 502, 'Headscale cannot be reached.');
+      const { status, text } = gatewayAnswer(error);
+      answerWith(response, status, text);
     };
     try {
       proxy.web(request, response, {}, failed);

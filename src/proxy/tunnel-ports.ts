@@ -4,6 +4,18 @@ import type { Clock, Instant } from '../clock.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import type { Upstream } from './upstream.ts';
 
+/** A request that waits for Headscale's answer. */
+export interface PendingAnswer {
+  /** The whole request has been sent. */
+  sent(): void;
+  answered(): void;
+  /** Nobody waits for the answer any more. */
+  ended(): void;
+}
+
+/** Notes that a request goes to Headscale; `giveUp` is called when it will not be answered. */
+export type AwaitAnswer = (giveUp: () => void) => PendingAnswer;
+
 /** Whom a tunnel tells. */
 export interface TunnelPorts {
   readonly clock: Clock;
@@ -20,6 +32,7 @@ export interface TunnelPorts {
   /** The connection to Headscale is open: what it was asked for may have got there. */
   upstreamReached(stream: Stream): void;
   upstreamFailed(): void;
+  awaitAnswer: AwaitAnswer;
   upstreamRefused(stream: Stream, status: number): void;
 }
 

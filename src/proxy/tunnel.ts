@@ -10,6 +10,7 @@ import { EarlyBytes } from './early-bytes.ts';
 import { readLent } from './lent-buffers.ts';
 import { abort, gaveUp, linger } from './sockets.ts';
 import { type ClientLine, isWebSocket, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
+import { gatewayAnswer } from './upstream.ts';
 
 /** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
 const REQUEST_BYTES = 200;
@@ -71,7 +72,8 @@ export class Tunnel {
         connect: () => this.#connect(),
         switched: (response, head) => this.#open(response, head),
         refused: (response) => this.#passOn(response),
-        failed: () => this.#unanswered(),
+        failed: (error) => this.#unanswered(error),
+        awaitAnswer: this.#ports.awaitAnswer,
       });
     } catch (error) {
       this.#answer(ownAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
@@ -226,7 +228,7 @@ export class Tunnel {
   #passOn(response: IncomingMessage): void {
     const { request } = this.#upgrade ?? {};
     if (request === undefined || !passOn(request, response, this.client, () => this.#finishClient())) {
-      this.#unanswered();
+      this.#unanswered(undefined);
       return;
     }
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
@@ -234,10 +236,11 @@ export class Tunnel {
     linger(this.client, this.#upstream);
   }
 
-  #unanswered(): void {
+  #unanswered(error: Error | undefined): void {
     if (!isLive(this.stream)) return;
     this.#ports.upstreamFailed();
-    this.#answer(ownAnswer(502, 'Headscale cannot be reached.'), 'upstream_unreachable');
+    const { status, text } = gatewayAnswer(error);
+    this.#answer(ownAnswer(status, text), status === 504 ? 'upstream_unanswered' : 'upstream_unreachable');
   }
 
   #answer(whole: string, reason: CloseReason): void {

@@ -3,6 +3,7 @@ import { Agent as HttpsAgent } from 'node:https';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostPortOf } from '../config/host-port.ts';
+import { NoAnswerError } from '../errors.ts';
 
 /** A client gives up on its control connection after ten seconds: by then it should have its 502. */
 const CONNECTS_WITHIN_MS = 5000;
@@ -46,10 +47,22 @@ export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () =>
 }
 
 function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): Socket {
+  let isAccepted = false;
+  socket.once('connect', () => {
+    isAccepted = true;
+  });
   const giveUp = (): void => {
-    socket.destroy(new Error(`no connection within ${CONNECTS_WITHIN_MS / 1000} s`));
+    const within = `within ${CONNECTS_WITHIN_MS / 1000} s`;
+    socket.destroy(isAccepted ? new NoAnswerError(`no TLS session ${within}`) : new Error(`no connection ${within}`));
   };
   socket.setTimeout(CONNECTS_WITHIN_MS, giveUp);
   socket.once(connected, () => socket.setTimeout(0, giveUp));
   return socket;
+}
+
+/** What a client is answered when Headscale has not answered. */
+export function gatewayAnswer(error: unknown): { readonly status: 502 | 504; readonly text: string } {
+  return error instanceof NoAnswerError
+    ? { status: 504, text: 'Headscale does not answer.' }
+    : { status: 502, text: 'Headscale cannot be reached.' };
 }

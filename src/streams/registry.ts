@@ -1,3 +1,4 @@
+import type { Instant } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Stream, StreamId } from './stream.ts';
 
@@ -39,6 +40,15 @@ export class Registry {
   /** A node's streams, oldest first. */
   ofMachineKey(key: MachineKey): readonly Stream[] {
     return this.#byKey.get(key) ?? [];
+  }
+
+  /** When Headscale last said anything on one of them. */
+  get lastSpokenAt(): Instant | undefined {
+    let last: Instant | undefined;
+    for (const { spokenAt } of this.#byId.values()) {
+      if (spokenAt !== undefined && (last === undefined || spokenAt > last)) last = spokenAt;
+    }
+    return last;
   }
 
   get size(): number {

@@ -23,6 +23,8 @@ export type CloseReason =
   | 'upstream_refused'
   /** Headscale could not be reached. */
   | 'upstream_unreachable'
+  /** Headscale accepted the connection and did not answer the upgrade. */
+  | 'upstream_unanswered'
   /** There was too much of something: see `Limit`. */
   | 'limit'
   /** Rule 1: nobody answers at the other end. */
@@ -47,6 +49,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_error',
   'upstream_refused',
   'upstream_unreachable',
+  'upstream_unanswered',
   'limit',
   'severed_dead',
   'severed_silent',

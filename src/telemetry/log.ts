@@ -1,5 +1,5 @@
 import { reasonOf } from '../errors.ts';
-import type { WatchdogEvent } from '../events.ts';
+import type { Silence, WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
@@ -37,7 +37,6 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
     case 'released':
     case 'severed':
     case 'would sever':
-    case 'upstream silent':
       return streamLine(event, about);
     case 'contest opened':
     case 'contest ended':
@@ -46,6 +45,7 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
       return duplicateLine(event, nodeOf);
     case 'upstream up':
     case 'upstream down':
+    case 'upstream silent':
     case 'upstream is not Headscale':
     case 'upstream refused':
     case 'noise key checked':
@@ -89,7 +89,7 @@ const SEVERED: Readonly<Record<SeverReason, string>> = {
 };
 
 function streamLine(
-  event: Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever' | 'upstream silent'>,
+  event: Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever'>,
   about: About,
 ): Line {
   const { stream } = event;
@@ -109,10 +109,6 @@ function streamLine(
     }
     case 'would sever':
       return ['info', about(stream), `observed only; the stream would be severed: ${SEVERED[event.because]}`];
-    case 'upstream silent': {
-      const fields = { ...about(stream), silentMs: whole(event.silentMs) };
-      return ['warn', fields, 'Headscale has said nothing on this stream for longer than it ever is silent'];
-    }
     default:
       return event satisfies never;
   }
@@ -146,13 +142,27 @@ function duplicateLine({ machineKey, addresses, restMs }: Of<'duplicate machine 
   ];
 }
 
+const SILENT: Readonly<Record<Silence['on'], string>> = {
+  requests:
+    "Headscale accepts connections but does not answer: clients get 504; see Headscale's log and load, and restart it",
+  streams:
+    "Headscale has said nothing on these control streams for more than two minutes, unless they wait for a login: see Headscale's log and load, and restart it",
+};
+
 const NOT_HEADSCALE =
   "what answers there is not Headscale: GET /key?v=142 told no key; point --upstream at Headscale's listen_addr";
 const WRONG_KEY =
   "the noise key is not Headscale's: no node can be told apart; point --noise-key at the running Headscale's noise_private.key";
 
 function upstreamLine(
-  event: Of<'upstream up' | 'upstream down' | 'upstream is not Headscale' | 'upstream refused' | 'noise key checked'>,
+  event: Of<
+    | 'upstream up'
+    | 'upstream down'
+    | 'upstream silent'
+    | 'upstream is not Headscale'
+    | 'upstream refused'
+    | 'noise key checked'
+  >,
 ): Line {
   switch (event.kind) {
     case 'upstream up': {
@@ -162,6 +172,10 @@ function upstreamLine(
     case 'upstream down': {
       const { upstream, reason } = event;
       return ['error', { upstream, reason }, 'Headscale cannot be reached: clients get 502'];
+    }
+    case 'upstream silent': {
+      const { upstream, silence } = event;
+      return ['error', { upstream, ...silence }, SILENT[silence.on]];
     }
     case 'upstream is not Headscale':
       return ['error', { upstream: event.upstream }, NOT_HEADSCALE];

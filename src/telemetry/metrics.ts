@@ -18,6 +18,8 @@ export interface MetricsSource extends NodeSeriesSource {
   kernelEvidenceAvailable(): boolean;
   /** For how many machine keys rule 2 rests, because two machines have them. */
   duplicateKeys(): number;
+  /** Whether Headscale accepts connections but does not answer; undefined until the first word. */
+  upstreamSilent(): boolean | undefined;
   /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
   upstreamSilentStreams(): number;
   /** When the first of the listeners' certificates expires; undefined where none speaks TLS. */
@@ -222,7 +224,9 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
         this.set(Number(read()));
       },
     });
-  gauge('upstream_up', 'Whether Headscale could be reached when last tried: 1 or 0.', () => source.upstreamUp());
+  gauge('upstream_up', 'Whether Headscale could be reached when last tried, and answered: 1 or 0.', () =>
+    source.upstreamUp(),
+  );
   gauge(
     'noise_key_matches',
     "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
@@ -239,6 +243,11 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   );
   gauge('duplicate_keys', 'Machine keys for which rule 2 rests, because two machines have them.', () =>
     source.duplicateKeys(),
+  );
+  gauge(
+    'upstream_silent',
+    'Whether Headscale accepts connections but answers no request, or says nothing on its control streams: 1 or 0.',
+    () => source.upstreamSilent(),
   );
   gauge('upstream_silent_streams', 'Control streams on which Headscale has said nothing for too long.', () =>
     source.upstreamSilentStreams(),

@@ -109,6 +109,27 @@ describe('Headscale', () => {
     expect(await lost(clients)).toBe(0);
   });
 
+  test('stopped for long: it is noticed, requests end with 504, its streams stay, and all is well again', async () => {
+    const upstreamPort = await freePort();
+    const { child } = await startEcho(upstreamPort);
+    const { port, admin } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
+    const clients = await bystanders(port);
+    const upstream = async () =>
+      ((await (await fetch(`${admin}/readyz`)).json()) as { upstream: { up: boolean | null; silentOn: string | null } })
+        .upstream;
+    await until(async () => (await upstream()).up === true, 'it is up');
+    child.kill('SIGSTOP');
+    const plain = fetch(`http://127.0.0.1:${port}/key?v=1`).then(({ status }) => status);
+    const upgrade = statusOf(port);
+    await until(async () => (await upstream()).silentOn === 'requests', 'it is noticed', 30_000);
+    expect(await plain).toBe(504);
+    expect(await upgrade).toBe('504');
+    child.kill('SIGCONT');
+    await until(async () => (await upstream()).up === true, 'it is up again', 20_000);
+    expect(await statusOf(port)).toBe('101');
+    expect(await lost(clients)).toBe(0);
+  }, 60_000);
+
   test('its name is gone from DNS: streams stay, and a new one gets 502', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'dns-'));
     harness.defer(() => rmSync(folder, { recursive: true }));

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { NoAnswerError } from '../../src/errors.ts';
 import type { WatchdogEvent } from '../../src/events.ts';
 import type { HeadscaleApi } from '../../src/headscale/api.ts';
 import { Checkup, needsHold } from '../../src/headscale/checkup.ts';
@@ -7,13 +8,28 @@ import { FakeClock } from '../support/fake-clock.ts';
 const OURS = `mkey:${'a'.repeat(64)}`;
 const OTHER = `mkey:${'b'.repeat(64)}`;
 
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 /** A Headscale that says what a test wants it to say, asked on virtual time. */
 function bench() {
   const clock = new FakeClock();
   const events: WatchdogEvent[] = [];
-  const says = { key: OURS as string | undefined, version: 'v0.29.2' as string | undefined, down: false, ours: OURS };
+  const says = {
+    key: OURS as string | undefined,
+    version: 'v0.29.2' as string | undefined,
+    /** On its streams, all the time. */
+    speaks: true,
+    down: false,
+    hangs: false,
+    versionHangs: false,
+    beforeAnswer: () => {},
+    ours: OURS,
+  };
   let asked = 0;
   const answer = async <T>(value: T): Promise<T> => {
+    await Promise.resolve();
+    says.beforeAnswer();
+    if (says.hangs) throw new NoAnswerError('not answered');
     if (says.down) throw new Error('connect ECONNREFUSED');
     return value;
   };
@@ -22,20 +38,21 @@ function bench() {
       asked += 1;
       return answer(says.key);
     },
-    version: () => answer(says.version),
+    version: () => {
+      if (says.versionHangs) return Promise.reject(new NoAnswerError('not answered'));
+      return answer(says.version);
+    },
     nodes: async () => [],
     close: async () => {},
   };
-  const url = new URL('http://127.0.0.1:8080');
-  const checkup = new Checkup(
-    clock,
-    api,
-    url,
-    () => says.ours,
-    (event) => events.push(event),
-  );
+  const checkup = new Checkup({
+    ...{ clock, api, upstream: new URL('http://127.0.0.1:8080'), ourKey: () => says.ours },
+    emit: (event) => events.push(event),
+    lastSign: () => (says.speaks ? clock.now() : undefined),
+    answered: () => {},
+  });
   const kinds = (): string[] => events.splice(0).map(({ kind }) => kind);
-  return { clock, checkup, says, kinds, asked: () => asked };
+  return { clock, checkup, says, kinds, events, asked: () => asked };
 }
 
 describe('Checkup', () => {
@@ -70,6 +87,111 @@ describe('Checkup', () => {
     expect(asked()).toBe(2);
     await checkup.check();
     expect(kinds()).toEqual(['upstream up', 'noise key checked']);
+    await checkup.close();
+  });
+});
+
+describe('Checkup, a Headscale that does not answer', () => {
+  test('one that says nothing by itself is asked every five seconds, its version each minute', async () => {
+    const { checkup, clock, says, asked } = bench();
+    says.speaks = false;
+    await checkup.check();
+    for (let second = 0; second < 10; second++) {
+      clock.advance(1000);
+      await settled();
+    }
+    expect(asked()).toBe(3);
+    says.speaks = true;
+    clock.advance(40_000);
+    await settled();
+    expect(asked()).toBe(3);
+    await checkup.close();
+  });
+
+  test('requests: told once, with what it is; up again as soon as it answers', async () => {
+    const { checkup, clock, says, events, kinds } = bench();
+    await checkup.check();
+    kinds();
+    says.hangs = true;
+    await checkup.check();
+    expect(events.splice(0)).toEqual([
+      { kind: 'upstream silent', upstream: 'http://127.0.0.1:8080', silence: { on: 'requests' } },
+    ]);
+    expect(checkup.health).toMatchObject({
+      up: false,
+      silentOn: 'requests',
+      reason: expect.stringContaining('answer'),
+    });
+    await checkup.check();
+    expect(kinds()).toEqual([]);
+    says.hangs = false;
+    clock.advance(2000);
+    await settled();
+    expect(kinds()).toEqual(['upstream up']);
+    expect(checkup.health).toMatchObject({ up: true, silentOn: undefined, reason: undefined });
+    await checkup.close();
+  });
+
+  test('from silent to unreachable and back: each is told', async () => {
+    const { checkup, says, kinds } = bench();
+    says.hangs = true;
+    await checkup.check();
+    says.hangs = false;
+    says.down = true;
+    await checkup.check();
+    says.hangs = true;
+    await checkup.check();
+    expect(kinds()).toEqual(['upstream silent', 'upstream down', 'upstream silent']);
+    await checkup.close();
+  });
+
+  test('only the version is not answered: it is up', async () => {
+    const { checkup, says, kinds } = bench();
+    await checkup.check();
+    kinds();
+    says.versionHangs = true;
+    await checkup.check();
+    expect(kinds()).toEqual([]);
+    expect(checkup.health).toMatchObject({ up: true, version: 'v0.29.2' });
+    await checkup.close();
+  });
+
+  test('a question that was held up here says nothing about Headscale', async () => {
+    const { checkup, clock, says, kinds } = bench();
+    await checkup.check();
+    kinds();
+    says.hangs = true;
+    says.beforeAnswer = () => clock.advance(60_000);
+    await checkup.check();
+    expect(kinds()).toEqual([]);
+    expect(checkup.health.up).toBe(true);
+    await checkup.close();
+  });
+
+  test('streams: many silent ones are told once, and that it speaks again; not before it has had its time', async () => {
+    const { checkup, clock, events, kinds } = bench();
+    await checkup.check();
+    kinds();
+    checkup.streamsSilent(90, 100);
+    expect(kinds()).toEqual([]);
+    clock.advance(125_000);
+    await settled();
+    for (const [silent, of] of [
+      [1, 1],
+      [10, 100],
+    ] as const)
+      checkup.streamsSilent(silent, of);
+    expect(kinds()).toEqual([]);
+    checkup.streamsSilent(11, 100);
+    checkup.streamsSilent(90, 100);
+    expect(events.splice(0)).toMatchObject([
+      { kind: 'upstream silent', silence: { on: 'streams', silent: 11, of: 100 } },
+    ]);
+    expect(checkup.health).toMatchObject({ up: true, silentOn: 'streams' });
+    await checkup.check();
+    checkup.streamsSilent(0, 100);
+    expect(kinds()).toEqual(['upstream up']);
+    expect(checkup.health.silentOn).toBeUndefined();
     await checkup.close();
   });
 });

@@ -46,6 +46,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
     closed: (_stream, reason) => told.push(`closed: ${reason}`),
     upstreamReached: () => told.push('reached'),
     upstreamFailed: () => told.push('failed'),
+    awaitAnswer: () => ({ sent() {}, answered() {}, ended() {} }),
     upstreamRefused: () => told.push('refused'),
   };
   const now = clock.now();

@@ -53,7 +53,7 @@ describe('Tunnel, bytes', () => {
   });
 
   test('what the client sends before the 101 arrives after it, in order, and not before', async () => {
-    let answer = (): void => {};
+    let answer: (() => void) | undefined;
     let early = '';
     let atUpstream: Promise<Buffer> | undefined;
     const upstream = await harness.upstream((_request, socket, head) => {
@@ -68,11 +68,12 @@ describe('Tunnel, bytes', () => {
     const { port } = await harness.watchdog(upstream.url);
     const client = harness.client(port);
     client.write(`${upgradeHead('/other')}one `);
-    await until(() => upstream.sockets.size === 1, 'the upgrade has come');
+    // Our own questions to Headscale have sockets too.
+    await until(() => answer !== undefined, 'the upgrade has come');
     client.write('two ');
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(early).toBe('');
-    answer();
+    answer?.();
     expect(await readHead(client)).toMatch(/ 101 /);
     client.end('three');
     expect((await (atUpstream as Promise<Buffer>)).toString()).toBe('one two three');

@@ -37,6 +37,15 @@ export class FakeClock implements Clock {
     this.#now = end;
   }
 
+  /** Lets `ms` milliseconds pass in which nothing runs: what fell due fires afterwards, late, and once. */
+  stall(ms: number): void {
+    this.#now = plus(this.#now, ms);
+    for (const pending of [...this.#pending].filter(({ at }) => at <= this.#now).sort((a, b) => a.at - b.at)) {
+      this.#pending.delete(pending);
+      pending.fire();
+    }
+  }
+
   /** How many timers are set: none may be left when all has ended. */
   get timers(): number {
     return this.#pending.size;

@@ -72,7 +72,16 @@ describe('logEvents', () => {
 
   test.each([
     [{ kind: 'would sever', stream, because: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
-    [{ kind: 'upstream silent', stream, silentMs: 125_000 }, 'warn', /^Headscale has said nothing on this stream/],
+    [
+      { kind: 'upstream silent', upstream: 'http://u', silence: { on: 'requests' } },
+      'error',
+      /^Headscale accepts connections but does not answer: clients get 504/,
+    ],
+    [
+      { kind: 'upstream silent', upstream: 'http://u', silence: { on: 'streams', silent: 3, of: 4 } },
+      'error',
+      /^Headscale has said nothing on these control streams/,
+    ],
     [{ kind: 'nodes listed', nodes: 3 }, 'info', /known by name/],
     [{ kind: 'nodes not listed', reason: 'no' }, 'error', /last known names stay/],
     [{ kind: 'node metrics off', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],

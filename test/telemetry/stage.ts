@@ -35,6 +35,7 @@ export function stage() {
     maxNodes: () => world.maxNodes,
     duplicateKeys: () => 2,
     certificateExpires: () => undefined,
+    upstreamSilent: () => false,
     upstreamSilentStreams: () => 3,
     upstreamUp: () => true,
     connections: () => 0,

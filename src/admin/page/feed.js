@@ -4,10 +4,11 @@ import { clockTime, nameOf } from './format.js';
 
 const KEPT = 300;
 const SHOWN = 120;
-const ENDS = ['severed', 'would sever', 'duplicate machine key', 'upstream silent', 'internal error', 'not reloaded'];
+const ENDS = ['severed', 'would sever', 'duplicate machine key', 'internal error', 'not reloaded'];
 const HEALTH = [
   'upstream up',
   'upstream down',
+  'upstream silent',
   'upstream is not Headscale',
   'key not read again',
   'reloaded',
@@ -36,9 +37,17 @@ export function wordFor({ kind, reason }) {
   if (kind === 'stream opened') return ['opened', ''];
   if (kind === 'stream closed') return ['closed', ''];
   if (kind === 'contest opened') return ['contested', 'warn'];
-  if (['upstream down', 'upstream is not Headscale', 'internal error', 'duplicate machine key'].includes(kind))
+  if (
+    [
+      'upstream down',
+      'upstream silent',
+      'upstream is not Headscale',
+      'internal error',
+      'duplicate machine key',
+    ].includes(kind)
+  )
     return [kind, 'bad'];
-  if (['would sever', 'upstream silent', 'not reloaded', 'nodes not listed'].includes(kind)) return [kind, 'warn'];
+  if (['would sever', 'not reloaded', 'nodes not listed'].includes(kind)) return [kind, 'warn'];
   return [kind, ''];
 }
 

@@ -39,8 +39,9 @@ export function showOverview(overview) {
  * @param {Overview['upstream']} upstream
  * @returns {[string, string]}
  */
-function upstreamTexts({ up, isHeadscale }) {
+function upstreamTexts({ up, silentOn, isHeadscale }) {
   if (up === null) return ['asking…', ''];
+  if (silentOn !== null) return ['does not answer', 'bad'];
   if (!up) return ['down', 'bad'];
   return isHeadscale === false ? ['not Headscale', 'bad'] : ['up', 'good'];
 }

@@ -58,6 +58,7 @@ export interface Overview {
   readonly upstream: {
     readonly url: string;
     readonly up: boolean | null;
+    readonly silentOn: 'requests' | 'streams' | null;
     readonly isHeadscale: boolean | null;
     readonly reason: string | null;
     readonly version: string | null;

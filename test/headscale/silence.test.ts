@@ -1,0 +1,95 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { ANSWERS_WITHIN_MS, ASK_AFTER_QUIET_MS, PendingAnswers } from '../../src/headscale/silence.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+let clock: FakeClock;
+let suspected: number[];
+let pending: PendingAnswers;
+let begun: number;
+
+const seconds = (): number => (clock.now() - begun) / 1000;
+
+beforeEach(() => {
+  clock = new FakeClock();
+  begun = clock.now();
+  suspected = [];
+  pending = new PendingAnswers(clock, () => suspected.push(seconds()));
+});
+
+/** A request, and when it was given up. */
+function ask() {
+  const givenUp: number[] = [];
+  return { givenUp, answer: pending.begin(() => givenUp.push(seconds())) };
+}
+
+test('silence is noticed within ten seconds, and before any request is given up', () => {
+  expect(ASK_AFTER_QUIET_MS + ANSWERS_WITHIN_MS).toBeLessThan(10_000);
+});
+
+describe('PendingAnswers', () => {
+  test('nothing is answered: Headscale is asked after 4 s, and the request given up after 10', () => {
+    const { givenUp, answer } = ask();
+    answer.sent();
+    clock.advance(3999);
+    expect(suspected).toEqual([]);
+    clock.advance(60_000);
+    expect(suspected).toEqual([4]);
+    expect(givenUp).toEqual([10]);
+    expect(clock.timers).toBe(0);
+  });
+
+  test('answered, or nobody waits for it: nothing more happens', () => {
+    ask().answer.answered();
+    const { givenUp, answer } = ask();
+    clock.advance(9999);
+    answer.ended();
+    clock.advance(60_000);
+    expect(givenUp).toEqual([]);
+    expect(clock.timers).toBe(0);
+  });
+
+  test('a slow answer is waited for while Headscale answers anything else, up to a minute from when it was sent', () => {
+    const { givenUp, answer } = ask();
+    clock.advance(5000);
+    answer.sent();
+    for (let i = 0; i < 64; i++) {
+      pending.answered();
+      clock.advance(1000);
+    }
+    expect(givenUp).toEqual([65]);
+    expect(suspected).toEqual([4]);
+    expect(clock.timers).toBe(0);
+  });
+
+  test('a request that takes its time to be sent is waited for as long as Headscale answers', () => {
+    const { givenUp, answer } = ask();
+    for (let i = 0; i < 300; i++) {
+      pending.answered();
+      clock.advance(1000);
+    }
+    expect(givenUp).toEqual([]);
+    answer.ended();
+  });
+
+  test('the last sign of life counts: ten seconds from it', () => {
+    const { givenUp } = ask();
+    clock.advance(8000);
+    pending.answered();
+    clock.advance(9999);
+    expect(givenUp).toEqual([]);
+    clock.advance(1);
+    expect(givenUp).toEqual([18]);
+    expect(suspected).toEqual([4, 12]);
+  });
+
+  test('a watchdog that stood still itself gives what came meanwhile the time to be read', () => {
+    const { givenUp, answer } = ask();
+    clock.stall(120_000);
+    expect(givenUp).toEqual([]);
+    clock.advance(999);
+    answer.answered();
+    clock.advance(60_000);
+    expect(givenUp).toEqual([]);
+    expect(clock.timers).toBe(0);
+  });
+});
