@@ -76,17 +76,20 @@ export class KeyFiles {
   /**
    * Reads the files a configuration names, without using them yet.
    *
-   * @returns what puts them to use.
+   * @returns what puts them to use, which returns what goes back to those in use now.
    * @throws StartError when one cannot be used.
    */
-  prepare(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile'>): () => void {
+  prepare(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile'>): () => () => void {
     const { noiseKeyFile, apiKeyFile } = config;
     const uses = [
       this.#noise.prepare(noiseKeyFile === undefined ? undefined : [noiseKeyFile]),
       this.#api.prepare(apiKeyFile === undefined ? undefined : [apiKeyFile]),
     ];
     return () => {
-      for (const use of uses) use();
+      const undos = uses.map((use) => use());
+      return () => {
+        for (const undo of undos) undo();
+      };
     };
   }
 
@@ -159,16 +162,22 @@ class KeyFile<T> {
     return this.#value;
   }
 
-  prepare(paths: Paths | undefined): () => void {
+  prepare(paths: Paths | undefined): () => () => void {
     // Before the reading: what changes in between is seen as a change at the next look.
     const fingerprint = paths?.map(fingerprintNow).join();
     const value = paths === undefined ? undefined : this.#read(paths);
     return () => {
-      this.#paths = paths;
-      this.#value = value;
-      this.#fingerprint = fingerprint;
+      const before = [this.#paths, this.#value, this.#fingerprint] as const;
       this.#problem = undefined;
+      this.#use(paths, value, fingerprint);
+      return () => this.#use(...before);
     };
+  }
+
+  #use(paths: Paths | undefined, value: T | undefined, fingerprint: string | undefined): void {
+    this.#paths = paths;
+    this.#value = value;
+    this.#fingerprint = fingerprint;
   }
 
   /** Tells whoever uses it that there is another. */

@@ -29,6 +29,7 @@ export function reload(parts: ReloadParts): ReloadOutcome {
 
 function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): ReloadOutcome {
   const before = settings.config;
+  let useOldKeys = (): void => {};
   try {
     const after = reread();
     const useKeys = keys.prepare(after);
@@ -38,12 +39,20 @@ function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): Relo
     const { headerBytes, headerMs, bodyMs, history } = before.limits;
     const limits = { ...after.limits, headerBytes, headerMs, bodyMs, history };
     settings.replace({ ...after, upstream, listen, admin, adminTokenFile, redis, limits });
-    useKeys();
+    useOldKeys = useKeys();
     applied(before, settings.config);
     return { ok: true, changes, needRestart };
   } catch (error) {
     if (error instanceof UsageError) return { ok: false, problems: error.problems };
     if (error instanceof StartError) return { ok: false, problems: [error.message] };
+    const halfUsed = settings.config;
+    settings.replace(before);
+    useOldKeys();
+    try {
+      if (halfUsed !== before) applied(halfUsed, before);
+    } catch {
+      // The first error is told; what could be put back has been.
+    }
     // A service manager waits for the end of the reload, whatever happens in it.
     emit({ kind: 'internal error', during: 'a reload', error });
     return { ok: false, problems: [`the watchdog could not finish the reload: ${reasonOf(error)}`] };

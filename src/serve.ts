@@ -24,8 +24,12 @@ export async function serve(readConfig: () => Config): Promise<void> {
   process.on('SIGHUP', () => {
     if (watchdog === undefined) return;
     manager.reloading();
-    watchdog.reload();
-    manager.ready(statusOf(watchdog));
+    try {
+      watchdog.reload();
+    } finally {
+      // systemd waits for it, whatever became of the reload.
+      manager.ready(statusOf(watchdog));
+    }
   });
   watchdog = await startWatchdog(config, { log, reread: readConfig, inherited });
   failOpen(watchdog);

@@ -26,6 +26,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
+/** The kernel of these tests throws when it is told this. */
+const UNUSABLE = 44_000;
+
 /** A watchdog with the file as it is, one open stream, and what Linux was told about that stream's client. */
 async function bench(text: string) {
   writeFileSync(file, text);
@@ -35,6 +38,7 @@ async function bench(text: string) {
     kernel: {
       evidenceOf: () => undefined,
       order: (_socket, { userTimeoutMs, idleMs, probes }) => {
+        if (userTimeoutMs === UNUSABLE) throw new Error('the kernel does not take it');
         const isStream = userTimeoutMs > 0 || probes > 9;
         if (isStream) orders.push(`${userTimeoutMs} ${idleMs}`);
       },
@@ -154,6 +158,17 @@ describe('reload', () => {
     expect((await post()).status).toBe(200);
     expect((await streams()).streams).toMatchObject([{ node: null }]);
     expect(asked).toEqual(['Bearer the-key']);
+  });
+
+  test('an error of ours in the middle of it goes back to what was in use, and is told', async () => {
+    const { orders, post, events } = await bench('gone-after: 60s\n');
+    writeFileSync(file, `gone-after: ${(UNUSABLE + 1000) / 1000}s\nprobe-idle: 10s\nlog-level: warn\n`);
+    expect((await post()).status).toBe(422);
+    expect(events.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['internal error', 'not reloaded']));
+    expect(orders.at(-1)).toBe(orders[0]);
+    writeFileSync(file, 'gone-after: 30s\n');
+    // What it differs from is the file it began with.
+    expect(JSON.parse((await post()).text)).toMatchObject({ ok: true, changes: ['gone-after: 1m → 30s'] });
   });
 
   test('no web page can have it reload; and it is not read by GET', async () => {
