@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import type { Admission } from './admission/admission.ts';
 import { type Pacer, WAITS_AT_MOST_MS } from './admission/pacer.ts';
 import type { Clock, Timer } from './clock.ts';
@@ -57,6 +58,9 @@ export class Intake {
   readonly #unshown = new Map<Stream, Buffer>();
   readonly #recognition: Recognition;
   readonly #ports: TunnelPorts;
+  /** The clients of upgrades for which the directory is being asked. */
+  readonly #arriving = new Set<Socket>();
+  #hasEnded = false;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
 
@@ -68,6 +72,10 @@ export class Intake {
 
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
     const { admission } = this.#parts;
+    if (this.#hasEnded) {
+      upgrade.client.destroy();
+      return;
+    }
     if (kindOf(upgrade.request) === 'control' && !admission.handshake(origin.address)) {
       refuseUpgrade(upgrade.client, 'Too many connections begin here at once.');
       return;
@@ -79,7 +87,9 @@ export class Intake {
       this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
       return;
     }
+    this.#arriving.add(upgrade.client);
     void arrival.then((found) => {
+      this.#arriving.delete(upgrade.client);
       if (!upgrade.client.destroyed) this.#take(upgrade, origin, id, identity, found);
       else if (identity?.kind === 'identified') {
         this.#parts.directory.left({ id, ...identity });
@@ -180,9 +190,11 @@ export class Intake {
     return this.#empty();
   }
 
-  /** Ends every stream; resolves when all are closed. */
+  /** Ends every stream, and every upgrade that would become one; resolves when all are closed. Later upgrades are not taken. */
   end(): Promise<void> {
+    this.#hasEnded = true;
     for (const planned of this.#plannedEnds) planned.cancel();
+    for (const client of this.#arriving) client.destroy();
     for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
     return this.#empty();
   }

@@ -10,12 +10,10 @@ export interface ShutdownParts {
   readonly emit: Emit;
   readonly intake: Intake;
   /** For clients. */
-  readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered'>[];
+  readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered' | 'connections'>[];
   readonly admin: Server;
   /** Over how long streams are ended now; 0: at once. */
   drainTerms(): DrainTerms;
-  /** Ends what clients have open beside the streams. */
-  endConnections(): void;
   /** Closes all that has no socket of a client's. */
   closeRest(): Promise<unknown>;
 }
@@ -97,11 +95,13 @@ export class Shutdown {
   }
 
   async #close(): Promise<void> {
-    const { intake, admin, endConnections, closeRest } = this.#parts;
+    const { intake, listeners, admin, closeRest } = this.#parts;
     this.#timer?.cancel();
-    const closed = Promise.all([this.#stopListening(), closeServer(admin), intake.end()]);
-    endConnections();
+    const closed = Promise.all([this.#stopListening(), closeServer(admin)]);
     admin.closeAllConnections();
+    // A stream's upstream connection goes first, as it always does.
+    await intake.end();
+    for (const { connections } of listeners) connections.endAll();
     await Promise.all([closed, closeRest()]);
   }
 
@@ -110,9 +110,12 @@ export class Shutdown {
     return this.#stopped;
   }
 
-  /** A connection whose request has been answered would else wait for another one until the end. */
+  /** A connection that has been answered would otherwise stay until the end, for another request or for its client to leave. */
   #endIdle(): void {
-    for (const { server } of this.#parts.listeners) server.closeIdleConnections();
+    for (const { server, connections } of this.#parts.listeners) {
+      server.closeIdleConnections();
+      connections.endAnswered();
+    }
     if (this.#closed === undefined) this.#timer = this.#parts.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
   }
 }

@@ -77,10 +77,6 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const admin = adminServerOf(parts, token, () => shutdown.isDraining);
   const shutdown: Shutdown = new Shutdown({
     ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners },
-    endConnections: () => {
-      for (const { endNewborn } of listeners) endNewborn();
-      for (const { server } of listeners) server.closeAllConnections();
-    },
     closeRest: () => closeRest(parts),
   });
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });

@@ -1,11 +1,17 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { closed, Harness, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { get } from './support/http.ts';
+import { freshHandshake, initiations } from './support/initiations.ts';
 import { freePort, run } from './support/process.ts';
 import { headscale, service } from './support/service.ts';
+import { redisThatNeverAnswers } from './support/silent-redis.ts';
 
 const harness = new Harness();
+const [recorded] = initiations;
 afterEach(() => harness.closeAll());
 
 const PLAIN = 'GET /key HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n';
@@ -112,6 +118,43 @@ describe('a restart', () => {
     serve.child.kill(signal);
     expect(await serve.ended).toEqual({ code: 0, signal: null });
     await Promise.all(streams.map(({ client }) => closed(client)));
+  });
+
+  test('a second signal while Redis is asked about a newcomer ends now', async () => {
+    const [upstream, redis, port] = [await headscale(harness), await redisThatNeverAnswers(harness), await freePort()];
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-restart-'));
+    harness.defer(() => rmSync(folder, { recursive: true }));
+    const keyFile = join(folder, 'noise_private.key');
+    writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--noise-key', keyFile];
+    const serve = run(harness, 'serve', '--upstream', upstream, '--redis', redis.url, '--drain', '10m', ...where);
+    await until(() => /"msg":"redis (is )?up/i.test(serve.stdout), 'Redis is joined');
+    harness.client(port).write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
+    await until(() => redis.asked() > 0, 'Redis is asked');
+    serve.child.kill('SIGTERM');
+    await until(() => serve.stdout.includes('"draining: '), 'it drains');
+    serve.child.kill('SIGTERM');
+    expect(await serve.ended).toEqual({ code: 0, signal: null });
+  });
+
+  test('with --drain off it waits for nobody who was refused and stays', async () => {
+    const [upstream, port] = [await headscale(harness), await freePort()];
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
+    const limit = ['--max-handshakes-per-address', '1', '--drain', 'off'];
+    const serve = run(harness, 'serve', '--upstream', upstream, ...limit, ...where);
+    await until(() => serve.stdout.includes('"listening"'), 'it has started');
+    let refused = 0;
+    while (refused < 5) {
+      const client = harness.client(port);
+      client.write(UPGRADE);
+      if (/ 503 /.test(await readHead(client))) refused += 1;
+    }
+    serve.child.kill('SIGTERM');
+    expect(await serve.ended).toEqual({ code: 0, signal: null });
+    const took = Number(/"tookMs":(\d+),"msg":"drained/.exec(serve.stdout)?.[1]);
+    console.log(`stop, --drain off, ${refused} clients that were refused and stay: ${took} ms`);
+    // They would have been given ten seconds.
+    expect(took).toBeLessThan(5000);
   });
 });
 

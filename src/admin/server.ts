@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { Socket } from 'node:net';
 import type { Clock } from '../clock.ts';
+import { OpenConnections } from '../open-connections.ts';
 import { sendText } from './answers.ts';
 import { readAssets } from './assets.ts';
 import { eventQuery } from './event-list.ts';
@@ -20,6 +21,8 @@ export interface AdminServerOptions {
 }
 
 const LIVE = '/events/live';
+/** A client whose upgrade was refused has this long to leave. */
+const GONE_WITHIN_MS = 10_000;
 
 /** The status page, the admin API, `/metrics`, `/healthz` and `/readyz`: for Prometheus, probes and people. */
 export function createAdminServer(ports: AdminPorts, { clock, token, adminHost }: AdminServerOptions): Server {
@@ -28,12 +31,13 @@ export function createAdminServer(ports: AdminPorts, { clock, token, adminHost }
   const pages = pagesOf({ ports, assets: readAssets(), gate, sessions });
   const live = new LiveFeed({ clock, history: ports.history, view: ports.eventView });
   const server = createServer((request, response) => answer(request, response, { pages, gate, ports }));
-  server.on('upgrade', (request, socket, head) => upgrade(request, socket, head, { live, gate, ports }));
-  const { closeAllConnections } = server;
-  // It knows nothing of connections that have become WebSockets.
+  server.on('upgrade', (request, socket: Socket, head) => upgrade(request, socket, head, { live, gate, ports }));
+  const connections = new OpenConnections();
+  server.prependListener('connection', (socket: Socket) => connections.add(socket));
+  // Node's own knows nothing of connections that have asked for an upgrade.
   server.closeAllConnections = () => {
     live.close();
-    closeAllConnections.call(server);
+    connections.endAll();
   };
   return server;
 }
@@ -88,7 +92,7 @@ interface UpgradeParts {
   readonly ports: AdminPorts;
 }
 
-function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { live, gate, ports }: UpgradeParts): void {
+function upgrade(request: IncomingMessage, socket: Socket, head: Buffer, { live, gate, ports }: UpgradeParts): void {
   socket.on('error', () => socket.destroy());
   const { path, query } = urlOf(request);
   const refusal = gate.refuse(askingOf(request, true));
@@ -108,7 +112,7 @@ function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { live,
   }
 }
 
-function refuseUpgrade(socket: Duplex, status: number, text: string): void {
+function refuseUpgrade(socket: Socket, status: number, text: string): void {
   const body = Buffer.from(`${text}\n`);
   const lines = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
@@ -117,6 +121,8 @@ function refuseUpgrade(socket: Duplex, status: number, text: string): void {
     'Connection: close',
   ];
   socket.end(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), body]));
+  // Unread, its end would never be seen.
+  socket.resume().setTimeout(GONE_WITHIN_MS, () => socket.destroy());
 }
 
 function askingOf({ headers }: IncomingMessage, isDelicate: boolean): Asking {

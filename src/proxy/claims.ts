@@ -2,13 +2,17 @@ import type { Socket } from 'node:net';
 import type { RefusalReason } from '../events.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import { plainAddress } from './forwarded.ts';
-import { endsOf } from './newborn.ts';
 import { type Claimed, readProxyHeader } from './proxy-header.ts';
 import type { Trust } from './trust.ts';
 
 interface ClaimsPorts {
   trust(): Trust;
   refused(because: RefusalReason, why: string, address: string): void;
+}
+
+/** A connection's two ends: the one name that it has both below TLS and above it. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 /**

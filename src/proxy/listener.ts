@@ -10,13 +10,13 @@ import type { Listen } from '../config/listen.ts';
 import type { Limits } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
 import type { RefusalReason } from '../events.ts';
+import { OpenConnections } from '../open-connections.ts';
 import type { StreamKind } from '../streams/stream.ts';
 import { endConnectionAfter } from './answer.ts';
 import { boundBody } from './body.ts';
 import { Claims } from './claims.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
-import { Newborn } from './newborn.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import type { PlainProxy } from './plain.ts';
 import type { Trust } from './trust.ts';
@@ -48,8 +48,8 @@ export interface ClientListener {
   /** For connections from here on; those that are open keep theirs. Wipes its key. Only where it speaks TLS. */
   useCertificate(certificate: Certificate): void;
   readonly unanswered: Unanswered;
-  /** Ends the connections that the server has not been given yet: a stop must not wait for them. */
-  endNewborn(): void;
+  /** All of them, also those that the server does not know yet or any more: a stop must not wait for them. */
+  readonly connections: OpenConnections;
 }
 
 /** What a server is made with, and keeps. */
@@ -88,29 +88,20 @@ export function createListener(
       : createTlsServer({ ...TLS, ...options, handshakeTimeout: limits.headerMs, ...pairOf(certificate) });
   certificate?.key.fill(0);
   const claims = new Claims();
-  const newborn = new Newborn();
+  const connections = new OpenConnections();
   // The last of the steps first: each is put before those that are there.
   const serveAgain = before(server, certificate === undefined ? 'connection' : 'secureConnection', (socket, serve) => {
     // As Node's plain HTTP server has it: each side's end is passed on alone. Not before there is a session:
     // a client that leaves in the middle of the handshake would stay.
     socket.allowHalfOpen = true;
-    if (!ports.trust()(plainAddress(socket.remoteAddress))) {
-      newborn.served(socket);
-      serve();
-      return;
-    }
-    newborn.note(socket);
-    readFirstBytes(socket, withUpgrade, () => {
-      newborn.served(socket);
-      serve();
-    });
+    if (certificate !== undefined) connections.add(socket);
+    if (ports.trust()(plainAddress(socket.remoteAddress))) readFirstBytes(socket, withUpgrade, serve);
+    else serve();
   });
   if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => claims.read(socket, ports, serve));
-  if (certificate !== undefined || listen.proxyProtocol) {
-    server.prependListener('connection', (socket) => newborn.note(socket));
-  }
   // Before all other steps.
   before(server, 'connection', (socket, serve) => {
+    connections.add(socket);
     const address = plainAddress(socket.remoteAddress);
     const closed = ports.connected(ports.trust()(address) ? undefined : address);
     if (closed === undefined) socket.destroy();
@@ -144,7 +135,7 @@ export function createListener(
     (server as TlsServer).setSecureContext({ ...TLS, ...pairOf(renewed) });
     renewed.key.fill(0);
   };
-  return { server, listen, unanswered, useCertificate, endNewborn: () => newborn.end() };
+  return { server, listen, unanswered, connections, useCertificate };
 }
 
 function pairOf({ cert, key }: Certificate) {

@@ -150,8 +150,12 @@ function nextChunk(socket: Socket): Promise<Buffer | undefined> {
   });
 }
 
-/** @throws when it has not come true within `withinMs`. */
-export async function until(condition: () => boolean | Promise<boolean>, what: string, withinMs = 5000): Promise<void> {
+/** @throws when it has not come true within `withinMs`: that it hangs, not that it is slow. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  withinMs = 60_000,
+): Promise<void> {
   const deadline = performance.now() + withinMs;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`waited ${withinMs} ms in vain: ${what}`);
