@@ -66,7 +66,7 @@ export type WatchdogEvent =
   | {
       readonly kind: 'duplicate machine key';
       readonly machineKey: MachineKey;
-      /** The two that took turns, without ports. */
+      /** Of the two machines' streams, without ports; the same twice where both come from one. */
       readonly addresses: readonly [string, string];
       /** For how long rule 2 rests for this key. */
       readonly restMs: number;
@@ -182,6 +182,11 @@ export class Events {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
+}
+
+/** Two machines with one key, by the addresses of their streams: one, where a NAT or a proxy is before both. */
+export function machinesAt([one, other]: readonly [string, string]): string {
+  return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
 }
 
 /** Notes, and tells once a stream, what it would have been severed for. */

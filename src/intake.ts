@@ -257,8 +257,9 @@ export class Intake {
       awaitAnswer,
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
       firstRecord: (stream) => {
-        takeover.recorded(stream);
+        // Others first: whom the takeover acquits nobody would tell them of.
         directory.recorded(stream);
+        takeover.recorded(stream);
       },
       ending: (stream, reason) => {
         const unshown = this.#unshown.get(stream);

@@ -9,6 +9,7 @@ import type { Kernel } from './liveness/kernel.ts';
 import { keepAlive } from './liveness/line.ts';
 import { Patrol } from './liveness/patrol.ts';
 import type { Origin } from './proxy/forwarded.ts';
+import { Gateways } from './proxy/gateways.ts';
 import { createListener, type ListenerPorts } from './proxy/listener.ts';
 import { plainProxy } from './proxy/plain.ts';
 import { Refusals } from './proxy/refusals.ts';
@@ -19,6 +20,9 @@ import type { openReplicas as openReplicasOf } from './replicas/open.ts';
 import { ALONE } from './streams/directory.ts';
 import { Takeover } from './takeover/takeover.ts';
 import type { Ground, Knowledge } from './watchdog.ts';
+
+/** An address that so many nodes have is a NAT's or a proxy's, and says nothing of who is behind it. */
+const SHARED_BY = 5;
 
 interface WayGround extends Ground {
   readonly kernel: Kernel | undefined;
@@ -32,10 +36,21 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
   const { checkup, pending, settings, noiseKey } = knowledge;
   const { emit } = events;
   const { admission, pacer } = buildDoor(ground, knowledge);
-  const takeover = new Takeover(clock, registry, (stream) => settings.termsOf(stream), emit, {
-    most: () => settings.config.limits.held,
-    reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
-  });
+  const gateways = new Gateways(clock);
+  const takeover = new Takeover(
+    clock,
+    registry,
+    (stream) => settings.termsOf(stream),
+    emit,
+    {
+      most: () => settings.config.limits.held,
+      reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
+    },
+    {
+      random: Math.random,
+      isTelling: (address) => !gateways.has(address) && !registry.isShared(address, SHARED_BY),
+    },
+  );
   const health = {
     upstream: upstreamOf(config.upstream, (socket) => keepAlive(kernel, socket, 'upstream')),
     upstreamReached: (): void => checkup.reached(),

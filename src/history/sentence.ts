@@ -1,4 +1,4 @@
-import type { WatchdogEvent } from '../events.ts';
+import { machinesAt, type WatchdogEvent } from '../events.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { CloseReason, SeverReason, Stream } from '../streams/stream.ts';
 import { span } from './span.ts';
@@ -24,13 +24,16 @@ export function sentenceOf(event: WatchdogEvent, nameOf: NameOf): string {
     case 'contest ended':
       return contestSentence(event, nameOf);
     case 'duplicate machine key': {
-      const [one, other] = event.addresses;
       const who = nameOf(event.machineKey) ?? shortKey(event.machineKey);
-      return `Two machines, at ${one} and ${other}, use the machine key of ${who} and keep ending each other's streams. Delete the clone's tailscaled state and log it in anew. Silence alone severs nobody of this key for ${span(event.restMs)}.`;
+      return `${capital(machinesAt(event.addresses))} use the machine key of ${who} and keep ending each other's streams. Delete the clone's tailscaled state and log it in anew. Silence alone severs nobody of this key for ${span(event.restMs)}.`;
     }
     default:
       return healthSentence(event);
   }
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 function streamSentence(event: StreamEvent, nameOf: NameOf): string {

@@ -37,6 +37,16 @@ export type Message =
       readonly loser: string;
       readonly winner: string;
       readonly loserAnswers: boolean;
+      /** Whether its kernel could be asked; a replica of an earlier version does not say. */
+      readonly isAsked?: boolean;
+    }
+  /** A stream of this key, of which one was severed not long ago, has come here. */
+  | {
+      readonly kind: 'came';
+      readonly from: string;
+      readonly machineKey: MachineKey;
+      readonly address: string;
+      readonly openedAgoMs: number;
     }
   | {
       readonly kind: 'duplicate';
@@ -95,8 +105,11 @@ function isMessage(fields: Fields): boolean {
       return (
         isMachineKey(fields.machineKey) &&
         [fields.loser, fields.winner].every(isText) &&
-        typeof fields.loserAnswers === 'boolean'
+        typeof fields.loserAnswers === 'boolean' &&
+        (fields.isAsked === undefined || typeof fields.isAsked === 'boolean')
       );
+    case 'came':
+      return isMachineKey(fields.machineKey) && isText(fields.address) && isDuration(fields.openedAgoMs);
     case 'duplicate':
       return (
         isMachineKey(fields.machineKey) &&

@@ -81,6 +81,10 @@ export class Replicas implements StreamDirectory {
 
   recorded(stream: Stream): void {
     this.#tellJudges(stream);
+    const { link, name: from, takeover, clock } = this.#parts;
+    const { machineKey, address, openedAt } = stream;
+    if (machineKey === undefined || !takeover.duplicates.suspects(machineKey)) return;
+    link.send({ kind: 'came', from, machineKey, address, openedAgoMs: clock.now() - openedAt });
   }
 
   left({ id, machineKey }: Arriving | Stream): void {
@@ -102,7 +106,8 @@ export class Replicas implements StreamDirectory {
     if (event.kind === 'severed' && event.because === 'silent' && event.stream.machineKey !== undefined) {
       const { machineKey, address: loser } = event.stream;
       const { address: winner } = event.newcomer;
-      link.send({ kind: 'turn', from, machineKey, loser, winner, loserAnswers: event.answers });
+      const isAsked = event.kernel !== undefined;
+      link.send({ kind: 'turn', from, machineKey, loser, winner, loserAnswers: event.answers, isAsked });
     } else if (event.kind === 'duplicate machine key') {
       const { machineKey, addresses } = event;
       link.send({ kind: 'duplicate', from, machineKey, addresses });
@@ -132,7 +137,13 @@ export class Replicas implements StreamDirectory {
         for (const stream of this.#newerThan(message.machineKey, message.order)) this.#challenge(stream, message.from);
         return;
       case 'turn':
-        takeover.duplicates.severedElsewhere(message.machineKey, message);
+        takeover.duplicates.severedElsewhere(message.machineKey, {
+          ...message,
+          loserAnswers: message.isAsked === true ? message.loserAnswers : undefined,
+        });
+        return;
+      case 'came':
+        takeover.duplicates.cameElsewhere(message.machineKey, message.address, message.openedAgoMs);
         return;
       case 'duplicate':
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);

@@ -51,6 +51,16 @@ export class Registry {
     return last;
   }
 
+  /** Whether `many` nodes or more, by their machine keys, have a stream from this address. */
+  isShared(address: string, many: number): boolean {
+    const keys = new Set<MachineKey>();
+    for (const stream of this.#byId.values()) {
+      if (stream.address === address && stream.machineKey !== undefined) keys.add(stream.machineKey);
+      if (keys.size >= many) return true;
+    }
+    return false;
+  }
+
   get size(): number {
     return this.#byId.size;
   }

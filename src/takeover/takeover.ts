@@ -1,9 +1,11 @@
 import { type Clock, plus } from '../clock.ts';
 import { type ContestVerdict, type Emit, spare } from '../events.ts';
+import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { Duplicates } from './duplicates.ts';
+import type { GuardPorts } from './guard.ts';
 import { type Awaited, DEFAULT_HOLD_MS, Hold, Holds } from './hold.ts';
 import { Inquiry } from './inquiry.ts';
 import type { HoldBound, Member, TakeoverTerms } from './member.ts';
@@ -42,13 +44,16 @@ export class Takeover {
     termsOf: (stream: Stream) => TakeoverTerms,
     emit: Emit,
     bound: HoldBound = { most: () => Number.POSITIVE_INFINITY, reached() {} },
+    guard: GuardPorts = { random: Math.random, isTelling: () => true },
   ) {
     this.#clock = clock;
     this.#registry = registry;
     this.#termsOf = termsOf;
     this.#emit = emit;
     this.#bound = bound;
-    this.duplicates = new Duplicates(clock, emit);
+    const moved = (key: MachineKey): void => this.#rejudge(registry.ofMachineKey(key));
+    const openOf = (key: MachineKey): number => registry.ofMachineKey(key).filter(isLive).length;
+    this.duplicates = new Duplicates({ clock, emit, ...guard, openOf, moved });
   }
 
   /**
@@ -78,6 +83,8 @@ export class Takeover {
 
   /** The stream's first whole record from its client has reached an open session. */
   recorded(stream: Stream): void {
+    // Another replica's is told of by that one.
+    if (stream.replica === undefined) this.duplicates.came(stream);
     for (const contest of this.contestsOf(stream)) contest.judge();
   }
 
@@ -101,7 +108,11 @@ export class Takeover {
 
   /** Judges every contest anew: their terms may have changed. */
   rejudge(): void {
-    for (const { contests } of [...this.#seats.values()]) for (const contest of [...contests]) contest.judge();
+    this.#rejudge([...this.#seats.keys()]);
+  }
+
+  #rejudge(streams: readonly Stream[]): void {
+    for (const stream of [...streams]) for (const contest of this.contestsOf(stream)) contest.judge();
   }
 
   contestsOf(stream: Stream): readonly Contest[] {
@@ -234,10 +245,13 @@ export class Takeover {
     const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     const answers = old.inquiry.says() === 'answers';
-    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel: member.evidence(), answers });
-    if (because === 'silent') this.duplicates.severed(stream, newcomer, answers);
+    const kernel = member.evidence();
+    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel, answers });
     for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
+    // Last: what they show may let others be severed.
+    if (because === 'dead') this.duplicates.died(stream);
+    else this.duplicates.severed(stream, newcomer, kernel === undefined ? undefined : answers);
   }
 }
 

@@ -1,5 +1,5 @@
 import { reasonOf } from '../errors.ts';
-import type { Silence, WatchdogEvent } from '../events.ts';
+import { machinesAt, type Silence, type WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
@@ -134,12 +134,15 @@ function contestLine(event: Of<'contest opened' | 'contest ended'>, about: About
 
 function duplicateLine({ machineKey, addresses, restMs }: Of<'duplicate machine key'>, nodeOf: NodeOf): Line {
   const fields = { node: nodeFields(nodeOf(machineKey)), machineKey: formatMachineKey(machineKey), addresses };
-  const [one, other] = addresses;
   return [
     'warn',
     fields,
-    `duplicate machine key: the machines at ${one} and ${other} use the same one and are in each other's way; delete the clone's tailscaled state and log it in anew; until then rule 2 rests for ${restMs / 60_000} minutes`,
+    `duplicate machine key: ${machinesAt(addresses)} use the same one and are in each other's way; delete the clone's tailscaled state and log it in anew; until then rule 2 rests for ${minutes(restMs)}`,
   ];
+}
+
+function minutes(ms: number): string {
+  return ms === 60_000 ? 'a minute' : `${ms / 60_000} minutes`;
 }
 
 const SILENT: Readonly<Record<Silence['on'], string>> = {

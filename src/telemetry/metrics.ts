@@ -241,7 +241,7 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   gauge('kernel_evidence_available', "Whether Linux can be asked about a client's connection here: 1 or 0.", () =>
     source.kernelEvidenceAvailable(),
   );
-  gauge('duplicate_keys', 'Machine keys for which rule 2 rests, because two machines have them.', () =>
+  gauge('duplicate_keys', 'Machine keys that two machines have: rule 2 rests for them, or did a minute ago.', () =>
     source.duplicateKeys(),
   );
   gauge(

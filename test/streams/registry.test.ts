@@ -5,6 +5,7 @@ import { Registry } from '../../src/streams/registry.ts';
 import { type Stream, type StreamState, setState } from '../../src/streams/stream.ts';
 
 const KEY = machineKeyOf(Buffer.alloc(32, 1));
+const OTHER = machineKeyOf(Buffer.alloc(32, 2));
 const NOW = 0 as Instant;
 
 function stream(registry: Registry, machineKey: MachineKey | undefined = KEY): Stream {
@@ -27,6 +28,18 @@ describe('Registry', () => {
     registry.remove(second);
     expect(registry.ofMachineKey(KEY)).toEqual([]);
     expect(registry.size).toBe(0);
+  });
+});
+
+describe('Registry, addresses', () => {
+  test('one is shared by the nodes that have a stream from it, each counted once', () => {
+    const registry = new Registry();
+    const add = (key: MachineKey | undefined, address: string): void =>
+      registry.add({ ...stream(registry), machineKey: key, address });
+    for (const key of [KEY, KEY, undefined]) add(key, '192.0.2.1');
+    expect([registry.isShared('192.0.2.1', 1), registry.isShared('192.0.2.1', 2)]).toEqual([true, false]);
+    add(OTHER, '192.0.2.1');
+    expect([registry.isShared('192.0.2.1', 2), registry.isShared('192.0.2.2', 1)]).toEqual([true, false]);
   });
 });
 

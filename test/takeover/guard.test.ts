@@ -1,75 +1,157 @@
 import { describe, expect, test } from 'vitest';
-import type { Instant } from '../../src/clock.ts';
-import { Guard } from '../../src/takeover/guard.ts';
+import { type Instant, plus } from '../../src/clock.ts';
+import { Guard, type Shown } from '../../src/takeover/guard.ts';
 import { ALICE, BOB } from './takeover-bench.ts';
 
 const MINUTE = 60_000;
-const at = (minutes: number): Instant => (minutes * MINUTE) as Instant;
+const GATEWAY = '172.18.0.1';
 
-/** Severings by rule 2, minute by minute: `A>B` is A's newcomer over B's old stream. */
-function play(guard: Guard, turns: readonly string[], everyMinutes = 1, loserAnswers = true) {
-  return turns.map((turn, i) => {
-    const [winner, loser] = turn.split('>') as [string, string];
-    return guard.note(ALICE, { at: at(i * everyMinutes), loser, winner, loserAnswers });
-  });
+interface Round {
+  /** Who is severed, and comes back. */
+  readonly loser: string;
+  readonly winner: string;
+  readonly back?: string;
+  readonly backAfterMs?: number;
+  readonly answers?: boolean | undefined;
+  readonly others?: number;
+}
+
+/** Time that passes, and what a guard says to what happens meanwhile. */
+class Play {
+  now = 1_000_000 as Instant;
+  readonly guard = new Guard({ random: () => 0.5, isTelling: (address) => address !== GATEWAY });
+
+  pass(ms: number): void {
+    this.now = plus(this.now, ms);
+  }
+
+  /** Rule 2 severs when it may and half a minute has passed; who has lost comes back. */
+  round({ loser, winner, back = loser, backAfterMs = 500, answers, others = 1 }: Round): Shown {
+    this.pass(30_000);
+    this.now = this.guard.restsUntil(ALICE, this.now) ?? this.now;
+    const turn = { at: this.now, loser, winner, loserAnswers: answers };
+    const shown = this.guard.severed(ALICE, turn);
+    this.pass(backAfterMs);
+    return shown ?? this.guard.came(ALICE, { address: back, openedAt: this.now, others }, this.now);
+  }
+
+  /** Clones take turns. @returns in which round they were found. */
+  rounds(
+    times: number,
+    more: Omit<Partial<Round>, 'loser' | 'winner'> = {},
+    addresses = ['A', 'B'],
+  ): number | undefined {
+    for (let i = 1; i <= times; i++) {
+      const [loser, winner] = (i % 2 === 1 ? addresses : [...addresses].reverse()) as [string, string];
+      const shown = this.round({ loser, winner, ...more });
+      if (typeof shown === 'object') return i;
+    }
+    return undefined;
+  }
 }
 
 describe('Guard', () => {
-  test('three severings between two addresses in turn: a duplicate, at rest for fifteen minutes', () => {
-    const guard = new Guard();
-    const told = play(guard, ['A>B', 'B>A', 'A>B']);
-    expect(told).toEqual([undefined, undefined, { addresses: ['B', 'A'], restMs: 15 * MINUTE }]);
-    expect(guard.restsUntil(ALICE, at(3))).toBe(at(17));
-    expect(guard.restsUntil(ALICE, at(16.9))).toBe(at(17));
-    expect(guard.restsUntil(ALICE, at(17))).toBeUndefined();
-    expect(guard.restsUntil(BOB, at(3))).toBeUndefined();
-    expect(guard.restsUntil(undefined, at(3))).toBeUndefined();
-    expect([guard.resting(at(3)), guard.resting(at(17))]).toEqual([1, 0]);
+  test.each([
+    ['two addresses', ['A', 'B'], undefined, 8],
+    ['two addresses, where the kernel answers', ['A', 'B'], true, 4],
+    ['one NAT', ['A', 'A'], undefined, 8],
+    ['an address that says nothing', [GATEWAY, GATEWAY], undefined, 8],
+    ['an address that says nothing: what answers there is a proxy', [GATEWAY, GATEWAY], true, 8],
+  ])('two machines that come back at once each time are found: %s', (_where, addresses, answers, inRound) => {
+    const play = new Play();
+    expect(play.rounds(20, { answers }, addresses)).toBe(inRound);
+    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
+    expect([play.guard.found(play.now), play.guard.restsUntil(BOB, play.now)]).toEqual([1, undefined]);
+  });
+
+  test('while it is not sure nothing is put off before the second return, and then by another time each', () => {
+    const play = new Play();
+    const putOff: number[] = [];
+    for (let i = 0; i < 7; i++) {
+      play.rounds(1);
+      putOff.push(Math.round(((play.guard.restsUntil(ALICE, play.now) ?? play.now) - play.now) / 1000));
+    }
+    expect(putOff).toEqual([0, 23, 45, 90, 23, 45, 90]);
+    expect(play.guard.found(play.now)).toBe(0);
   });
 
   test.each([
-    ['two are not enough', ['A>B', 'B>A'], 1],
-    ['a third address breaks the turn', ['A>B', 'B>A', 'C>B'], 1],
-    ['a phone that wanders on: its newcomer is always somewhere else', ['B>A', 'C>B', 'D>C', 'E>D'], 1],
-    ['always the same winner: not in turn', ['A>B', 'A>B', 'A>B'], 1],
-    ['too slow: not within five minutes', ['A>B', 'B>A', 'A>B'], 2.6],
-  ])('no duplicate: %s', (_criterion, turns, everyMinutes) => {
-    const guard = new Guard();
-    expect(play(guard, turns, everyMinutes).every((told) => told === undefined)).toBe(true);
-    expect(guard.resting(at(10))).toBe(0);
+    ['it comes back from elsewhere', { back: 'C' }],
+    ['it comes back later than a clone would', { backAfterMs: 20_000 }],
+    ['its kernel was asked, and nobody answered', { answers: false }],
+  ])('after any number of prompt returns one is enough to begin anew: %s', (_criterion, once) => {
+    const play = new Play();
+    expect(play.rounds(7)).toBeUndefined();
+    expect(play.round({ loser: 'B', winner: 'A', ...once })).toBe('moved');
+    expect(play.guard.restsUntil(ALICE, play.now)).toBeUndefined();
+    expect(play.rounds(7)).toBeUndefined();
+    expect(play.rounds(1)).toBe(1);
   });
 
-  test('just within five minutes', () => {
-    expect(play(new Guard(), ['A>B', 'B>A', 'A>B'], 2.5)[2]).toBeDefined();
+  test('one that comes while a severing is put off has moved: what was put off is due', () => {
+    const play = new Play();
+    play.rounds(5);
+    play.pass(1000);
+    expect(play.guard.restsUntil(ALICE, play.now)).toBeDefined();
+    expect(play.guard.came(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBe('moved');
+    expect(play.guard.restsUntil(ALICE, play.now)).toBeUndefined();
   });
 
-  test('behind one NAT: two machines if the severed one was there each time, one that reconnects if not', () => {
-    expect(play(new Guard(), ['A>A', 'A>A', 'A>A'])[2]).toEqual({ addresses: ['A', 'A'], restMs: 15 * MINUTE });
-    expect(play(new Guard(), ['A>A', 'A>A', 'A>A', 'A>A'], 1, false).every((told) => told === undefined)).toBe(true);
+  test('one that nobody comes back from: begins anew', () => {
+    const play = new Play();
+    play.rounds(7);
+    play.guard.severed(ALICE, { at: plus(play.now, 120_000), loser: 'B', winner: 'A', loserAnswers: undefined });
+    play.pass(300_000);
+    expect(play.rounds(7)).toBeUndefined();
   });
 
-  test('on loopback a proxy answers for whoever is behind it: no duplicate', () => {
-    for (const proxy of ['127.0.0.1', '[::1]']) {
-      const turn = `${proxy}>${proxy}`;
-      expect(play(new Guard(), [turn, turn, turn, turn]).every((told) => told === undefined)).toBe(true);
+  test('one that is found dead was left: begins anew', () => {
+    const play = new Play();
+    play.rounds(7);
+    expect(play.guard.died(ALICE)).toBe('moved');
+    expect(play.rounds(7)).toBeUndefined();
+  });
+
+  test('with more than two streams, twice as many', () => {
+    expect(new Play().rounds(30, { others: 2 })).toBe(14);
+  });
+
+  test('slow machines are given longer tests', () => {
+    const play = new Play();
+    expect(play.rounds(20, { backAfterMs: 9000 })).toBe(8);
+  });
+
+  test('found again it rests twice as long, up to fifteen minutes; after an hour of peace a minute again', () => {
+    const play = new Play();
+    expect(play.rounds(20)).toBe(8);
+    const restsMs: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      const shown = play.round({ loser: i % 2 === 0 ? 'A' : 'B', winner: i % 2 === 0 ? 'B' : 'A' });
+      restsMs.push(typeof shown === 'object' ? shown.restMs / MINUTE : 0);
     }
+    expect(restsMs).toEqual([2, 4, 8, 15, 15, 15]);
+    play.pass(15 * MINUTE + 61 * MINUTE);
+    expect(play.guard.found(play.now)).toBe(0);
+    expect(play.rounds(20)).toBe(8);
+    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
   });
 
-  test('two addresses count without evidence, too', () => {
-    expect(play(new Guard(), ['A>B', 'B>A', 'A>B'], 1, false)[2]).toBeDefined();
+  test('of a key that was found the rest goes on, whatever comes', () => {
+    const play = new Play();
+    play.rounds(8);
+    play.pass(10_000);
+    expect(play.guard.came(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBeUndefined();
+    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, 50_000));
   });
 
-  test('after the rest it counts from nothing', () => {
-    const guard = new Guard();
-    play(guard, ['A>B', 'B>A', 'A>B']);
-    const turn = { loser: 'A', winner: 'B', loserAnswers: true };
-    expect(guard.note(ALICE, { at: at(18), ...turn })).toBeUndefined();
-    expect(guard.restsUntil(ALICE, at(18))).toBeUndefined();
-  });
-
-  test('each key for itself', () => {
-    const guard = new Guard();
-    play(guard, ['A>B', 'B>A']);
-    expect(guard.note(BOB, { at: at(2), loser: 'B', winner: 'A', loserAnswers: true })).toBeUndefined();
+  test('what other keys do is nothing to it, and what is long ago is forgotten', () => {
+    const play = new Play();
+    play.rounds(7);
+    play.guard.severed(BOB, { at: play.now, loser: 'B', winner: 'A', loserAnswers: true });
+    expect(play.guard.came(BOB, { address: 'B', openedAt: play.now, others: 1 }, play.now)).toBeUndefined();
+    expect([play.guard.suspects(ALICE), play.guard.suspects(BOB)]).toEqual([true, true]);
+    play.pass(20 * MINUTE);
+    expect(play.guard.found(play.now)).toBe(0);
+    expect([play.guard.suspects(ALICE), play.guard.suspects(BOB)]).toEqual([false, false]);
   });
 });

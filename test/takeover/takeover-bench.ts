@@ -172,10 +172,13 @@ export class Bench {
   /** How long an upstream connection takes to close once it is severed. */
   closingTakesMs = 2;
   readonly takeover: Takeover;
+  /** Addresses that say nothing. */
+  readonly untelling = new Set<string>();
   /** Where a node has a rule of its own. */
   readonly termsOfKey = new Map<MachineKey, Partial<TakeoverTerms>>();
 
-  constructor() {
+  /** @param random what the guard puts off by. */
+  constructor(random: () => number = () => 0.5) {
     const bus = new Events();
     bus.listen((event) => {
       this.events.push(event);
@@ -185,7 +188,10 @@ export class Bench {
       const { silentAfterMs, holdMs, observeOnly } = this;
       return { silentAfterMs, holdMs, observeOnly, ...(machineKey && this.termsOfKey.get(machineKey)) };
     };
-    this.takeover = new Takeover(this.clock, this.registry, terms, bus.emit);
+    this.takeover = new Takeover(this.clock, this.registry, terms, bus.emit, undefined, {
+      random,
+      isTelling: (address) => !this.untelling.has(address),
+    });
   }
 
   /** A node opens a stream, from an address it never had before unless one is named; `made` sees it before takeover does. */

@@ -56,7 +56,7 @@ describe('logEvents', () => {
     });
     expect(line).toMatchObject({ level: 'warn', addresses: ['192.0.2.1', '192.0.2.2'] });
     expect(line.msg).toBe(
-      "duplicate machine key: the machines at 192.0.2.1 and 192.0.2.2 use the same one and are in each other's way; " +
+      "duplicate machine key: two machines, at 192.0.2.1 and 192.0.2.2, use the same one and are in each other's way; " +
         "delete the clone's tailscaled state and log it in anew; until then rule 2 rests for 15 minutes",
     );
   });

@@ -93,7 +93,7 @@ function open(stage: Stage, node: MachineKey | 'nobody', address: string): FakeP
   });
 }
 
-/** Alice's clone at the other address comes back, and waits until the one there is now has been silent for long enough. */
+/** Alice's clone at the other address comes back, and waits until the one there is now has been severed, if it ever is. */
 const comesBack = act('comesBack', fc.nat(3000), (stage, moreMs) => {
   const { bench, peers } = stage;
   const now = peers.findLast(({ stream }) => isLive(stream) && stream.machineKey === ALICE);
@@ -101,7 +101,8 @@ const comesBack = act('comesBack', fc.nat(3000), (stage, moreMs) => {
   bench.clock.advance(5000);
   takes(peer);
   speak(peer, stage);
-  bench.clock.advance(bench.silentAfterMs + moreMs);
+  for (let waited = 0; waited < 150 && now !== undefined && isLive(now.stream); waited++) bench.clock.advance(1000);
+  bench.clock.advance(moreMs);
 });
 
 const isTaken = actOf('isTaken', nothing, takes);
@@ -119,6 +120,7 @@ function speak(peer: FakePeer, { bench, observer }: Stage): void {
   peer.speaks();
   if (peer.stream.state.kind !== 'open' || known.firstRecordAt !== undefined) return;
   known.firstRecordAt = bench.clock.now();
+  observer.came(peer.stream);
   peer.speaksFirst();
 }
 

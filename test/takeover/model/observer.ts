@@ -1,4 +1,4 @@
-import { type Instant, plus } from '../../../src/clock.ts';
+import type { Instant } from '../../../src/clock.ts';
 import type { WatchdogEvent } from '../../../src/events.ts';
 import type { MachineKey } from '../../../src/identity/keys.ts';
 import { isLive, type Stream } from '../../../src/streams/stream.ts';
@@ -45,8 +45,10 @@ export class Observer {
   readonly #bench: Bench;
   readonly #peers: readonly FakePeer[];
   readonly known = new Map<Stream, Known>();
-  readonly #turns = new Map<MachineKey, { readonly at: Instant; readonly loser: string; readonly winner: string }[]>();
-  readonly #restsUntil = new Map<MachineKey, Instant>();
+  /** How often a key's streams came within ten seconds of a severing by rule 2, one after the other. */
+  readonly #returns = new Map<MachineKey, number>();
+  readonly #silentAt = new Map<MachineKey, Instant>();
+  readonly #found = new Set<MachineKey>();
   readonly #contests = new Map<string, Contested>();
   readonly #wrong: string[] = [];
 
@@ -132,42 +134,41 @@ export class Observer {
     this.#must(this.#isSilent(stream), 'called silent, and was heard');
     this.#must(this.#isSettled(newcomer), 'called silent for a newcomer that has not settled');
     if (machineKey === undefined) return;
-    this.#must(!(now < (this.#restsUntil.get(machineKey) ?? now)), 'called silent while rule 2 rests');
-    const turns = [
-      ...(this.#turns.get(machineKey) ?? []),
-      { at: now, loser: stream.address, winner: newcomer.address },
-    ];
-    this.#turns.set(machineKey, turns);
-    if (this.#takeTurns(machineKey)) this.#restsUntil.set(machineKey, plus(now, 15 * MINUTE_MS));
+    this.#must(this.#restsUntil(stream) === undefined, 'called silent while rule 2 rests');
+    this.#silentAt.set(machineKey, now);
   }
 
-  /** Two addresses have severed each other three times within five minutes. */
-  #takeTurns(machineKey: MachineKey): boolean {
-    const [first, second, third] = (this.#turns.get(machineKey) ?? []).slice(-3);
-    if (first === undefined || second === undefined || third === undefined) return false;
-    if (third.at - first.at > 5 * MINUTE_MS || first.loser === first.winner) return false;
-    return (
-      second.loser === first.winner &&
-      second.winner === first.loser &&
-      third.loser === first.loser &&
-      third.winner === first.winner
-    );
+  /** What the guard says; whether it may is checked here: a rest needs returns, or two that have been shown to be there. */
+  #restsUntil(stream: Stream): Instant | undefined {
+    const { machineKey } = stream;
+    const until = this.#bench.takeover.duplicates.restsUntil(stream);
+    if (machineKey === undefined || until === undefined) return undefined;
+    const isFound = this.#found.has(machineKey);
+    this.#must(isFound || (this.#returns.get(machineKey) ?? 0) >= 2, 'rule 2 rests without a reason');
+    const longestMs = isFound ? 15 * MINUTE_MS : 5 * MINUTE_MS;
+    this.#must(until - this.#bench.clock.now() <= longestMs, 'rule 2 rests for too long');
+    return until;
+  }
+
+  /** Counts what may be a clone that is back; each of its streams once. */
+  came({ machineKey, openedAt }: Stream): void {
+    if (machineKey === undefined) return;
+    const silentAt = this.#silentAt.get(machineKey);
+    // A prompt return may take a sixth of the time before it, which is five minutes at most, and its session may begin late.
+    if (silentAt !== undefined && openedAt >= silentAt && openedAt - silentAt <= MINUTE_MS) {
+      this.#returns.set(machineKey, (this.#returns.get(machineKey) ?? 0) + 1);
+    }
   }
 
   #checkDuplicate({ machineKey, addresses }: Duplicate): void {
-    const now = this.#bench.clock.now();
     const bothSpeak = [...this.#contests.values()].some(({ old, newcomer }) => {
       if (old.machineKey !== machineKey || old.address === newcomer.address) return false;
       const since = this.known.get(newcomer)?.firstRecordAt;
       const heard = [old, newcomer].map((each) => this.known.get(each)?.heardAt ?? 0);
       return since !== undefined && heard.every((at) => at >= since + 30_000);
     });
-    const severings = (this.#turns.get(machineKey) ?? []).slice(-3);
-    const isSameAddress = addresses[0] === addresses[1] && severings.length === 3;
-    this.#must(bothSpeak || isSameAddress || this.#takeTurns(machineKey), 'a duplicate without a reason');
-    this.#restsUntil.set(machineKey, plus(now, 15 * MINUTE_MS));
-    // The guard begins anew.
-    this.#turns.set(machineKey, []);
+    this.#must(bothSpeak || (this.#returns.get(machineKey) ?? 0) >= 4, `a duplicate without a reason: ${addresses}`);
+    this.#found.add(machineKey);
   }
 
   #checkRelease(stream: Stream, why: string): void {
@@ -225,7 +226,7 @@ export class Observer {
     const now = this.#bench.clock.now();
     this.#must(isLive(old) && isLive(newcomer), 'a contest with one that has gone');
     if (this.#bench.observeOnly) return;
-    const rests = old.machineKey !== undefined && now < (this.#restsUntil.get(old.machineKey) ?? now);
+    const rests = this.#restsUntil(old) !== undefined;
     const isDue = this.#isSilent(old) && this.#isSettled(newcomer) && !rests;
     this.#must(!isDue, `${old.id} is silent, ${newcomer.id} has settled, and nobody was severed`);
     const known = this.known.get(old);
