@@ -9,6 +9,7 @@ import { History, historyBounds } from './history/history.ts';
 import type { MachineKey } from './identity/keys.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Kernel } from './liveness/kernel.ts';
+import { readsArePooled } from './proxy/pooled-reads.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { version } from './version.ts';
 
@@ -36,6 +37,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     redisUp: () => parts.replicas?.isUp,
     keyMatches: () => checkup.health.keyMatches,
     kernelEvidenceAvailable: () => parts.kernel !== undefined,
+    readsArePooled,
     duplicateKeys: () => takeover.duplicates.count,
     upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,

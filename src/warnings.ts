@@ -2,6 +2,7 @@ import type { Config } from './config/schema.ts';
 import type { NoiseKey } from './identity/machine-key.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { KernelOrNot } from './liveness/kernel.ts';
+import { readsArePooled } from './proxy/pooled-reads.ts';
 import type { Logger } from './telemetry/logger.ts';
 
 /** What an operator may not know that it is missing. */
@@ -13,6 +14,12 @@ export function warnOfWhatIsOff(log: Logger, noiseKey: NoiseKey | undefined, ker
     log.warn(
       { why: kernel.why },
       'no kernel evidence: a dead stream is severed only once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
+    );
+  }
+  if (!readsArePooled()) {
+    log.warn(
+      { node: process.version },
+      'reads are not pooled: this version of Node does not let the watchdog choose the memory it reads into; everything works, but busy streams take more of the processor; use a version of Node that the README names',
     );
   }
 }

@@ -7,7 +7,7 @@ import { type CloseReason, isLive, type Stream, setState } from '../streams/stre
 import { headOf, ownAnswer, passOn, tooMuch } from './answer.ts';
 import { ask } from './ask.ts';
 import { EarlyBytes } from './early-bytes.ts';
-import { readLent } from './lent-buffers.ts';
+import { readPooled } from './pooled-reads.ts';
 import { abort, gaveUp, linger } from './sockets.ts';
 import { type ClientLine, isWebSocket, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
 import { gatewayAnswer } from './upstream.ts';
@@ -105,7 +105,7 @@ export class Tunnel {
   }
 
   #attachClient(): void {
-    readLent(this.client, (chunk) => this.#fromClient(chunk));
+    readPooled(this.client, (chunk, written) => this.#fromClient(chunk, written));
     // A FIN is an event here: unhandled, the socket would stay in CLOSE_WAIT and look alive.
     this.client.on('end', () => {
       if (this.#joined) {
@@ -138,14 +138,14 @@ export class Tunnel {
     return this.#line.isNotReading(this.#ports.clock.now()) ? 'not_reading' : 'gone';
   }
 
-  /** @returns whether the chunk is done with. */
-  #fromClient(chunk: Buffer): boolean {
+  /** See `Consumer`. */
+  #fromClient(chunk: Buffer, written?: () => void): boolean {
     this.stream.heardAt = this.#ports.clock.now();
     this.stream.bytesReceived += chunk.length;
     this.#unansweredBytes += chunk.length;
     if (this.#joined) {
       const upstream = this.#upstream as Socket;
-      const hasRoom = upstream.write(chunk);
+      const hasRoom = upstream.write(chunk, written);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
       // Whatever Node says of room: where nothing is left to write there is some.
       if (upstream.writableLength === 0) return true;
@@ -153,6 +153,7 @@ export class Tunnel {
       return false;
     }
     if (isLive(this.stream) && this.#early.keep(chunk)) this.client.pause();
+    written?.();
     return true;
   }
 
@@ -184,7 +185,7 @@ export class Tunnel {
   }
 
   #attachUpstream(upstream: Socket): void {
-    readLent(upstream, (chunk) => this.#fromUpstream(chunk));
+    readPooled(upstream, (chunk, written) => this.#fromUpstream(chunk, written));
     upstream.on('end', () => {
       this.#leave('upstream_closed');
       this.client.end();
@@ -198,13 +199,13 @@ export class Tunnel {
     upstream.on('timeout', () => upstream.destroy());
   }
 
-  /** @returns whether the chunk is done with. */
-  #fromUpstream(chunk: Buffer): boolean {
+  /** See `Consumer`. */
+  #fromUpstream(chunk: Buffer, written?: () => void): boolean {
     this.stream.spokenAt = this.#ports.clock.now();
     this.stream.bytesSent += chunk.length;
     this.#unansweredBytes = 0;
     this.#line.sending();
-    const hasRoom = this.client.write(chunk);
+    const hasRoom = this.client.write(chunk, written);
     if (this.client.writableLength === 0) return true;
     if (!hasRoom) {
       // While we do not listen, its silence is ours.

@@ -16,6 +16,7 @@ export interface MetricsSource extends NodeSeriesSource {
   keyMatches(): boolean | undefined;
   /** Whether Linux can be asked about a client's connection here. */
   kernelEvidenceAvailable(): boolean;
+  readsArePooled(): boolean;
   /** For how many machine keys rule 2 rests, because two machines have them. */
   duplicateKeys(): number;
   /** Whether Headscale accepts connections but does not answer; undefined until the first word. */
@@ -240,6 +241,11 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   );
   gauge('kernel_evidence_available', "Whether Linux can be asked about a client's connection here: 1 or 0.", () =>
     source.kernelEvidenceAvailable(),
+  );
+  gauge(
+    'reads_pooled',
+    'Whether sockets read into memory that is used again: 1, or 0 where Node does not allow it.',
+    () => source.readsArePooled(),
   );
   gauge('duplicate_keys', 'Machine keys that two machines have: rule 2 rests for them, or did a minute ago.', () =>
     source.duplicateKeys(),

@@ -44,6 +44,7 @@ export function stage() {
     redisUp: () => undefined,
     keyMatches: () => undefined,
     kernelEvidenceAvailable: () => world.kernel,
+    readsArePooled: () => true,
     version: '1.2.3',
   };
   let lastId = 0;
