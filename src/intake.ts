@@ -20,7 +20,7 @@ import { type Read, Recognition } from './recognition.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from './streams/directory.ts';
 import { drainPlan } from './streams/drain-plan.ts';
 import type { Registry } from './streams/registry.ts';
-import type { CloseReason, Stream, StreamId } from './streams/stream.ts';
+import { type CloseReason, isLive, leastNeeded, type Stream, type StreamId } from './streams/stream.ts';
 import type { Takeover } from './takeover/takeover.ts';
 
 export interface IntakeParts {
@@ -101,12 +101,7 @@ export class Intake {
   /** Writes a stream down, and lets it pass as soon as it may. */
   #take(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
     const stream = this.#streamOf(upgrade, origin, id, identity, found);
-    if (this.#isTooMany(stream)) {
-      refuseUpgrade(upgrade.client, 'This machine has too many connections open.');
-      this.#parts.directory.left(stream);
-      if (identity?.kind === 'identified') this.#forgetHandshake(identity.ephemeral);
-      return;
-    }
+    this.#makeRoom(stream);
     if (identity?.kind === 'identified' && stream.machineKey !== undefined) {
       this.#unshown.set(stream, identity.ephemeral);
     }
@@ -128,14 +123,15 @@ export class Intake {
     this.#parts.directory.contest(stream, found.elsewhere);
   }
 
-  /** Only a node itself can have many streams of its key, or whoever has its key: the old ones stay, the newest is refused. */
-  #isTooMany({ machineKey, address }: Stream): boolean {
+  /** A node's newest stream is the live one: where it has as many as it may, another one goes. */
+  #makeRoom({ machineKey, address }: Stream): void {
     const { registry, limits, admission } = this.#parts;
-    if (machineKey === undefined) return false;
-    const open = registry.ofMachineKey(machineKey).length;
-    if (open < limits().streamsPerNode) return false;
-    admission.reached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open} already`);
-    return true;
+    if (machineKey === undefined) return;
+    const open = registry.ofMachineKey(machineKey).filter(isLive);
+    if (open.length < limits().streamsPerNode) return;
+    admission.reached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open.length} already`);
+    const unneeded = leastNeeded(open);
+    if (unneeded !== undefined) this.sever(unneeded, 'surplus');
   }
 
   #forgetHandshake(ephemeral: Buffer): void {

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { roomForConnections } from '../src/descriptors.ts';
+import type { WatchdogEvent } from '../src/events.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
@@ -36,6 +37,13 @@ async function bench(flags: Record<string, unknown>) {
     return [client, await readHead(client)];
   };
   return { ...watchdog, limited, opens, seen: () => seen };
+}
+
+/** A whole Noise record: with it a session begins. */
+const RECORD = Buffer.from([4, 0, 2, 1, 2]);
+
+function sessions(events: readonly WatchdogEvent[]): number {
+  return events.filter((event) => event.kind === 'stream opened' && event.stream.firstRecordAt !== undefined).length;
 }
 
 async function ask(port: number, text: string): Promise<string> {
@@ -81,12 +89,35 @@ describe('limits', () => {
     expect(seen()).toBe(heads.length - 1);
   });
 
-  test('of one machine key so many streams: the newest is refused, the others stay', async () => {
-    const { opens, limited, seen } = await bench({ maxStreamsPerNode: '2', hold: 'off' });
-    const [[first], [second]] = [await opens(), await opens()];
-    expect((await opens())[1]).toMatch(/ 503 /);
-    expect(limited()).toEqual(['streams_per_node']);
-    expect([first.destroyed, second.destroyed, seen()]).toEqual([false, false, 2]);
+  test('of one machine key so many streams: the newest is taken, and the one longest unheard ends', async () => {
+    const { opens, limited, seen, events } = await bench({ maxStreamsPerNode: '3', hold: 'off' });
+    const streams: Socket[] = [];
+    const ended = (): readonly number[] =>
+      events.flatMap((event) =>
+        event.kind === 'stream closed' && event.reason === 'surplus' ? [event.stream.id] : [],
+      );
+    for (let i = 0; i < 3; i++) {
+      const [client, head] = await opens();
+      expect(head).toMatch(/ 101 /);
+      client.write(RECORD);
+      streams.push(client);
+      await until(() => sessions(events) === i + 1, 'its session has begun');
+    }
+    // The first is heard again: the second is now the one longest unheard.
+    const [first, second] = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream] : []));
+    const heardAt = first?.heardAt ?? 0;
+    streams[0]?.write(RECORD);
+    await until(() => (first?.heardAt ?? 0) > heardAt, 'it is heard');
+    expect((await opens())[1]).toMatch(/ 101 /);
+    await until(() => ended().length === 1, 'one has ended');
+    expect([ended(), limited(), seen()]).toEqual([[second?.id], ['streams_per_node'], 4]);
+    // One without a session, but the newest, goes before those that have one.
+    expect((await opens())[1]).toMatch(/ 101 /);
+    await until(() => ended().length === 2, 'another one has ended');
+    expect((await opens())[1]).toMatch(/ 101 /);
+    await until(() => ended().length === 3, 'a third one has ended');
+    expect(ended()).toEqual([2, 3, 4]);
+    expect([streams[0]?.destroyed, first?.state.kind]).toEqual([false, 'open']);
   });
 
   test('held newcomers: one too many goes to Headscale unheld', async () => {

@@ -20,7 +20,7 @@ export const LIMITS: readonly Option[] = [
   ),
   new Option(
     '--max-streams-per-node <number>',
-    'how many streams one machine key may have; a machine needs two, more get 503',
+    'how many streams one machine key may have; a machine needs two; for each one more the one longest unheard is ended',
   ).default(DEFAULTS.maxStreamsPerNode),
   new Option(
     '--max-held <number>',

@@ -102,6 +102,7 @@ const CLOSED: Readonly<Record<CloseReason, string>> = {
   upstream_refused: 'ended: Headscale refused it',
   upstream_unreachable: 'ended: Headscale could not be reached',
   upstream_unanswered: 'ended: Headscale accepted the connection and did not answer',
+  surplus: 'ended: its node had too many streams, and had said nothing on this one for longest',
   limit: 'ended: its turn at Headscale had not come in time, and its client comes again',
   severed_dead: 'is closed, severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed, severed because its client was silent for too long and the node was back',

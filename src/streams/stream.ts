@@ -27,6 +27,8 @@ export type CloseReason =
   | 'upstream_unanswered'
   /** There was too much of something: see `Limit`. */
   | 'limit'
+  /** Its node had as many streams as it may, opened another one, and had said nothing on this one for longest. */
+  | 'surplus'
   /** Rule 1: nobody answers at the other end. */
   | 'severed_dead'
   /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
@@ -51,6 +53,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_unreachable',
   'upstream_unanswered',
   'limit',
+  'surplus',
   'severed_dead',
   'severed_silent',
   'severed_by_operator',
@@ -111,6 +114,20 @@ export function isLive(stream: Stream): boolean {
 /** Whether its two ends are being closed because it has lost a contest, or an operator asked for it. */
 export function isBeingSevered({ state }: Stream): boolean {
   return state.kind === 'closing' && state.reason.startsWith('severed_');
+}
+
+/**
+ * Of a node's streams, oldest first, the one longest unheard, but not the newest. One whose session has never begun goes
+ * before all others: it may be a replayed handshake, and those must not push out the node's own.
+ */
+export function leastNeeded(streams: readonly Stream[]): Stream | undefined {
+  const older = streams.slice(0, -1);
+  const unproven = older.filter(({ firstRecordAt }) => firstRecordAt === undefined);
+  const candidates = unproven.length > 0 ? unproven : older;
+  return candidates.reduce<Stream | undefined>(
+    (found, each) => (found === undefined || each.heardAt < found.heardAt ? each : found),
+    undefined,
+  );
 }
 
 const FOLLOWERS: { readonly [from in StreamState['kind']]: readonly StreamState['kind'][] } = {

@@ -20,7 +20,8 @@ const LIMITED: Readonly<Record<Limit, string>> = {
     'too many connections from one address: new ones are closed, see --max-connections-per-address',
   handshakes: 'too many handshakes: new ones get 503, see --max-handshakes',
   handshakes_per_address: 'too many handshakes from one address: new ones get 503, see --max-handshakes-per-address',
-  streams_per_node: 'too many streams of one machine key: new ones get 503, see --max-streams-per-node',
+  streams_per_node:
+    'too many streams of one machine key: the one longest unheard is ended for each new one, see --max-streams-per-node',
   held: 'too many new streams are held: new ones go to Headscale unheld, see --max-held',
   body: 'a request that is too large: it gets 413, see --max-body-size',
   upstream_rate: 'a new stream had to wait for too long for its turn: it gets 503 and comes again, see --upstream-rate',

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { Instant } from '../../src/clock.ts';
 import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
 import { Registry } from '../../src/streams/registry.ts';
-import { type Stream, type StreamState, setState } from '../../src/streams/stream.ts';
+import { leastNeeded, type Stream, type StreamState, setState } from '../../src/streams/stream.ts';
 
 const KEY = machineKeyOf(Buffer.alloc(32, 1));
 const OTHER = machineKeyOf(Buffer.alloc(32, 2));
@@ -64,5 +64,21 @@ describe('setState', () => {
       expect(setState(one, at(to)), to).toBe(taken);
       expect(one.state.kind).toBe(taken ? to : from);
     }
+  });
+});
+
+describe('leastNeeded', () => {
+  const heard = (heardAt: number, firstRecordAt: number | undefined): Stream => ({
+    ...stream(new Registry()),
+    ...{ heardAt: heardAt as Instant, firstRecordAt: firstRecordAt as Instant | undefined },
+  });
+
+  test.each([
+    ['the one longest unheard', [heard(50, 1), heard(20, 1), heard(40, 1)], 1],
+    ['never the newest, however long unheard', [heard(50, 1), heard(60, 1), heard(1, undefined)], 0],
+    ['one without a session first', [heard(1, 1), heard(50, undefined), heard(40, undefined), heard(60, 1)], 2],
+    ['nobody of one', [heard(1, undefined)], -1],
+  ])('%s', (_which, streams, expected) => {
+    expect(leastNeeded(streams)).toBe(streams[expected]);
   });
 });
