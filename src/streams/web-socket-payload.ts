@@ -26,12 +26,30 @@ export class WebSocketPayload {
 
   /** Feeds what the client sent. @returns what it carries. */
   feed(chunk: Uint8Array): Buffer {
-    const payload: number[] = [];
-    for (const byte of chunk) this.#next(byte, payload);
-    return Buffer.from(payload);
+    const payload = Buffer.allocUnsafe(chunk.length);
+    let length = 0;
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#part !== 'payload') {
+        this.#next(chunk[at] as number);
+        at += 1;
+        continue;
+      }
+      const run = Math.min(this.#left, chunk.length - at);
+      if (this.#carries) {
+        for (let i = at; i < at + run; i++) payload[length++] = this.#unmasked(chunk[i] as number);
+      }
+      at += run;
+      this.#left -= run;
+      if (this.#left === 0) this.#begin('head', 1);
+    }
+    return payload.subarray(0, length);
   }
 
-  #next(byte: number, payload: number[]): void {
+  #unmasked(byte: number): number {
+    return this.#isMasked ? byte ^ (this.#mask[this.#at++ % 4] as number) : byte;
+  }
+
+  #next(byte: number): void {
     switch (this.#part) {
       case 'head':
         this.#beginFrame(byte & 0x0f);
@@ -41,19 +59,10 @@ export class WebSocketPayload {
       case 'length':
         this.#nextOfLength(byte);
         return;
-      case 'mask':
+      default:
         this.#mask[4 - this.#left] = byte;
         this.#left -= 1;
         if (this.#left === 0) this.#beginPayload();
-        return;
-      case 'payload':
-        if (this.#carries) payload.push(this.#isMasked ? byte ^ (this.#mask[this.#at % 4] as number) : byte);
-        this.#at += 1;
-        this.#left -= 1;
-        if (this.#left === 0) this.#begin('head', 1);
-        return;
-      default:
-        this.#part satisfies never;
     }
   }
 

@@ -72,4 +72,15 @@ describe('FirstRecord of a WebSocket', () => {
       expect(first.feed(frames.subarray(at, at + 1)), `byte ${at}`).toBe(at === frames.length - 1);
     }
   });
+
+  test.each([
+    [200_000, true],
+    [300_000, false],
+  ])('behind %d bytes of pings is looked for: %s', (bytesOfPings, isLookedFor) => {
+    const ping = framed({ opcode: 9, data: bytes(119) });
+    const first = new FirstRecord(true);
+    for (let fed = 0; fed < bytesOfPings; fed += ping.length) expect(first.feed(ping)).toBe(false);
+    const record = Buffer.concat([Buffer.from([4, 0, 200]), bytes(200)]);
+    expect(first.feed(framed({ opcode: 2, data: record }))).toBe(isLookedFor);
+  });
 });
