@@ -4,7 +4,9 @@ import { nodeView } from './admin/stream-view.ts';
 import type { Checkup } from './headscale/checkup.ts';
 import type { NodeDirectory } from './headscale/nodes.ts';
 import type { History } from './history/history.ts';
+import { frontProxySentence } from './history/watchdog-sentence.ts';
 import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from './identity/keys.ts';
+import type { FrontProxies } from './proxy/front-proxies.ts';
 import type { ClientListener } from './proxy/listener.ts';
 import type { Replicas } from './replicas/replicas.ts';
 import type { Settings } from './settings.ts';
@@ -22,6 +24,7 @@ export interface AdminSource extends StatusSource {
   readonly settings: Settings;
   readonly history: History;
   readonly listeners: readonly ClientListener[];
+  readonly frontProxies: Pick<FrontProxies, 'standing'>;
   isDraining(): boolean;
   reload(): { readonly ok: boolean };
 }
@@ -110,6 +113,11 @@ function overview(source: AdminSource): object {
     ...readiness(source).detail,
     observeOnly: settings.config.policy.observeOnly,
     duplicateKeys: takeover.duplicates.count,
+    frontProxies: source.frontProxies.standing().map((event) => ({
+      kind: event.kind,
+      address: event.address,
+      sentence: frontProxySentence(event),
+    })),
     streams: { total: registry.size, contested, ...byState },
     lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },
     lastSeq: history.lastSeq,

@@ -41,6 +41,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     duplicateKeys: () => takeover.duplicates.count,
     upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
+    frontProxies: () => parts.frontProxies.standing(),
     certificateExpires: () => keys.firstCertificateToExpire,
     nodeOf,
     isNode,

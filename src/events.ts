@@ -128,11 +128,45 @@ export type WatchdogEvent =
       readonly isShortened: boolean;
     }
   | { readonly kind: 'drained'; readonly tookMs: number }
+  | FrontProxyEvent
   /** Where several watchdogs meet: they know of each other's streams again. */
   | { readonly kind: 'redis up'; readonly url: string }
   /** Each goes on alone. */
   | { readonly kind: 'redis down'; readonly url: string; readonly reason: string }
   | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
+
+/** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */
+export type FrontProxyEvent =
+  /** It sends forwarding headers from a private address, and they are dropped. Told once an address. */
+  | {
+      readonly kind: 'proxy not trusted';
+      readonly address: string;
+      /** The first of the headers that was seen, in lower case. */
+      readonly header: string;
+      /** What --trusted-proxies has to say for it to be trusted. */
+      readonly setting: string;
+      /** It is an address or a gateway of this machine: most likely of a proxy of the container engine. */
+      readonly isEngine: boolean;
+    }
+  /** Nodes arrive from one address, which is not theirs. Told once an address. */
+  | {
+      readonly kind: 'client addresses hidden';
+      readonly address: string;
+      readonly isTrusted: boolean;
+      readonly isEngine: boolean;
+    }
+  /** A request for /ts2021 without what Headscale needs to take it. */
+  | {
+      readonly kind: 'upgrade header lost';
+      readonly address: string;
+      readonly header: LostHeader;
+      readonly isTrusted: boolean;
+      /** Whether it was not told of this address within the last hour. */
+      readonly isNews: boolean;
+    };
+
+export type LostHeader = 'upgrade' | 'handshake';
+export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
 
 /** Why a connection was closed before its first request. */
 export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake';

@@ -9,6 +9,7 @@ import type { Kernel } from './liveness/kernel.ts';
 import { keepAlive } from './liveness/line.ts';
 import { Patrol } from './liveness/patrol.ts';
 import type { Origin } from './proxy/forwarded.ts';
+import { FrontProxies } from './proxy/front-proxies.ts';
 import { Gateways } from './proxy/gateways.ts';
 import { createListener, type ListenerPorts } from './proxy/listener.ts';
 import { plainProxy } from './proxy/plain.ts';
@@ -65,10 +66,18 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     limits: () => settings.config.limits,
     directory: replicas ?? ALONE,
   });
+  const trust = trustAsSet(() => settings.config.trustedProxies);
+  const frontProxies = new FrontProxies({
+    ...{ clock, emit, trust },
+    isGateway: (address) => gateways.has(address),
+    trusted: () => settings.config.trustedProxies,
+  });
+  events.listen(frontProxies.listen);
   listenWith(config, knowledge, {
     plain: plainProxy(health),
     upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
-    trust: trustAsSet(() => settings.config.trustedProxies),
+    trust,
+    requested: (request, sender) => frontProxies.requested(request, sender),
     pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
     refused: new Refusals(emit).note,
     connected: (address) => admission.connect(address),
@@ -88,7 +97,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { admission, pacer, takeover, intake, patrol, replicas };
+  return { admission, pacer, takeover, intake, patrol, replicas, frontProxies };
 }
 
 function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {

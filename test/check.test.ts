@@ -51,7 +51,12 @@ interface Checked {
   readonly lines: readonly string[];
 }
 
-async function check(flags: Record<string, string>, node?: string, file?: string): Promise<Checked> {
+async function check(
+  flags: Record<string, string>,
+  node?: string,
+  file?: string,
+  gateways: readonly string[] = [],
+): Promise<Checked> {
   let text = '';
   const [listen, admin] = [`0.0.0.0:${await freePort()}`, `127.0.0.1:${await freePort()}`];
   const readConfig = () =>
@@ -59,7 +64,7 @@ async function check(flags: Record<string, string>, node?: string, file?: string
   const write = (line: string): void => {
     text += line;
   };
-  const passed = await runCheck(readConfig, node, { write });
+  const passed = await runCheck(readConfig, node, { write }, () => gateways);
   return { passed, lines: text.trimEnd().split('\n') };
 }
 
@@ -172,6 +177,30 @@ describe('runCheck', () => {
     expect(short.lines).toContainEqual(expect.stringMatching(/^fail {2}.*too few to be safe/));
     const foreign = await check({ upstream: url, listen: `127.0.0.1:${port}`, admin });
     expect(foreign.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
+  });
+
+  test('what the watchdog that runs here has found wrong with the proxies in front of it', async () => {
+    const { url } = await headscale();
+    const running = await harness.watchdog(url);
+    const flags = { upstream: url, listen: `127.0.0.1:${running.port}`, admin: running.admin.replace('http://', '') };
+    const well = await check(flags);
+    expect(well.lines).toContainEqual(expect.stringMatching(/^ok {4}proxies in front: .*nothing wrong/));
+    await fetch(`${running.url}/ts2021`, { method: 'POST', headers: { connection: 'close' } });
+    const { lines, passed } = await check(flags);
+    expect(lines).toContainEqual(
+      expect.stringMatching(/^warn {2}proxies in front: .*\/ts2021 from 127\.0\.0\.1 has no Upgrade header.*nginx/),
+    );
+    expect(passed).toBe(true);
+  });
+
+  test('in a container, before it runs: from where the engine connects', async () => {
+    const { url } = await headscale();
+    const gateways = ['172.18.0.1'];
+    const { lines, passed } = await check({ upstream: url }, undefined, undefined, gateways);
+    expect(lines.at(-1)).toMatch(/^warn {2}proxies in front: 172\.18\.0\.1 is this container's gateway/);
+    expect(passed).toBe(true);
+    const trusting = await check({ upstream: url, trustedProxies: '172.18.0.0/16' }, undefined, undefined, gateways);
+    expect(trusting.lines.join()).not.toContain('gateway');
   });
 
   test('listening on this machine only: its kernel would answer for clients', async () => {

@@ -40,6 +40,9 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   drained: true,
   'redis up': true,
   'redis down': true,
+  'proxy not trusted': true,
+  'client addresses hidden': true,
+  'upgrade header lost': true,
   'internal error': true,
 };
 

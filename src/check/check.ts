@@ -14,6 +14,7 @@ import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { keepAlive } from '../liveness/line.ts';
+import { gatewaysOfContainer } from '../proxy/gateways.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trust.ts';
 import { nodeFinding } from './node.ts';
@@ -32,22 +33,28 @@ const fail = (text: string): Finding => ({ level: 'fail', text });
  * Says line by line whether `serve` would work with this configuration on this machine, each with its cure.
  *
  * @param node a node's name, id, machine key or node key: what would be done for it is said, too.
+ * @param gateways those of the container it runs in.
  * @returns whether nothing failed.
  */
 export async function runCheck(
   readConfig: () => Config,
   node: string | undefined,
   out: { write(text: string): unknown },
+  gateways: () => readonly string[] = gatewaysOfContainer,
 ): Promise<boolean> {
   let failed = false;
-  for await (const { level, text } of findings(readConfig, node)) {
+  for await (const { level, text } of findings(readConfig, node, gateways)) {
     failed ||= level === 'fail';
     out.write(`${level.padEnd(5)} ${text}\n`);
   }
   return !failed;
 }
 
-async function* findings(readConfig: () => Config, node: string | undefined): AsyncGenerator<Finding> {
+async function* findings(
+  readConfig: () => Config,
+  node: string | undefined,
+  gateways: () => readonly string[],
+): AsyncGenerator<Finding> {
   let config: Config;
   try {
     config = readConfig();
@@ -70,6 +77,7 @@ async function* findings(readConfig: () => Config, node: string | undefined): As
     const { token, findings: ofToken } = readToken(config);
     yield* ofToken;
     yield* await portFindings(config, token);
+    yield* await frontProxyFindings(config, token, gateways());
     if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale);
   } finally {
     await api.close();
@@ -240,6 +248,38 @@ async function listenPortsAt(admin: HostPort, token: string | undefined): Promis
     const { text } = await askAdmin(admin, 'GET', '/readyz', token);
     const { listen } = JSON.parse(text) as { readonly listen?: readonly ({ readonly port?: unknown } | null)[] };
     return listen?.map((address) => address?.port);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What a watchdog that runs here has seen of the proxies in front of it; without one, what can be told beforehand. */
+async function frontProxyFindings(
+  { admin, trustedProxies }: Config,
+  token: string | undefined,
+  gateways: readonly string[],
+): Promise<readonly Finding[]> {
+  const seen = await frontProxiesAt(admin, token);
+  if (seen !== undefined) {
+    return seen.length === 0
+      ? [ok('proxies in front: the watchdog that runs here has found nothing wrong with them')]
+      : seen.map(({ sentence }) => warn(`proxies in front: ${sentence}`));
+  }
+  const why = 'a proxy of the container engine, or one on the host, connects from there';
+  const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
+  return untrusted.map((each) =>
+    warn(`proxies in front: ${each} is this container's gateway: ${why}, and is not trusted: see docs/proxies.md`),
+  );
+}
+
+async function frontProxiesAt(
+  admin: HostPort,
+  token: string | undefined,
+): Promise<readonly { readonly sentence: string }[] | undefined> {
+  try {
+    const { text } = await askAdmin(admin, 'GET', '/overview', token);
+    const { frontProxies } = JSON.parse(text) as { readonly frontProxies?: readonly { readonly sentence: string }[] };
+    return frontProxies;
   } catch {
     return undefined;
   }

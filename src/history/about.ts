@@ -42,6 +42,10 @@ export function aboutOf(event: WatchdogEvent): About {
       return { ...NOBODY, address: event.remoteAddress, reason: event.result };
     case 'limit reached':
       return { ...NOBODY, address: event.address, reason: event.limit };
+    case 'proxy not trusted':
+    case 'client addresses hidden':
+    case 'upgrade header lost':
+      return { ...NOBODY, address: event.address };
     case 'connection refused':
       return { ...NOBODY, address: event.address, reason: event.because };
     case 'upstream refused':

@@ -77,6 +77,8 @@ export class History {
   readonly listen = (event: WatchdogEvent): void => {
     const at = this.#now();
     this.#minutes.listen(event, at);
+    // The same again would push out what is not: it is counted, and in the log at debug.
+    if ('isNews' in event && !event.isNews) return;
     // Of those that were read the opened stream tells.
     if (event.kind === 'handshake' && event.result === 'identified') return;
     const about = aboutOf(event);

@@ -1,5 +1,5 @@
 import { reasonOf } from '../errors.ts';
-import type { WatchdogEvent } from '../events.ts';
+import type { FrontProxyEvent, WatchdogEvent } from '../events.ts';
 import { whyRefused } from './refused-status.ts';
 import { span } from './span.ts';
 
@@ -60,11 +60,53 @@ export function healthSentence(event: HealthEvent): string {
       return `Redis is up at ${event.url}: the watchdogs that use it know of each other's streams.`;
     case 'redis down':
       return `Redis cannot be used at ${event.url} (${event.reason}): this watchdog goes on alone.`;
+    case 'proxy not trusted':
+    case 'client addresses hidden':
+    case 'upgrade header lost':
+      return frontProxySentence(event);
     case 'internal error':
       return `An error of the watchdog while ${event.during} (${reasonOf(event.error)}): traffic flows on, see its log.`;
     default:
       return settingsSentence(event);
   }
+}
+
+/** Also in the log, in `/overview` and in what `check` says: each says what to do. */
+export function frontProxySentence(event: FrontProxyEvent): string {
+  const { address } = event;
+  switch (event.kind) {
+    case 'proxy not trusted': {
+      const dropped = `so it is dropped and every client counts as ${address}`;
+      const what = event.isEngine
+        ? `${address} sends ${event.header} and is not trusted, ${dropped}. It is an address or a gateway of this machine, so these connections most likely come through a proxy of the container engine: publish the port on 127.0.0.1 only, so that nobody but your own proxy can use it`
+        : `${address} sends ${event.header} and is not trusted, ${dropped}. If it is your proxy`;
+      return `${what}${event.isEngine ? ', and' : ','} set --trusted-proxies ${event.setting}.`;
+    }
+    case 'client addresses hidden':
+      return hiddenSentence(event);
+    case 'upgrade header lost': {
+      const from = event.isTrusted ? `the proxy at ${address}` : address;
+      const lost = event.header === 'upgrade' ? 'Upgrade' : 'X-Tailscale-Handshake';
+      return `A request for /ts2021 from ${from} has no ${lost} header, so no node can log in with it. A proxy in front of the watchdog must pass on Upgrade, Connection and X-Tailscale-Handshake, with HTTP/1.1 (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;): see docs/proxies.md.`;
+    }
+    default:
+      return event satisfies never;
+  }
+}
+
+function hiddenSentence({
+  address,
+  isTrusted,
+  isEngine,
+}: Extract<FrontProxyEvent, { readonly kind: 'client addresses hidden' }>): string {
+  const many = `Several nodes come from ${address}, so their own addresses are not known`;
+  if (isEngine) {
+    return `${many}. It is an address or a gateway of this machine: a proxy of the container engine (docker-proxy, rootless Docker, slirp4netns, pasta) puts its own address there. Use the host's network for the watchdog's container, or put a proxy on the host in front that sends X-Forwarded-For: see docs/proxies.md.`;
+  }
+  if (isTrusted) {
+    return `${many}: the proxy there is trusted, and says nothing of its clients. Have it send X-Forwarded-For (HAProxy: option forwardfor) or the PROXY protocol: see docs/proxies.md.`;
+  }
+  return `${many}. A proxy of the container engine (docker-proxy, rootless Docker, slirp4netns, pasta), a NAT or a proxy that sends no X-Forwarded-For puts its own address there: see docs/proxies.md.`;
 }
 
 type SettingsEvent = Extract<

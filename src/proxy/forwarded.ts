@@ -4,7 +4,7 @@ import type { Claimed } from './proxy-header.ts';
 import { clientAddress, type Trust } from './trust.ts';
 
 /** What anybody may claim about where a request comes from: all of it is dropped, and ours put in its place. */
-const CLAIMS: ReadonlySet<string> = new Set([
+export const CLAIMS: ReadonlySet<string> = new Set([
   'forwarded',
   'true-client-ip',
   'x-forwarded-for',

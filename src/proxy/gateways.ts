@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import type { Clock, Instant } from '../clock.ts';
 
@@ -30,6 +30,13 @@ export class Gateways {
     }
     return this.#known.addresses.has(address.toLowerCase());
   }
+}
+
+/** The gateways of the container that this process runs in, as far as the usual engines leave a mark; else none. */
+export function gatewaysOfContainer(): readonly string[] {
+  const isInContainer =
+    existsSync('/.dockerenv') || existsSync('/run/.containerenv') || process.env.KUBERNETES_SERVICE_HOST !== undefined;
+  return isInContainer ? [...gatewaysIn(table('/proc/net/route')), ...gateways6In(table('/proc/net/ipv6_route'))] : [];
 }
 
 function readAddresses(): ReadonlySet<string> {

@@ -33,6 +33,8 @@ export interface ListenerPorts {
   trust(): Trust;
   readonly pages: OwnPages;
   refused(because: RefusalReason, why: string, address: string): void;
+  /** See `FrontProxies.requested`. */
+  requested(request: IncomingMessage, sender: string): void;
   /** Takes a connection in, see `Admission.connect`. */
   connected(address: string | undefined): (() => void) | undefined;
   /** Sets the TCP keepalive of a connection, on which a client waits for an answer until it becomes a stream. */
@@ -111,7 +113,11 @@ export function createListener(
       serve();
     }
   });
-  const origin = (request: IncomingMessage): Origin => originOf(request, claims.of(request.socket), ports.trust());
+  const origin = (request: IncomingMessage): Origin => {
+    const claimed = claims.of(request.socket);
+    ports.requested(request, claimed?.address ?? plainAddress(request.socket.remoteAddress));
+    return originOf(request, claimed, ports.trust());
+  };
   const unanswered = new Unanswered();
   server.on('request', (request, response) => {
     const from = origin(request);

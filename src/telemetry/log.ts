@@ -6,7 +6,7 @@ import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
 import type { Logger } from './logger.ts';
 import { redisLine } from './redis-line.ts';
-import { limitLine, refusedLine, upstreamRefusedLine } from './refused-line.ts';
+import { frontProxyLine, limitLine, refusedLine, upstreamRefusedLine } from './refused-line.ts';
 
 type Level = 'debug' | 'info' | 'warn' | 'error';
 type Line = readonly [level: Level, fields: object, text: string];
@@ -69,6 +69,10 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
     case 'redis up':
     case 'redis down':
       return redisLine(event);
+    case 'proxy not trusted':
+    case 'client addresses hidden':
+    case 'upgrade header lost':
+      return frontProxyLine(event);
     case 'internal error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:

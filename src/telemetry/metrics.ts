@@ -1,5 +1,13 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, LIMITS, REFUSAL_REASONS, type WatchdogEvent } from '../events.ts';
+import {
+  CONTEST_VERDICTS,
+  type FrontProxyEvent,
+  HANDSHAKE_RESULTS,
+  LIMITS,
+  LOST_HEADERS,
+  REFUSAL_REASONS,
+  type WatchdogEvent,
+} from '../events.ts';
 import { REFUSED_STATUSES, refusedStatus } from '../history/refused-status.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
@@ -23,6 +31,8 @@ export interface MetricsSource extends NodeSeriesSource {
   upstreamSilent(): boolean | undefined;
   /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
   upstreamSilentStreams(): number;
+  /** What is wrong now with proxies in front of this one. */
+  frontProxies(): readonly FrontProxyEvent[];
   /** When the first of the listeners' certificates expires; undefined where none speaks TLS. */
   certificateExpires(): Date | undefined;
   readonly version: string;
@@ -122,6 +132,9 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'upstream refused':
       if (event.streamKind === 'control') counters.upstreamRefused.inc({ status: refusedStatus(event.status) });
       break;
+    case 'upgrade header lost':
+      counters.lostHeaders.inc({ header: event.header });
+      break;
     case 'connection refused':
       counters.refused.inc({ reason: event.because });
       break;
@@ -152,6 +165,11 @@ function createCounters(registers: PromRegistry[]) {
       ['status'],
       'Control streams that Headscale refused, by the status it answered with.',
     ),
+    lostHeaders: make(
+      'upgrade_headers_lost_total',
+      ['header'],
+      'Requests for /ts2021 without what Headscale needs, which a proxy in front has removed.',
+    ),
     limited: make('limits_reached_total', ['limit'], 'What was refused since there was too much of it, by limit.'),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
@@ -169,6 +187,7 @@ function beginAtZero({
   refused,
   upstreamRefused,
   limited,
+  lostHeaders,
 }: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
@@ -178,6 +197,7 @@ function beginAtZero({
   for (const verdict of CONTEST_VERDICTS) contests.inc({ verdict }, 0);
   for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
   for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
+  for (const header of LOST_HEADERS) lostHeaders.inc({ header }, 0);
   for (const limit of LIMITS) limited.inc({ limit }, 0);
   for (const status of REFUSED_STATUSES) upstreamRefused.inc({ status }, 0);
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
@@ -246,6 +266,14 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
     'reads_pooled',
     'Whether sockets read into memory that is used again: 1, or 0 where Node does not allow it.',
     () => source.readsArePooled(),
+  );
+  const ofKind = (kind: FrontProxyEvent['kind']): number =>
+    source.frontProxies().filter((each) => each.kind === kind).length;
+  gauge('untrusted_proxies', 'Private addresses that send forwarding headers and are not trusted.', () =>
+    ofKind('proxy not trusted'),
+  );
+  gauge('shared_addresses', 'Addresses from which several nodes come, since a proxy there hides their own.', () =>
+    ofKind('client addresses hidden'),
   );
   gauge('duplicate_keys', 'Machine keys that two machines have: rule 2 rests for them, or did a minute ago.', () =>
     source.duplicateKeys(),

@@ -1,5 +1,6 @@
-import type { Limit, RefusalReason, WatchdogEvent } from '../events.ts';
+import type { FrontProxyEvent, Limit, RefusalReason, WatchdogEvent } from '../events.ts';
 import { whyRefused } from '../history/refused-status.ts';
+import { frontProxySentence } from '../history/watchdog-sentence.ts';
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
 type Line = readonly ['warn' | 'debug', fields: object, text: string];
@@ -41,4 +42,9 @@ export function upstreamRefusedLine({ streamKind, remoteAddress, status, isNews 
     fields,
     `Headscale refused a control stream with ${status}, so this node is cut off: ${whyRefused(status)}`,
   ];
+}
+
+export function frontProxyLine(event: FrontProxyEvent): Line {
+  const isNews = event.kind !== 'upgrade header lost' || event.isNews;
+  return [isNews ? 'warn' : 'debug', { address: event.address }, frontProxySentence(event)];
 }

@@ -34,6 +34,7 @@ export function stage() {
     rttMsOf: () => world.rttMs,
     maxNodes: () => world.maxNodes,
     duplicateKeys: () => 2,
+    frontProxies: () => [],
     certificateExpires: () => undefined,
     upstreamSilent: () => false,
     upstreamSilentStreams: () => 3,

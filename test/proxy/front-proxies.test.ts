@@ -1,0 +1,229 @@
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { afterEach, describe, expect, test } from 'vitest';
+import { type Cidr, LOOPBACK } from '../../src/config/trusted-proxies.ts';
+import type { FrontProxyEvent } from '../../src/events.ts';
+import { frontProxySentence } from '../../src/history/watchdog-sentence.ts';
+import type { MachineKey } from '../../src/identity/keys.ts';
+import { FrontProxies } from '../../src/proxy/front-proxies.ts';
+import { trustOf } from '../../src/proxy/trust.ts';
+import type { Stream } from '../../src/streams/stream.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
+
+const HOUR_MS = 3_600_000;
+
+function start(given: readonly string[] = LOOPBACK) {
+  const clock = new FakeClock();
+  const told: FrontProxyEvent[] = [];
+  const world = { trusted: given as readonly Cidr[] };
+  const proxies = new FrontProxies({
+    clock,
+    emit: (event) => void told.push(event as FrontProxyEvent),
+    trusted: () => world.trusted,
+    trust: () => trustOf(world.trusted),
+    // As the real one: the loopback is this machine's, too.
+    isGateway: (address) => address === '172.18.0.1' || address === '127.0.0.1',
+  });
+  return {
+    ...{ clock, told, world, proxies },
+    ask(sender: string, headers: IncomingHttpHeaders, url = '/key?v=142'): void {
+      proxies.requested({ headers, url } as IncomingMessage, sender);
+    },
+    node(address: string, machineKey: number, kind: Stream['kind'] = 'control'): void {
+      const stream = { kind, address, machineKey: `key ${machineKey}` as unknown as MachineKey } as Stream;
+      proxies.listen({ kind: 'stream opened', stream });
+    },
+    sentences: () => told.map(frontProxySentence),
+  };
+}
+
+const NODE = { upgrade: 'tailscale-control-protocol', 'x-tailscale-handshake': 'AAAA' };
+
+describe('a proxy that is not trusted', () => {
+  test.each(['10.0.0.1', '172.31.255.1', '192.168.1.5', '100.64.0.3', '169.254.1.1', 'fd00::5', 'fe80::1'])(
+    'at %s is told once, with the flag to add',
+    (address) => {
+      const { ask, told, sentences, proxies } = start();
+      for (let i = 0; i < 3; i++) ask(address, { 'x-forwarded-for': '203.0.113.7' });
+      expect(told).toHaveLength(1);
+      expect(sentences()[0]).toContain(`set --trusted-proxies ${address}.`);
+      expect(proxies.standing()).toEqual(told);
+    },
+  );
+
+  test.each(['x-forwarded-for', 'x-real-ip', 'forwarded', 'x-forwarded-proto', 'true-client-ip'])(
+    'is known by %s',
+    (name) => {
+      const { ask, told } = start();
+      ask('10.0.0.1', { [name]: 'x' });
+      expect(told).toMatchObject([{ kind: 'proxy not trusted', header: name }]);
+    },
+  );
+
+  test('what others have to say is kept in the flag, and once it is trusted nothing stands any more', () => {
+    const { ask, sentences, world, proxies } = start(['10.0.0.0/24']);
+    ask('10.0.1.5', { 'x-real-ip': 'x' });
+    expect(sentences()[0]).toContain('set --trusted-proxies 10.0.0.0/24,10.0.1.5.');
+    world.trusted = ['10.0.0.0/16'] as readonly string[] as readonly Cidr[];
+    expect(proxies.standing()).toEqual([]);
+  });
+
+  test('strangers, trusted proxies and who sends no such header are not told', () => {
+    const { ask, told } = start(['127.0.0.1', '10.0.0.0/24']);
+    ask('203.0.113.9', { 'x-forwarded-for': 'x' });
+    ask('2001:db8::1', { 'x-forwarded-for': 'x' });
+    ask('10.0.0.1', { 'x-forwarded-for': 'x' });
+    ask('10.0.1.1', { 'user-agent': 'x' });
+    ask('unknown', { 'x-forwarded-for': 'x' });
+    expect(told).toEqual([]);
+  });
+
+  test('the loopback is told where others are trusted, and not where nobody is', () => {
+    const some = start(['10.0.0.1']);
+    some.ask('127.0.0.1', { 'x-forwarded-for': 'x' });
+    expect(some.sentences()[0]).toContain('set --trusted-proxies 10.0.0.1,127.0.0.1.');
+    const nobody = start([]);
+    nobody.ask('127.0.0.1', { 'x-forwarded-for': 'x' });
+    expect(nobody.told).toEqual([]);
+    nobody.ask('10.0.0.1', { 'x-forwarded-for': 'x' });
+    expect(nobody.sentences()[0]).toContain('set --trusted-proxies 10.0.0.1.');
+  });
+
+  test('at a gateway of this machine it is one of the container engine', () => {
+    const { ask, sentences } = start();
+    ask('172.18.0.1', { 'x-forwarded-for': 'x' });
+    expect(sentences()[0]).toMatch(
+      /proxy of the container engine: publish the port on 127\.0\.0\.1 only.*--trusted-proxies 172\.18\.0\.1\./,
+    );
+  });
+
+  test('a whole network that sends them is told of in part, and remembered in part', () => {
+    const { ask, told, proxies } = start();
+    for (let i = 0; i < 1000; i++) ask(`10.0.${i >> 8}.${i & 255}`, { 'x-forwarded-for': 'x' });
+    expect(told).toHaveLength(64);
+    expect(proxies.standing()).toHaveLength(64);
+  });
+});
+
+describe('addresses that nodes share', () => {
+  test('a gateway of this machine: a proxy of the container engine, told once, at the second node', () => {
+    const { node, told, sentences } = start();
+    node('172.18.0.1', 1);
+    node('172.18.0.1', 1);
+    expect(told).toEqual([]);
+    for (let i = 2; i < 9; i++) node('172.18.0.1', i);
+    expect(told).toEqual([
+      { kind: 'client addresses hidden', address: '172.18.0.1', isTrusted: false, isEngine: true },
+    ]);
+    expect(sentences()[0]).toMatch(/docker-proxy, rootless Docker, slirp4netns, pasta/);
+  });
+
+  test('another private address: at the fourth node', () => {
+    const { node, told, sentences } = start();
+    for (let i = 0; i < 3; i++) node('10.0.2.100', i);
+    node('10.0.2.100', 9, 'derp');
+    expect(told).toEqual([]);
+    node('10.0.2.100', 4);
+    expect(told).toHaveLength(1);
+    expect(sentences()[0]).toMatch(/proxy of the container engine .*, a NAT or a proxy/);
+  });
+
+  test('a trusted proxy that says nothing of its clients', () => {
+    const { node, sentences, proxies, world } = start();
+    for (let i = 0; i < 2; i++) node('127.0.0.1', i);
+    expect(sentences()).toEqual([expect.stringMatching(/trusted, and says nothing of its clients.*option forwardfor/)]);
+    expect(proxies.standing()).toHaveLength(1);
+    world.trusted = [];
+    expect(proxies.standing()).toEqual([]);
+  });
+
+  test('an office behind a public address is no fault; nor are nodes of this machine where nobody is trusted', () => {
+    const { node, told } = start([]);
+    for (let i = 0; i < 100; i++) {
+      node('203.0.113.7', i);
+      node('127.0.0.1', i);
+    }
+    expect(told).toEqual([]);
+  });
+
+  test('a proxy that is told as untrusted is not told again as one that hides its clients', () => {
+    const { ask, node, told } = start();
+    ask('172.18.0.1', { 'x-forwarded-for': 'x' });
+    for (let i = 0; i < 9; i++) node('172.18.0.1', i);
+    expect(told).toHaveLength(1);
+  });
+});
+
+describe('a /ts2021 that lost what it needs', () => {
+  test.each([
+    ['upgrade', '/ts2021', { 'x-tailscale-handshake': 'AAAA' }],
+    ['upgrade', '/ts2021?X-Tailscale-Handshake=AAAA', {}],
+    ['handshake', '/ts2021', { upgrade: 'tailscale-control-protocol' }],
+  ] as const)('%s: %s, with what the proxy must do', (header, url, headers) => {
+    const { ask, told, sentences } = start();
+    ask('127.0.0.1', headers, url);
+    expect(told).toMatchObject([{ kind: 'upgrade header lost', address: '127.0.0.1', header, isNews: true }]);
+    expect(sentences()[0]).toMatch(/the proxy at 127\.0\.0\.1 .*proxy_http_version 1\.1.*\$http_upgrade.*proxies\.md/);
+  });
+
+  test.each([
+    ['/ts2021', NODE],
+    ['/ts2021?X-Tailscale-Handshake=AAAA', { upgrade: 'websocket' }],
+    ['/key?v=142', {}],
+    ['/ts2021x', {}],
+  ])('nothing is lost of %s %o', (url, headers) => {
+    const { ask, told } = start();
+    ask('127.0.0.1', headers, url);
+    expect(told).toEqual([]);
+  });
+
+  test('it is news once an hour and address, and stands for an hour', () => {
+    const { ask, told, clock, proxies } = start();
+    const news = (): number => told.filter((event) => event.kind === 'upgrade header lost' && event.isNews).length;
+    for (let i = 0; i < 5; i++) ask('203.0.113.7', {}, '/ts2021');
+    ask('203.0.113.8', {}, '/ts2021');
+    expect(told).toHaveLength(6);
+    expect(news()).toBe(2);
+    expect(proxies.standing()).toHaveLength(2);
+    clock.advance(HOUR_MS);
+    expect(proxies.standing()).toEqual([]);
+    ask('203.0.113.7', {}, '/ts2021');
+    expect(news()).toBe(3);
+    for (let i = 0; i < 1000; i++) ask(`203.0.${i >> 8}.${i & 255}`, {}, '/ts2021');
+    expect(news()).toBeLessThanOrEqual(67);
+    expect(proxies.standing().length).toBeLessThanOrEqual(64);
+  });
+});
+
+describe('in a watchdog', () => {
+  const harness = new Harness();
+  afterEach(() => harness.closeAll());
+
+  test('events, overview and metrics tell of it', async () => {
+    const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));
+    const watchdog = await harness.watchdog(upstream.url, { trustedProxies: '10.0.0.1' });
+    const client = harness.client(watchdog.port);
+    client.write(upgradeHead('/ts2021', 'X-Forwarded-For: 203.0.113.7\r\n'));
+    expect(await readHead(client)).toBe(SWITCHING);
+    await fetch(`${watchdog.url}/ts2021`, { method: 'POST', headers: { connection: 'close' } });
+    const kinds = ['proxy not trusted', 'upgrade header lost'];
+    expect(watchdog.events.map(({ kind }) => kind).filter((kind) => kinds.includes(kind))).toEqual([
+      'proxy not trusted',
+      'upgrade header lost',
+      'upgrade header lost',
+    ]);
+    const overview = JSON.parse((await get(`${watchdog.admin}/overview`)).text);
+    expect(overview.frontProxies).toMatchObject([
+      { kind: 'proxy not trusted', address: '127.0.0.1', sentence: expect.stringContaining('10.0.0.1,127.0.0.1') },
+      { kind: 'upgrade header lost', address: '127.0.0.1' },
+    ]);
+    const metrics = (await get(`${watchdog.admin}/metrics`)).text;
+    expect(metrics).toMatch(/^headscale_watchdog_untrusted_proxies 1$/m);
+    expect(metrics).toMatch(/^headscale_watchdog_shared_addresses 0$/m);
+    expect(metrics).toMatch(/^headscale_watchdog_upgrade_headers_lost_total\{header="handshake"\} 1$/m);
+    expect(metrics).toMatch(/^headscale_watchdog_upgrade_headers_lost_total\{header="upgrade"\} 1$/m);
+    const { events } = JSON.parse((await get(`${watchdog.admin}/events`)).text) as { events: { kind: string }[] };
+    expect(events.map(({ kind }) => kind).filter((kind) => kinds.includes(kind))).toEqual(kinds);
+  });
+});
