@@ -58,7 +58,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     upstreamFailed: (): void => checkup.suspect(),
     awaitAnswer: (giveUp: () => void): PendingAnswer => pending.begin(giveUp),
   };
-  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit }, config.redis);
+  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit, noiseKey }, config.redis);
   if (replicas !== undefined) events.listen(replicas.listen);
   const intake = new Intake({
     ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },

@@ -5,29 +5,31 @@ import type { Message } from './messages.ts';
 /** A lease runs for three of these. */
 export const RENEW_EVERY_MS = 5000;
 
-/** Where another replica has a stream of a node. */
-export interface Elsewhere {
-  readonly replica: string;
-  /** Streams of one node are in this order; the larger, the newer. */
-  readonly order: number;
+/** A stream's place among its node's streams, as Redis counts them. */
+export interface Order {
+  /** What places can be compared within. It changes whenever Redis may have forgotten places that it gave. */
+  readonly epoch: string;
+  readonly place: number;
+  /** The place was given when the stream arrived. Else it was given later, and the stream is older than it says. */
+  readonly isExact: boolean;
 }
 
 export interface Announced {
-  readonly order: number;
-  /** Other replicas' streams of the same node, as far as Redis knows; their replicas may be gone. */
-  readonly others: readonly Elsewhere[];
+  readonly order: Order;
+  /** Other replicas that have streams of the same node, by name, as far as Redis knows. They may be gone. */
+  readonly others: readonly string[];
 }
 
-/** What replicas need of Redis. Each question rejects when there is no answer in time. */
+/** What replicas need of Redis. Each question rejects when there is no answer in time, or the link is closed. */
 export interface Link {
   /** Whether it answers, as far as is known. */
   readonly isUp: boolean;
   /**
    * Writes a stream of this replica down, and reads the others of its node, in one step that no other replica's comes between.
    *
-   * @param ageMs since it was opened: its order is Redis' own time less that.
+   * @param before the place it was given earlier. It keeps that place if Redis still counts in the same epoch.
    */
-  announce(machineKey: MachineKey, id: StreamId, ageMs: number): Promise<Announced>;
+  announce(machineKey: MachineKey, id: StreamId, when: 'arriving' | 'later', before?: Order): Promise<Announced>;
   withdraw(machineKey: MachineKey, id: StreamId): Promise<void>;
   /** Whether a handshake was shown to any replica before, by its ephemeral key (32 bytes); from here on it has. */
   hasSeen(ephemeral: Buffer): Promise<boolean>;
@@ -39,7 +41,7 @@ export interface Link {
   isAlive(replica: string): Promise<boolean>;
   /** @returns whether it still ran; where not, Redis may have lost the rest as well. */
   renewLease(): Promise<boolean>;
-  /** To one replica, or to all others. */
+  /** To one replica, or to all others. It may get lost. */
   send(message: Message, to?: string): void;
   /** Ends the lease and the connections. */
   close(): Promise<void>;

@@ -1,5 +1,6 @@
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
+import type { Order } from './link.ts';
 
 /** A stream as its replica tells of it. Durations in milliseconds: no two replicas' clocks are ever compared. */
 export interface ToldStream {
@@ -11,24 +12,37 @@ export interface ToldStream {
   readonly heardAgoMs: number;
   /** Since the client's first whole record; undefined before it. */
   readonly firstRecordAgoMs: number | undefined;
-  /** Its place among its node's streams, see `Directory`. */
-  readonly order: number;
+  /** Its replica's clock has not stood still since it opened: see `Ages`. */
+  readonly isAgeSure: boolean;
+  readonly order: Order;
 }
 
 /** What replicas say to each other. `from` is the sender's name. */
 export type Message =
-  /** Judge your older streams of this newcomer's node. */
-  | { readonly kind: 'contest'; readonly from: string; readonly newcomer: ToldStream }
-  /** How that newcomer is now. */
-  | { readonly kind: 'news'; readonly from: string; readonly newcomer: ToldStream }
+  /** Judge your older streams of this newcomer's node; and how it is now. `askedAt`: it answers that `ask`. */
+  | {
+      readonly kind: 'contest';
+      readonly from: string;
+      readonly newcomer: ToldStream;
+      readonly askedAt: number | undefined;
+    }
+  /**
+   * Let your streams of this node contest mine, with my `askedAt` in them: by how long that took I know how old they are
+   * at most. `inTurn`: and ask me for mine, for I may have newer ones.
+   */
+  | {
+      readonly kind: 'ask';
+      readonly from: string;
+      readonly machineKey: MachineKey;
+      readonly askedAt: number;
+      readonly inTurn: boolean;
+    }
   /** That newcomer has ended. */
   | { readonly kind: 'left'; readonly from: string; readonly id: StreamId }
   /** Nothing here needs that newcomer of yours to be held any more. */
   | { readonly kind: 'clear'; readonly from: string; readonly id: StreamId; readonly verdict: 'ended' | 'answered' }
   /** No stream here is contested by that newcomer of yours any more. */
   | { readonly kind: 'over'; readonly from: string; readonly id: StreamId }
-  /** I have a stream of this node, older than some of yours: contest it. */
-  | { readonly kind: 'older'; readonly from: string; readonly machineKey: MachineKey; readonly order: number }
   /** A stream of this key was severed by rule 2. Addresses without ports. */
   | {
       readonly kind: 'turn';
@@ -69,28 +83,23 @@ export type Message =
       readonly isLast: boolean;
     };
 
-export function formatMessage(message: Message): string {
-  return JSON.stringify(message);
-}
-
 type Fields = Readonly<Record<string, unknown>>;
 
-/** The message of a text that came from Redis; undefined when it is none: whoever may publish there may write anything. */
-export function parseMessage(text: string): Message | undefined {
-  let fields: unknown;
-  try {
-    fields = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-  return isFields(fields) && isText(fields.from) && isMessage(fields) ? (fields as unknown as Message) : undefined;
+/** Whether it is one: another version may write others. */
+export function isMessage(value: unknown): value is Message {
+  return isFields(value) && isText(value.from) && isOfItsKind(value);
 }
 
-function isMessage(fields: Fields): boolean {
+function isOfItsKind(fields: Fields): boolean {
   switch (fields.kind) {
     case 'contest':
-    case 'news':
-      return isFields(fields.newcomer) && isToldStream(fields.newcomer);
+      return (
+        isFields(fields.newcomer) &&
+        isToldStream(fields.newcomer) &&
+        (fields.askedAt === undefined || isDuration(fields.askedAt))
+      );
+    case 'ask':
+      return isMachineKey(fields.machineKey) && isDuration(fields.askedAt) && typeof fields.inTurn === 'boolean';
     case 'here':
       return true;
     case 'left':
@@ -99,8 +108,6 @@ function isMessage(fields: Fields): boolean {
       return isCount(fields.id);
     case 'clear':
       return isCount(fields.id) && (fields.verdict === 'ended' || fields.verdict === 'answered');
-    case 'older':
-      return isMachineKey(fields.machineKey) && isDuration(fields.order);
     case 'turn':
       return (
         isMachineKey(fields.machineKey) &&
@@ -132,13 +139,19 @@ function isMessage(fields: Fields): boolean {
 }
 
 function isToldStream(fields: Fields): boolean {
-  const { id, machineKey, address, remoteAddress, openedAgoMs, heardAgoMs, firstRecordAgoMs, order } = fields;
+  const { id, machineKey, address, remoteAddress, openedAgoMs, heardAgoMs, firstRecordAgoMs, isAgeSure, order } =
+    fields;
   return (
     isCount(id) &&
     isMachineKey(machineKey) &&
     [address, remoteAddress].every(isText) &&
-    [openedAgoMs, heardAgoMs, order].every(isDuration) &&
-    (firstRecordAgoMs === undefined || isDuration(firstRecordAgoMs))
+    [openedAgoMs, heardAgoMs].every(isDuration) &&
+    (firstRecordAgoMs === undefined || isDuration(firstRecordAgoMs)) &&
+    typeof isAgeSure === 'boolean' &&
+    isFields(order) &&
+    isText(order.epoch) &&
+    isCount(order.place) &&
+    typeof order.isExact === 'boolean'
   );
 }
 

@@ -24,7 +24,8 @@ export class Names {
     return `${this.#prefix}:node:{${machineKey}}`;
   }
 
-  handshake(ephemeral: Buffer): string {
-    return `${this.#prefix}:seen:{${ephemeral.toString('base64url')}}`;
+  /** @param slot one of a fixed number. */
+  handshake(slot: number): string {
+    return `${this.#prefix}:seen:{${slot}}`;
   }
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { formatRedisUrl, type RedisSettings, redisTargetOf } from '../config/redis.ts';
-import { RedisLink } from './redis-link.ts';
+import { RedisLink, type RedisLinkParts } from './redis-link.ts';
 import { Replicas, type ReplicasParts } from './replicas.ts';
 
 /**
@@ -8,13 +8,16 @@ import { Replicas, type ReplicasParts } from './replicas.ts';
  *
  * @throws StartError when a file of its settings cannot be used.
  */
-export function openReplicas(parts: Omit<ReplicasParts, 'name' | 'link'>, settings: RedisSettings): Replicas {
-  const { clock, emit } = parts;
+export function openReplicas(
+  parts: Omit<ReplicasParts, 'name' | 'link'> & Pick<RedisLinkParts, 'noiseKey'>,
+  settings: RedisSettings,
+): Replicas {
+  const { clock, emit, noiseKey } = parts;
   const url = formatRedisUrl(settings.url);
   // Of the same name, and yet another one: what one before it left in Redis is not its own.
   const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
   const link = new RedisLink({
-    ...{ clock, name, target: redisTargetOf(settings) },
+    ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
     heard: (message) => replicas.heard(message),
     changed: (isUp, reason) => {
       if (isUp) replicas.joined();

@@ -1,12 +1,15 @@
+import { randomBytes } from 'node:crypto';
 import { Cluster, Redis } from 'ioredis';
 import type { Clock, Timer } from '../clock.ts';
 import type { RedisTarget } from '../config/redis.ts';
 import { reasonOf } from '../errors.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { NoiseKey } from '../identity/machine-key.ts';
 import type { StreamId } from '../streams/stream.ts';
-import { type Announced, type Elsewhere, type Link, type LinkPorts, RENEW_EVERY_MS } from './link.ts';
-import { formatMessage, type Message, parseMessage } from './messages.ts';
+import { type Announced, type Link, type LinkPorts, type Order, RENEW_EVERY_MS } from './link.ts';
+import type { Message } from './messages.ts';
 import { Names } from './names.ts';
+import { Seal } from './seal.ts';
 
 /** A newcomer waits so long at most. A Redis that needs more is as good as away. */
 const ANSWERS_WITHIN_MS = 250;
@@ -18,21 +21,59 @@ const TRIES_EVERY_MS = 1000;
 const NODE_FORGOTTEN_AFTER_MS = 24 * 3_600_000;
 /** A replayer must wait so long, and still has no session. */
 const HANDSHAKE_FORGOTTEN_AFTER_MS = 3_600_000;
+/** As many handshakes are remembered at most, whatever strangers send. */
+export const HANDSHAKE_SLOTS = 65_536;
 
 /**
- * KEYS[1] the node's streams: a hash of `replica/id` → order. ARGV: our field, age in µs, life in ms.
- * Redis' own time decides, in one step for all replicas. Its number has 16 digits, fewer than a double holds.
+ * KEYS[1] the node's streams: a hash of `replica/id` → place, and of `epoch` and `last`, the place given last.
+ * ARGV: our field, life in ms, a random word, epoch and place that we had before ('' where we had none).
+ * No clock is read. Places are counted anew, in another epoch, where the hash was lost; and where it has another history than
+ * ours (Redis was restarted from a file, a replica of it was promoted), for places may have been given that it does not know.
  */
 const ANNOUNCE = `
-local time = redis.call('TIME')
-local order = string.format('%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[2]))
-redis.call('HSET', KEYS[1], ARGV[1], order)
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {order, redis.call('HGETALL', KEYS[1])}
+local all, epoch, last = redis.call('HGETALL', KEYS[1]), false, 0
+for i = 1, #all, 2 do
+  if all[i] == 'epoch' then epoch = all[i + 1] elseif all[i] == 'last' then last = tonumber(all[i + 1]) end
+end
+local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+if not epoch or string.sub(epoch, 1, #history) ~= history then
+  epoch, last = history .. ARGV[3], 0
+  redis.call('HSET', KEYS[1], 'epoch', epoch)
+end
+local place = ARGV[4] == epoch and tonumber(ARGV[5])
+if not place then
+  place = last + 1
+  redis.call('HSET', KEYS[1], 'last', place)
+end
+redis.call('HSET', KEYS[1], ARGV[1], place)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {epoch, place, all}
+`;
+
+/** KEYS[1] as above. ARGV: a field, or how fields begin. Without a stream nothing is left of the node. */
+const WITHDRAW = `
+local left = 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if field == ARGV[1] or (string.sub(ARGV[1], -1) == '/' and string.sub(field, 1, #ARGV[1]) == ARGV[1]) then
+    redis.call('HDEL', KEYS[1], field)
+  elseif string.find(field, '/', 1, true) then
+    left = left + 1
+  end
+end
+if left == 0 then redis.call('DEL', KEYS[1]) end
+return left
 `;
 
 type Commands = (Redis | Cluster) & {
-  announceStream(key: string, field: string, ageUs: number, lifeMs: number): Promise<[string, string[]]>;
+  announceStream(
+    key: string,
+    field: string,
+    lifeMs: number,
+    word: string,
+    epoch: string,
+    place: number | string,
+  ): Promise<[string, number, string[]]>;
+  withdrawStreams(key: string, field: string): Promise<number>;
 };
 
 export interface RedisLinkParts extends LinkPorts {
@@ -40,6 +81,8 @@ export interface RedisLinkParts extends LinkPorts {
   readonly target: RedisTarget;
   /** This replica's own. */
   readonly name: string;
+  /** Which all replicas read. */
+  noiseKey(): NoiseKey | undefined;
 }
 
 /** Redis, as replicas use it: one connection for questions, one that listens. */
@@ -48,6 +91,9 @@ export class RedisLink implements Link {
   readonly #commands: Commands;
   readonly #listening: Redis | Cluster;
   readonly #names: Names;
+  readonly #seal: Seal;
+  /** What ends those who wait for an answer. */
+  readonly #waiting = new Set<(reason: Error) => void>();
   /** Undefined until it is known. */
   #isUp: boolean | undefined;
   #isSubscribed = false;
@@ -59,8 +105,10 @@ export class RedisLink implements Link {
   constructor(parts: RedisLinkParts) {
     this.#parts = parts;
     this.#names = new Names(parts.target.prefix);
+    this.#seal = new Seal(parts.name, parts.noiseKey);
     this.#commands = connect(parts.target) as Commands;
     this.#commands.defineCommand('announceStream', { numberOfKeys: 1, lua: ANNOUNCE });
+    this.#commands.defineCommand('withdrawStreams', { numberOfKeys: 1, lua: WITHDRAW });
     this.#listening = connect(parts.target);
     for (const connection of [this.#commands, this.#listening]) {
       connection.on('error', (error: unknown) => (this.#lastError = reasonOf(error)));
@@ -73,34 +121,42 @@ export class RedisLink implements Link {
   }
 
   get isUp(): boolean {
-    return this.#isUp === true;
+    return this.#isUp === true && !this.#isClosed;
   }
 
-  async announce(machineKey: MachineKey, id: StreamId, ageMs: number): Promise<Announced> {
+  async announce(machineKey: MachineKey, id: StreamId, when: 'arriving' | 'later', before?: Order): Promise<Announced> {
     const key = this.#names.node(machineKey);
-    const field = `${this.#parts.name}/${id}`;
-    const answer = this.#commands.announceStream(key, field, Math.round(ageMs * 1000), NODE_FORGOTTEN_AFTER_MS);
-    const [order, all] = await this.#inTime(answer);
-    return { order: Number(order), others: othersIn(all, this.#parts.name) };
+    const word = randomBytes(6).toString('base64url');
+    const answer = this.#commands.announceStream(
+      key,
+      this.#fieldOf(id),
+      NODE_FORGOTTEN_AFTER_MS,
+      word,
+      before?.epoch ?? '',
+      before?.place ?? '',
+    );
+    const [epoch, place, all] = await this.#inTime(answer);
+    const isKept = before !== undefined && before.epoch === epoch && before.place === place;
+    const order = { epoch, place, isExact: isKept ? before.isExact : when === 'arriving' };
+    return { order, others: othersIn(all, this.#parts.name) };
   }
 
   async withdraw(machineKey: MachineKey, id: StreamId): Promise<void> {
-    if (this.#isUp) await this.#inTime(this.#commands.hdel(this.#names.node(machineKey), `${this.#parts.name}/${id}`));
+    await this.#inTime(this.#commands.withdrawStreams(this.#names.node(machineKey), this.#fieldOf(id)));
   }
 
   async hasSeen(ephemeral: Buffer): Promise<boolean> {
-    const key = this.#names.handshake(ephemeral);
-    return (await this.#inTime(this.#commands.set(key, '1', 'PX', HANDSHAKE_FORGOTTEN_AFTER_MS, 'NX'))) === null;
+    const shown = ephemeral.toString('base64url');
+    const setting = this.#commands.set(this.#slotOf(ephemeral), shown, 'PX', HANDSHAKE_FORGOTTEN_AFTER_MS, 'GET');
+    return (await this.#inTime(setting)) === shown;
   }
 
   async forgetHandshake(ephemeral: Buffer): Promise<void> {
-    await this.#inTime(this.#commands.del(this.#names.handshake(ephemeral)));
+    await this.#inTime(this.#commands.del(this.#slotOf(ephemeral)));
   }
 
   async forget(machineKey: MachineKey, replica: string): Promise<void> {
-    const key = this.#names.node(machineKey);
-    const fields = (await this.#inTime(this.#commands.hkeys(key))).filter((field) => replicaIn(field) === replica);
-    if (fields.length > 0) await this.#inTime(this.#commands.hdel(key, ...fields));
+    await this.#inTime(this.#commands.withdrawStreams(this.#names.node(machineKey), `${replica}/`));
   }
 
   async isAlive(replica: string): Promise<boolean> {
@@ -114,22 +170,36 @@ export class RedisLink implements Link {
   }
 
   send(message: Message, to?: string): void {
-    if (!this.#isUp) return;
+    const sealed = this.isUp ? this.#seal.seal(message, to) : undefined;
+    if (sealed === undefined) return;
     const channel = to === undefined ? this.#names.all : this.#names.replica(to);
-    this.#inTime(this.#commands.publish(channel, formatMessage(message))).catch(() => {});
+    this.#inTime(this.#commands.publish(channel, sealed)).catch(() => {});
   }
 
   async close(): Promise<void> {
+    if (this.#isClosed) return;
+    const wasUp = this.isUp;
     this.#isClosed = true;
     this.#trying?.cancel();
-    if (this.#isUp) await this.#inTime(this.#commands.del(this.#names.lease(this.#parts.name))).catch(() => {});
+    // Whoever asks goes on alone now: nothing that stops may wait for Redis.
+    for (const giveUp of [...this.#waiting]) giveUp(new Error('the watchdog is stopping'));
+    if (wasUp) await this.#inTime(this.#commands.del(this.#names.lease(this.#parts.name))).catch(() => {});
     this.#commands.disconnect();
     this.#listening.disconnect();
   }
 
+  /** By a secret: nobody can choose the handshake that theirs replaces. */
+  #slotOf(ephemeral: Buffer): string {
+    return this.#names.handshake((this.#seal.mac(ephemeral)?.readUInt32BE() ?? 0) % HANDSHAKE_SLOTS);
+  }
+
+  #fieldOf(id: StreamId): string {
+    return `${this.#parts.name}/${id}`;
+  }
+
   #heard(text: string): void {
-    const message = parseMessage(text);
-    if (message !== undefined && message.from !== this.#parts.name) this.#parts.heard(message);
+    const message = this.#seal.open(text);
+    if (message !== undefined) this.#parts.heard(message);
   }
 
   async #subscribe(): Promise<void> {
@@ -144,12 +214,19 @@ export class RedisLink implements Link {
 
   /** Notes when there is no answer in time: until one comes, nobody waits for it any more. */
   async #inTime<T>(answer: Promise<T>): Promise<T> {
+    let giveUp: ((reason: Error) => void) | undefined;
     try {
-      return await answer;
+      return await new Promise<T>((resolve, reject) => {
+        giveUp = reject;
+        this.#waiting.add(reject);
+        answer.then(resolve, reject);
+      });
     } catch (error) {
       this.#lastError = reasonOf(error);
       if (/timed out/i.test(this.#lastError)) this.#slow();
       throw error;
+    } finally {
+      if (giveUp !== undefined) this.#waiting.delete(giveUp);
     }
   }
 
@@ -224,14 +301,10 @@ function backOff(times: number): number {
   return Math.min(RECONNECTS_AFTER_MS.first * 2 ** Math.min(times, 10), RECONNECTS_AFTER_MS.most);
 }
 
-/** Of field and value in turn, those that are not ours. */
-function othersIn(all: readonly string[], own: string): readonly Elsewhere[] {
-  const others: Elsewhere[] = [];
-  for (let i = 0; i + 1 < all.length; i += 2) {
-    const replica = replicaIn(all[i] ?? '');
-    if (replica !== undefined && replica !== own) others.push({ replica, order: Number(all[i + 1]) });
-  }
-  return others;
+/** Of field and value in turn, the replicas that are not us. */
+function othersIn(all: readonly string[], own: string): readonly string[] {
+  const replicas = all.map((field, i) => (i % 2 === 0 ? replicaIn(field) : undefined));
+  return [...new Set(replicas)].filter((replica) => replica !== undefined && replica !== own) as string[];
 }
 
 function replicaIn(field: string): string | undefined {

@@ -8,11 +8,15 @@ import type { Takeover } from '../takeover/takeover.ts';
 import { Announcements, CATCH_UP_EVERY_MS } from './announcements.ts';
 import { type Link, RENEW_EVERY_MS } from './link.ts';
 import type { Message, ToldStream } from './messages.ts';
+import { Ages, type Placed } from './order.ts';
 import { RollCall } from './roll-call.ts';
 import { Shadows } from './shadows.ts';
 
 /** As long as its lease. */
 const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
+/** A node has one or two streams; only its newest can be newer than anybody's. */
+const MOST_ANSWERED = 8;
+
 export interface ReplicasParts {
   readonly clock: Clock;
   readonly name: string;
@@ -37,6 +41,7 @@ export class Replicas implements StreamDirectory {
   readonly #announcements: Announcements;
   readonly #shadows: Shadows;
   readonly #rollCall: RollCall;
+  readonly #ages: Ages;
   /** When each of the others was last heard of. */
   readonly #peers = new Map<string, Instant>();
   #shown: Shown = { views: () => [], sever() {} };
@@ -45,14 +50,15 @@ export class Replicas implements StreamDirectory {
   constructor(parts: ReplicasParts) {
     this.#parts = parts;
     const { clock, takeover, link, registry, name } = parts;
+    this.#ages = new Ages(clock);
     this.#announcements = new Announcements({
       ...{ clock, link, registry },
-      older: (stream, replica) => this.#challenge(stream, replica),
-      newer: (machineKey, order, replica) => link.send({ kind: 'older', from: name, machineKey, order }, replica),
+      meet: (machineKey, replica) => this.#ask(machineKey, replica, true),
     });
     this.#shadows = new Shadows({
       ...{ clock, takeover, registry },
-      orderOf: (id) => this.#announcements.of(id)?.order,
+      placeOf: (stream) => this.#placeOf(stream),
+      ask: (machineKey, replica) => this.#ask(machineKey, replica, false),
       say: (message, to) => link.send({ ...message, from: name } as Message, to),
     });
     this.#rollCall = new RollCall({ clock, name, send: (message, to) => link.send(message, to) });
@@ -121,7 +127,6 @@ export class Replicas implements StreamDirectory {
     this.#peers.set(message.from, clock.now());
     switch (message.kind) {
       case 'contest':
-      case 'news':
       case 'left':
         this.#shadows.heard(message);
         return;
@@ -133,8 +138,8 @@ export class Replicas implements StreamDirectory {
       case 'over':
         this.#announcements.of(message.id)?.judges.delete(message.from);
         return;
-      case 'older':
-        for (const stream of this.#newerThan(message.machineKey, message.order)) this.#challenge(stream, message.from);
+      case 'ask':
+        this.#answer(message);
         return;
       case 'turn':
         takeover.duplicates.severedElsewhere(message.machineKey, {
@@ -197,41 +202,48 @@ export class Replicas implements StreamDirectory {
     this.#announcements.beginAnew();
   }
 
-  #challenge(newcomer: Stream, replica: string): void {
+  /** @param askedAt of the question it answers. */
+  #challenge(newcomer: Stream, replica: string, askedAt?: number): void {
     const told = this.#tell(newcomer);
     if (told === undefined || !isLive(newcomer)) return;
     this.#announcements.of(newcomer.id)?.judges.add(replica);
-    this.#parts.link.send({ kind: 'contest', from: this.#parts.name, newcomer: told }, replica);
+    this.#parts.link.send({ kind: 'contest', from: this.#parts.name, newcomer: told, askedAt }, replica);
+  }
+
+  #ask(machineKey: MachineKey, replica: string, inTurn: boolean): void {
+    const { link, clock, name: from } = this.#parts;
+    link.send({ kind: 'ask', from, machineKey, askedAt: clock.now(), inTurn }, replica);
+  }
+
+  #answer({ from, machineKey, askedAt, inTurn }: Extract<Message, { readonly kind: 'ask' }>): void {
+    const newest = this.#parts.registry.ofMachineKey(machineKey).filter(isLive).slice(-MOST_ANSWERED);
+    for (const stream of newest) this.#challenge(stream, from, askedAt);
+    if (inTurn && newest.length > 0) this.#ask(machineKey, from, false);
   }
 
   #tellJudges(stream: Stream): void {
-    const told = this.#tell(stream);
-    if (told === undefined) return;
-    for (const judge of this.#announcements.of(stream.id)?.judges ?? []) {
-      this.#parts.link.send({ kind: 'news', from: this.#parts.name, newcomer: told }, judge);
-    }
+    for (const judge of this.#announcements.of(stream.id)?.judges ?? []) this.#challenge(stream, judge);
   }
 
   #tell(stream: Stream): ToldStream | undefined {
-    const { id, machineKey, address, remoteAddress, openedAt, heardAt, firstRecordAt } = stream;
-    const known = this.#announcements.of(id);
-    if (known === undefined || machineKey === undefined) return undefined;
+    const { id, machineKey, address, remoteAddress, heardAt, firstRecordAt } = stream;
+    const { order, ...age } = this.#placeOf(stream);
+    if (order === undefined || machineKey === undefined) return undefined;
     const now = this.#parts.clock.now();
     return {
-      ...{ id, machineKey, address, remoteAddress, order: known.order },
-      ...{ openedAgoMs: now - openedAt, heardAgoMs: now - heardAt },
+      ...{ id, machineKey, address, remoteAddress, order, ...age, heardAgoMs: now - heardAt },
       firstRecordAgoMs: firstRecordAt === undefined ? undefined : now - firstRecordAt,
     };
   }
 
-  #newerThan(machineKey: MachineKey, order: number): readonly Stream[] {
-    return this.#parts.registry
-      .ofMachineKey(machineKey)
-      .filter((stream) => isLive(stream) && (this.#announcements.of(stream.id)?.order ?? 0) > order);
+  #placeOf(stream: Stream): Placed {
+    const announcement = this.#announcements.of(stream.id);
+    return { order: announcement?.order, ...this.#ages.of(stream, announcement?.beganAt) };
   }
 
   async #renew(): Promise<void> {
     const { link, registry, clock, name } = this.#parts;
+    this.#ages.look();
     this.#shadows.forgetStale();
     for (const [peer, at] of this.#peers) if (clock.now() - at > PEER_GONE_AFTER_MS) this.#peers.delete(peer);
     link.send({ kind: 'here', from: name });
@@ -239,7 +251,7 @@ export class Replicas implements StreamDirectory {
       const stream = registry.get(id);
       if (stream !== undefined) this.#tellJudges(stream);
     }
-    this.#announcements.forgetOld();
+    this.#announcements.renewOld();
     if (link.isUp && !(await link.renewLease())) this.joined();
   }
 

@@ -1,22 +1,28 @@
 import { type Clock, type Instant, plus } from '../clock.ts';
+import type { MachineKey } from '../identity/keys.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId, setState } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { RENEW_EVERY_MS } from './link.ts';
 import type { Message, ToldStream } from './messages.ts';
+import { isNewer, type Placed } from './order.ts';
 
 /** A newcomer of which nothing was heard for so long is taken for gone, and severs nobody any more. */
 const STALE_MS = 3 * RENEW_EVERY_MS;
+/** What its replica has told of it since is what it is now: it is still there. */
+const CONFIRMED_FOR_MS = 1000;
 
-type AboutNewcomer = Extract<Message, { readonly kind: 'contest' | 'news' | 'left' }>;
+type AboutNewcomer = Extract<Message, { readonly kind: 'contest' | 'left' }>;
 type Unsigned<M> = M extends Message ? Omit<M, 'from'> : never;
 
 export interface ShadowsParts {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;
-  /** Undefined where Redis has not told. */
-  orderOf(id: StreamId): number | undefined;
+  /** Of a stream of ours. */
+  placeOf(stream: Stream): Placed;
+  /** Has a replica tell anew of its streams of this node: see `ask`. */
+  ask(machineKey: MachineKey, replica: string): void;
   say(message: Unsigned<Message>, to: string): void;
 }
 
@@ -24,7 +30,12 @@ export interface ShadowsParts {
 interface Shadow {
   readonly stream: Stream;
   readonly from: string;
+  /** Our streams that are older than it. */
+  readonly older: Set<Stream>;
   heardOfAt: Instant;
+  /** It was there at this moment, or later. */
+  confirmedAt: Instant | undefined;
+  askedAt: Instant | undefined;
   isCleared: boolean;
 }
 
@@ -39,13 +50,17 @@ export class Shadows {
 
   heard(message: AboutNewcomer): void {
     const { from } = message;
-    const id = message.kind === 'left' ? message.id : message.newcomer.id;
-    const shadow = this.#shadows.get(keyOf(from, id));
     if (message.kind === 'left') {
+      const shadow = this.#shadows.get(keyOf(from, message.id));
       if (shadow !== undefined) this.#end(shadow);
-    } else if (shadow !== undefined) this.#update(shadow, message.newcomer);
-    else if (message.kind === 'contest') this.#admit(from, message.newcomer);
-    else this.#parts.say({ kind: 'over', id }, from);
+      return;
+    }
+    const now = this.#parts.clock.now();
+    // A moment of our own clock, which came back to us.
+    const askedAt = message.askedAt === undefined || message.askedAt > now ? undefined : (message.askedAt as Instant);
+    const shadow = this.#shadows.get(keyOf(from, message.newcomer.id));
+    if (shadow === undefined) this.#admit(from, message.newcomer, askedAt);
+    else this.#update(shadow, message.newcomer, askedAt);
   }
 
   /** Called for every contest that ends. */
@@ -63,36 +78,78 @@ export class Shadows {
     for (const shadow of [...this.#shadows.values()]) this.#end(shadow);
   }
 
-  #admit(from: string, told: ToldStream): void {
-    const { clock, takeover, say } = this.#parts;
-    const stream = shadowOf(from, told, clock.now());
-    const shadow: Shadow = { stream, from, heardOfAt: clock.now(), isCleared: false };
+  #admit(from: string, told: ToldStream, askedAt: Instant | undefined): void {
+    const { clock, takeover, say, ask } = this.#parts;
+    const { older, isInDoubt } = this.#olderThan(told, askedAt);
+    if (isInDoubt && askedAt === undefined) {
+      ask(told.machineKey, from);
+      // It comes again with the answer.
+      if (older.length === 0) return;
+    }
+    const now = clock.now();
+    const stream = shadowOf(from, told, now);
+    const shadow: Shadow = {
+      ...{ stream, from, older: new Set(older), isCleared: false },
+      ...{ heardOfAt: now, confirmedAt: askedAt, askedAt: undefined },
+    };
     this.#shadows.set(keyOf(from, told.id), shadow);
     const clear = (): void => {
       shadow.isCleared = true;
-      const verdict = this.#olderThan(told).some(isLive) ? 'answered' : 'ended';
+      const verdict = [...shadow.older].some(isLive) ? 'answered' : 'ended';
       say({ kind: 'clear', id: told.id, verdict }, from);
       this.#retire(shadow);
     };
-    const older = new Set(this.#olderThan(told));
-    const member = { stream, evidence: () => undefined, probe() {}, endProbes() {}, sever() {}, forward: clear };
-    takeover.admit(member, [], (old) => older.has(old));
+    const member = {
+      ...{ stream, evidence: () => undefined, probe() {}, endProbes() {}, sever() {}, forward: clear },
+      isThere: () => this.#isThere(shadow),
+    };
+    takeover.admit(member, [], (old) => shadow.older.has(old));
     this.#retire(shadow);
   }
 
-  #update(shadow: Shadow, told: ToldStream): void {
-    const now = this.#parts.clock.now();
-    const { stream } = shadow;
+  #update(shadow: Shadow, told: ToldStream, askedAt: Instant | undefined): void {
+    const { clock, takeover } = this.#parts;
+    const now = clock.now();
+    const { stream, older } = shadow;
     shadow.heardOfAt = now;
+    if (askedAt !== undefined && (shadow.confirmedAt ?? askedAt) <= askedAt) shadow.confirmedAt = askedAt;
     stream.heardAt = plus(now, -told.heardAgoMs);
-    if (stream.firstRecordAt !== undefined || told.firstRecordAgoMs === undefined) return;
-    stream.firstRecordAt = plus(now, -told.firstRecordAgoMs);
-    this.#parts.takeover.recorded(stream);
+    if (stream.firstRecordAt === undefined && told.firstRecordAgoMs !== undefined) {
+      stream.firstRecordAt = plus(now, -told.firstRecordAgoMs);
+    }
+    const before = older.size;
+    for (const old of this.#olderThan(told, askedAt).older) older.add(old);
+    if (older.size > before) takeover.contestMore(stream, (old) => older.has(old));
+    takeover.recorded(stream);
   }
 
-  #olderThan({ machineKey, order }: ToldStream): readonly Stream[] {
-    const { registry, orderOf } = this.#parts;
-    return registry.ofMachineKey(machineKey).filter(({ id }) => (orderOf(id) ?? 0) <= order);
+  /**
+   * Whether it is known to be there still. What told that it has ended may have been lost, and the stream that would be
+   * severed for it may be all that its node has. Where it is not known, its replica is asked, and it is judged anew then.
+   */
+  #isThere(shadow: Shadow): boolean {
+    const { clock, ask } = this.#parts;
+    const { stream, from, confirmedAt, askedAt } = shadow;
+    const now = clock.now();
+    if (confirmedAt !== undefined && now - confirmedAt <= CONFIRMED_FOR_MS) return true;
+    if (stream.machineKey === undefined || (askedAt !== undefined && now - askedAt < CONFIRMED_FOR_MS)) return false;
+    shadow.askedAt = now;
+    ask(stream.machineKey, from);
+    return false;
+  }
+
+  /** What is in doubt stays out of it. */
+  #olderThan(told: ToldStream, askedAt: Instant | undefined) {
+    const { registry, placeOf, clock } = this.#parts;
+    const roundTripMs = askedAt === undefined ? undefined : clock.now() - askedAt;
+    const older: Stream[] = [];
+    let isInDoubt = false;
+    for (const stream of registry.ofMachineKey(told.machineKey).filter(isLive)) {
+      const newer = isNewer(told, roundTripMs, placeOf(stream));
+      if (newer === true) older.push(stream);
+      isInDoubt ||= newer === undefined;
+    }
+    return { older, isInDoubt };
   }
 
   /** Once it contests nothing and waits for nothing it is not needed. */

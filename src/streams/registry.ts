@@ -17,7 +17,8 @@ export class Registry {
     this.#byId.set(stream.id, stream);
     if (stream.machineKey === undefined) return;
     const siblings = this.#byKey.get(stream.machineKey);
-    if (siblings) siblings.push(stream);
+    // One that waited longer for Redis than a newer one comes after it.
+    if (siblings) siblings.splice(siblings.findLastIndex(({ id }) => id < stream.id) + 1, 0, stream);
     else this.#byKey.set(stream.machineKey, [stream]);
   }
 

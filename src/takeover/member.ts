@@ -8,6 +8,8 @@ export interface Member extends Witness {
   sever(because: 'dead' | 'silent'): void;
   /** Shows it to Headscale. Called once at most. */
   forward(): void;
+  /** Of a newcomer that another replica has: whether it is known to be there at this moment. Once it is, it is judged anew. */
+  isThere?(): boolean;
 }
 
 /** What may differ from node to node; asked anew each time it matters. Durations are in milliseconds. */

@@ -60,18 +60,42 @@ export class Takeover {
    * Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once.
    *
    * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `judgedElsewhere`.
-   * @param isOlder which of its node's streams here are older than it; all, where it is one of ours.
+   * @param isOlder which of its node's streams here are older than it; by their numbers, where it is one of ours.
    */
-  admit(member: Member, elsewhere: readonly string[] = [], isOlder = (_old: Stream): boolean => true): void {
+  admit(
+    member: Member,
+    elsewhere: readonly string[] = [],
+    isOlder = (old: Stream): boolean => old.id < member.stream.id,
+  ): void {
     const { stream } = member;
     const seat = this.#seat(member);
     try {
       this.#contest(seat, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
+      this.#contestOvertaken(stream);
     } catch (error) {
       this.#emit({ kind: 'internal error', during: 'opening a contest', error });
       seat.hold?.release('error');
     }
     if (seat.hold === undefined && isLive(stream)) member.forward();
+  }
+
+  /** One that waited longer for Redis than a newer one is admitted after it, and is an old stream of its all the same. */
+  #contestOvertaken(stream: Stream): void {
+    if (stream.machineKey === undefined || stream.replica !== undefined) return;
+    for (const newer of this.#registry.ofMachineKey(stream.machineKey)) {
+      if (newer.id > stream.id) this.contestMore(newer, (old) => old === stream);
+    }
+  }
+
+  /** More of its node's streams have turned out to be older than a newcomer that was admitted before. */
+  contestMore(newcomer: Stream, isOlder: (old: Stream) => boolean): void {
+    const seat = this.#seats.get(newcomer);
+    if (seat === undefined || !isLive(newcomer)) return;
+    const contested = new Set(this.contestsOf(newcomer).map(({ old }) => old));
+    this.#contest(
+      seat,
+      this.#rivalsOf(newcomer, (old) => !contested.has(old) && isOlder(old)),
+    );
   }
 
   /** A replica has nothing left to keep this newcomer back for: its old streams have ended, or have answered. */
@@ -152,7 +176,8 @@ export class Takeover {
     return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#seats.has(old));
   }
 
-  #contest(newcomer: Seat, rivals: readonly Seat[], others: readonly Awaited[]): void {
+  /** @param others what else a newcomer waits for that is admitted now; one that was before is not held again. */
+  #contest(newcomer: Seat, rivals: readonly Seat[], others?: readonly Awaited[]): void {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
@@ -160,7 +185,7 @@ export class Takeover {
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
     const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    const awaited = [...asked.map((old) => old.member.stream), ...others];
+    const awaited = others === undefined ? [] : [...asked.map((old) => old.member.stream), ...others];
     if (holdMs > 0 && awaited.length > 0 && this.#mayHold(stream)) this.#hold(newcomer, awaited, holdMs);
     for (const old of rivals) this.#open(old, newcomer);
     // What was heard of one since its last look may also be what an earlier newcomer waits for.
@@ -236,6 +261,7 @@ export class Takeover {
     const { member } = old;
     const { stream } = member;
     if (!isLive(stream)) return;
+    if (because === 'silent' && this.#seats.get(newcomer)?.member.isThere?.() === false) return;
     const { observeOnly, silentAfterMs } = this.#termsOf(stream);
     if (observeOnly) {
       spare(stream, because, this.#emit);

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Seal } from '../../src/replicas/seal.ts';
 import { Harness, SWITCHING, until } from '../support/harness.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run } from '../support/process.ts';
@@ -64,7 +65,9 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   expect(a.events.some((event) => event.kind === 'stream closed')).toBe(false);
 });
 
-test('headscale-watchdog sever: a number that two watchdogs have severs nothing; with the replica before it, that one', async () => {
+test('headscale-watchdog sever: a number that two watchdogs have severs nothing; with the replica before it, that one', {
+  timeout: 120_000,
+}, async () => {
   const upstream = await harness.upstream((_request, socket) => {
     socket.on('error', () => {}).on('end', () => socket.end());
     socket.resume().write(SWITCHING);
@@ -101,7 +104,9 @@ test('one that does not answer is left out after a second', async () => {
   const upstream = await harness.upstream(() => {});
   const a = await harness.watchdog(upstream.url, { redis: redis.url, replicaName: 'a' }, noiseKeyOf(recorded));
   await until(() => a.events.some(({ kind }) => kind === 'redis up'), 'it has joined');
-  await redis.command('PUBLISH', 'headscale-watchdog:all', JSON.stringify({ kind: 'here', from: 'ghost#1' }));
+  const ghost = new Seal('ghost#1', () => noiseKeyOf(recorded));
+  const here = ghost.seal({ kind: 'here', from: 'ghost#1' }, undefined) ?? expect.unreachable();
+  await redis.command('PUBLISH', 'headscale-watchdog:all', here);
   await redis.command('PUBLISH', 'headscale-watchdog:all', 'rubbish');
   await new Promise((resolve) => setTimeout(resolve, 100));
   const startedAt = performance.now();

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import { parseRedisUrl, type RedisUrl, redisTargetOf } from '../../src/config/redis.ts';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
 import { parseMachineKey } from '../../src/identity/keys.ts';
 import type { Message } from '../../src/replicas/messages.ts';
 import { RedisLink } from '../../src/replicas/redis-link.ts';
@@ -16,6 +17,7 @@ import { RedisServer } from '../support/redis.ts';
 
 const TLS = join(import.meta.dirname, '..', 'support', 'tls');
 const machineKey = parseMachineKey(`mkey:${aMachineKey}`) ?? expect.unreachable();
+const noiseKey = generateNoiseKey();
 const id = (value: number): StreamId => value as StreamId;
 
 let harness: Harness;
@@ -43,7 +45,7 @@ function link(url: string, name: string, { passwordFile, caFile }: Files = {}) {
   const redis = new RedisLink({
     clock: systemClock,
     target: redisTargetOf({ ...settings, url: parseRedisUrl(url) as RedisUrl }),
-    name,
+    ...{ name, noiseKey: () => noiseKey },
     heard: (message) => heard.push(message),
     changed: (isUp, reason) => changes.push([isUp, reason]),
   });
@@ -57,18 +59,30 @@ async function worksAt(url: string, files: Files = {}): Promise<void> {
   await until(() => a.redis.isUp && b.redis.isUp, `both are up: ${JSON.stringify([a.changes, b.changes])}`);
   expect([a.changes, b.changes]).toEqual([[[true, undefined]], [[true, undefined]]]);
 
-  const first = await a.redis.announce(machineKey, id(1), 0);
-  expect(first.others).toEqual([]);
-  const second = await b.redis.announce(machineKey, id(1), 0);
-  expect(second.others).toEqual([{ replica: 'a', order: first.order }]);
-  expect(second.order).toBeGreaterThan(first.order);
-  expect((await b.redis.announce(machineKey, id(2), 60_000)).order).toBeLessThan(first.order);
+  const first = await a.redis.announce(machineKey, id(1), 'arriving');
+  expect(first).toMatchObject({ order: { place: 1, isExact: true }, others: [] });
+  const { epoch } = first.order;
+  const second = await b.redis.announce(machineKey, id(1), 'arriving');
+  expect(second).toEqual({ order: { epoch, place: 2, isExact: true }, others: ['a'] });
+  expect((await b.redis.announce(machineKey, id(2), 'later')).order).toEqual({ epoch, place: 3, isExact: false });
   await b.redis.withdraw(machineKey, id(1));
+  // It keeps its place, also where another replica has taken it for gone.
   await b.redis.forget(machineKey, 'a');
-  expect((await a.redis.announce(machineKey, id(3), 0)).others).toMatchObject([{ replica: 'b' }]);
+  expect(await a.redis.announce(machineKey, id(1), 'later', first.order)).toEqual({
+    order: first.order,
+    others: ['b'],
+  });
+  for (const each of [a, b]) for (const n of [1, 2]) await each.redis.withdraw(machineKey, id(n));
+  // Nothing was left of the node, so that it is counted anew, and no place of before is worth anything.
+  const { order } = await a.redis.announce(machineKey, id(1), 'later', first.order);
+  expect(order).toMatchObject({ place: 1, isExact: false });
+  expect(order.epoch).not.toBe(epoch);
+  await b.redis.announce(machineKey, id(2), 'arriving');
 
   const ephemeral = Buffer.alloc(32, 7);
   expect([await a.redis.hasSeen(ephemeral), await b.redis.hasSeen(ephemeral)]).toEqual([false, true]);
+  await a.redis.forgetHandshake(ephemeral);
+  expect(await b.redis.hasSeen(ephemeral)).toBe(false);
   expect([await a.redis.renewLease(), await a.redis.renewLease()]).toEqual([false, true]);
   expect([await b.redis.isAlive('a'), await b.redis.isAlive('nobody')]).toEqual([true, false]);
 
@@ -146,7 +160,8 @@ describe('RedisLink', () => {
     await until(() => !redis.isUp, 'C notices');
     await until(() => redis.isUp, 'C has found the new master', 20_000);
     expect(changes.map(([isUp]) => isUp)).toEqual([true, false, true]);
-    await redis.announce(machineKey, id(1), 0);
+    const before = { epoch: 'of the old master', place: 7, isExact: true };
+    expect((await redis.announce(machineKey, id(1), 'later', before)).order).toMatchObject({ isExact: false });
     expect(await replica.command('EXISTS', `headscale-watchdog:node:{${machineKey}}`)).toBe(':1\r\n');
   });
 });

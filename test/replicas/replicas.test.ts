@@ -60,8 +60,8 @@ async function announced(streams: number): Promise<void> {
     const keys = (await redis.command('KEYS', 'headscale-watchdog:node:*'))
       .split('\r\n')
       .filter((line) => line.startsWith('headscale'));
-    const lengths = await Promise.all(keys.map(async (key) => Number((await redis.command('HLEN', key)).slice(1))));
-    return lengths.reduce((sum, each) => sum + each, 0) === streams;
+    const fields = await Promise.all(keys.map((key) => redis.command('HKEYS', key)));
+    return (fields.join().match(/#\w+\/\d+/g) ?? []).length === streams;
   }, `Redis knows ${streams} streams`);
 }
 
@@ -172,10 +172,9 @@ describe('Redis away', () => {
     await until(() => a.told('contest opened').length > 20, 'contests are under way');
     await redis.kill();
     for (const old of olds) alive.add(old.localPort);
-    const startedAt = performance.now();
     await Promise.all(newcomers.map(isOpen));
     // The hold, and no more.
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(b.told('held').filter(({ atMostMs }) => atMostMs > 1500)).toEqual([]);
     expect([...a.told('severed'), ...b.told('severed')]).toEqual([]);
     expect([...olds, ...newcomers].every((client) => !client.destroyed)).toBe(true);
     await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
@@ -189,6 +188,8 @@ describe('Redis away', () => {
     const { a, b, seen, dead } = await replicas();
     const old = a.opens();
     await isOpen(old);
+    // Without Redis they are told apart by their ages, where these are seconds apart.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
     await redis.kill();
     await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
     const startedAt = performance.now();
@@ -204,6 +205,41 @@ describe('Redis away', () => {
     await until(() => seen.includes('closed 1'), 'Headscale sees it close');
     expect(seen).toEqual(['open 1', 'open 2', 'closed 1']);
   });
+
+  test('killed while a node goes from A to B and back to A: once it is back the newest stream stays, and the one at B goes', async () => {
+    const { a, b } = await replicas({ silentAfter: '3s', hold: 'off' });
+    const machine = generateNoiseKey();
+    const opens = async (at: typeof a): Promise<Socket> => {
+      const client = at.opens(freshHandshake(recorded, machine));
+      await isOpen(client);
+      client.write(RECORD);
+      return client;
+    };
+    const first = await opens(a);
+    const speaking = setInterval(() => first.write(RECORD), 500);
+    harness.defer(() => clearInterval(speaking));
+    // So many that the newest are announced a second after the oldest.
+    const others = Array.from({ length: 199 }, () => a.opens(freshHandshake(recorded, generateNoiseKey())));
+    await Promise.all(others.map(isOpen));
+    await redis.kill();
+    await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
+    const inBetween = await opens(b);
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    const newest = await opens(a);
+    await new Promise((resolve) => setTimeout(resolve, 3500));
+    await redis.start();
+    await until(() => b.told('severed').length === 1, 'the one in between is severed', 15_000);
+    await announced(201);
+    expect(b.told('severed')).toMatchObject([
+      { because: 'silent', newcomer: { replica: expect.stringMatching(/^a#/) } },
+    ]);
+    expect(a.told('severed')).toEqual([]);
+    expect([first, inBetween, newest].map((client) => client.readableEnded || client.destroyed)).toEqual([
+      false,
+      true,
+      false,
+    ]);
+  }, 60_000);
 
   test('frozen: the first newcomer waits a quarter of a second at most, the next ones not at all', async () => {
     const { b } = await replicas();

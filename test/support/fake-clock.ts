@@ -46,6 +46,13 @@ export class FakeClock implements Clock {
     }
   }
 
+  /** In how many milliseconds the next timer is due; undefined where there is none. */
+  nextInMs(): number | undefined {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { at } of this.#pending) if (at < next) next = at;
+    return next === Number.POSITIVE_INFINITY ? undefined : next - this.#now;
+  }
+
   /** How many timers are set: none may be left when all has ended. */
   get timers(): number {
     return this.#pending.size;

@@ -12,7 +12,7 @@ export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));
 export const BOB = machineKeyOf(Buffer.alloc(32, 0xb0));
 
 /** A client's connection as its kernel would answer for it, with Linux's rule that only a quiet line is probed. */
-class FakeLine {
+export class FakeLine {
   /** Nobody answers any more, as after a phone's battery was pulled. */
   vanished = false;
   evidenceIsThere = true;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { bench, expectInternalErrors, oldStream, opens } from './stage.ts';
-import { ALICE, BOB } from './takeover-bench.ts';
+import { ALICE, BOB, FakePeer } from './takeover-bench.ts';
 
 describe('Takeover, rule 1: dead', () => {
   test('a vanished old stream is severed 450 ms after the newcomer came, and the newcomer forwarded when it has closed', () => {
@@ -216,5 +216,33 @@ describe('Takeover', () => {
     bench.clock.advance(60_000);
     expect(old.severedAt).toBeUndefined();
     expectInternalErrors();
+  });
+});
+
+describe('Takeover, a newcomer that is admitted after a newer one', () => {
+  /** It waited longer for Redis than the one that came after it. */
+  function overtaken() {
+    const late = new FakePeer(bench, ALICE, '192.0.2.77');
+    const newer = opens();
+    bench.registry.add(late.stream);
+    bench.takeover.admit(late);
+    return { late, newer };
+  }
+
+  test('is the old one of the two: it is severed for the newer, which is forwarded once', () => {
+    const { late, newer } = overtaken();
+    expect(bench.registry.ofMachineKey(ALICE)).toEqual([late.stream, newer.stream]);
+    bench.clock.advance(31_000);
+    expect([late.severedBecause, newer.severedBecause]).toEqual(['silent', undefined]);
+    expect(newer.forwardedAt).toBeDefined();
+  });
+
+  test('and takes nobody over, however long the newer one is silent', () => {
+    const { late, newer } = overtaken();
+    bench.clock.advance(29_000);
+    late.speaks();
+    bench.clock.advance(29_000);
+    expect([late.severedBecause, newer.severedBecause]).toEqual([undefined, undefined]);
+    late.leaves();
   });
 });
