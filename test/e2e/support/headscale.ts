@@ -75,7 +75,7 @@ export class Headscale {
     const command = onHost(lab.server, headscale.#program, 'serve', '-c', headscale.#config);
     const child = lab.start(`headscale ${headscale.#version}`, command);
     headscale.#child = child;
-    await until('headscale', { timeoutMs: 30_000, giveUp: () => ended(child) }, async () => {
+    await until('headscale', { timeoutMs: 60_000, giveUp: () => ended(child) }, async () => {
       const answer = await lab.reach.get(headscale.#target, '/health');
       return answer.status === 200 ? true : undefined;
     });
@@ -114,6 +114,12 @@ export class Headscale {
   /** Gives a node another name, of which Headscale tells the node itself: a way to make it speak at a moment. */
   async rename(node: ListedNode, givenName: string): Promise<void> {
     await this.#command('nodes', 'rename', '--identifier', node.id, givenName);
+  }
+
+  /** Admits a node whose login waits for its owner, as the owner would. Only for 0.29. */
+  async admit(authUrl: string): Promise<void> {
+    const authId = authUrl.slice(authUrl.lastIndexOf('/') + 1);
+    await this.#command('auth', 'register', '--user', USER, '--auth-id', authId);
   }
 
   /** How many map streams Headscale itself counts for each node, by the name the node gave. Only 0.29 tells. */

@@ -104,6 +104,44 @@ export class Network {
     await run(command, ...args);
   }
 
+  /**
+   * From here on this host is behind a NAT that forgets a TCP connection when nothing has passed on it for so long. What
+   * comes for one that it has forgotten it drops, from either side, and tells nobody.
+   */
+  addNat(host: Host, forgetsAfterS: number): Promise<unknown> {
+    const out = 'ip saddr . tcp sport . ip daddr . tcp dport';
+    const back = 'ip daddr . tcp dport . ip saddr . tcp sport';
+    const connections = `set open { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic,timeout; timeout ${forgetsAfterS}s; }`;
+    const rules = [
+      `iifname "${host.port}" tcp flags & (syn | ack) == syn update @open { ${out} } accept`,
+      `iifname "${host.port}" ${out} @open update @open { ${out} } accept`,
+      `oifname "${host.port}" ${back} @open update @open { ${back} } accept`,
+      `iifname "${host.port}" meta l4proto tcp drop`,
+      `oifname "${host.port}" meta l4proto tcp drop`,
+    ];
+    const chain = `chain passing { type filter hook forward priority 0; ${rules.join('; ')}; }`;
+    return this.#change(() => this.#nft(`table bridge nat_${host.port} { ${connections}; ${chain}; }`));
+  }
+
+  /** From here on counts the TCP packets without data that come to this host from this port: probes, and acknowledgements. */
+  countEmptyPackets(host: Host, fromPort: number): Promise<unknown> {
+    const longestHeads = 60;
+    const rule = `oifname "${host.port}" tcp sport ${fromPort} ip length <= ${longestHeads} counter name empty`;
+    const chain = `chain passing { type filter hook forward priority 0; ${rule}; }`;
+    return this.#change(() => this.#nft(`table bridge count_${host.port} { counter empty { }; ${chain}; }`));
+  }
+
+  /** How many packets `countEmptyPackets` has counted. */
+  async emptyPackets(host: Host): Promise<number> {
+    const listed = await this.#nft(`list counter bridge count_${host.port} empty`);
+    return Number(/packets (\d+)/.exec(listed)?.[1]);
+  }
+
+  async #nft(ruleset: string): Promise<string> {
+    const [command, args] = onNamespace(this.#switch, 'nft', ruleset);
+    return run(command, ...args);
+  }
+
   #others(host: Host): readonly Host[] {
     return [...this.#hosts.values()].filter((other) => other !== host);
   }

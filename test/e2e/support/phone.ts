@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { programs } from './build.ts';
 import { type Child, run } from './child.ts';
+import { switchKeepaliveOff } from './foreign-sockets.ts';
 import type { Lab } from './lab.ts';
 import { type Host, onHost } from './network.ts';
 import { type Answer, ask, ended } from './reach.ts';
@@ -21,6 +22,8 @@ const SOCKET_POLL_MS = 10;
 
 export interface ClientStatus {
   readonly BackendState: string;
+  /** Where its owner is to admit it; empty while nobody has to. */
+  readonly AuthURL: string;
 }
 
 /** A machine with tailscaled. What tailscaled keeps on disk survives; the host below it may change. */
@@ -61,10 +64,28 @@ export class Phone {
     return this.#daemon;
   }
 
+  /**
+   * Has a new node that has been started log in without a key, so that it waits for its owner.
+   *
+   * @returns the URL at which its owner is to admit it.
+   */
+  async askToLogIn(loginServer: string): Promise<string> {
+    await this.#answering();
+    const who = [`--login-server=${loginServer}`, `--hostname=${this.name}`, '--accept-dns=false'];
+    const up = [programs.tailscale, [`--socket=${this.#socket}`, 'up', ...who]] as const;
+    this.#lab.start(`tailscale up of ${this.name}`, up);
+    return until('a login that waits', { timeoutMs: 30_000 }, async () => (await this.status()).AuthURL || undefined);
+  }
+
+  async #answering(): Promise<void> {
+    const { daemon } = this;
+    await until(`tailscaled of ${this.name}`, { timeoutMs: 10_000, giveUp: () => ended(daemon) }, () => this.status());
+  }
+
   /** Logs a new node in and waits until it runs. */
   async logIn(loginServer: string, authKey: string): Promise<void> {
-    const daemon = await this.start();
-    await until(`tailscaled of ${this.name}`, { timeoutMs: 10_000, giveUp: () => ended(daemon) }, () => this.status());
+    await this.start();
+    await this.#answering();
     const who = [`--login-server=${loginServer}`, `--auth-key=${authKey}`, `--hostname=${this.name}`];
     await this.command('up', ...who, '--timeout=25s', '--accept-dns=false');
     await this.running(10_000);
@@ -105,6 +126,11 @@ export class Phone {
     this.#daemon = undefined;
     this.#host = undefined;
     return vanishedAt;
+  }
+
+  /** From here on its open connections send no keepalive probes of their own, as those of iOS and Android do not. */
+  switchKeepaliveOff(): void {
+    switchKeepaliveOff(this.daemon.pid);
   }
 
   /** Stops the program; its kernel goes on answering for its connections. */

@@ -29,7 +29,7 @@ export class Reach {
       `window of ${host.name}`,
       ...onHost(host, process.execPath, '--import', 'tsx', program, socketPath),
     );
-    await until('opening a window', { timeoutMs: 15_000, giveUp: () => ended(child) }, () => probe(socketPath));
+    await until('opening a window', { timeoutMs: 60_000, giveUp: () => ended(child) }, () => probe(socketPath));
     return new Reach(socketPath);
   }
 

@@ -176,7 +176,7 @@ export class Watchdog {
 
   /** Waits until it answers itself, and Headscale through it. */
   async #ready(): Promise<void> {
-    await until('watchdog', { timeoutMs: 20_000, giveUp: () => ended(this.#child) }, async () => {
+    await until('watchdog', { timeoutMs: 60_000, giveUp: () => ended(this.#child) }, async () => {
       const [ready, key] = await Promise.all([
         this.#lab.reach.get(this.#admin, '/readyz'),
         this.#lab.reach.get(this.#listen, '/key?v=142'),
