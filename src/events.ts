@@ -99,6 +99,15 @@ export type WatchdogEvent =
       /** Whether this status was not told of within the last minute. */
       readonly isNews: boolean;
     }
+  /** Headscale answered 101, but not to what it was asked for: its client gets 502. */
+  | {
+      readonly kind: 'upstream misled';
+      /** What it was asked to switch to; undefined where it was asked for nothing. */
+      readonly asked: string | undefined;
+      /** What it says it has switched to; empty where it says nothing. */
+      readonly switchedTo: string;
+      readonly remoteAddress: string;
+    }
   | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
   | {
       readonly kind: 'connection refused';
@@ -168,9 +177,14 @@ export type FrontProxyEvent =
 export type LostHeader = 'upgrade' | 'handshake';
 export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
 
-/** Why a connection was closed before its first request. */
-export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake';
-export const REFUSAL_REASONS: readonly RefusalReason[] = ['untrusted_proxy', 'bad_proxy_header', 'tls_handshake'];
+/** Why a connection was closed before its first request, or with it. */
+export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake' | 'bad_request';
+export const REFUSAL_REASONS: readonly RefusalReason[] = [
+  'untrusted_proxy',
+  'bad_proxy_header',
+  'tls_handshake',
+  'bad_request',
+];
 
 /** What there may be too much of. `upstream_rate`: who waited for his turn in vain. */
 export type Limit =

@@ -9,9 +9,8 @@ import type { NoiseKey } from './identity/machine-key.ts';
 import type { KernelEvidence } from './liveness/evidence.ts';
 import type { Kernel } from './liveness/kernel.ts';
 import { Line, type StandingOrders } from './liveness/line.ts';
-import { refuseUpgrade } from './proxy/answer.ts';
+import { refuseUpgrade, tooMuch } from './proxy/answer.ts';
 import { addressAndPort, type Origin } from './proxy/forwarded.ts';
-import { kindOf } from './proxy/listener.ts';
 import { RefusedUpgrades } from './proxy/refusals.ts';
 import { Tunnel } from './proxy/tunnel.ts';
 import type { AwaitAnswer, TunnelPorts, UpgradeRequest } from './proxy/tunnel-ports.ts';
@@ -76,12 +75,13 @@ export class Intake {
       upgrade.client.destroy();
       return;
     }
-    if (kindOf(upgrade.request) === 'control' && !admission.handshake(origin.address)) {
-      refuseUpgrade(upgrade.client, 'Too many connections begin here at once.');
+    const { streamKind, handshake } = upgrade.asked;
+    if (streamKind === 'control' && !admission.handshake(origin.address)) {
+      refuseUpgrade(upgrade.client, tooMuch('Too many connections begin here at once.'));
       return;
     }
     const id = this.#parts.registry.nextId();
-    const identity = kindOf(upgrade.request) === 'control' ? this.#recognition.read(upgrade.request) : undefined;
+    const identity = streamKind === 'control' ? this.#recognition.read(handshake) : undefined;
     const arrival = identity?.kind === 'identified' ? this.#parts.directory.arrive({ id, ...identity }) : undefined;
     if (arrival === undefined) {
       this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
@@ -203,7 +203,7 @@ export class Intake {
   }
 
   #streamOf(
-    { request }: UpgradeRequest,
+    { asked }: UpgradeRequest,
     { address, port }: Origin,
     id: StreamId,
     identity: Read | undefined,
@@ -213,7 +213,7 @@ export class Intake {
     const now = this.#parts.clock.now();
     return {
       id,
-      kind: kindOf(request),
+      kind: asked.streamKind,
       machineKey: identity && this.#recognition.machineKeyOf(identity, replayed, remoteAddress),
       address,
       remoteAddress,
@@ -252,6 +252,8 @@ export class Intake {
       upstreamFailed,
       awaitAnswer,
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
+      upstreamMisled: ({ remoteAddress }, asked, switchedTo) =>
+        emit({ kind: 'upstream misled', asked, switchedTo, remoteAddress }),
       firstRecord: (stream) => {
         // Others first: whom the takeover acquits nobody would tell them of.
         directory.recorded(stream);

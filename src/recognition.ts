@@ -1,9 +1,7 @@
-import type { IncomingMessage } from 'node:http';
 import type { Emit } from './events.ts';
 import type { MachineKey } from './identity/keys.ts';
 import { type Identity, identify, type NoiseKey } from './identity/machine-key.ts';
 import { ReplayMemory } from './identity/replay.ts';
-import { isWebSocket } from './proxy/tunnel-ports.ts';
 
 export interface RecognitionParts {
   /** Undefined without a key: nobody is identified then. */
@@ -23,8 +21,9 @@ export class Recognition {
     this.#parts = parts;
   }
 
-  read(request: IncomingMessage): Read {
-    const identity = this.#identify(handshakeOf(request));
+  /** @param handshake the one that Headscale is going to read. */
+  read(handshake: string | undefined): Read {
+    const identity = this.#identify(handshake);
     // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
     return identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral)
       ? { kind: 'replayed' }
@@ -55,14 +54,4 @@ export class Recognition {
       return { kind: 'unreadable', why: 'internal error' };
     }
   }
-}
-
-const HANDSHAKE = 'X-Tailscale-Handshake';
-
-/** A browser can set no header on its WebSocket, so there it is in the query (Tailscale control/controlhttp/client_js.go). */
-function handshakeOf(request: IncomingMessage): string | undefined {
-  // Each where Headscale reads it, and nowhere else: another one would be another node's.
-  if (!isWebSocket(request)) return [request.headers[HANDSHAKE.toLowerCase()]].flat()[0];
-  const query = request.url?.split('?').slice(1).join('?');
-  return new URLSearchParams(query).get(HANDSHAKE) ?? undefined;
 }

@@ -52,8 +52,8 @@ export class Shutdown {
     this.#parts = parts;
     for (const { server } of parts.listeners) {
       // First of all: who answers may do so at once.
-      server.prependListener('request', (request, response) => {
-        if (this.#isDraining) endConnectionAfter(request, response);
+      server.prependListener('request', (_request, response) => {
+        if (this.#isDraining) endConnectionAfter(response);
       });
     }
   }
@@ -72,7 +72,7 @@ export class Shutdown {
     const { overMs, isShortened } = this.#parts.drainTerms();
     this.#isDraining = true;
     for (const { unanswered } of listeners) {
-      for (const [request, response] of unanswered.all()) endConnectionAfter(request, response);
+      for (const [, response] of unanswered.all()) endConnectionAfter(response);
     }
     emit({ kind: 'draining', streams: intake.size, overMs, isShortened });
     const stopped = this.#stopListening();

@@ -74,7 +74,11 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
   });
   events.listen(frontProxies.listen);
   listenWith(config, knowledge, {
-    plain: plainProxy(health),
+    plain: plainProxy({
+      ...health,
+      misled: (switchedTo, remoteAddress) =>
+        emit({ kind: 'upstream misled', asked: undefined, switchedTo, remoteAddress }),
+    }),
     upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
     trust,
     requested: (request, sender) => frontProxies.requested(request, sender),

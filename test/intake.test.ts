@@ -5,7 +5,7 @@ import type { WatchdogEvent } from '../src/events.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { FakeClock } from './support/fake-clock.ts';
 import { fakeKernel } from './support/fake-kernel.ts';
-import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { Harness, readHead, SWITCHING, switching, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
 const harness = new Harness();
@@ -16,12 +16,12 @@ const RECORD = Buffer.from([4, 0, 2, 1, 2]);
 async function bench(kernel: KernelOrNot) {
   const seen: string[] = [];
   let streams = 0;
-  const upstream = await harness.upstream((_request, socket) => {
+  const upstream = await harness.upstream((request, socket) => {
     const id = ++streams;
     seen.push(`open ${id}`);
     socket.on('error', () => {}).on('close', () => seen.push(`closed ${id}`));
     socket.on('end', () => socket.end()).resume();
-    socket.write(SWITCHING);
+    socket.write(switching(request.headers.upgrade ?? ''));
   });
   const clock = new FakeClock();
   const options = { kernel, clock };

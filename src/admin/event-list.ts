@@ -23,6 +23,7 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   'duplicate machine key': true,
   handshake: true,
   'upstream refused': true,
+  'upstream misled': true,
   'upstream up': true,
   'upstream down': true,
   'upstream is not Headscale': true,

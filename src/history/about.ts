@@ -49,6 +49,7 @@ export function aboutOf(event: WatchdogEvent): About {
     case 'connection refused':
       return { ...NOBODY, address: event.address, reason: event.because };
     case 'upstream refused':
+    case 'upstream misled':
       return { ...NOBODY, address: event.remoteAddress };
     default:
       return NOBODY;

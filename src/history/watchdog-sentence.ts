@@ -38,6 +38,8 @@ export function healthSentence(event: HealthEvent): string {
       return event.streamKind === 'control'
         ? `Headscale refused a control stream from ${event.remoteAddress} with ${event.status}: ${whyRefused(event.status)}.`
         : `Headscale refused an upgrade from ${event.remoteAddress} with ${event.status}.`;
+    case 'upstream misled':
+      return `Headscale switched a request from ${event.remoteAddress} to ${event.switchedTo || 'no protocol'}, which it was not asked for; the client got 502.`;
     case 'noise key checked':
       return event.matches
         ? "The noise key is Headscale's."

@@ -1,5 +1,6 @@
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { endToEnd } from '../identity/request.ts';
 import { abort } from './sockets.ts';
 
 /**
@@ -11,7 +12,7 @@ export function passOn(request: IncomingMessage, response: IncomingMessage, clie
   const answer = new ServerResponse(request);
   answer.shouldKeepAlive = false;
   try {
-    answer.writeHead(response.statusCode ?? 502, response.statusMessage, withoutConnection(response.rawHeaders));
+    answer.writeHead(response.statusCode ?? 502, response.statusMessage, answerHeaders(response.rawHeaders));
     answer.assignSocket(client);
   } catch {
     return false;
@@ -36,14 +37,10 @@ export function headOf(response: IncomingMessage): string {
   return `${head}\r\n`;
 }
 
-function withoutConnection(rawHeaders: readonly string[]): string[] {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i] as string;
-    const hopByHop = /^(connection|keep-alive|transfer-encoding)$/i.test(name);
-    if (!hopByHop) kept.push(name, rawHeaders[i + 1] as string);
-  }
-  return kept;
+/** The headers of an answer that go on to the client: Node frames its body anew, and passes no trailers on. */
+export function answerHeaders(rawHeaders: readonly string[]): string[] {
+  const headers = endToEnd(rawHeaders);
+  return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== 'transfer-encoding');
 }
 
 /** A whole answer of our own, behind which the connection ends. @param more further header lines, each with its end. */
@@ -66,18 +63,22 @@ export function tooMuch(text: string): string {
 const GONE_WITHIN_MS = 10_000;
 
 /** Answers an upgrade that no tunnel is made for, and ends its connection. */
-export function refuseUpgrade(client: Socket, text: string): void {
+export function refuseUpgrade(client: Socket, whole: string): void {
   client.on('error', () => client.destroy());
   client.setTimeout(GONE_WITHIN_MS, () => client.destroy());
   client.on('end', () => client.destroy());
-  client.end(tooMuch(text));
+  client.end(whole);
   // What it still says is dropped, so that no reset overtakes the answer.
   client.resume();
 }
 
+/** Answers a request with a line of our own; what has begun already is cut off instead. */
+export function answerWith(response: ServerResponse, status: number, text: string): void {
+  if (response.headersSent) response.destroy();
+  else response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
+}
+
 /** So that its client sends no other request into a connection that is about to close. */
-export function endConnectionAfter(request: IncomingMessage, response: ServerResponse): void {
+export function endConnectionAfter(response: ServerResponse): void {
   response.shouldKeepAlive = false;
-  // What the proxy answers with.
-  request.headers.connection = 'close';
 }

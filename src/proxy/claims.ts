@@ -10,6 +10,9 @@ interface ClaimsPorts {
   refused(because: RefusalReason, why: string, address: string): void;
 }
 
+/** A proxy says it at once. */
+const WITHIN_MS = 10_000;
+
 /** A connection's two ends: the one name that it has both below TLS and above it. */
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
@@ -46,7 +49,7 @@ export class Claims {
       if (header.from !== undefined) this.#remember(socket, ends, header.from);
       return { kind: 'done', rest: bytes.subarray(header.length) } as const;
     };
-    readFirstBytes(socket, read, serve);
+    readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, serve);
   }
 
   #remember(socket: Socket, ends: string, from: Claimed): void {

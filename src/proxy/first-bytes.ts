@@ -9,37 +9,52 @@ export type FirstBytes =
   | { readonly kind: 'refuse' };
 
 const MOST_BYTES = 32 * 1024;
-const WITHIN_MS = 10_000;
+
+export interface Patience {
+  readonly withinMs: number;
+  /** Too little has come in time; nobody listens to the socket any more. */
+  slow(): void;
+}
 
 /**
  * Reads the first bytes of a connection for somebody who comes before its server; `done` is called once they have been
  * put back, changed or not. Who sends too much or too slowly, or ends, is let go.
  */
-export function readFirstBytes(socket: Socket, read: (bytes: Buffer) => FirstBytes, done: () => void): void {
+export function readFirstBytes(
+  socket: Socket,
+  read: (bytes: Buffer) => FirstBytes,
+  { withinMs, slow }: Patience,
+  done: () => void,
+): void {
   let bytes: Buffer = Buffer.alloc(0);
   const give = (): void => void socket.destroy();
   const finish = (): void => {
-    socket.off('readable', look).off('end', give).off('error', give);
-    socket.setTimeout(0, give);
+    clearTimeout(timer);
+    socket.off('readable', look).off('end', give).off('close', finish);
   };
   const look = (): void => {
     for (;;) {
       const chunk = socket.read() as Buffer | null;
       if (chunk === null) return;
       bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
-      const found = bytes.length > MOST_BYTES ? REFUSE : read(bytes);
-      if (found.kind === 'more') continue;
+      const found = read(bytes);
+      if (found.kind === 'more' && bytes.length <= MOST_BYTES) continue;
       finish();
-      if (found.kind === 'refuse') give();
+      if (found.kind !== 'done') give();
       else {
+        socket.off('error', give);
         if (found.rest.length > 0) socket.unshift(found.rest);
         done();
       }
       return;
     }
   };
-  socket.setTimeout(WITHIN_MS, give);
-  socket.on('readable', look).on('end', give).on('error', give);
+  const timer = setTimeout(() => {
+    finish();
+    slow();
+    setTimeout(give, SLOW_ENDS_WITHIN_MS).unref();
+  }, withinMs);
+  socket.on('readable', look).on('end', give).on('error', give).on('close', finish);
 }
 
-const REFUSE: FirstBytes = { kind: 'refuse' };
+const SLOW_ENDS_WITHIN_MS = 1000;

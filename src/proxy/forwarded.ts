@@ -77,12 +77,6 @@ export function forwardedRawHeaders(rawHeaders: readonly string[], origin: Origi
   return kept;
 }
 
-/** The same for parsed headers (lower-case names), in place. */
-export function setForwarded(headers: NodeJS.Dict<string | string[]>, origin: Origin): void {
-  for (const name of CLAIMS) delete headers[name];
-  for (const [name, value] of truthsAbout(origin)) headers[name.toLowerCase()] = value;
-}
-
 /** An IPv4 client on a dual-stack socket shows as `::ffff:a.b.c.d`; Headscale and people want `a.b.c.d`. */
 export function plainAddress(address: string | undefined): string {
   if (address === undefined) return 'unknown';

@@ -10,9 +10,9 @@ import type { Listen } from '../config/listen.ts';
 import type { Limits } from '../config/schema.ts';
 import { reasonOf } from '../errors.ts';
 import type { RefusalReason } from '../events.ts';
+import { endToEnd, type ReadRequest, readRequest } from '../identity/request.ts';
 import { OpenConnections } from '../open-connections.ts';
-import type { StreamKind } from '../streams/stream.ts';
-import { endConnectionAfter } from './answer.ts';
+import { answerWith, endConnectionAfter, ownAnswer, refuseUpgrade, tooMuch } from './answer.ts';
 import { boundBody } from './body.ts';
 import { Claims } from './claims.ts';
 import { readFirstBytes } from './first-bytes.ts';
@@ -73,7 +73,7 @@ function optionsOf({ headerBytes, headerMs, bodyMs }: ServerLimits) {
 
 /**
  * An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy, but for what a plain listener
- * answers itself. A connection's way: PROXY protocol header, TLS, a trusted proxy's first head, HTTP; most have only the last.
+ * answers itself. A connection's way: PROXY protocol header, TLS, the first head, HTTP; most have only the last two.
  *
  * @param certificate undefined where it speaks plain HTTP; its key is wiped.
  */
@@ -89,6 +89,8 @@ export function createListener(
       ? createServer(options)
       : createTlsServer({ ...TLS, ...options, handshakeTimeout: limits.headerMs, ...pairOf(certificate) });
   certificate?.key.fill(0);
+  // All of them: Node would drop those beyond a thousand without a word, and what they say of the body with them.
+  server.maxHeadersCount = 0;
   const claims = new Claims();
   const connections = new OpenConnections();
   // The last of the steps first: each is put before those that are there.
@@ -97,8 +99,8 @@ export function createListener(
     // a client that leaves in the middle of the handshake would stay.
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
-    if (ports.trust()(plainAddress(socket.remoteAddress))) readFirstBytes(socket, withUpgrade, serve);
-    else serve();
+    const slow = (): void => void socket.end(ownAnswer(408, 'The head of this request came too slowly.'));
+    readFirstBytes(socket, withUpgrade, { withinMs: limits.headerMs, slow }, serve);
   });
   if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => claims.read(socket, ports, serve));
   // Before all other steps.
@@ -120,19 +122,26 @@ export function createListener(
   };
   const unanswered = new Unanswered();
   server.on('request', (request, response) => {
-    const from = origin(request);
-    // Behind a trusted proxy the next request's head could not be looked at, and might be an upgrade.
-    if (!from.isDirect && unanswered.has(request.socket)) return;
+    // Node has read it already where it came with the one before.
+    if (unanswered.endsConnection(request.socket)) return;
     unanswered.note(request, response);
-    passRequest(request, response, from, listen, ports);
+    passRequest(request, response, origin(request), listen, ports);
   });
-  server.on('upgrade', (request: IncomingMessage, client: Socket, head: Buffer) => {
+  server.on('upgrade', (request: IncomingMessage, stream: Socket, head: Buffer) => {
+    const client = request.socket;
     // Until somebody listens, an error of the socket would be nobody's.
     client.off('error', ignore).on('error', ignore);
+    const read = readRequest(request);
     // Two answers would come mixed. No client asks so, and none is owed one.
     if (unanswered.has(client)) client.destroy();
-    else if (hasBody(request)) readAgain(serveAgain, request, client, head);
-    else passUpgrade({ request, client, head }, origin(request), ports);
+    else if (read.kind === 'upgrade') passUpgrade({ request, client, head }, read, origin(request), ports);
+    else if (read.kind === 'refused') {
+      ports.refused('bad_request', read.why, origin(request).address);
+      refuseUpgrade(client, ownAnswer(400, badRequest(read.why)));
+    }
+    // From 26 on Node reads the body of an upgrade, and hands out no socket while it does.
+    else if (stream !== client || request.readableLength > 0) refuseUpgrade(client, tooMuch(COME_AGAIN));
+    else readAgain(serveAgain, request, client, head);
   });
   server.on('tlsClientError', (error, socket) => {
     ports.refused('tls_handshake', reasonOf(error), plainAddress(socket.remoteAddress));
@@ -174,49 +183,58 @@ function passRequest(
   listen: Listen,
   ports: ListenerPorts,
 ): void {
-  if (!origin.isDirect) endConnectionAfter(request, response);
+  if (!origin.isDirect || isForwarded(request)) endConnectionAfter(response);
+  const read = readRequest(request);
+  if (read.kind === 'refused') {
+    ports.refused('bad_request', read.why, origin.address);
+    endConnectionAfter(response);
+    answerWith(response, 400, badRequest(read.why));
+    return;
+  }
+  if (read.kind === 'upgrade') {
+    // Connection does not name it, which can be mended in a connection's first head alone.
+    endConnectionAfter(response);
+    answerWith(response, 503, COME_AGAIN);
+    return;
+  }
   if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, ports.pages)) return;
   if (boundBody(request, response, ports.limits().bodyBytes, () => ports.tooLarge(origin.address))) {
-    ports.plain(request, response, origin);
+    ports.plain(request, response, forwardedRawHeaders(read.headers, origin), origin.address);
   }
+}
+
+/** The next request may be an upgrade, which must come first: behind a trusted proxy, and one that we do not know. */
+function isForwarded({ headers }: IncomingMessage): boolean {
+  return ['x-forwarded-for', 'x-real-ip', 'forwarded', 'via'].some((name) => headers[name] !== undefined);
+}
+
+/** What can be mended in the first head of a connection alone, see `withUpgrade`. */
+const COME_AGAIN = 'This request can only be the first of a connection: send it again on a new one.';
+
+function badRequest(why: string): string {
+  return `This request is refused: ${why}.`;
 }
 
 function passUpgrade(
-  { request, client, head }: Omit<UpgradeRequest, 'rawHeaders'>,
+  { request, client, head }: Pick<UpgradeRequest, 'request' | 'client' | 'head'>,
+  { headers, asked }: Extract<ReadRequest, { kind: 'upgrade' }>,
   origin: Origin,
   ports: ListenerPorts,
 ): void {
-  const rawHeaders = forwardedRawHeaders(request.rawHeaders, origin);
+  const rawHeaders = forwardedRawHeaders(headers, origin);
   // Node would send a POST without a length as chunked.
   if (request.headers['content-length'] === undefined && request.method !== 'GET')
     rawHeaders.push('Content-Length', '0');
-  ports.upgrade({ request, client, head, rawHeaders }, origin);
+  rawHeaders.push('Upgrade', asked.protocol, 'Connection', 'Upgrade');
+  ports.upgrade({ request, asked, client, head, rawHeaders }, origin);
 }
 
-/** A stream's kind, from the path its request asks for. */
-export function kindOf(request: IncomingMessage): StreamKind {
-  const path = (request.url ?? '').split('?', 1)[0];
-  if (path === '/ts2021') return 'control';
-  return path === '/derp' ? 'derp' : 'other';
-}
-
-/**
- * A server may ignore Upgrade (RFC 9110, section 7.8), and with a body we must: Node's parser has let go of the request
- * and would not read it. So the request is read once more, without its Upgrade, as a plain one.
- */
+/** Reads a request once more, as a plain one: Node's parser has let go of it. */
 function readAgain(serve: (client: Socket) => void, request: IncomingMessage, client: Socket, head: Buffer): void {
   const { method, url, httpVersion, rawHeaders } = request;
+  const headers = endToEnd(rawHeaders);
   let again = `${method} ${url} HTTP/${httpVersion}\r\n`;
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    if (!/^(upgrade|http2-settings|connection)$/i.test(rawHeaders[i] as string)) {
-      again += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
-    }
-  }
+  for (let i = 0; i + 1 < headers.length; i += 2) again += `${headers[i]}: ${headers[i + 1]}\r\n`;
   client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
   serve(client);
-}
-
-function hasBody(request: IncomingMessage): boolean {
-  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
-  return encoding !== undefined || (length !== undefined && Number(length) !== 0);
 }

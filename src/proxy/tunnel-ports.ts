@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock, Instant } from '../clock.ts';
+import type { AskedUpgrade } from '../identity/request.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -34,6 +35,8 @@ export interface TunnelPorts {
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
   upstreamRefused(stream: Stream, status: number): void;
+  /** Headscale has switched to something that it was not asked for. */
+  upstreamMisled(stream: Stream, asked: string, switchedTo: string): void;
 }
 
 /** The client's line, see `Line`. */
@@ -45,14 +48,10 @@ export interface ClientLine {
 /** An upgrade request as it came in. */
 export interface UpgradeRequest {
   readonly request: IncomingMessage;
+  readonly asked: AskedUpgrade;
   readonly client: Socket;
   /** What the client sent behind its request's head. */
   readonly head: Buffer;
   /** What Headscale is to see. */
   readonly rawHeaders: string[];
-}
-
-/** Whether it is a browser's way to Headscale. */
-export function isWebSocket({ headers }: IncomingMessage): boolean {
-  return headers.upgrade?.toLowerCase() === 'websocket';
 }

@@ -9,7 +9,7 @@ import { ask } from './ask.ts';
 import { EarlyBytes } from './early-bytes.ts';
 import { readPooled } from './pooled-reads.ts';
 import { abort, gaveUp, linger } from './sockets.ts';
-import { type ClientLine, isWebSocket, type TunnelPorts, type UpgradeRequest } from './tunnel-ports.ts';
+import type { ClientLine, TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
 import { gatewayAnswer } from './upstream.ts';
 
 /** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
@@ -47,7 +47,7 @@ export class Tunnel {
     this.#ports = ports;
     this.#early = new EarlyBytes(ports.earlyBytes());
     this.client = upgrade.client;
-    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(isWebSocket(upgrade.request)) : undefined;
+    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(upgrade.asked.protocol === 'websocket') : undefined;
     // In front of what has come in since.
     if (upgrade.head.length > 0) this.client.unshift(upgrade.head);
     this.#attachClient();
@@ -68,10 +68,13 @@ export class Tunnel {
     if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
     try {
-      this.#asking = ask(this.#upgrade, this.#ports.upstream, {
+      const { request, rawHeaders, asked } = this.#upgrade;
+      const question = { ...{ method: request.method, path: request.url, rawHeaders }, body: undefined };
+      this.#asking = ask({ ...question, protocol: asked.protocol }, this.#ports.upstream, {
         connect: () => this.#connect(),
         switched: (response, head) => this.#open(response, head),
-        refused: (response) => this.#passOn(response),
+        answered: (response) => this.#passOn(response),
+        misled: (protocol) => this.#misled(asked.protocol, protocol),
         failed: (error) => this.#unanswered(error),
         awaitAnswer: this.#ports.awaitAnswer,
       });
@@ -235,6 +238,12 @@ export class Tunnel {
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
     linger(this.client, this.#upstream);
+  }
+
+  #misled(asked: string, switchedTo: string): void {
+    if (!isLive(this.stream)) return;
+    this.#ports.upstreamMisled(this.stream, asked, switchedTo);
+    this.#answer(ownAnswer(502, 'Headscale answered with an upgrade that nobody asked for.'), 'upstream_refused');
   }
 
   #unanswered(error: Error | undefined): void {

@@ -21,6 +21,12 @@ export class Unanswered {
     return (this.#bySocket.get(socket)?.size ?? 0) > 0;
   }
 
+  /** Whether the connection ends behind one of them: what was sent after that is nobody's. */
+  endsConnection(socket: Socket): boolean {
+    for (const response of this.#bySocket.get(socket)?.values() ?? []) if (!response.shouldKeepAlive) return true;
+    return false;
+  }
+
   all(): readonly (readonly [IncomingMessage, ServerResponse])[] {
     return [...this.#bySocket.values()].flatMap((requests) => [...requests]);
   }

@@ -1,5 +1,3 @@
-import { Agent as HttpAgent } from 'node:http';
-import { Agent as HttpsAgent } from 'node:https';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostPortOf } from '../config/host-port.ts';
@@ -18,11 +16,6 @@ export interface Upstream {
    * can be passed on by itself.
    */
   connect(): Socket;
-  /**
-   * Makes a connection for each plain request: they are few, and one kept open might be closed by Headscale the moment
-   * it is used.
-   */
-  readonly agent: HttpAgent;
 }
 
 /**
@@ -41,9 +34,7 @@ export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () =>
       : withDeadline(connectTcp(options), 'connect');
     return socket.once('connect', () => keepAlive(socket));
   };
-  const agent = tls ? new HttpsAgent({ keepAlive: false }) : new HttpAgent({ keepAlive: false });
-  agent.createConnection = connect;
-  return { url, host, port, connect, agent };
+  return { url, host, port, connect };
 }
 
 function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): Socket {

@@ -48,6 +48,7 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
     case 'upstream silent':
     case 'upstream is not Headscale':
     case 'upstream refused':
+    case 'upstream misled':
     case 'noise key checked':
       return upstreamLine(event);
     case 'nodes listed':
@@ -161,6 +162,9 @@ const NOT_HEADSCALE =
 const WRONG_KEY =
   "the noise key is not Headscale's: no node can be told apart; point --noise-key at the running Headscale's noise_private.key";
 
+const MISLED =
+  'Headscale switched to a protocol that it was not asked for, so its client got 502: look at what stands between the watchdog and Headscale';
+
 function upstreamLine(
   event: Of<
     | 'upstream up'
@@ -168,6 +172,7 @@ function upstreamLine(
     | 'upstream silent'
     | 'upstream is not Headscale'
     | 'upstream refused'
+    | 'upstream misled'
     | 'noise key checked'
   >,
 ): Line {
@@ -188,6 +193,10 @@ function upstreamLine(
       return ['error', { upstream: event.upstream }, NOT_HEADSCALE];
     case 'upstream refused':
       return upstreamRefusedLine(event);
+    case 'upstream misled': {
+      const { asked, switchedTo, remoteAddress } = event;
+      return ['warn', { asked, switchedTo, remoteAddress }, MISLED];
+    }
     case 'noise key checked': {
       const { ours, upstreams } = event;
       if (event.matches) return ['info', { key: ours }, "the noise key is Headscale's"];

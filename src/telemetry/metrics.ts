@@ -159,7 +159,11 @@ function createCounters(registers: PromRegistry[]) {
       'Old streams severed for a newcomer, by the evidence against them.',
     ),
     wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
-    refused: make('connections_refused_total', ['reason'], 'Connections closed before their first request.'),
+    refused: make(
+      'connections_refused_total',
+      ['reason'],
+      'Connections closed before their first request, or with one that can be read in two ways.',
+    ),
     upstreamRefused: make(
       'upstream_refused_total',
       ['status'],

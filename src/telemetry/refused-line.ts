@@ -9,6 +9,7 @@ const REFUSED: Readonly<Record<RefusalReason, string>> = {
   untrusted_proxy: 'connection refused: it comes from no trusted proxy',
   bad_proxy_header: 'connection refused: it has no PROXY protocol header that can be read',
   tls_handshake: 'connection refused: no TLS session came about',
+  bad_request: 'request refused with 400: it could be read in two ways',
 };
 
 export function limitLine({ limit, address, why, isNews }: Of<'limit reached'>): Line {

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import fc from 'fast-check';
 import type { Cidr } from '../../src/config/trusted-proxies.ts';
-import { forwardedRawHeaders, originOf, setForwarded } from '../../src/proxy/forwarded.ts';
+import { forwardedRawHeaders, originOf } from '../../src/proxy/forwarded.ts';
 import { trustOf } from '../../src/proxy/trust.ts';
 import { withUpgrade } from '../../src/proxy/upgrade-head.ts';
 import { bytes, mutated, target } from './target.ts';
@@ -53,9 +53,6 @@ export const forwardedHeaders = target(
     const names = raw.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase());
     for (const name of OURS.slice(0, 3)) assert.equal(names.filter((each) => each === name).length, 1, name);
     for (const name of ['forwarded', 'true-client-ip']) assert.ok(!names.includes(name), name);
-    setForwarded(request.headers, origin);
-    assert.equal(request.headers['x-forwarded-for'], origin.address);
-    assert.equal(request.headers.forwarded, undefined);
   },
 );
 
@@ -78,14 +75,14 @@ const head = fc
   )
   .map(([line, headers, body]) => Buffer.concat([Buffer.from(`${[line, ...headers].join('\r\n')}\r\n\r\n`), body]));
 
-/** A trusted proxy's first head: nothing but its Connection is changed, and nothing behind it. */
+/** A connection's first head gets one line more, or loses its Upgrade; nothing else changes, and nothing behind it. */
 export const upgradeHeads = target('upgrade heads', 0.05, fc.oneof(head, mutated(head), bytes(200)), (some) => {
   const read = withUpgrade(some);
   if (read.kind !== 'done') return assert.equal(some.indexOf('\r\n\r\n'), -1);
   const [before, after] = [some, read.rest].map((each) => each.toString('latin1')) as [string, string];
-  const [endBefore, endAfter] = [before.indexOf('\r\n\r\n'), after.indexOf('\r\n\r\n')];
-  assert.equal(after.slice(endAfter), before.slice(endBefore), 'what follows the head');
-  const others = (text: string): string[] =>
-    text.split('\r\n').filter((line, i) => i === 0 || !/^connection:/i.test(line));
-  assert.deepEqual(others(after.slice(0, endAfter)), others(before.slice(0, endBefore)));
+  const others = (text: string): string =>
+    text.replace('Connection: upgrade\r\n', '').replace(/\r\nupgrade:[^\r]*(?=\r)/gi, '');
+  const end = before.indexOf('\r\n\r\n');
+  assert.equal(after.slice(after.length - before.length + end), before.slice(end), 'what follows the head');
+  assert.equal(others(after), others(before));
 });

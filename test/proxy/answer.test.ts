@@ -70,7 +70,9 @@ describe('Tunnel, answers', () => {
     });
     const { port } = await harness.watchdog(upstream.url);
     const client = harness.client(port);
-    client.write('POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\n');
+    client.write(
+      'POST /ts2021 HTTP/1.1\r\nHost: h\r\nUpgrade: tailscale-control-protocol\r\nConnection: Upgrade\r\n\r\n',
+    );
     expect(await readHead(client)).toMatch(/ 101 /);
     expect((await readAll(client)).toString()).toBe('hello');
     expect(chunked).toBeUndefined();

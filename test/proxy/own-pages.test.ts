@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Harness, readAll, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
+import { Harness, readAll, readHead, switching, upgradeHead } from '../support/harness.ts';
 
 const harness = new Harness();
 let webroot: string;
@@ -20,7 +20,7 @@ afterEach(async () => {
 /** A watchdog before an upstream that says what it was asked for. */
 async function start(flags: Record<string, unknown>) {
   const upstream = await harness.upstream(
-    (_request, socket) => socket.end(SWITCHING),
+    (request, socket) => socket.end(switching(request.headers.upgrade ?? '')),
     (request, response) => response.end(`Headscale: ${request.method} ${request.url}`),
   );
   const { port } = await harness.watchdog(upstream.url, flags);

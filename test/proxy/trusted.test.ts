@@ -15,7 +15,7 @@ async function start(flags: Record<string, unknown>) {
     },
     (request, response) => {
       if (request.url?.startsWith('/asked')) seen.push({ ...request.headers, url: request.url });
-      response.end('answer');
+      request.resume().on('end', () => response.end('answer'));
     },
   );
   const watchdog = await harness.watchdog(upstream.url, flags);
@@ -82,14 +82,43 @@ describe('behind a trusted proxy', () => {
       client.end('bytes of the session');
       expect((await readAll(client)).toString()).toBe('bytes of the session');
     }
-    expect(seen).toMatchObject([{ connection: 'upgrade' }, { connection: 'upgrade' }]);
+    expect(seen).toMatchObject([{ connection: 'Upgrade' }, { connection: 'Upgrade' }]);
   });
 
-  test('from anybody else it is a plain request', async () => {
-    const { port } = await start({});
+  test('so it is from anybody, for so it is to Headscale', async () => {
+    const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write(nginxHead('/ts2021').replace('keep-alive', 'close'));
-    expect(await readHead(client)).toMatch(/^HTTP\/1\.1 200 /);
+    expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
+    expect(seen).toMatchObject([{ connection: 'Upgrade', upgrade: 'tailscale-control-protocol' }]);
+  });
+
+  test('a proxy that we do not trust: a connection carries one request too, so that an upgrade is always the first', async () => {
+    const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
+    const client = harness.client(port);
+    client.write(`GET /asked HTTP/1.1\r\nHost: up\r\n${CLAIMS}\r\n${nginxHead('/ts2021')}`);
+    const answer = (await readAll(client)).toString();
+    expect(answer).toMatch(/^HTTP\/1\.1 200 [\s\S]*connection: close/i);
+    expect(answer.match(/HTTP\/1\.1/g)).toHaveLength(1);
+    expect(seen.map(({ url }) => url)).toEqual(['/asked']);
+  });
+
+  test('one that comes second all the same is to come again, on a connection of its own', async () => {
+    const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
+    const client = harness.client(port);
+    client.write('GET /asked HTTP/1.1\r\nHost: up\r\n\r\n');
+    await readHead(client);
+    client.write(nginxHead('/ts2021'));
+    const answer = (await readAll(client)).toString();
+    expect(answer).toMatch(/HTTP\/1\.1 503 [\s\S]*connection: close/i);
+    expect(seen.map(({ url }) => url)).toEqual(['/asked']);
+  });
+
+  test.each([40_000, 200_000])('a body of %i bytes that comes with the head is read whole', async (length) => {
+    const { port } = await start(TRUSTED);
+    const client = harness.client(port);
+    client.write(`POST /asked HTTP/1.1\r\nHost: up\r\nContent-Length: ${length}\r\n\r\n${'x'.repeat(length)}`);
+    expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 200 /);
   });
 
   test('a connection carries one request, so that no upgrade behind it goes unseen', async () => {

@@ -47,6 +47,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
     upstreamReached: () => told.push('reached'),
     upstreamFailed: () => told.push('failed'),
     awaitAnswer: () => ({ sent() {}, answered() {}, ended() {} }),
+    upstreamMisled: () => told.push('misled'),
     upstreamRefused: () => told.push('refused'),
   };
   const now = clock.now();
@@ -65,14 +66,9 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
   const server = createServer();
   const made = new Promise<Tunnel>((resolve) => {
     server.on('upgrade', (request, client: Socket, head) => {
-      resolve(
-        new Tunnel(
-          stream,
-          { request, client, head, rawHeaders: request.rawHeaders },
-          { sending: () => {}, isNotReading: () => isNotReading },
-          ports,
-        ),
-      );
+      const asked = { protocol: 'tailscale-control-protocol', streamKind: 'control', handshake: undefined } as const;
+      const upgrade = { request, asked, client, head, rawHeaders: request.rawHeaders };
+      resolve(new Tunnel(stream, upgrade, { sending: () => {}, isNotReading: () => isNotReading }, ports));
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

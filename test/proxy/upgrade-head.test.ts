@@ -1,33 +1,45 @@
 import { describe, expect, test } from 'vitest';
 import { withUpgrade } from '../../src/proxy/upgrade-head.ts';
 
-const START = 'POST /ts2021 HTTP/1.1\r\nHost: h\r\n';
+const LINE = 'POST /ts2021 HTTP/1.1\r\n';
+const START = `${LINE}Host: h\r\n`;
 const given = (text: string): string => {
   const found = withUpgrade(Buffer.from(text, 'latin1'));
   return found.kind === 'done' ? found.rest.toString('latin1') : found.kind;
 };
 
 describe('withUpgrade', () => {
-  test.each(['tailscale-control-protocol', 'WebSocket', 'derp'])(
-    'names the upgrade to %s, and keeps all else',
-    (protocol) => {
-      const asked = `${START}X-A: \xe9\r\nUpgrade: ${protocol}\r\nCONNECTION: keep-alive\r\nContent-Length: 0\r\n\r\nbehind it`;
-      expect(given(asked)).toBe(
-        `${START}X-A: \xe9\r\nUpgrade: ${protocol}\r\nContent-Length: 0\r\nConnection: upgrade\r\n\r\nbehind it`,
-      );
-    },
-  );
+  test.each([
+    ...['tailscale-control-protocol', 'WebSocket', 'derp', '\tderp \t'].map((protocol) => `Upgrade: ${protocol}`),
+    'CONNECTION: keep-alive\r\nupgrade:derp',
+    'Connection: x-upgrade, upgrades\r\nUpgrade: derp',
+    // Of two, Headscale takes the first.
+    'Upgrade: derp\r\nUpgrade: h2c',
+  ])('names the upgrade of %j, and keeps all else', (headers) => {
+    const rest = `Host: h\r\nX-A: \xe9\r\n${headers}\r\nContent-Length: 0\r\n\r\nbehind it`;
+    expect(given(LINE + rest)).toBe(`${LINE}Connection: upgrade\r\n${rest}`);
+  });
 
-  test('also where there is no Connection at all', () => {
-    expect(given(`${START}Upgrade: derp\r\n\r\n`)).toBe(`${START}Upgrade: derp\r\nConnection: upgrade\r\n\r\n`);
+  test.each([
+    'Upgrade: h2c\r\nConnection: upgrade',
+    'Upgrade: h2c\r\nupgrade:derp',
+    'Upgrade: websocket, derp',
+    'Upgrade: derp\r\nContent-Length: 1',
+    'Upgrade: derp\r\nContent-Length: 00',
+    'Upgrade: derp\r\nTransfer-Encoding: chunked',
+  ])('takes the upgrade of %j away, and keeps all else', (headers) => {
+    const others = headers
+      .split('\r\n')
+      .filter((line) => !/^upgrade:/i.test(line))
+      .map((line) => `${line}\r\n`)
+      .join('');
+    expect(given(`${START}${headers}\r\n\r\nUpgrade: derp\r\n\r\n`)).toBe(`${START}${others}\r\nUpgrade: derp\r\n\r\n`);
   });
 
   test.each([
     `${START}Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n`,
-    `${START}Upgrade: h2c\r\nConnection: keep-alive\r\n\r\n`,
-    `${START}Upgrade: websocket, derp\r\nConnection: keep-alive\r\n\r\n`,
+    `${START}Connection: Upgrade,close\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n`,
     `${START}Connection: keep-alive\r\n\r\nUpgrade: derp\r\n\r\n`,
-    `${START}Upgrade: derp\r\nConnection: a\r\n b\r\n\r\n`,
     `POST /?Upgrade:derp HTTP/1.1\r\n\r\n`,
   ])('leaves as it is %j', (text) => {
     expect(given(text)).toBe(text);

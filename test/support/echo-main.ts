@@ -4,7 +4,9 @@ import { createServer } from 'node:http';
 createServer((_request, response) => response.writeHead(404).end())
   .on('upgrade', (_request, socket, head) => {
     socket.on('error', () => {}).on('end', () => socket.end());
-    socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\n');
+    socket.write(
+      'HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: Upgrade\r\n\r\n',
+    );
     socket.write(head);
     socket.pipe(socket);
   })

@@ -106,10 +106,14 @@ export type OnUpgrade = (request: IncomingMessage, socket: Socket, head: Buffer)
 
 const notFound: RequestListener = (_request, response) => response.writeHead(404).end();
 
-export const SWITCHING = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: test\r\nConnection: Upgrade\r\n\r\n';
+export const SWITCHING = switching('tailscale-control-protocol');
+
+export function switching(protocol: string): string {
+  return `HTTP/1.1 101 Switching Protocols\r\nUpgrade: ${protocol}\r\nConnection: Upgrade\r\n\r\n`;
+}
 
 export function upgradeHead(path: string, more = ''): string {
-  return `POST ${path} HTTP/1.1\r\nHost: head.example\r\nUpgrade: test\r\nConnection: Upgrade\r\nContent-Length: 0\r\n${more}\r\n`;
+  return `POST ${path} HTTP/1.1\r\nHost: head.example\r\nUpgrade: tailscale-control-protocol\r\nConnection: Upgrade\r\nContent-Length: 0\r\n${more}\r\n`;
 }
 
 /** Reads up to the end of a response's head; what came behind it is put back. */
