@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,9 +7,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import { parseRedisUrl, type RedisUrl, redisTargetOf } from '../../src/config/redis.ts';
 import { generateNoiseKey } from '../../src/demo/noise-key.ts';
-import { parseMachineKey } from '../../src/identity/keys.ts';
+import { type MachineKey, machineKeyOf, parseMachineKey } from '../../src/identity/keys.ts';
 import type { Message } from '../../src/replicas/messages.ts';
-import { RedisLink } from '../../src/replicas/redis-link.ts';
+import { HANDSHAKE_SLOTS, RedisLink } from '../../src/replicas/redis-link.ts';
 import type { StreamId } from '../../src/streams/stream.ts';
 import { Harness, until } from '../support/harness.ts';
 import { aMachineKey } from '../support/initiations.ts';
@@ -97,6 +98,43 @@ async function worksAt(url: string, files: Files = {}): Promise<void> {
 
 describe('RedisLink', () => {
   test('a single server', async () => worksAt((await server()).url));
+
+  test('however many handshakes strangers show, Redis keeps a fixed number; and nodes without streams leave nothing', {
+    timeout: 120_000,
+  }, async () => {
+    const one = await server();
+    const { redis } = link(one.url, 'a');
+    await until(() => redis.isUp, 'it is up');
+    // On a busy machine some answers may come too late.
+    const all = (ask: (i: number) => Promise<unknown>, count: number): Promise<unknown> =>
+      Promise.all(Array.from({ length: count }, (_, i) => ask(i).catch(() => {})));
+    for (let i = 0; i < 800; i++) await all(() => redis.hasSeen(randomBytes(32)), 100);
+    const size = async (): Promise<number> => Number((await one.command('DBSIZE')).slice(1));
+    const handshakes = await size();
+    expect(handshakes).toBeGreaterThan(HANDSHAKE_SLOTS / 2);
+    expect(handshakes).toBeLessThanOrEqual(HANDSHAKE_SLOTS);
+    const keys = Array.from({ length: 100 }, () => machineKeyOf(randomBytes(32)));
+    const keyOf = (i: number): MachineKey => keys[i] ?? machineKey;
+    await all((i) => redis.announce(keyOf(i), id(i + 1), 'arriving'), 100);
+    await until(async () => (await size()) === handshakes + 100, 'all are written down');
+    await until(async () => {
+      await all((i) => redis.withdraw(keyOf(i), id(i + 1)), 100);
+      return (await size()) === handshakes;
+    }, 'all are withdrawn');
+  });
+
+  test('who waits for a Redis that does not answer goes on at once when the watchdog stops', async () => {
+    const one = await server();
+    const { redis, changes } = link(one.url, 'a');
+    await until(() => redis.isUp, 'it is up');
+    one.freeze();
+    const asked = redis.announce(machineKey, id(1), 'arriving');
+    const closing = redis.close();
+    await expect(asked).rejects.toThrow('the watchdog is stopping');
+    await closing;
+    expect([redis.isUp, changes.length]).toEqual([false, 1]);
+    await expect(redis.announce(machineKey, id(2), 'arriving')).rejects.toThrow();
+  });
 
   test('with TLS, by the authority that is named; without it, it says what is wrong', async () => {
     const port = await freePort();
