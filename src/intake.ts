@@ -41,6 +41,8 @@ export interface IntakeParts {
   upstreamReached(): void;
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
+  /** See `TunnelPorts.answeredLate`. */
+  answeredLate(stream: Stream): void;
 }
 
 /** A stream's two ends, and its client's kernel. */
@@ -251,6 +253,7 @@ export class Intake {
       },
       upstreamFailed,
       awaitAnswer,
+      answeredLate: (stream) => this.#parts.answeredLate(stream),
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
       upstreamMisled: ({ remoteAddress }, asked, switchedTo) =>
         emit({ kind: 'upstream misled', asked, switchedTo, remoteAddress }),

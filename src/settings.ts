@@ -1,6 +1,5 @@
-import { policyFor } from './config/rules.ts';
+import { policyForAny } from './config/rules.ts';
 import type { Config, NodePolicy } from './config/schema.ts';
-import type { MachineKey } from './identity/keys.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import type { StandingOrders } from './liveness/line.ts';
 import type { Stream } from './streams/stream.ts';
@@ -8,7 +7,8 @@ import { DEFAULT_HOLD_MS } from './takeover/hold.ts';
 import type { TakeoverTerms } from './takeover/member.ts';
 
 export interface SettingsPorts {
-  nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
+  /** The nodes that a stream may belong to; undefined where any may be meant. */
+  nodesOf(stream: Stream): readonly NodeInfo[] | undefined;
   /** Whether this Headscale may refuse a second stream: what `hold: auto` turns on. */
   needsHold(): boolean;
 }
@@ -39,11 +39,16 @@ export class Settings {
     this.#policies = new WeakMap();
   }
 
+  /** Whose stream it is has become doubtful. */
+  forgetOf(stream: Stream): void {
+    this.#policies.delete(stream);
+  }
+
   policyOf(stream: Stream): NodePolicy {
     const known = this.#policies.get(stream);
     if (known !== undefined) return known;
     const { machineKey } = stream;
-    const policy = policyFor(this.#config, { machineKey, node: this.#ports.nodeOf(machineKey) });
+    const policy = policyForAny(this.#config, machineKey, this.#ports.nodesOf(stream));
     this.#policies.set(stream, policy);
     return policy;
   }

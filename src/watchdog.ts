@@ -21,6 +21,7 @@ import { type InheritedSockets, NO_SOCKETS } from './service/inherited.ts';
 import { Settings } from './settings.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
 import { Registry } from './streams/registry.ts';
+import type { Stream } from './streams/stream.ts';
 import { logEvents } from './telemetry/log.ts';
 import type { Logger } from './telemetry/logger.ts';
 import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
@@ -127,6 +128,9 @@ async function build(config: Config, options: WatchdogOptions) {
     way.takeover.rejudge();
   };
   directory.onChange(reconsider);
+  directory.onConfirmed(() => {
+    if (settings.config.rules.length > 0) reconsider();
+  });
   events.listen(({ kind }) => {
     // After an outage nodes may have come or gone; and at the start Headscale may come up later than we.
     if (kind === 'upstream up') directory.refresh();
@@ -175,13 +179,22 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
   });
   const directory = new NodeDirectory({ clock, list: () => api.nodes(keys.apiKey ?? ''), emit });
   const nodeOf = (key: MachineKey | undefined): NodeInfo | undefined => directory.nodeOf(key);
-  const settings = new Settings(config, { nodeOf, needsHold: () => needsHold(checkup.health) });
+  const settings = new Settings(config, {
+    nodesOf: (stream) => directory.nodesOf(stream),
+    needsHold: () => needsHold(checkup.health),
+  });
   events.listen(logEvents(options.log, nodeOf));
   events.listen((event) => {
     if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
       directory.want(event.stream.machineKey);
   });
-  return { keys, noiseKey, checkup, pending, directory, nodeOf, settings, listeners };
+  const loginMayHaveEnded = (stream: Stream): void => {
+    if (stream.machineKey === undefined) return;
+    stream.loginEndedAt = clock.now();
+    settings.forgetOf(stream);
+    directory.want(stream.machineKey);
+  };
+  return { loginMayHaveEnded, keys, noiseKey, checkup, pending, directory, nodeOf, settings, listeners };
 }
 
 function newest(one: Instant | undefined, other: Instant | undefined): Instant | undefined {

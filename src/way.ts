@@ -63,6 +63,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
   const intake = new Intake({
     ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },
     ordersOf: (stream) => settings.ordersOf(stream),
+    answeredLate: (stream) => knowledge.loginMayHaveEnded(stream),
     limits: () => settings.config.limits,
     directory: replicas ?? ALONE,
   });

@@ -20,9 +20,14 @@ export class TokenBucket {
   /** @returns whether there was one to take. */
   take(rate: Rate, now: Instant): boolean {
     this.#fill(rate, now);
-    if (this.#tokens < 1) return false;
-    this.#tokens -= 1;
+    // Sums of fractions are not exact, and who waited for `nextInMs` is to have one.
+    if (this.#tokens < 1 - 1e-6) return false;
+    this.#tokens = Math.max(0, this.#tokens - 1);
     return true;
+  }
+
+  refill({ burst }: Rate): void {
+    this.#tokens = burst;
   }
 
   /** How long until there is one, in milliseconds. */

@@ -24,6 +24,18 @@ export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'
   return found === undefined ? config.policy : { ...config.policy, ...found.rule.policy };
 }
 
+/** The policy for one of several nodes, nobody knows which; undefined: any node may be meant. The most careful of theirs. */
+export function policyForAny(
+  config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>,
+  machineKey: MachineKey | undefined,
+  nodes: readonly NodeInfo[] | undefined,
+): NodePolicy {
+  if (nodes === undefined) return policyFor(config, { machineKey, node: undefined });
+  const [only, ...rest] = nodes.map((node) => policyFor(config, { machineKey, node }));
+  if (only === undefined || rest.length === 0) return only ?? policyFor(config, { machineKey, node: undefined });
+  return mostCareful(config.policy, [only, ...rest]);
+}
+
 /** What rules may change for a node of which the machine key alone is known: one of them is what does. `{}`: none. */
 function possibleChanges(rules: readonly NodeRule[], machineKey: MachineKey): readonly Partial<NodePolicy>[] {
   const possible: Partial<NodePolicy>[] = [];

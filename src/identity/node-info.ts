@@ -10,4 +10,6 @@ export interface NodeInfo {
   readonly name: string;
   /** The user's name; empty where Headscale names none. */
   readonly user: string;
+  /** Other nodes of the same machine, which has logged in as several users, where it is not clear which it is now. */
+  readonly others?: readonly NodeInfo[];
 }

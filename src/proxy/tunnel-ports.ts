@@ -34,6 +34,8 @@ export interface TunnelPorts {
   upstreamReached(stream: Stream): void;
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
+  /** Headscale has answered a request on an open stream long after it came. */
+  answeredLate(stream: Stream): void;
   upstreamRefused(stream: Stream, status: number): void;
   /** Headscale has switched to something that it was not asked for. */
   upstreamMisled(stream: Stream, asked: string, switchedTo: string): void;

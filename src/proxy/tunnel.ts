@@ -14,6 +14,8 @@ import { gatewayAnswer } from './upstream.ts';
 
 /** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
 const REQUEST_BYTES = 200;
+/** Headscale answers all requests at once but a login that waits for its owner. */
+const LATE_ANSWER_MS = 1000;
 
 /**
  * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
@@ -204,7 +206,9 @@ export class Tunnel {
 
   /** See `Consumer`. */
   #fromUpstream(chunk: Buffer, written?: () => void): boolean {
-    this.stream.spokenAt = this.#ports.clock.now();
+    const now = this.#ports.clock.now();
+    if (now - this.stream.heardAt >= LATE_ANSWER_MS && this.owesAnswer) this.#ports.answeredLate(this.stream);
+    this.stream.spokenAt = now;
     this.stream.bytesSent += chunk.length;
     this.#unansweredBytes = 0;
     this.#line.sending();

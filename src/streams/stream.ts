@@ -90,6 +90,8 @@ export interface Stream {
   readonly openedAt: Instant;
   /** When the client last sent a byte; its upgrade request counts. */
   heardAt: Instant;
+  /** When its client may last have logged in as another user: Headscale answered it late, as it answers a login. */
+  loginEndedAt?: Instant;
   /** When Headscale last sent a byte; undefined before its 101, and while its bytes wait for a client that does not read. */
   spokenAt: Instant | undefined;
   /** When the client's first whole Noise record had reached an open session. */

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { globMatches, policyFor, ruleFor, type Who } from '../../src/config/rules.ts';
+import { globMatches, policyFor, policyForAny, ruleFor, type Who } from '../../src/config/rules.ts';
 import type { NodePolicy, NodeRule } from '../../src/config/schema.ts';
 import type { MachineKey, NodeKey } from '../../src/identity/keys.ts';
+import type { NodeInfo } from '../../src/identity/node-info.ts';
 
 const machineKey = 'a'.repeat(64) as MachineKey;
 const nodeKey = 'b'.repeat(64) as NodeKey;
@@ -36,6 +37,29 @@ describe('policyFor', () => {
       ...policy,
       silentAfterMs: 10_000,
       probeIdleMs: 5000,
+    });
+  });
+});
+
+describe('policyForAny', () => {
+  const nodes = [who.node, { ...who.node, id: '2', name: 'laptop', user: 'bob' }] as NodeInfo[];
+  const rules: NodeRule[] = [
+    { match: { user: 'alice' }, policy: { silentAfterMs: 10_000 } },
+    { match: { user: 'bob' }, policy: { observeOnly: true } },
+    { match: { user: 'carol' }, policy: { silentAfterMs: 90_000 } },
+  ];
+  const config = { policy, rules, apiKeyFile: '/a' };
+
+  test('one node: its own; several of one machine: the most careful of theirs, and of no other node', () => {
+    expect(policyForAny(config, machineKey, nodes.slice(0, 1))).toEqual({ ...policy, silentAfterMs: 10_000 });
+    expect(policyForAny(config, machineKey, nodes)).toEqual({ ...policy, observeOnly: true });
+  });
+
+  test('any node may be meant: the most careful of all rules', () => {
+    expect(policyForAny(config, machineKey, undefined)).toEqual({
+      ...policy,
+      silentAfterMs: 90_000,
+      observeOnly: true,
     });
   });
 });

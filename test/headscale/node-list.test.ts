@@ -75,13 +75,17 @@ describe('readNodeList', () => {
     const early = seen('1', '2026-01-01T00:00:00.5Z');
     const late = seen('2', '2026-01-01T00:00:00.50001Z');
     const later = seen('2', '2026-01-02T00:00:00Z');
-    expect(nodes(early, later)).toEqual([nodeInfo('a', { id: '2' })]);
-    expect(nodes(later, early)).toEqual([nodeInfo('a', { id: '2' })]);
+    const [one, two, three] = ['1', '2', '3'].map((id) => nodeInfo('a', { id }));
+    // None is online, so it is not clear which it is.
+    expect(nodes(early, later)).toEqual([{ ...two, others: [one] }]);
+    expect(nodes(later, early)).toEqual([{ ...two, others: [one] }]);
     expect(nodes(seen('1', null, true), later)).toEqual([nodeInfo('a', { id: '1' })]);
     expect(nodes(later, seen('1', null, true))).toEqual([nodeInfo('a', { id: '1' })]);
-    expect(nodes(later, seen('3', 'nonsense'))).toEqual([nodeInfo('a', { id: '2' })]);
+    expect(nodes(later, seen('3', 'nonsense'))).toEqual([{ ...two, others: [three] }]);
+    // Two are: Headscale has not noticed yet that one has left.
+    expect(nodes(seen('1', null, true), early, seen('3', null, true))).toEqual([{ ...three, others: [one] }]);
     // Nothing tells them apart: the one that was made last.
-    expect(nodes(early, late)).toEqual([nodeInfo('a', { id: '2' })]);
+    expect(nodes(early, late)).toEqual([{ ...two, others: [one] }]);
   });
 
   test.each([

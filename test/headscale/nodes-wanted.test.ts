@@ -1,15 +1,56 @@
 import { describe, expect, test } from 'vitest';
+import type { Instant } from '../../src/clock.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import { A, B, bench, C, MINUTE } from './directory-bench.ts';
 
 describe('NodeDirectory.want', () => {
-  test('a known key: nothing is asked', async () => {
-    const { directory, listing, asked, pass } = bench();
+  test('a known key: asked once it may have logged in as another user, and once more when it is clear as whom', async () => {
+    const { directory, listing, asked, pass, says } = bench();
     await listing(A);
     await pass(MINUTE);
     directory.want(A.machineKey);
-    await pass(MINUTE);
+    const asAnother = { ...A, user: 'another', name: 'another-name' };
+    says.nodes = [asAnother];
+    await pass(5000);
+    expect(directory.nodeOf(A.machineKey)).toEqual(asAnother);
+    await pass(4 * MINUTE);
+    expect(asked()).toEqual([0, 62, 75]);
+  });
+
+  test('known keys that come all the time: known within five seconds each, and a question in 2.5 s at most', async () => {
+    const { directory, listing, asked, pass, clock } = bench();
+    await listing(A);
+    const opened: number[] = [];
+    // An answer is read when a step is over: in large ones it would seem to take long.
+    const inSmallSteps = async (ms: number): Promise<void> => {
+      for (let left = ms; left > 0; left -= 10) await pass(Math.min(10, left));
+    };
+    const begun = clock.now();
+    for (let i = 0; i < 400; i++) {
+      directory.want(A.machineKey);
+      opened.push(clock.now() - begun);
+      await inSmallSteps(150 + ((i * 37) % 250));
+    }
+    await inSmallSteps(20_000);
+    const at = asked().map((seconds) => seconds * 1000);
+    for (const each of opened) {
+      const answer = at.find((when) => when >= each + 2000);
+      expect((answer ?? Number.POSITIVE_INFINITY) - each).toBeLessThanOrEqual(5000);
+    }
+    for (const [i, when] of at.entries()) if (i > 0) expect(when - (at[i - 1] as number)).toBeGreaterThanOrEqual(2000);
+  });
+
+  test('a list that takes long is not asked for more than a tenth of the time', async () => {
+    const { directory, out, asked, pass } = bench();
+    directory.start();
+    await pass(1000);
+    await out[0]?.answer([A]);
+    directory.want(A.machineKey);
+    await pass(9999);
     expect(asked()).toEqual([0]);
+    await pass(1);
+    expect(asked()).toEqual([11]);
+    await out[1]?.answer([A]);
   });
 
   test('an unknown key is asked for at once; listed then, the rhythm is as before', async () => {
@@ -56,20 +97,23 @@ describe('NodeDirectory.want', () => {
     expect(asked()).toEqual([]);
     directory.want(C.machineKey);
     await pass(40_000);
-    expect(asked()).toEqual([70, 75, 85, 105]);
+    // Strangers have asked five times by then, and have one more a minute.
+    expect(asked()).toEqual([70, 75]);
+    await pass(40_000);
+    expect(asked()).toEqual([130]);
   });
 
   test('a key wanted while a question is out: once more 5 s after an answer without it', async () => {
     const { directory, out, asked, pass } = bench();
     directory.start();
-    await pass(3000);
+    await pass(300);
     directory.want(A.machineKey);
     directory.want(B.machineKey);
     await out[0]?.answer([A]);
     await pass(4999);
     expect(asked()).toEqual([0]);
     await pass(1);
-    expect(asked()).toEqual([8]);
+    expect(asked()).toEqual([5.3]);
     await out[1]?.answer([A, B]);
     await pass(2 * MINUTE);
     expect(asked()).toEqual([]);
@@ -85,7 +129,7 @@ describe('NodeDirectory.want', () => {
     expect(asked()).toEqual([10]);
   });
 
-  test('a flood of made-up keys costs a question in 5 s, and no memory', async () => {
+  test('a flood of made-up keys costs five questions and then one a minute, and no memory', async () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     let made = 0;
@@ -93,7 +137,7 @@ describe('NodeDirectory.want', () => {
       for (let each = 0; each < 500; each++) directory.want((++made).toString(16).padStart(64, '0') as MachineKey);
       await pass(1000);
     }
-    expect(asked()).toEqual([0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60]);
+    expect(asked()).toEqual([0, 5, 10, 15, 20, 25]);
     // The first of them is long forgotten, so it is unknown anew; the last one is not.
     await pass(10 * MINUTE);
     asked();
@@ -101,5 +145,80 @@ describe('NodeDirectory.want', () => {
     expect(asked()).toHaveLength(0);
     directory.want('1'.padStart(64, '0') as MachineKey);
     expect(asked()).toHaveLength(1);
+  });
+
+  test('strangers keep nobody who has a node waiting: one that is found gives the questions back', async () => {
+    const { directory, listing, asked, pass, says } = bench();
+    await listing(A);
+    await pass(10_000);
+    let made = 0;
+    const flood = async (seconds: number): Promise<void> => {
+      for (let second = 0; second < seconds; second++) {
+        directory.want((++made).toString(16).padStart(64, '0') as MachineKey);
+        await pass(1000);
+      }
+    };
+    await flood(60);
+    expect(asked()).toEqual([0, 10, 15, 20, 25, 30, 70]);
+    says.nodes = [A, B];
+    directory.want(B.machineKey);
+    await flood(60);
+    expect(directory.nodeOf(B.machineKey)).toBe(B);
+    // A known key is not kept waiting by them at all.
+    await flood(120);
+    asked();
+    directory.want(A.machineKey);
+    await flood(5);
+    expect(asked().length).toBeGreaterThanOrEqual(1);
+  });
+});
+
+describe('NodeDirectory.nodesOf', () => {
+  const open = (clock: { now(): Instant }) => ({ machineKey: A.machineKey, openedAt: clock.now() });
+
+  test('any node may be meant until Headscale was asked after the time a login takes', async () => {
+    const { directory, listing, pass, clock, changes } = bench();
+    let confirmed = 0;
+    directory.onConfirmed(() => {
+      confirmed += 1;
+    });
+    await listing(A);
+    await pass(MINUTE);
+    const stream = open(clock);
+    directory.want(A.machineKey);
+    expect(directory.nodesOf(stream)).toBeUndefined();
+    await pass(1000);
+    expect([directory.nodesOf(stream), confirmed]).toEqual([undefined, 0]);
+    await pass(4000);
+    expect([directory.nodesOf(stream), confirmed]).toEqual([[A], 1]);
+    expect(changes()).toBe(1);
+    const again = { ...stream, loginEndedAt: clock.now() };
+    expect(directory.nodesOf(again)).toBeUndefined();
+    directory.want(A.machineKey);
+    await pass(5000);
+    expect(directory.nodesOf(again)).toEqual([A]);
+  });
+
+  test('several nodes of one machine: all of them, as long as it is not clear which it is', async () => {
+    const { directory, listing, pass, clock, says } = bench();
+    await listing({ ...A, others: [B] });
+    const stream = open(clock);
+    directory.want(A.machineKey);
+    await pass(5000);
+    expect(directory.nodesOf(stream)).toEqual([{ ...A, others: [B] }, B]);
+    says.nodes = [A];
+    await pass(15_000);
+    expect(directory.nodesOf(stream)).toEqual([A]);
+  });
+
+  test('Headscale does not answer: the name stays, and any node may be meant', async () => {
+    const { directory, listing, pass, clock, says } = bench();
+    await listing(A);
+    says.nodes = new Error('away');
+    const stream = open(clock);
+    directory.want(A.machineKey);
+    await pass(10 * MINUTE);
+    expect(directory.nodesOf(stream)).toBeUndefined();
+    expect(directory.nodeOf(A.machineKey)).toBe(A);
   });
 });

@@ -46,6 +46,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
     closed: (_stream, reason) => told.push(`closed: ${reason}`),
     upstreamReached: () => told.push('reached'),
     upstreamFailed: () => told.push('failed'),
+    answeredLate: () => told.push('answered late'),
     awaitAnswer: () => ({ sent() {}, answered() {}, ended() {} }),
     upstreamMisled: () => told.push('misled'),
     upstreamRefused: () => told.push('refused'),

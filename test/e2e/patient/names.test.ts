@@ -60,6 +60,26 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     expect(wrong.code).toBe(1);
   });
 
+  it('a node that logs in as another user is soon known as that one', async () => {
+    const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', keyFile);
+    const phone = new Phone(here.lab, 'shared');
+    await phone.logIn(watchdog.url, await headscale.authKey());
+    const userOf = async () => (await watchdog.streamsFrom(phone.host.address)).at(-1)?.node?.user;
+    await until('its name', { timeoutMs: KNOWN_WITHIN_MS }, async () => ((await userOf()) === USER ? true : undefined));
+    await headscale.addUser('another');
+    const authKey = await headscale.authKey('another');
+    const who = [`--login-server=${watchdog.url}`, `--auth-key=${authKey}`, '--hostname=shared', '--force-reauth'];
+    await phone.command('up', ...who, '--timeout=25s', '--accept-dns=false');
+    await phone.running(10_000);
+    const started = performance.now();
+    const isAnother = async () => ((await userOf()) === 'another' ? true : undefined);
+    // Headscale shows a node of before as online for some seconds more.
+    await until('its new user', { timeoutMs: 60_000 }, isAnother);
+    printFigures(`another user on the same machine, Headscale ${version}`, [
+      ['Running → known as the other user', seconds(performance.now() - started)],
+    ]);
+  });
+
   it('nodes are known by name in /streams, in the log and in the metrics, also while Headscale is away', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', keyFile);
     const phone = new Phone(here.lab, 'phone');

@@ -83,8 +83,20 @@ export class Headscale {
     return headscale;
   }
 
-  async authKey(): Promise<string> {
-    const made = ['preauthkeys', 'create', '--user', await this.#userArgument(), '--reusable', '--expiration', '1h'];
+  async addUser(name: string): Promise<void> {
+    await this.#command('users', 'create', name);
+  }
+
+  async authKey(user = USER): Promise<string> {
+    const made = [
+      'preauthkeys',
+      'create',
+      '--user',
+      await this.#userArgument(user),
+      '--reusable',
+      '--expiration',
+      '1h',
+    ];
     const { key } = await this.#command<{ readonly key: string }>(...made);
     return key;
   }
@@ -152,9 +164,9 @@ export class Headscale {
   }
 
   /** 0.23.0 wants a user's name, 0.29 its number. */
-  async #userArgument(): Promise<string> {
-    if (this.#version === '0.23.0') return USER;
-    const users = await this.#command<readonly { readonly id: number | string }[]>('users', 'list', '--name', USER);
+  async #userArgument(user: string): Promise<string> {
+    if (this.#version === '0.23.0') return user;
+    const users = await this.#command<readonly { readonly id: number | string }[]>('users', 'list', '--name', user);
     return String(users[0]?.id);
   }
 
