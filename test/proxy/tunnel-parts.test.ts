@@ -105,6 +105,30 @@ describe('Tunnel', () => {
     expect(tunnel.client.destroyed).toBe(true);
   });
 
+  test('a request that Headscale answers late, as a login, is told; one answered at once, or nothing of a request, is not', async () => {
+    let atUpstream: Socket | undefined;
+    const { tunnel, client, told, clock, stream } = await tunnelTo((_request, socket) => {
+      socket.on('error', () => {});
+      socket.write(SWITCHING);
+      atUpstream = socket;
+    });
+    tunnel.forward();
+    await readHead(client);
+    const exchange = async (bytes: number, waitMs: number): Promise<readonly string[]> => {
+      const [received, sent] = [stream.bytesReceived, stream.bytesSent];
+      told.length = 0;
+      client.write(Buffer.alloc(bytes));
+      await until(() => stream.bytesReceived === received + bytes, 'the request has come');
+      clock.advance(waitMs);
+      atUpstream?.write('answer');
+      await until(() => stream.bytesSent > sent, 'it is answered');
+      return told.filter((each) => each === 'answered late');
+    };
+    expect(await exchange(300, 999)).toEqual([]);
+    expect(await exchange(300, 60_000)).toEqual(['answered late']);
+    expect(await exchange(45, 60_000)).toEqual([]);
+  });
+
   test.each(['client', 'upstream'] as const)('with the %s gone, the rest gets a minute of silence', async (who) => {
     let atUpstream: Socket | undefined;
     const { tunnel, client, stream, toUpstream } = await tunnelTo((_request, socket) => {
