@@ -113,6 +113,7 @@ function overview(source: AdminSource): object {
     ...readiness(source).detail,
     observeOnly: settings.config.policy.observeOnly,
     duplicateKeys: takeover.duplicates.count,
+    redisUp: source.replicas?.isUp ?? null,
     frontProxies: source.frontProxies.standing().map((event) => ({
       kind: event.kind,
       address: event.address,

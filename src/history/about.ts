@@ -42,6 +42,8 @@ export function aboutOf(event: WatchdogEvent): About {
       return { ...NOBODY, address: event.remoteAddress, reason: event.result };
     case 'limit reached':
       return { ...NOBODY, address: event.address, reason: event.limit };
+    case 'noise key checked':
+      return { ...NOBODY, reason: event.matches ? 'matches' : 'differs' };
     case 'proxy not trusted':
     case 'client addresses hidden':
     case 'upgrade header lost':

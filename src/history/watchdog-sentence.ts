@@ -78,7 +78,7 @@ export function frontProxySentence(event: FrontProxyEvent): string {
   const { address } = event;
   switch (event.kind) {
     case 'proxy not trusted': {
-      const dropped = `so it is dropped and every client counts as ${address}`;
+      const dropped = `so the header is ignored and every client behind it counts as ${address}`;
       const what = event.isEngine
         ? `${address} sends ${event.header} and is not trusted, ${dropped}. It is an address or a gateway of this machine, so these connections most likely come through a proxy of the container engine: publish the port on 127.0.0.1 only, so that nobody but your own proxy can use it`
         : `${address} sends ${event.header} and is not trusted, ${dropped}. If it is your proxy`;

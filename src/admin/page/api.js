@@ -3,13 +3,22 @@
 /** The server asks for the token. */
 export class NeedsLogin extends Error {}
 
+/** A watchdog that hangs takes a request, and never answers it. */
+let patienceMs = 20_000;
+
+/** @param {number} ms how long an answer may take from here on */
+export function setPatience(ms) {
+  patienceMs = ms;
+}
+
 /**
  * @param {string} path
  * @param {RequestInit} [options]
  * @returns {Promise<any>}
  */
 async function ask(path, options) {
-  const response = await fetch(path, { ...options, credentials: 'same-origin' });
+  const signal = AbortSignal.timeout(patienceMs);
+  const response = await fetch(path, { ...options, credentials: 'same-origin', signal });
   if (response.status === 401 && path !== '/login') throw new NeedsLogin();
   const text = await response.text();
   if (!response.ok) throw new Error(text.trim() || `${path}: ${response.status}`);

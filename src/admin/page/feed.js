@@ -4,22 +4,26 @@ import { clockTime, nameOf } from './format.js';
 
 const KEPT = 300;
 const SHOWN = 120;
-const ENDS = ['severed', 'would sever', 'duplicate machine key', 'internal error', 'not reloaded'];
-const HEALTH = [
-  'upstream up',
-  'upstream down',
-  'upstream silent',
-  'upstream is not Headscale',
-  'key not read again',
-  'reloaded',
-  'nodes not listed',
+/** What stands in the way of somebody or something, and how much. */
+const BAD = [
+  ...['upstream down', 'upstream silent', 'upstream is not Headscale', 'redis down'],
+  ...['internal error', 'duplicate machine key'],
 ];
+const WARN = [
+  ...['would sever', 'upstream refused', 'not reloaded', 'nodes not listed', 'key not read again'],
+  ...['node metrics off', 'limit reached', 'connection refused'],
+  ...['proxy not trusted', 'client addresses hidden', 'upgrade header lost'],
+];
+const SHOWN_WITH_THEM = ['severed', 'upstream up', 'redis up', 'reloaded'];
 
 /** @param {EventOfApi} event */
 export function isEnd({ kind, reason }) {
   if (kind === 'stream closed')
     return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '');
-  return ENDS.includes(kind) || HEALTH.includes(kind);
+  // Whoever scans the Internet is refused all day; a proxy that is refused is a mistake of somebody's.
+  if (kind === 'connection refused') return reason === 'untrusted_proxy' || reason === 'bad_proxy_header';
+  if (kind === 'noise key checked') return reason === 'differs';
+  return [...BAD, ...WARN, ...SHOWN_WITH_THEM].includes(kind);
 }
 
 /**
@@ -37,17 +41,11 @@ export function wordFor({ kind, reason }) {
   if (kind === 'stream opened') return ['opened', ''];
   if (kind === 'stream closed') return ['closed', ''];
   if (kind === 'contest opened') return ['contested', 'warn'];
-  if (
-    [
-      'upstream down',
-      'upstream silent',
-      'upstream is not Headscale',
-      'internal error',
-      'duplicate machine key',
-    ].includes(kind)
-  )
-    return [kind, 'bad'];
-  if (['would sever', 'not reloaded', 'nodes not listed'].includes(kind)) return [kind, 'warn'];
+  if (kind === 'noise key checked')
+    return [reason === 'differs' ? 'noise key differs' : kind, reason === 'differs' ? 'bad' : ''];
+  if (kind === 'limit reached') return [`limit: ${(reason ?? '').replaceAll('_', ' ')}`, 'warn'];
+  if (BAD.includes(kind)) return [kind, 'bad'];
+  if (WARN.includes(kind)) return [kind, 'warn'];
   return [kind, ''];
 }
 

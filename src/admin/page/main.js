@@ -1,7 +1,8 @@
 /** @import { EventOfApi, ListedNode, StreamOfApi } from './types.ts' */
-import { getEvents, getNodes, getOverview, getStreams, listen, logIn, logOut, NeedsLogin } from './api.js';
-import { byId, element } from './dom.js';
+import { getEvents, getNodes, getOverview, getStreams, listen, logIn, logOut, NeedsLogin, setPatience } from './api.js';
+import { byId, element, setText } from './dom.js';
 import { Feed } from './feed.js';
+import { clockTime } from './format.js';
 import { NodeView } from './node-view.js';
 import { showOverview } from './overview.js';
 import { askAndSever } from './sever.js';
@@ -12,7 +13,11 @@ const POLL_MS = 5000;
 const MANY = 1000;
 const POLL_MANY_MS = 15_000;
 const SOONEST_MS = 400;
+/** Of the time between two looks: whoever has not answered by then hangs, unless the last answer took long, too. */
+const PATIENCE = 0.8;
+const MOST_PATIENCE_MS = 30_000;
 
+const TITLE = document.title;
 const home = byId('home', HTMLElement);
 const nodePlace = byId('node', HTMLElement);
 const login = byId('login', HTMLFormElement);
@@ -33,6 +38,11 @@ let isListening = false;
 let isLooking = false;
 let isStale = false;
 let lookedAt = 0;
+/** When the watchdog last answered, by this machine's clock: all that is shown is from then. */
+let answeredAt = Date.now();
+let isLost = false;
+/** Nothing is shown at first that could be wrong. */
+let patienceMs = 20_000;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let nextLook;
 
@@ -43,6 +53,8 @@ async function look() {
   isStale = isLooking;
   if (isLooking) return;
   isLooking = true;
+  setPatience(patienceMs);
+  const askedAt = Date.now();
   try {
     const [overview, listed, nodeList] = await Promise.all([getOverview(), getStreams(), getNodes()]);
     streams = listed.streams;
@@ -52,11 +64,15 @@ async function look() {
     await startOrCatchUp(overview.lastSeq);
     login.hidden = true;
     await showPlace();
-    tellLink(isLive ? 'live' : 'polling');
+    answeredAt = askedAt;
+    patienceMs = Math.min(MOST_PATIENCE_MS, Math.max(pollMs() * PATIENCE, 3 * (Date.now() - askedAt)));
+    isLost = false;
   } catch (error) {
-    if (error instanceof NeedsLogin) askForToken();
-    else tellLink('lost');
+    isLost = !(error instanceof NeedsLogin);
+    patienceMs = Math.min(MOST_PATIENCE_MS, 2 * patienceMs);
+    if (!isLost) askForToken();
   } finally {
+    showLink();
     isLooking = false;
     lookedAt = performance.now();
     clearTimeout(nextLook);
@@ -100,8 +116,9 @@ async function startOrCatchUp(newestSeq) {
       heard,
       (live) => {
         isLive = live;
-        tellLink(live ? 'live' : 'polling');
-        if (live) lookSoon();
+        showLink();
+        // Whether it is there at all only an answer tells.
+        lookSoon();
       },
     );
   } else if (newestSeq < lastSeq) {
@@ -122,13 +139,20 @@ function heard(event) {
   lookSoon();
 }
 
-/** @param {'live' | 'polling' | 'lost'} is */
-function tellLink(is) {
-  const link = byId('link', HTMLElement);
-  if (link.dataset.is === is) return;
-  link.dataset.is = is;
-  const texts = { live: 'live', polling: `asking every ${POLL_MS / 1000} s`, lost: 'the watchdog does not answer' };
-  byId('link-text', HTMLElement).textContent = texts[is];
+/** Whether the watchdog answers; where it does not, that what is shown is old. */
+function showLink() {
+  const is = isLost ? 'lost' : isLive ? 'live' : 'polling';
+  const texts = { live: 'live', polling: `asking every ${pollMs() / 1000} s`, lost: 'the watchdog does not answer' };
+  byId('link', HTMLElement).dataset.is = is;
+  setText(byId('link-text', HTMLElement), texts[is]);
+  document.title = isLost ? `Does not answer – ${TITLE}` : TITLE;
+  const asOf = clockTime(answeredAt);
+  const main = byId('main', HTMLElement);
+  main.classList.toggle('stale', isLost);
+  main.style.setProperty('--as-of', isLost ? `", as of ${asOf}"` : '""');
+  const lost = byId('lost', HTMLElement);
+  lost.hidden = !isLost;
+  setText(lost, isLost ? `The watchdog does not answer. What is shown is as of ${asOf}, and may be wrong by now.` : '');
 }
 
 /** The list of streams, or the node that the address names. */
@@ -233,6 +257,7 @@ document.addEventListener('visibilitychange', () => {
   if (!document.hidden) void look();
 });
 setInterval(() => {
-  if (!document.hidden && !home.hidden) table.tick();
+  // How long ago things were goes on while the watchdog answers: else they would seem to be known.
+  if (!document.hidden && !home.hidden && !isLost) table.tick();
 }, 1000);
 await look();

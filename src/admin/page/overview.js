@@ -14,6 +14,9 @@ export function showOverview(overview) {
   const [key, keyClass, keyMore] = keyTexts(overview);
   const contested = streams.contested > 0 ? `${streams.contested} contested` : 'none contested';
   const duplicates = duplicateKeys > 0 ? `${duplicateKeys} duplicate machine keys: see what happened` : '';
+  const warnings = byId('warnings', HTMLUListElement);
+  warnings.hidden = overview.frontProxies.length === 0;
+  warnings.replaceChildren(...overview.frontProxies.map(({ sentence }) => element('li', {}, sentence)));
   byId('version', HTMLElement).textContent = overview.version;
   byId('tiles', HTMLElement).replaceChildren(
     tile(
@@ -23,6 +26,7 @@ export function showOverview(overview) {
       upstream.reason ?? `${upstream.url}${upstream.version ? `, ${upstream.version}` : ''}`,
     ),
     tile('Noise key', key, keyClass, duplicates || keyMore),
+    ...redisTiles(overview),
     tile('Streams now', String(streams.total), '', contested, chart(minutes, 'streams')),
     tile(
       'Takeovers, last hour',
@@ -55,6 +59,16 @@ function keyTexts({ noiseKeyMatches }) {
     return ['not known', 'warn', 'no key, or Headscale has not told its own: nobody is taken over for'];
   if (noiseKeyMatches) return ['matches', 'good', 'nodes can be told apart'];
   return ['differs', 'bad', "not Headscale's key: no node can be told apart"];
+}
+
+/** @param {Overview} overview */
+function redisTiles({ redisUp }) {
+  if (redisUp === null) return [];
+  return [
+    redisUp
+      ? tile('Redis', 'up', 'good', 'the watchdogs know of each other')
+      : tile('Redis', 'down', 'bad', 'this watchdog goes on alone'),
+  ];
 }
 
 /**

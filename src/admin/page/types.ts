@@ -67,6 +67,10 @@ export interface Overview {
   readonly observeOnly: boolean;
   readonly needsToken: boolean;
   readonly duplicateKeys: number;
+  /** Whether Redis can be used; null where there is none. */
+  readonly redisUp: boolean | null;
+  /** What is wrong with the proxies in front. */
+  readonly frontProxies: readonly { readonly sentence: string }[];
   readonly streams: { readonly total: number; readonly contested: number; readonly held: number };
   readonly lastHour: { readonly takeovers: number; readonly gone: number; readonly minutes: readonly Minute[] };
   readonly lastSeq: number;

@@ -1,0 +1,159 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { startControlServer } from '../../src/demo/control-server.ts';
+import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { SimulatedNode } from '../../src/demo/simulated-node.ts';
+import { Harness, until } from '../support/harness.ts';
+import { initiations } from '../support/initiations.ts';
+import { freePort, run } from '../support/process.ts';
+import { launch, openPage } from './support/stage.ts';
+
+/** No test here is about how fast a machine is. */
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
+const HANGS_MS = 100_000;
+
+let browser: Browser;
+const harness = new Harness();
+beforeAll(async () => {
+  browser = await launch();
+});
+afterAll(() => browser.close());
+afterEach(async () => {
+  for (const context of browser.contexts()) await context.close();
+  await harness.closeAll();
+});
+
+/** Where screenshots go, for eyes: PAGE_SHOTS, or nowhere. */
+async function shoot(page: Page, name: string): Promise<void> {
+  const folder = process.env.PAGE_SHOTS;
+  if (folder === undefined) return;
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+async function accessibilityFaults(page: Page): Promise<string[]> {
+  await page.evaluate(axe);
+  type Found = { violations: { id: string; impact: string }[] };
+  const found = (await page.evaluate('axe.run()')) as Found;
+  return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact)).map(({ id }) => id);
+}
+
+/** A watchdog in a process of its own, a node at it, and its page. */
+async function stage(colorScheme: 'light' | 'dark') {
+  const [recorded] = initiations;
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-page-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
+  const keyFile = join(folder, 'noise_private.key');
+  writeFileSync(keyFile, recorded.serverPrivateKey, { mode: 0o600 });
+  const upstream = await harness.upstream(
+    () => {},
+    (_request, response) => void response.end(JSON.stringify({ publicKey: recorded.serverPublicKey })),
+  );
+  const [port, admin] = [await freePort(), await freePort()];
+  const flags = ['--upstream', upstream.url, '--noise-key', keyFile, '--admin', `127.0.0.1:${admin}`];
+  const url = `http://127.0.0.1:${admin}`;
+  const start = async () => {
+    const { child } = run(harness, 'serve', ...flags, '--listen', `127.0.0.1:${port}`, '--drain', 'off');
+    const answers = (): Promise<boolean> =>
+      fetch(`${url}/healthz`).then(
+        () => true,
+        () => false,
+      );
+    await until(answers, 'the watchdog answers', HANGS_MS);
+    return child;
+  };
+  const child = await start();
+  const { page } = await openPage(browser, url, { colorScheme });
+  page.setDefaultTimeout(HANGS_MS);
+  await page.getByText('live', { exact: true }).waitFor();
+  await page.locator('.value.good', { hasText: 'up' }).waitFor();
+  await page.locator('.value.good', { hasText: 'matches' }).waitFor();
+  return { page, child, start };
+}
+
+const GONE = 'The watchdog does not answer. What is shown is as of';
+
+/** What a person would see: what it says, and whether anything is shown in a colour that says that all is well. */
+async function look(page: Page) {
+  return (await page.evaluate(`({
+    link: document.getElementById('link-text').textContent,
+    notice: document.getElementById('lost').hidden ? '' : document.getElementById('lost').textContent,
+    title: document.title,
+    well: [...document.querySelectorAll('.value.good, .link .dot')]
+      .filter((each) => {
+        const [r, g, b] = getComputedStyle(each)[each.matches('.dot') ? 'backgroundColor' : 'color'].match(/\\d+/g).map(Number);
+        return g > r + 30 && g > b + 20;
+      }).length,
+  })`)) as { link: string; notice: string; title: string; well: number };
+}
+
+describe.each(['light', 'dark'] as const)('a watchdog that has died, %s', (colorScheme) => {
+  test('the page says so for as long as it lasts, nothing is green, and it recovers by itself', async () => {
+    const { page, child, start } = await stage(colorScheme);
+    expect((await look(page)).well).toBe(3);
+    child.kill('SIGKILL');
+    await page.getByText(GONE).waitFor();
+    // Longer than the page waits before it tries the feed, or everything, again.
+    for (let i = 0; i < 24; i++) {
+      expect(await look(page)).toEqual({
+        link: 'the watchdog does not answer',
+        notice: expect.stringMatching(/^The watchdog does not answer\. What is shown is as of \d\d:\d\d:\d\d, /),
+        title: 'Does not answer – headscale-watchdog',
+        well: 0,
+      });
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    await shoot(page, `dead-${colorScheme}`);
+    expect(await accessibilityFaults(page)).toEqual([]);
+    await start();
+    await page.getByText('live', { exact: true }).waitFor();
+    await until(async () => (await look(page)).well === 3, 'all is well again', HANGS_MS);
+    expect(await look(page)).toMatchObject({ notice: '', title: 'headscale-watchdog' });
+    expect(await page.locator('main.stale').count()).toBe(0);
+  });
+});
+
+test('a watchdog that hangs: the page says so, and recovers by itself', async () => {
+  const { page, child } = await stage('light');
+  child.kill('SIGSTOP');
+  await page.getByText(GONE).waitFor();
+  expect(await look(page)).toMatchObject({ title: 'Does not answer – headscale-watchdog', well: 0 });
+  child.kill('SIGCONT');
+  await page.getByText('live', { exact: true }).waitFor();
+  await until(async () => (await look(page)).well === 3, 'all is well again', HANGS_MS);
+});
+
+test.each(['light', 'dark'] as const)(
+  'what is wrong is a warning in the feed, and not green, %s',
+  async (colorScheme) => {
+    const [noiseKey, another] = [generateNoiseKey(), generateNoiseKey()];
+    const control = await startControlServer({ secondStream: 'refuse', noiseKey });
+    harness.defer(() => control.close());
+    const flags = { redis: 'redis://127.0.0.1:9', maxBodySize: '64KiB', trustedProxies: '10.0.0.1' };
+    const watchdog = await harness.watchdog(control.url.origin, flags, another);
+    const headers = { connection: 'close', 'x-forwarded-for': '203.0.113.7' };
+    await fetch(`${watchdog.url}/key`, { method: 'POST', body: 'x'.repeat(100_000), headers }).catch(() => undefined);
+    const node = new SimulatedNode({ name: 'phone-1', serverUrl: new URL(watchdog.url) });
+    harness.defer(() => node.stop());
+    node.start();
+    const { page, mishaps } = await openPage(browser, watchdog.admin, { colorScheme });
+    const feed = (level: string, text: string) => page.locator(`#feed li .tag.${level}`, { hasText: text }).first();
+    await feed('bad', 'noise key differs').waitFor();
+    await feed('bad', 'redis down').waitFor();
+    await feed('warn', 'limit: body').waitFor();
+    await feed('warn', 'proxy not trusted').waitFor();
+    await page.locator('.value.bad', { hasText: 'differs' }).waitFor();
+    await page.locator('.tile', { hasText: 'Redis' }).locator('.value.bad', { hasText: 'down' }).waitFor();
+    await page.locator('#warnings li', { hasText: 'set --trusted-proxies 10.0.0.1,127.0.0.1' }).waitFor();
+    expect(await page.locator('.value.good').allTextContents()).toEqual(['up']);
+    await shoot(page, `warnings-${colorScheme}`);
+    expect(await accessibilityFaults(page)).toEqual([]);
+    expect(mishaps).toEqual([]);
+  },
+);
