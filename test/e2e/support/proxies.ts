@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { PROJECT } from './build.ts';
 import type { Certificate } from './certificate.ts';
 import type { Lab } from './lab.ts';
-import { onHost } from './network.ts';
+import { type Host, onHost } from './network.ts';
 import { ended } from './reach.ts';
 import { until } from './wait.ts';
 
@@ -12,6 +12,8 @@ export interface Between {
   readonly listen: string;
   readonly watchdog: string;
   readonly certificate: Certificate;
+  /** Where the proxy runs; by default on the lab's server. */
+  readonly host?: Host;
 }
 
 export interface ProxyProgram {
@@ -171,7 +173,7 @@ export async function startProxy(
   const file = join(folder, 'configuration');
   writeFileSync(file, configuration(between, folder));
   const [program, args] = command(file);
-  const child = lab.start(name, onHost(lab.server, program, ...args), {
+  const child = lab.start(name, onHost(between.host ?? lab.server, program, ...args), {
     HOME: folder,
     XDG_DATA_HOME: folder,
     XDG_CONFIG_HOME: folder,
