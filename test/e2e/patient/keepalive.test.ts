@@ -119,10 +119,10 @@ describe.runIf(LONG).concurrent('a healthy phone that is idle; Headscale 0.29.2'
     await delay(60_000);
     for (const { phone, port } of phones) {
       phone.switchKeepaliveOff();
-      await lab.network.countEmptyPackets(phone.host, port);
+      await lab.network.countProbes(phone.host, port);
     }
     await delay(IDLE_MS);
-    const counted = await Promise.all(phones.map(({ phone }) => lab.network.emptyPackets(phone.host)));
+    const counted = await Promise.all(phones.map(({ phone }) => lab.network.probes(phone.host)));
     printFigures(
       `probes to an idle phone in ${IDLE_MS / 60_000} minutes`,
       phones.map(({ name }, i) => [name, String(counted[i])]),

@@ -123,17 +123,26 @@ export class Network {
     return this.#change(() => this.#nft(`table bridge nat_${host.port} { ${connections}; ${chain}; }`));
   }
 
-  /** From here on counts the TCP packets without data that come to this host from this port: probes, and acknowledgements. */
-  countEmptyPackets(host: Host, fromPort: number): Promise<unknown> {
+  /**
+   * From here on counts the TCP packets without data that come from this port to this host, and answer nothing that it has
+   * sent: probes.
+   */
+  countProbes(host: Host, fromPort: number): Promise<unknown> {
     const longestHeads = 60;
-    const rule = `oifname "${host.port}" tcp sport ${fromPort} ip length <= ${longestHeads} counter name empty`;
-    const chain = `chain passing { type filter hook forward priority 0; ${rule}; }`;
-    return this.#change(() => this.#nft(`table bridge count_${host.port} { counter empty { }; ${chain}; }`));
+    const connection = 'set spoke { type inet_service; flags dynamic,timeout; timeout 1s; }';
+    const rules = [
+      `iifname "${host.port}" tcp dport ${fromPort} update @spoke { tcp sport }`,
+      `oifname "${host.port}" tcp sport ${fromPort} ip length <= ${longestHeads} tcp dport != @spoke counter name probes`,
+    ];
+    const chain = `chain passing { type filter hook forward priority 0; ${rules.join('; ')}; }`;
+    return this.#change(() =>
+      this.#nft(`table bridge count_${host.port} { counter probes { }; ${connection}; ${chain}; }`),
+    );
   }
 
-  /** How many packets `countEmptyPackets` has counted. */
-  async emptyPackets(host: Host): Promise<number> {
-    const listed = await this.#nft(`list counter bridge count_${host.port} empty`);
+  /** How many packets `countProbes` has counted. */
+  async probes(host: Host): Promise<number> {
+    const listed = await this.#nft(`list counter bridge count_${host.port} probes`);
     return Number(/packets (\d+)/.exec(listed)?.[1]);
   }
 
