@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/deploy/**/*.test.ts'],
-    globalSetup: ['test/deploy/support/global-setup.ts'],
+    globalSetup: ['test/support/build.ts'],
     reporters: ['verbose'],
     testTimeout: 60_000,
     hookTimeout: 60_000,

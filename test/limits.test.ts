@@ -1,7 +1,4 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { roomForConnections } from '../src/descriptors.ts';
 import type { WatchdogEvent } from '../src/events.ts';
@@ -176,30 +173,4 @@ describe('roomForConnections', () => {
     expect(roomForConnections(text('20'))).toBe(1);
     expect(roomForConnections('')).toBeUndefined();
   });
-
-  test('a process with few descriptors refuses what is too much, says so once, and keeps every stream', async () => {
-    const upstream = await harness.upstream((_request, socket) => {
-      socket
-        .on('error', () => {})
-        .on('end', () => socket.end())
-        .resume();
-      socket.write(SWITCHING);
-    });
-    const cli = join(import.meta.dirname, '..', 'src', 'cli.ts');
-    const serve = `serve --upstream ${upstream.url} --listen 127.0.0.1:0 --admin 127.0.0.1:0`;
-    const command = `ulimit -n 288 && exec ${process.execPath} --import tsx ${cli} ${serve}`;
-    const child = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'] });
-    harness.defer(() => child.kill('SIGKILL'));
-    let log = '';
-    child.stdout.on('data', (chunk) => (log += chunk));
-    await until(() => log.includes('"listening"'), 'it listens', 20_000);
-    const port = Number(/"listen":"127\.0\.0\.1:(\d+)"/.exec(log)?.[1]);
-    const open = await Promise.all(Array.from({ length: 80 }, () => harness.upgraded(port)));
-    for (let i = 0; i < 200; i++) expect(await ask(port, '')).toBe('');
-    expect(open.every((client) => !client.destroyed)).toBe(true);
-    expect(log.match(/too many connections/g)).toHaveLength(1);
-    const closed = once(child, 'close');
-    child.kill('SIGKILL');
-    await closed;
-  }, 60_000);
 });

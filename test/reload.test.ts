@@ -11,7 +11,6 @@ import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { get } from './support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
-import { failure, freePort, run } from './support/process.ts';
 
 const harness = new Harness();
 const [recorded] = initiations;
@@ -176,37 +175,5 @@ describe('reload', () => {
     expect((await post({ origin: 'http://evil.example' })).status).toBe(403);
     expect((await get(`${admin}/reload`)).status).toBe(405);
     expect(events.map(({ kind }) => kind)).not.toContain('reloaded');
-  });
-});
-
-describe('headscale-watchdog reload', () => {
-  test('tells what has changed, or what is wrong; SIGHUP does the same into the log', async () => {
-    const [port, admin] = await Promise.all([freePort(), freePort()]);
-    const lines = (silentAfter: string) =>
-      `upstream: http://127.0.0.1:9\nlisten: 127.0.0.1:${port}\nadmin: 127.0.0.1:${admin}\nsilent-after: ${silentAfter}\n`;
-    writeFileSync(file, lines('30s'));
-    const serve = run(harness, 'serve', '--config', file);
-    await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
-
-    writeFileSync(file, lines('10s'));
-    const reload = run(harness, 'reload', '--config', file);
-    expect((await reload.ended).code).toBe(0);
-    expect(reload.stdout).toBe('silent-after: 30s → 10s\nreloaded\n');
-
-    writeFileSync(file, lines('soon'));
-    const bad = await failure(harness, 'reload', '--admin', `127.0.0.1:${admin}`);
-    expect(bad.code).toBe(1);
-    expect(bad.lines.join('\n')).toContain(`${file}:4:15: `);
-
-    writeFileSync(file, lines('20s'));
-    serve.child.kill('SIGHUP');
-    await until(() => serve.stdout.includes('silent-after: 10s → 20s'), 'it has reloaded');
-    expect(serve.child.exitCode).toBeNull();
-  });
-
-  test('where no watchdog runs: one line, exit 1', async () => {
-    const { code, lines } = await failure(harness, 'reload', '--admin', '127.0.0.1:9');
-    expect(code).toBe(1);
-    expect(lines).toEqual([expect.stringMatching(/127\.0\.0\.1:9\/reload: .*is a watchdog running.*started with/)]);
   });
 });

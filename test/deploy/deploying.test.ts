@@ -138,7 +138,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
 
   test('the Dockerfile ends as an ordinary user', async () => {
     const { stdout } = await run(check, ['dockerfile', join(DEPLOY, 'compose', 'Dockerfile')]);
-    expect(stdout.trim().split('\n').at(-1)).toMatch(/^stage from node:22-slim as node$/);
+    expect(stdout.trim().split('\n').at(-1)).toMatch(/^stage from node:26-slim as node$/);
   });
 
   /** What kustomize makes of a folder. */

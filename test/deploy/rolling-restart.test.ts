@@ -49,7 +49,7 @@ class Replica {
     this.admin = admin;
     const listen = `http://127.0.0.1:${port}?proxy-protocol=true`;
     const where = ['--listen', listen, '--trusted-proxies', '127.0.0.1', '--admin', `127.0.0.1:${admin}`];
-    this.#args = ['--import', 'tsx', join(PROJECT, 'src', 'cli.ts'), 'serve', ...where, ...flags];
+    this.#args = [join(PROJECT, 'dist', 'cli.js'), 'serve', ...where, ...flags];
   }
 
   async start(): Promise<void> {

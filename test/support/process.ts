@@ -1,6 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { type AddressInfo, createServer } from 'node:net';
+import { join } from 'node:path';
 import type { Harness } from './harness.ts';
+
+/** The built program: see test/support/build.ts. */
+export const CLI = join(import.meta.dirname, '..', '..', 'dist', 'cli.js');
 
 export interface Run {
   readonly child: ChildProcess;
@@ -21,8 +25,7 @@ export interface Surroundings {
 }
 
 export function runWith(harness: Harness, { env, stdout }: Surroundings, ...args: string[]): Run {
-  const cli = new URL('../../src/cli.ts', import.meta.url).pathname;
-  const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], {
+  const child = spawn(process.execPath, [CLI, ...args], {
     stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });

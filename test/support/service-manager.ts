@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { type Harness, until } from './harness.ts';
-import { freePort } from './process.ts';
+import { CLI, freePort } from './process.ts';
 
 export interface Unit {
   /** Of the sockets to hold, on 127.0.0.1; 0: any. */
@@ -33,11 +33,10 @@ export class ServiceManager {
 
   static async with(harness: Harness, unit: Unit): Promise<ServiceManager> {
     const { ports = [], names, notify, env } = unit;
-    const cli = new URL('../../src/cli.ts', import.meta.url).pathname;
     const script = new URL('service-manager.py', import.meta.url).pathname;
     // The ports are chosen first, since the command names them.
     const chosen = await Promise.all(ports.map((port) => (port === 0 ? freePort() : port)));
-    const command = [process.execPath, '--import', 'tsx', cli, ...unit.args(chosen)];
+    const command = [process.execPath, CLI, ...unit.args(chosen)];
     const child = spawn('python3', [script, JSON.stringify({ ports: chosen, names, notify, env, command })]);
     const manager = new ServiceManager(chosen, (line) => void child.stdin.write(`${line}\n`));
     const closed = new Promise((resolve) => child.on('close', resolve));

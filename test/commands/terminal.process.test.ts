@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+import { CLI } from '../support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -24,8 +25,7 @@ async function bench() {
 
 /** The CLI on a terminal that util-linux's `script` lends it. */
 function onTerminal(admin: string, env: Record<string, string>, ...args: string[]) {
-  const cli = new URL('../../src/cli.ts', import.meta.url).pathname;
-  const line = [process.execPath, '--import', 'tsx', cli, ...args, '--admin', admin.replace('http://', '')].join(' ');
+  const line = [process.execPath, CLI, ...args, '--admin', admin.replace('http://', '')].join(' ');
   const child = spawn('script', ['-qec', line, '/dev/null'], {
     env: { ...process.env, TERM: 'xterm', NO_COLOR: '', ...env },
   });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { aMachineKey, freshHandshake, initiations } from './support/initiations.ts';
+import { CLI } from './support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -15,12 +16,10 @@ const [recorded] = initiations;
 async function startWatchdog(folder: string, upstream: string): Promise<{ child: ChildProcess; port: number }> {
   const keyFile = join(folder, 'noise_private.key');
   writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
-  const cli = join(import.meta.dirname, '..', 'src', 'cli.ts');
   const flags = ['--upstream', upstream, '--noise-key', keyFile, '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
-  const tsx = import.meta.resolve('tsx');
   const child = spawn(
     process.execPath,
-    ['--heapsnapshot-signal=SIGUSR2', '--import', tsx, cli, 'serve', ...flags, '--log-level', 'debug'],
+    ['--heapsnapshot-signal=SIGUSR2', CLI, 'serve', ...flags, '--log-level', 'debug'],
     { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] },
   );
   harness.defer(async () => {

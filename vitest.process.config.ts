@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+/** What spawns programs, drives a shell or waits for real time. */
+export default defineConfig({
+  test: {
+    include: ['test/**/*.process.test.ts'],
+    exclude: ['test/e2e/**', 'test/page/**', 'test/deploy/**'],
+    globalSetup: ['test/support/build.ts'],
+    // For what hangs: no test is to be fast.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    pool: 'forks',
+    maxWorkers: '100%',
+  },
+});
