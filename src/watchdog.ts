@@ -203,7 +203,8 @@ function newest(one: Instant | undefined, other: Instant | undefined): Instant |
 
 export type Knowledge = ReturnType<typeof buildKnowledge>;
 
-async function closeRest({ patrol, keys, checkup, directory, replicas }: Parts): Promise<void> {
+async function closeRest({ patrol, keys, checkup, directory, replicas, upstream }: Parts): Promise<void> {
+  upstream.connections.endAll();
   patrol.close();
   keys.close();
   await Promise.all([checkup.close(), directory.close(), replicas?.close()]);

@@ -102,7 +102,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
     sever: (stream) => intake.sever(stream, 'upstream_silent'),
   });
-  return { admission, pacer, takeover, intake, patrol, replicas, frontProxies };
+  return { admission, pacer, takeover, intake, patrol, replicas, frontProxies, upstream: health.upstream };
 }
 
 function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {

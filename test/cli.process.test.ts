@@ -31,11 +31,7 @@ describe('headscale-watchdog serve', () => {
     );
     const args = ['--upstream', upstream.url, '--noise-key', keyFile, '--log-level', 'debug'];
     const serve = run(harness, 'serve', ...args, ...ANY_PORTS);
-    await until(
-      () => serve.stdout.includes("the noise key is Headscale's"),
-      'it has started and asked Headscale',
-      15_000,
-    );
+    await until(() => serve.stdout.includes("the noise key is Headscale's"), 'it has started and asked Headscale');
     const lines = serve.stdout.trimEnd().split('\n');
     const listening = lines
       .map((line) => JSON.parse(line) as Record<string, unknown>)
@@ -53,7 +49,7 @@ describe('headscale-watchdog serve', () => {
 
   test('without --noise-key it starts, and says in one line what is off', async () => {
     const serve = run(harness, 'serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
-    await until(() => serve.stdout.includes('listening'), 'it has started', 15_000);
+    await until(() => serve.stdout.includes('listening'), 'it has started');
     expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
   });
 
@@ -65,7 +61,7 @@ describe('headscale-watchdog serve', () => {
     const listen = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--log-level', 'debug'];
     const serve = runWith(harness, { stdout: full }, 'serve', '--upstream', upstream.url, ...listen);
     const healthy = async () => (await fetch(`http://127.0.0.1:${admin}/healthz`)).ok;
-    await until(() => healthy().catch(() => false), 'it has started', 15_000);
+    await until(() => healthy().catch(() => false), 'it has started');
     const client = harness.client(port);
     client.write(upgradeHead('/ts2021'));
     expect(await readHead(client)).toBe(SWITCHING);
@@ -86,7 +82,7 @@ describe('headscale-watchdog serve', () => {
     const env = { NODE_EXTRA_CA_CERTS: new URL('support/tls/cert.pem', import.meta.url).pathname };
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
     const serve = runWith(harness, { env }, 'serve', '--upstream', url, '--noise-key', keyFile, ...where);
-    await until(() => serve.stdout.includes("the noise key is Headscale's"), 'it has asked Headscale', 15_000);
+    await until(() => serve.stdout.includes("the noise key is Headscale's"), 'it has asked Headscale');
     const [plain, upgrade] = [harness.client(port), harness.client(port)];
     plain.write('GET /key HTTP/1.1\r\nHost: vpn.example.com\r\nConnection: close\r\n\r\n');
     expect((await readAll(plain)).toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*"host":"vpn\.example\.com"/);

@@ -30,7 +30,7 @@ async function startWatchdog(folder: string, upstream: string): Promise<{ child:
   let log = '';
   for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (log += chunk));
   child.on('close', () => writeFileSync(join(folder, 'log'), log));
-  await until(() => log.includes('"listening"'), 'it listens', 20_000);
+  await until(() => log.includes('"listening"'), 'it listens');
   return { child, port: Number(/"listen":"127\.0\.0\.1:(\d+)"/.exec(log)?.[1]) };
 }
 
@@ -50,7 +50,7 @@ test('a heap snapshot of a running watchdog does not show the Noise key, in hex,
   child.kill('SIGUSR2');
   const written = (): string | undefined => readdirSync(folder).find((name) => name.endsWith('.heapsnapshot'));
   const read = (): string => readFileSync(join(folder, written() ?? ''), 'utf8');
-  await until(() => written() !== undefined && read().endsWith(']}'), 'the snapshot is written', 60_000);
+  await until(() => written() !== undefined && read().endsWith(']}'), 'the snapshot is written');
   const snapshot = read();
   // What is looked for would be found: a machine key is there.
   expect(snapshot.includes(aMachineKey), 'a machine key').toBe(true);
@@ -61,4 +61,4 @@ test('a heap snapshot of a running watchdog does not show the Noise key, in hex,
     expect(snapshot.includes(form.replace(/=+$/, '')), 'the key').toBe(false);
   }
   expect(snapshot.includes(JSON.stringify(raw.toString('latin1')).slice(1, -1)), 'the key, raw').toBe(false);
-}, 120_000);
+});

@@ -2,6 +2,7 @@ import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostPortOf } from '../config/host-port.ts';
 import { NoAnswerError } from '../errors.ts';
+import { OpenConnections } from '../open-connections.ts';
 
 /** A client gives up on its control connection after ten seconds: by then it should have its 502. */
 const CONNECTS_WITHIN_MS = 5000;
@@ -16,6 +17,8 @@ export interface Upstream {
    * can be passed on by itself.
    */
   connect(): Socket;
+  /** A stop ends what is left of them. */
+  readonly connections: OpenConnections;
 }
 
 /**
@@ -28,13 +31,15 @@ export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () =>
   const options = { host, port, allowHalfOpen: true, noDelay: true };
   // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
   const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };
+  const connections = new OpenConnections();
   const connect = (): Socket => {
     const socket = tls
       ? withDeadline(connectTls(tlsOptions), 'secureConnect')
       : withDeadline(connectTcp(options), 'connect');
+    connections.add(socket);
     return socket.once('connect', () => keepAlive(socket));
   };
-  return { url, host, port, connect };
+  return { url, host, port, connect, connections };
 }
 
 function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): Socket {

@@ -58,7 +58,7 @@ describe.skipIf(!hasScript)('on a terminal', () => {
   ])('sever asks; %j: exit %i', async (keys, code, text) => {
     const { admin, events } = await bench();
     const severing = onTerminal(admin, {}, 'sever', '1');
-    await until(() => severing.shown.text.includes('Sever it? [y/N]'), 'it asks', 15_000);
+    await until(() => severing.shown.text.includes('Sever it? [y/N]'), 'it asks');
     severing.type(keys);
     expect(await severing.ended).toBe(code);
     expect(severing.shown.text).toContain(text);

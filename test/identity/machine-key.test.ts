@@ -19,8 +19,9 @@ describe.each(initiations)('identify, a handshake of Tailscale, protocol version
     expect(formatNoiseKey(key)).toBe(recorded.serverPublicKey);
   });
 
-  // Every value of every byte for one handshake, three for the others: each costs an X25519.
-  const flips = recorded === initiations[0] ? Array.from({ length: 255 }, (_, i) => i + 1) : [0x01, 0x80, 0xff];
+  // CORRUPTIONS=all: every value of every byte of the first handshake. Each costs an X25519.
+  const isThorough = process.env.CORRUPTIONS === 'all' && recorded === initiations[0];
+  const flips = isThorough ? Array.from({ length: 255 }, (_, i) => i + 1) : [0x01, 0x80, 0xff];
   test(`every corruption of one byte (${flips.length} each) is unreadable`, () => {
     const bytes = Buffer.from(recorded.header, 'base64');
     for (let at = 0; at < bytes.length; at++) {
@@ -30,7 +31,7 @@ describe.each(initiations)('identify, a handshake of Tailscale, protocol version
         expect(readBy(key, corrupt.toString('base64')), `byte ${at} ^ ${flip}`).toBe('unreadable');
       }
     }
-  }, 120_000);
+  });
 });
 
 describe('identify', () => {

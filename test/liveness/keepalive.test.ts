@@ -138,7 +138,7 @@ describe.runIf(process.platform === 'linux')('a client that does not read', () =
     const isFull = (): boolean => clients.some((socket) => (kernel.evidenceOf(socket)?.unsentBytes ?? 0) > 0);
     await until(isFull, 'its window is full');
     clock.advance(5000);
-    await until(() => events.some(({ kind }) => kind === 'stream closed'), 'Linux gives up', 15_000);
+    await until(() => events.some(({ kind }) => kind === 'stream closed'), 'Linux gives up');
     expect(await closeReason(events)).toBe('not_reading');
   });
 });

@@ -68,7 +68,7 @@ describe('the bytes of a tunnel', () => {
       await harness.closeAll();
     });
     await fc.assert(property, { numRuns: RUNS, seed: SEED, endOnFailure: true });
-  }, 120_000);
+  });
 });
 
 describe('the memory of tunnels that have become idle', () => {

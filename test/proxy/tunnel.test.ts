@@ -158,12 +158,14 @@ describe('Tunnel, ends', () => {
   });
 
   test("Headscale's reset resets the client's connection", async () => {
-    const upstream = await harness.upstream(switching((socket) => setTimeout(() => socket.resetAndDestroy(), 20)));
+    const atUpstream: Socket[] = [];
+    const upstream = await harness.upstream(switching((socket) => void atUpstream.push(socket)));
     const { port, events } = await harness.watchdog(upstream.url);
     const client = await harness.upgraded(port);
     let error: NodeJS.ErrnoException | undefined;
     client.on('error', (raised) => (error = raised));
     client.resume();
+    atUpstream[0]?.resetAndDestroy();
     await closed(client);
     expect(error?.code).toBe('ECONNRESET');
     expect(await closeReason(events)).toBe('upstream_error');

@@ -44,11 +44,7 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   }, 'both have joined');
   const atB = await harness.upgraded(b.port);
   // Each learns of the other when that one says that it is there: at its start, and every five seconds.
-  await until(
-    async () => (await streamsOf(a.admin)).some(({ replica }) => replica?.startsWith('b#')),
-    'A shows B',
-    8000,
-  );
+  await until(async () => (await streamsOf(a.admin)).some(({ replica }) => replica?.startsWith('b#')), 'A shows B');
   const shown = await streamsOf(a.admin);
   expect(new Set(shown.map(({ replica }) => replica?.slice(0, 2)))).toEqual(new Set(['a#', 'b#']));
   expect((await streamsOf(b.admin)).length).toBe(shown.length);
@@ -77,7 +73,7 @@ test('headscale-watchdog sever: a number that two watchdogs have severs nothing;
   const [a, b] = [await one('a'), await one('b')];
   await until(() => [a, b].every(({ events }) => events.some(({ kind }) => kind === 'redis up')), 'both have joined');
   for (const { port } of [a, b]) await harness.upgraded(port);
-  await until(async () => (await streamsOf(a.admin)).length === 2, 'A shows B', 8000);
+  await until(async () => (await streamsOf(a.admin)).length === 2, 'A shows B');
   const command = async (target: string) => {
     const done = run(harness, 'sever', target, '--yes', '--admin', a.admin.replace('http://', ''));
     const { code } = await done.ended;
