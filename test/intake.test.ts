@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WAITS_AT_MOST_MS } from '../src/admission/pacer.ts';
+import { generateNoiseKey } from '../src/demo/noise-key.ts';
 import type { WatchdogEvent } from '../src/events.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { FakeClock } from './support/fake-clock.ts';
@@ -13,7 +14,7 @@ afterEach(() => harness.closeAll());
 
 const [recorded] = initiations;
 const RECORD = Buffer.from([4, 0, 2, 1, 2]);
-async function bench(kernel: KernelOrNot) {
+async function bench(kernel: KernelOrNot, flags: Record<string, unknown> = {}) {
   const seen: string[] = [];
   let streams = 0;
   const upstream = await harness.upstream((request, socket) => {
@@ -25,7 +26,7 @@ async function bench(kernel: KernelOrNot) {
   });
   const clock = new FakeClock();
   const options = { kernel, clock };
-  const watchdog = await harness.watchdog(upstream.url, { hold: '1500ms' }, noiseKeyOf(recorded), options);
+  const watchdog = await harness.watchdog(upstream.url, { hold: '1500ms', ...flags }, noiseKeyOf(recorded), options);
   const opens = (path = '/ts2021', header = freshHandshake(recorded)): Socket => {
     const client = harness.client(watchdog.port);
     client.write(upgradeHead(path, `X-Tailscale-Handshake: ${header}\r\n`));
@@ -33,7 +34,8 @@ async function bench(kernel: KernelOrNot) {
   };
   const told = <K extends WatchdogEvent['kind']>(kind: K) =>
     watchdog.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
-  return { clock, seen, opens, told };
+  const limited = () => told('limit reached').map(({ limit }) => limit);
+  return { clock, seen, opens, told, limited };
 }
 
 /** A browser's upgrade, which has the handshake in its query. */
@@ -87,6 +89,42 @@ describe('Intake, a browser', () => {
     clock.advance(1000);
     expect(told('severed')).toMatchObject([{ because: 'silent' }]);
   });
+});
+
+describe('Intake, a stranger', () => {
+  test('with the handshake of somebody else beside their own is who Headscale takes them for, and severs nobody', async () => {
+    const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
+    const victim = opens();
+    await readHead(victim);
+    clock.advance(40_000);
+    const stranger = generateNoiseKey();
+    const own = encodeURIComponent(freshHandshake(recorded, stranger));
+    // The victim's, overheard before it reached Headscale.
+    const captured = `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`;
+    const client = harness.client(victim.remotePort ?? 0);
+    client.write(webSocketHead(`X-Tailscale-Handshake=${own}`, `Upgrade: tailscale-control-protocol\r\n${captured}`));
+    await readHead(client);
+    client.write(Buffer.concat([Buffer.from([0x82, 0x80 | RECORD.length, 0, 0, 0, 0]), RECORD]));
+    const stream = told('stream opened')[1]?.stream;
+    await until(() => stream?.firstRecordAt !== undefined, 'the session has begun');
+    clock.advance(5000);
+    expect(stream?.machineKey).toBe(stranger.publicRaw.toString('hex'));
+    expect(told('contest opened')).toEqual([]);
+    expect(told('severed')).toEqual([]);
+  });
+
+  test.each(['http://head.example/ts2021', 'HTTP://head.example/ts2021?x'])(
+    'who asks for %s is identified, limited and paced like any other',
+    async (target) => {
+      const { opens, told, limited } = await bench({ ok: false, why: 'a test' }, { maxHandshakesPerAddress: '1' });
+      // Ten at once.
+      for (let i = 0; i < 10; i++) expect(await readHead(opens(target))).toMatch(/ 101 /);
+      expect(await readHead(opens(target))).toMatch(/ 503 /);
+      expect(limited()).toEqual(['handshakes_per_address']);
+      expect(new Set(told('handshake').map(({ result }) => result))).toEqual(new Set(['identified']));
+      expect(new Set(told('stream opened').map(({ stream }) => stream.kind))).toEqual(new Set(['control']));
+    },
+  );
 });
 
 describe('Intake', () => {

@@ -155,6 +155,8 @@ function targetOf({ method, url = '' }: RequestHead): Target | undefined {
 /** Each where Headscale reads it, and nowhere else: another one would be another node's. A browser can set no header. */
 function handshakesOf(protocol: Protocol, { query }: Target, headers: readonly string[]): string[] {
   if (protocol === 'websocket') return parametersOf(query, HANDSHAKE);
+  // On this path Headscale refuses it.
+  if (protocol === 'derp') return [];
   const name = HANDSHAKE.toLowerCase();
   return headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === name);
 }

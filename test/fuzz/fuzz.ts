@@ -4,6 +4,7 @@
  */
 import { configuration } from './configuration.ts';
 import { forwardedHeaders, upgradeHeads } from './forwarded.ts';
+import { goHeads } from './go-heads.ts';
 import { requestHeads } from './heads.ts';
 import { initiationReader } from './initiation.ts';
 import { proxyProtocolHeaders, proxyProtocolRubbish } from './proxy-protocol.ts';
@@ -20,7 +21,7 @@ const TARGETS: readonly Target[] = [
   ...[webSocketFrames, webSocketRubbish],
   ...[forwardedHeaders, upgradeHeads],
   configuration,
-  requestHeads,
+  ...[goHeads, requestHeads],
 ];
 
 const rejections: unknown[] = [];

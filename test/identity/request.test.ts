@@ -49,6 +49,7 @@ describe('readRequest, as Headscale reads it', () => {
     [['upgrade: WebSocket'], 'control query'],
     [[`UPGRADE: ${CONTROL.toUpperCase()}`], 'control header'],
     [[`Upgrade: websocket, ${CONTROL}`], 'plain'],
+    [['Upgrade: derp'], 'control undefined'],
     [['Upgrade: h2c', 'Upgrade: websocket'], 'plain'],
     [[], 'plain'],
   ])('of %j the first alone counts: %s', (upgrades, wanted) => {

@@ -1,0 +1,3 @@
+module headscale-watchdog/fuzz
+
+go 1.26
