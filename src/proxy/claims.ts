@@ -34,7 +34,11 @@ export class Claims {
   read(socket: Socket, { trust, refused }: ClaimsPorts, serve: () => void): void {
     const address = plainAddress(socket.remoteAddress);
     if (!trust()(address)) {
-      refused('untrusted_proxy', 'it is not among --trusted-proxies, and this listener is for proxies alone', address);
+      refused(
+        'untrusted_proxy',
+        `it is not among --trusted-proxies, and this listener is for proxies alone: if it is your proxy, add ${address} there`,
+        address,
+      );
       socket.destroy();
       return;
     }
