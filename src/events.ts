@@ -142,6 +142,8 @@ export type WatchdogEvent =
   | { readonly kind: 'redis up'; readonly url: string }
   /** Each goes on alone. */
   | { readonly kind: 'redis down'; readonly url: string; readonly reason: string }
+  /** A message there is not signed with our noise key. Told once a minute. */
+  | { readonly kind: 'replica not believed'; readonly url: string }
   | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
 
 /** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */

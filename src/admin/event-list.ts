@@ -41,6 +41,7 @@ const KINDS: Readonly<Record<Happening['kind'], true>> = {
   drained: true,
   'redis up': true,
   'redis down': true,
+  'replica not believed': true,
   'proxy not trusted': true,
   'client addresses hidden': true,
   'upgrade header lost': true,

@@ -62,6 +62,8 @@ export function healthSentence(event: HealthEvent): string {
       return `Redis is up at ${event.url}: the watchdogs that use it know of each other's streams.`;
     case 'redis down':
       return `Redis cannot be used at ${event.url} (${event.reason}): this watchdog goes on alone.`;
+    case 'replica not believed':
+      return `A message in Redis at ${event.url} was not believed: another watchdog there reads another noise key, or somebody else writes there.`;
     case 'proxy not trusted':
     case 'client addresses hidden':
     case 'upgrade header lost':

@@ -49,6 +49,8 @@ export interface Link {
 
 export interface LinkPorts {
   heard(message: Message): void;
+  /** A message was not signed with our key. */
+  notBelieved(): void;
   /** `isUp` has changed. @param reason of the outage. */
   changed(isUp: boolean, reason: string | undefined): void;
 }

@@ -199,7 +199,8 @@ export class RedisLink implements Link {
 
   #heard(text: string): void {
     const message = this.#seal.open(text);
-    if (message !== undefined) this.#parts.heard(message);
+    if (message === 'forged') this.#parts.notBelieved();
+    else if (message !== undefined) this.#parts.heard(message);
   }
 
   async #subscribe(): Promise<void> {

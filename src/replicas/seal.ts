@@ -39,12 +39,13 @@ export class Seal {
     return mac && mac.toString('base64url') + text;
   }
 
-  /** @returns undefined where it is not from a replica with our key, not for us, was heard before, or says nothing. */
-  open(sealed: string): Message | undefined {
+  /** @returns undefined where it is not for us, was heard before, or says nothing; or where we have no key. */
+  open(sealed: string): Message | 'forged' | undefined {
     const text = sealed.slice(SEAL_LENGTH);
     const mac = this.mac(text);
     const given = Buffer.from(sealed.slice(0, SEAL_LENGTH), 'base64url');
-    if (mac === undefined || given.length !== mac.length || !timingSafeEqual(given, mac)) return undefined;
+    if (mac === undefined) return undefined;
+    if (given.length !== mac.length || !timingSafeEqual(given, mac)) return 'forged';
     const { to, number, message } = JSON.parse(text) as { to?: string; number: number; message: unknown };
     if ((to !== undefined && to !== this.#name) || !isMessage(message) || message.from === this.#name) return undefined;
     return this.#isFirst(message.from, number) ? message : undefined;

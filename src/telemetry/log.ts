@@ -69,6 +69,7 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
       return drainLine(event);
     case 'redis up':
     case 'redis down':
+    case 'replica not believed':
       return redisLine(event);
     case 'proxy not trusted':
     case 'client addresses hidden':

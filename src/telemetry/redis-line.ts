@@ -1,10 +1,17 @@
 import type { WatchdogEvent } from '../events.ts';
 
-type RedisEvent = Extract<WatchdogEvent, { readonly kind: 'redis up' | 'redis down' }>;
+type RedisEvent = Extract<WatchdogEvent, { readonly kind: 'redis up' | 'redis down' | 'replica not believed' }>;
 
-export function redisLine(event: RedisEvent): readonly ['info' | 'error', object, string] {
+export function redisLine(event: RedisEvent): readonly ['info' | 'warn' | 'error', object, string] {
   if (event.kind === 'redis up') {
     return ['info', { redis: event.url }, "Redis is up: the watchdogs that use it know of each other's streams"];
+  }
+  if (event.kind === 'replica not believed') {
+    return [
+      'warn',
+      { redis: event.url },
+      'a message in Redis was not believed: let all watchdogs there read the same --noise-key, or give this Headscale its own --redis-prefix',
+    ];
   }
   const { url: redis, reason } = event;
   return ['error', { redis, reason }, 'Redis cannot be used: this watchdog goes on alone'];

@@ -109,4 +109,7 @@ test('one that does not answer is left out after a second', async () => {
   expect(await streamsOf(a.admin)).toEqual([]);
   expect(performance.now() - startedAt).toBeGreaterThan(900);
   expect(a.events.filter(({ kind }) => kind === 'internal error')).toEqual([]);
+  // That rubbish is told, but not each time.
+  await redis.command('PUBLISH', 'headscale-watchdog:all', 'rubbish');
+  expect(a.events.filter(({ kind }) => kind === 'replica not believed')).toHaveLength(1);
 });

@@ -125,6 +125,7 @@ export class Replica {
     const { takeover } = this;
     this.link = new FakeLink(world.redis, clock, name, {
       heard: (message) => this.replicas.heard(message),
+      notBelieved() {},
       changed: (isUp) => isUp && this.replicas.joined(),
     });
     this.replicas = new Replicas({ clock, name, link: this.link, registry, takeover, emit });
