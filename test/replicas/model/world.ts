@@ -260,7 +260,8 @@ export class World {
     for (const { stream, truth, replica } of there) {
       if (newest.truth.arrivedAt - truth.takenAt < 5000 || !isLive(stream)) continue;
       // The guard has its reasons, and tests of its own.
-      if (replica.takeover.duplicates.restsUntil(stream) !== undefined) continue;
+      const verdicts = replica.takeover.contestsOf(stream).map(({ verdict }) => verdict);
+      if (verdicts.some((verdict) => verdict?.kind === 'wait' && verdict.waitingFor === 'guard')) continue;
       const names = `${newest.replica.name}/${newest.stream.id}, ${replica.name}/${stream.id}`;
       throw new Error(`${this.time.now()}: of ${names} the older one is silent, and was left`);
     }
