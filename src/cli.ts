@@ -83,7 +83,7 @@ const SETTINGS: readonly Option[] = [
   ).default(DEFAULTS.probeIdle),
   new Option(
     '--hold <duration|auto|off>',
-    'how long a new stream may wait for the verdict on an old one; auto: 1500ms before Headscale 0.27, which may refuse a second stream, else off',
+    'how long a new stream may wait for the verdict on an old one; where the verdict takes longer (3s in doubt) it does not wait at all; auto: as long as the verdict takes, before Headscale 0.27, which may refuse a second stream, else off',
   ).default(DEFAULTS.hold),
   new Option('--observe-only', 'judge, log and count, but hold and sever nothing'),
   new Option(

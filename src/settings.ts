@@ -3,7 +3,7 @@ import type { Config, NodePolicy } from './config/schema.ts';
 import type { NodeInfo } from './identity/node-info.ts';
 import type { StandingOrders } from './liveness/line.ts';
 import type { Stream } from './streams/stream.ts';
-import { DEFAULT_HOLD_MS } from './takeover/hold.ts';
+import { LONGEST_HOLD_MS, USUAL_HOLD_MS } from './takeover/hold.ts';
 import type { TakeoverTerms } from './takeover/member.ts';
 
 export interface SettingsPorts {
@@ -55,7 +55,9 @@ export class Settings {
 
   termsOf(stream: Stream): TakeoverTerms {
     const policy = this.policyOf(stream);
-    return { silentAfterMs: policy.silentAfterMs, holdMs: this.#holdMs(policy), observeOnly: policy.observeOnly };
+    const { silentAfterMs, observeOnly, hold } = policy;
+    const holdMs = this.#holdMs(policy);
+    return { silentAfterMs, holdMs, holdUsuallyMs: hold.kind === 'auto' ? USUAL_HOLD_MS : holdMs, observeOnly };
   }
 
   /** Observe-only streams must not be closed by a kernel timeout either. */
@@ -71,7 +73,7 @@ export class Settings {
       case 'at most':
         return hold.ms;
       case 'auto':
-        return this.#ports.needsHold() ? DEFAULT_HOLD_MS : 0;
+        return this.#ports.needsHold() ? LONGEST_HOLD_MS : 0;
       default:
         return hold satisfies never;
     }

@@ -26,7 +26,7 @@ async function bench(kernel: KernelOrNot, flags: Record<string, unknown> = {}) {
   });
   const clock = new FakeClock();
   const options = { kernel, clock };
-  const watchdog = await harness.watchdog(upstream.url, { hold: '1500ms', ...flags }, noiseKeyOf(recorded), options);
+  const watchdog = await harness.watchdog(upstream.url, { hold: '5s', ...flags }, noiseKeyOf(recorded), options);
   const opens = (path = '/ts2021', header = freshHandshake(recorded)): Socket => {
     const client = harness.client(watchdog.port);
     client.write(upgradeHead(path, `X-Tailscale-Handshake: ${header}\r\n`));

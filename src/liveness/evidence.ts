@@ -47,6 +47,22 @@ export function isOutstanding({ unackedSegments, unsentBytes }: KernelEvidence):
   return unackedSegments > 0 || unsentBytes > 0;
 }
 
+/** Linux retransmits after so long at first, at the least, and doubles it each time. */
+const SHORTEST_RETRANSMISSION_MS = 200;
+/** Linux sends a keepalive probe only on a line that has been quiet for TCP_KEEPIDLE, which is a second at least. */
+export const QUIET_BEFORE_PROBE_MS = 1000;
+
+/** In what time, from now on, a client that does not answer can be called dead, in milliseconds. */
+export function verdictWithinMs(evidence: KernelEvidence, inDoubt: boolean): number {
+  const { unackedSegments, retransmits, rttMs, rttvarMs, receivedAgoMs } = evidence;
+  if (unackedSegments === 0) {
+    return Math.max(0, QUIET_BEFORE_PROBE_MS - receivedAgoMs) + answerWaitMs(evidence, inDoubt);
+  }
+  const firstMs = Math.max(SHORTEST_RETRANSMISSION_MS, rttMs + 4 * rttvarMs);
+  const enough = (inDoubt ? IN_DOUBT : SURE).retransmits;
+  return firstMs * Math.max(0, 2 ** enough - 2 ** retransmits);
+}
+
 /** Rule 1: data unacknowledged through enough retransmissions, or enough probes unanswered for long enough. */
 export function isDead(
   evidence: KernelEvidence,

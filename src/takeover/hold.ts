@@ -3,8 +3,10 @@ import type { ReleaseReason } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** With holding off, old streams are asked as eagerly as this hold would. */
-export const DEFAULT_HOLD_MS = 1500;
+/** How long a newcomer is held where no verdict takes longer. With holding off, old streams are asked as eagerly. */
+export const USUAL_HOLD_MS = 1500;
+/** A client gives up on its control connection after ten seconds, and may have to wait for its turn as well. */
+export const LONGEST_HOLD_MS = 5000;
 
 /** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
 export type Awaited = Stream | string;

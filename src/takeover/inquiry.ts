@@ -1,5 +1,13 @@
 import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
-import { answerWaitMs, isDead, type KernelEvidence, type KernelSays, receivedAt } from '../liveness/evidence.ts';
+import {
+  answerWaitMs,
+  isDead,
+  type KernelEvidence,
+  type KernelSays,
+  QUIET_BEFORE_PROBE_MS,
+  receivedAt,
+  verdictWithinMs,
+} from '../liveness/evidence.ts';
 
 /** What an inquiry may do to its stream's connection. */
 export interface Witness {
@@ -14,8 +22,6 @@ const PROBE_EVERY_MS = 150;
 const CALM_PROBE_EVERY_MS = 1000;
 const CALM_FOR_MS = 10_000;
 const LOOK_EVERY_MS = 50;
-/** Linux sends a keepalive probe only on a line that has been quiet for TCP_KEEPIDLE, which is a second at least. */
-const QUIET_BEFORE_PROBE_MS = 1000;
 /** The kernel counts in jiffies (up to 10 ms): a smaller step of "last received" is no news. */
 const JIFFY_MS = 10;
 
@@ -51,22 +57,24 @@ export class Inquiry {
   }
 
   /**
-   * Asks (again), eagerly for `eagerMs`, in doubt for as long as a verdict takes.
+   * Asks (again), eagerly for `eagerMs` and for as long as a verdict takes.
    *
-   * @returns false where there is no evidence to be had.
+   * @returns in how many milliseconds there is an answer or a verdict; undefined where there is no evidence to be had.
    */
-  ask(eagerMs: number, inDoubt: boolean): boolean {
+  ask(eagerMs: number, inDoubt: boolean): number | undefined {
     const reading = this.#read();
-    if (reading === undefined) return false;
+    if (reading === undefined) return undefined;
     const { evidence, now } = reading;
     this.#inDoubt = inDoubt || (this.#inDoubt && this.#timer !== undefined);
     this.#timer?.cancel();
     if (this.#firstProbeAt === undefined) this.#receivedBefore = receivedAt(evidence, now);
-    this.#eagerUntil = plus(now, inDoubt ? Math.max(eagerMs, answerWaitMs(evidence, true)) : eagerMs);
+    // A look may come a little late, and its timer too.
+    const withinMs = verdictWithinMs(evidence, this.#inDoubt) + 2 * LOOK_EVERY_MS;
+    this.#eagerUntil = plus(now, inDoubt ? Math.max(eagerMs, withinMs) : eagerMs);
     this.#calmUntil = plus(this.#eagerUntil, CALM_FOR_MS);
     this.#nextProbeAt = now;
     this.#step(evidence, now);
-    return true;
+    return withinMs;
   }
 
   /** Rule 1's view, from evidence read now. */

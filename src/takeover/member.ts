@@ -16,8 +16,10 @@ export interface Member extends Witness {
 export interface TakeoverTerms {
   /** How long a client may say nothing before rule 2 calls it silent. */
   readonly silentAfterMs: number;
-  /** How long a newcomer is held at most; 0: never. */
+  /** How long a newcomer is held at most; 0: never. Whose verdict takes longer is not held for it at all. */
   readonly holdMs: number;
+  /** How long it is held where no verdict takes longer. */
+  readonly holdUsuallyMs: number;
   /** Tell what would have been severed, sever nothing, hold nobody. */
   readonly observeOnly: boolean;
 }

@@ -6,7 +6,7 @@ import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from 
 import { Contest } from './contest.ts';
 import { Duplicates } from './duplicates.ts';
 import type { GuardPorts } from './guard.ts';
-import { type Awaited, DEFAULT_HOLD_MS, Hold, Holds } from './hold.ts';
+import { type Awaited, Hold, Holds, USUAL_HOLD_MS } from './hold.ts';
 import { Inquiry } from './inquiry.ts';
 import type { HoldBound, Member, TakeoverTerms } from './member.ts';
 
@@ -25,6 +25,9 @@ interface Seat {
  * and must not make everybody wait while each is judged against each.
  */
 const MOST_RIVALS = 8;
+
+/** As long as a verdict in doubt takes, told by another replica. */
+const WITH_REPLICAS_MS = 3000;
 
 /** Opens a contest between a node's newcomer and each of its old streams, holds the newcomer meanwhile, and severs what has lost. */
 export class Takeover {
@@ -181,12 +184,22 @@ export class Takeover {
     const { stream } = newcomer.member;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
-    const eagerMs = holdMs > 0 ? holdMs : DEFAULT_HOLD_MS;
+    const eagerMs = holdMs > 0 ? terms.holdUsuallyMs : USUAL_HOLD_MS;
     // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
     const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
-    const asked = rivals.filter((old) => old.inquiry.ask(eagerMs, sameAddress(old)));
-    const awaited = others === undefined ? [] : [...asked.map((old) => old.member.stream), ...others];
-    if (holdMs > 0 && awaited.length > 0 && this.#mayHold(stream)) this.#hold(newcomer, awaited, holdMs);
+    const awaited: Awaited[] = [...(others ?? [])];
+    // Of what goes on elsewhere it is not known how long it takes.
+    let neededMs = awaited.some((other) => typeof other === 'string') ? WITH_REPLICAS_MS : 0;
+    for (const old of rivals) {
+      const withinMs = old.inquiry.ask(eagerMs, sameAddress(old));
+      // To wait for less than the verdict takes would only delay it.
+      if (withinMs === undefined || withinMs > holdMs) continue;
+      neededMs = Math.max(neededMs, withinMs);
+      awaited.push(old.member.stream);
+    }
+    const forMs = Math.min(holdMs, Math.max(terms.holdUsuallyMs, neededMs));
+    if (others !== undefined && holdMs > 0 && awaited.length > 0 && this.#mayHold(stream))
+      this.#hold(newcomer, awaited, forMs);
     for (const old of rivals) this.#open(old, newcomer);
     // What was heard of one since its last look may also be what an earlier newcomer waits for.
     for (const old of rivals) this.#news(old);

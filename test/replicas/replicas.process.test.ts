@@ -134,7 +134,7 @@ describe('two replicas', () => {
   });
 
   test('one that Headscale never saw, since its client left while it was held, still names its node at the other', async () => {
-    const { a, b } = await replicas();
+    const { a, b } = await replicas({ hold: '5s' });
     await isOpen(a.opens());
     const handshake = freshHandshake(recorded);
     const held = a.opens(handshake);

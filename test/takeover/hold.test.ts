@@ -15,7 +15,7 @@ describe('Takeover, hold', () => {
   test('lasts while one of several has not answered', () => {
     bench.holdMs = 0;
     const [alive, slow] = [oldStream(2000), oldStream(20_000)];
-    bench.holdMs = 1500;
+    bench.holdMs = 5000;
     slow.line.rttMs = 400;
     alive.speaks();
     bench.clock.advance(2000);
@@ -101,7 +101,7 @@ describe('Takeover, hold', () => {
   test('a held newcomer that is overtaken is an old stream like any other: severed when dead', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
-    old.line.rttMs = 5000;
+    old.line.rttMs = 1500;
     const overtaken = opens();
     bench.clock.advance(100);
     overtaken.line.vanished = true;
@@ -109,6 +109,9 @@ describe('Takeover, hold', () => {
     bench.clock.advance(1500);
     expect(overtaken.severedBecause).toBe('dead');
     expect(overtaken.forwardedAt).toBeUndefined();
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(3200);
+    expect(old.severedBecause).toBe('dead');
     expect(newcomer.forwardedAt).toBeDefined();
   });
 

@@ -19,7 +19,7 @@ const SHOWN_WITH_THEM = ['severed', 'upstream up', 'redis up', 'reloaded'];
 /** @param {EventOfApi} event */
 export function isEnd({ kind, reason }) {
   if (kind === 'stream closed')
-    return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '');
+    return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '');
   // Whoever scans the Internet is refused all day; a proxy that is refused is a mistake of somebody's.
   if (kind === 'connection refused') return reason === 'untrusted_proxy' || reason === 'bad_proxy_header';
   if (kind === 'noise key checked') return reason === 'differs';

@@ -103,7 +103,7 @@ function whyCard(events) {
       kind === 'would sever' ||
       kind === 'duplicate machine key' ||
       (kind === 'stream closed' &&
-        ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent'].includes(reason ?? '')),
+        ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '')),
   );
   if (last === undefined) {
     return element(

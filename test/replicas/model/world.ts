@@ -12,7 +12,7 @@ import { Machine, WorldTime } from './machine.ts';
 
 type Severed = Extract<WatchdogEvent, { readonly kind: 'severed' }>;
 
-const TERMS = { silentAfterMs: 30_000, holdMs: 1500, observeOnly: false };
+const TERMS = { silentAfterMs: 30_000, holdMs: 5000, holdUsuallyMs: 1500, observeOnly: false };
 /** What a newcomer's replica said of it may be so old, and the question's way is in it. */
 const GONE_UNNOTICED_MS = 1100;
 
