@@ -180,10 +180,16 @@ export type LostHeader = 'upgrade' | 'handshake';
 export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
 
 /** Why a connection was closed before its first request, or with it. */
-export type RefusalReason = 'untrusted_proxy' | 'bad_proxy_header' | 'tls_handshake' | 'bad_request';
+export type RefusalReason =
+  | 'untrusted_proxy'
+  | 'bad_proxy_header'
+  | 'unexpected_proxy_header'
+  | 'tls_handshake'
+  | 'bad_request';
 export const REFUSAL_REASONS: readonly RefusalReason[] = [
   'untrusted_proxy',
   'bad_proxy_header',
+  'unexpected_proxy_header',
   'tls_handshake',
   'bad_request',
 ];

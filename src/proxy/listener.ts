@@ -15,10 +15,11 @@ import { OpenConnections } from '../open-connections.ts';
 import { answerWith, endConnectionAfter, ownAnswer, refuseUpgrade, tooMuch } from './answer.ts';
 import { boundBody } from './body.ts';
 import { Claims } from './claims.ts';
-import { readFirstBytes } from './first-bytes.ts';
+import { type FirstBytes, readFirstBytes } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import type { PlainProxy } from './plain.ts';
+import { isProxyHeader } from './proxy-header.ts';
 import type { Trust } from './trust.ts';
 import type { UpgradeRequest } from './tunnel-ports.ts';
 import { Unanswered } from './unanswered.ts';
@@ -100,7 +101,14 @@ export function createListener(
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
     const slow = (): void => void socket.end(ownAnswer(408, 'The head of this request came too slowly.'));
-    readFirstBytes(socket, withUpgrade, { withinMs: limits.headerMs, slow }, serve);
+    const read = (bytes: Buffer): FirstBytes => {
+      if (listen.proxyProtocol || !isProxyHeader(bytes)) return withUpgrade(bytes);
+      const why =
+        'it begins with a PROXY protocol header: add proxy-protocol=true to this listener, or remove send-proxy';
+      ports.refused('unexpected_proxy_header', why, plainAddress(socket.remoteAddress));
+      return { kind: 'refuse' };
+    };
+    readFirstBytes(socket, read, { withinMs: limits.headerMs, slow }, serve);
   });
   if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => claims.read(socket, ports, serve));
   // Before all other steps.

@@ -42,6 +42,13 @@ export function readProxyHeader(bytes: Buffer): ProxyHeader {
   return bad('it begins with no PROXY protocol header');
 }
 
+/** Whether a connection begins with such a header, as no HTTP request does. */
+export function isProxyHeader(bytes: Buffer): boolean {
+  return [V2_SIGNATURE, Buffer.from(V1_START)].some(
+    (start) => bytes.length >= start.length && startsAlike(bytes, start),
+  );
+}
+
 /** Whether one begins with the other, as far as both go. */
 function startsAlike(bytes: Buffer, start: Buffer): boolean {
   const length = Math.min(bytes.length, start.length);

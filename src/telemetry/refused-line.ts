@@ -8,6 +8,7 @@ type Line = readonly ['warn' | 'debug', fields: object, text: string];
 const REFUSED: Readonly<Record<RefusalReason, string>> = {
   untrusted_proxy: 'connection refused: it comes from no trusted proxy',
   bad_proxy_header: 'connection refused: it has no PROXY protocol header that can be read',
+  unexpected_proxy_header: 'connection refused: it begins with a PROXY protocol header, and this listener expects none',
   tls_handshake: 'connection refused: no TLS session came about',
   bad_request: 'request refused with 400: it could be read in two ways',
 };

@@ -158,7 +158,7 @@ describe('the status page', () => {
     await page.locator('.body .row').first().waitFor();
     await phone.stop();
     await watchdog.watchdog.close();
-    await page.getByText('the watchdog does not answer').waitFor({ timeout: 15_000 });
+    await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
   });
 
   test('when the watchdog has started anew, what happens then is told live', async () => {
@@ -169,7 +169,7 @@ describe('the status page', () => {
     const port = new URL(first.watchdog.admin).port;
     stages.pop();
     await first.harness.closeAll();
-    await page.getByText('the watchdog does not answer').waitFor({ timeout: 15_000 });
+    await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
     const second = await on({ admin: `127.0.0.1:${port}` });
     await page.getByText('live', { exact: true }).waitFor({ timeout: 15_000 });
     await page.getByText('Streams now').locator('..').getByText('0', { exact: true }).waitFor({ timeout: 15_000 });

@@ -195,6 +195,21 @@ describe('with proxy-protocol', () => {
     expect(seen).toEqual([]);
   });
 
+  test('a header where none is expected is told, with what to set', async () => {
+    const { port, seen, refused } = await start(TRUSTED);
+    for (const header of [V1, '\r\n\r\n\0\r\nQUIT\n!\x11\0\f']) {
+      const client = harness.client(port);
+      client.write(Buffer.from(`${header}GET /asked HTTP/1.1\r\nHost: h\r\n\r\n`, 'latin1'));
+      expect((await readAll(client)).toString()).toBe('');
+    }
+    expect(seen).toEqual([]);
+    const told = { because: 'unexpected_proxy_header', why: expect.stringContaining('proxy-protocol=true') };
+    expect(refused()).toMatchObject([
+      { ...told, isNews: true },
+      { ...told, isNews: false },
+    ]);
+  });
+
   test('who leaves in the middle of its header leaves nothing behind', async () => {
     const { port } = await start(PROXIED);
     const client = harness.client(port);

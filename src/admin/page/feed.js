@@ -21,7 +21,7 @@ export function isEnd({ kind, reason }) {
   if (kind === 'stream closed')
     return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '');
   // Whoever scans the Internet is refused all day; a proxy that is refused is a mistake of somebody's.
-  if (kind === 'connection refused') return reason === 'untrusted_proxy' || reason === 'bad_proxy_header';
+  if (kind === 'connection refused') return reason?.endsWith('_proxy') || reason?.endsWith('_proxy_header');
   if (kind === 'noise key checked') return reason === 'differs';
   return [...BAD, ...WARN, ...SHOWN_WITH_THEM].includes(kind);
 }
