@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** What spawns programs, drives a shell or waits for real time. */
+/** What spawns programs, drives a shell, waits for real time or takes long. */
 export default defineConfig({
   test: {
     include: ['test/**/*.process.test.ts'],
