@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Socket } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
 import type { Clock, Timer } from '../clock.ts';
 import type { RedisTarget } from '../config/redis.ts';
@@ -112,6 +113,8 @@ export class RedisLink implements Link {
     this.#listening = connect(parts.target);
     for (const connection of [this.#commands, this.#listening]) {
       connection.on('error', (error: unknown) => (this.#lastError = reasonOf(error)));
+      if (connection instanceof Cluster) connection.on('+node', hearLaterErrors);
+      else hearLaterErrors(connection);
       connection.on('ready', () => this.#reconsider());
       connection.on('close', () => this.#reconsider());
     }
@@ -296,6 +299,14 @@ function connect({ kind, nodes, tls, username, password, db, masterName }: Redis
     default:
       return kind satisfies never;
   }
+}
+
+/** ioredis hears one error of a socket. With TLS the server's alert may be a second one, which nobody would catch. */
+function hearLaterErrors(redis: Redis): void {
+  redis.on('error', () => {
+    const { stream } = redis as unknown as { readonly stream?: Socket };
+    stream?.on('error', () => {});
+  });
 }
 
 function backOff(times: number): number {
