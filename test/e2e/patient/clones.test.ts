@@ -9,9 +9,11 @@ import { Watchdog } from '../support/watchdog.ts';
 /** Twice freely, and twice put off, since both kernels answer. */
 const SEVERED_BEFORE_THE_GUARD = 4;
 const AT_PEACE_MS = 20_000;
+/** Severings are put off by a minute and a half in all. */
+const TIMEOUT_MS = 240_000;
 /** Half a minute past the newcomer's first word, and half a minute more. */
 const BOTH_SPEAK_AFTER_MS = 60_000;
-/** A verdict is made when one falls due, which is a silence of 5 s after the last one. */
+/** A verdict is made when one falls due, which is a silence of 5 s after the last one; two are needed. */
 const TOLERANCE_MS = 10_000;
 
 /** Two machines with one copied state directory, both running. */
@@ -44,30 +46,34 @@ async function expectOneDuplicate(watchdog: Watchdog, addresses: readonly string
 describe.concurrent('two machines with one copied state directory, --silent-after 5s; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('they sever each other in turn four times; then the guard stops it, and both streams stay', async () => {
-    const headscale = await Headscale.start(here.lab);
-    const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');
-    const addresses = await startClones(here.lab, headscale, watchdog);
-    const started = performance.now();
+  it(
+    'they sever each other in turn four times; then the guard stops it, and both streams stay',
+    async () => {
+      const headscale = await Headscale.start(here.lab);
+      const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');
+      const addresses = await startClones(here.lab, headscale, watchdog);
+      const started = performance.now();
 
-    await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
-    const guardMs = performance.now() - started;
-    // The one severed last comes back, and stays.
-    const staying = await until('a stream of each', { timeoutMs: 10_000 }, () => idsOf(watchdog, addresses));
-    await delay(AT_PEACE_MS);
+      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
+      const guardMs = performance.now() - started;
+      // The one severed last comes back, and stays.
+      const staying = await until('a stream of each', { timeoutMs: 10_000 }, () => idsOf(watchdog, addresses));
+      await delay(AT_PEACE_MS);
 
-    const severed = watchdog.severings().map(({ remoteAddress }) => remoteAddress.replace(/:\d+$/, ''));
-    printFigures('two machines with one key, Headscale 0.29.2', [
-      ['severed in turn', severed.join(', ')],
-      ['both running → the guard', seconds(guardMs)],
-      ['severed since', `none in ${seconds(AT_PEACE_MS)}`],
-    ]);
-    expect(severed).toHaveLength(SEVERED_BEFORE_THE_GUARD);
-    for (const [i, address] of severed.entries()) expect(address).toBe(addresses[i % addresses.length]);
-    expect(await idsOf(watchdog, addresses)).toEqual(staying);
-    expect((await watchdog.metrics()).sum('takeovers_total', 'evidence="silence"')).toBe(SEVERED_BEFORE_THE_GUARD);
-    await expectOneDuplicate(watchdog, addresses);
-  });
+      const severed = watchdog.severings().map(({ remoteAddress }) => remoteAddress.replace(/:\d+$/, ''));
+      printFigures('two machines with one key, Headscale 0.29.2', [
+        ['severed in turn', severed.join(', ')],
+        ['both running → the guard', seconds(guardMs)],
+        ['severed since', `none in ${seconds(AT_PEACE_MS)}`],
+      ]);
+      expect(severed).toHaveLength(SEVERED_BEFORE_THE_GUARD);
+      for (const [i, address] of severed.entries()) expect(address).toBe(addresses[i % addresses.length]);
+      expect(await idsOf(watchdog, addresses)).toEqual(staying);
+      expect((await watchdog.metrics()).sum('takeovers_total', 'evidence="silence"')).toBe(SEVERED_BEFORE_THE_GUARD);
+      await expectOneDuplicate(watchdog, addresses);
+    },
+    TIMEOUT_MS,
+  );
 });
 
 // Headscale 0.23.0 ends a node's first map stream itself as the second comes, within the session, and each clone asks again
@@ -75,30 +81,34 @@ describe.concurrent('two machines with one copied state directory, --silent-afte
 describe.concurrent('two machines with one copied state directory, --silent-after 5s; Headscale 0.23.0', () => {
   const here = useLab();
 
-  it('nobody is severed; when both have spoken for a minute the guard says why', async () => {
-    const headscale = await Headscale.start(here.lab, { version: '0.23.0' });
-    const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');
-    const addresses = await startClones(here.lab, headscale, watchdog);
-    const started = performance.now();
-    const staying = await idsOf(watchdog, addresses);
-    const sentBefore = await headscale.mapResponsesSent();
+  it(
+    'nobody is severed; when both have spoken for a minute the guard says why',
+    async () => {
+      const headscale = await Headscale.start(here.lab, { version: '0.23.0' });
+      const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');
+      const addresses = await startClones(here.lab, headscale, watchdog);
+      const started = performance.now();
+      const staying = await idsOf(watchdog, addresses);
+      const sentBefore = await headscale.mapResponsesSent();
 
-    await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
-    const guardMs = performance.now() - started;
-    await delay(AT_PEACE_MS);
+      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
+      const guardMs = performance.now() - started;
+      await delay(AT_PEACE_MS);
 
-    const sent = (await headscale.mapResponsesSent()) - sentBefore;
-    const watchedMs = performance.now() - started;
-    printFigures('two machines with one key, Headscale 0.23.0', [
-      ['both running → the guard', seconds(guardMs)],
-      ['severed', `none in ${seconds(watchedMs)}`],
-      ['map responses that Headscale sent', `${((sent / watchedMs) * 1000).toFixed(0)} a second`],
-    ]);
-    expect(guardMs).toBeGreaterThanOrEqual(BOTH_SPEAK_AFTER_MS - TOLERANCE_MS);
-    expect(guardMs).toBeLessThanOrEqual(BOTH_SPEAK_AFTER_MS + TOLERANCE_MS);
-    expect(watchdog.severings()).toEqual([]);
-    expect(await idsOf(watchdog, addresses)).toEqual(staying);
-    expect((await watchdog.metrics()).sum('takeovers_total')).toBe(0);
-    await expectOneDuplicate(watchdog, addresses);
-  });
+      const sent = (await headscale.mapResponsesSent()) - sentBefore;
+      const watchedMs = performance.now() - started;
+      printFigures('two machines with one key, Headscale 0.23.0', [
+        ['both running → the guard', seconds(guardMs)],
+        ['severed', `none in ${seconds(watchedMs)}`],
+        ['map responses that Headscale sent', `${((sent / watchedMs) * 1000).toFixed(0)} a second`],
+      ]);
+      expect(guardMs).toBeGreaterThanOrEqual(BOTH_SPEAK_AFTER_MS - TOLERANCE_MS);
+      expect(guardMs).toBeLessThanOrEqual(BOTH_SPEAK_AFTER_MS + 2 * TOLERANCE_MS);
+      expect(watchdog.severings()).toEqual([]);
+      expect(await idsOf(watchdog, addresses)).toEqual(staying);
+      expect((await watchdog.metrics()).sum('takeovers_total')).toBe(0);
+      await expectOneDuplicate(watchdog, addresses);
+    },
+    TIMEOUT_MS,
+  );
 });
