@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
-import { askAdmin } from './admin/client.ts';
+import type { ReloadOutcome } from './app/reload.ts';
+import { nextSignal, serve } from './app/serve.ts';
+import { startWatchdog } from './app/watchdog.ts';
+import { askAdmin } from './commands/admin-client.ts';
 import { EXIT } from './commands/exit.ts';
 import { LIMITS } from './commands/limits.ts';
 import { addCompletion, addOperatorCommands, adminOf, asksAdmin } from './commands/register.ts';
@@ -9,12 +12,9 @@ import { DEFAULTS } from './config/defaults.ts';
 import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
 import { type Config, LOG_LEVELS } from './config/schema.ts';
-import { StartError, UsageError } from './errors.ts';
-import type { ReloadOutcome } from './reload.ts';
-import { nextSignal, serve } from './serve.ts';
+import { StartError, UsageError } from './lib/errors.ts';
+import { version } from './lib/version.ts';
 import { createLogger } from './telemetry/logger.ts';
-import { version } from './version.ts';
-import { startWatchdog } from './watchdog.ts';
 
 const program = new Command('headscale-watchdog')
   .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
@@ -163,7 +163,7 @@ function configOf(command: Command): Config {
 
 /** @returns the exit code. */
 async function check(readConfig: () => Config, node: string | undefined): Promise<number> {
-  const { runCheck } = await import('./check/check.ts');
+  const { runCheck } = await import('./commands/check.ts');
   return (await runCheck(readConfig, node, process.stdout)) ? 0 : EXIT.failed;
 }
 

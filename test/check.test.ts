@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { runCheck } from '../src/check/check.ts';
+import { runCheck } from '../src/commands/check.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { Harness } from './support/harness.ts';
 import { initiations } from './support/initiations.ts';

@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { DEFAULTS } from '../src/config/defaults.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { SETTING_NAMES } from '../src/config/schema.ts';
-import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/events.ts';
+import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/streams/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { Harness } from './support/harness.ts';

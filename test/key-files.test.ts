@@ -2,10 +2,10 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { StartError } from '../src/errors.ts';
-import type { WatchdogEvent } from '../src/events.ts';
+import { KeyFiles } from '../src/app/key-files.ts';
 import { formatNoiseKey } from '../src/identity/machine-key.ts';
-import { KeyFiles } from '../src/key-files.ts';
+import { StartError } from '../src/lib/errors.ts';
+import type { WatchdogEvent } from '../src/streams/events.ts';
 import { FakeClock } from './support/fake-clock.ts';
 import { initiations } from './support/initiations.ts';
 

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { roomForConnections } from '../src/descriptors.ts';
-import type { WatchdogEvent } from '../src/events.ts';
+import { roomForConnections } from '../src/pipeline/descriptors.ts';
+import type { WatchdogEvent } from '../src/streams/events.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 

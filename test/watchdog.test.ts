@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
-import { HANDSHAKE_RESULTS } from '../src/events.ts';
+import { HANDSHAKE_RESULTS } from '../src/streams/events.ts';
 import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { get, scrape } from './support/http.ts';

@@ -1,5 +1,5 @@
+import { withName } from '../history/describe-event.ts';
 import type { Happening, HistoryQuery } from '../history/history.ts';
-import { withName } from '../history/sentence.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';

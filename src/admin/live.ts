@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
-import type { Clock, Timer } from '../clock.ts';
 import { type Happening, type History, type HistoryQuery, matches } from '../history/history.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 
 export interface LiveParts {
   readonly clock: Clock;

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Clock } from '../clock.ts';
-import { OpenConnections } from '../open-connections.ts';
+import type { Clock } from '../lib/clock.ts';
+import { OpenConnections } from '../lib/open-connections.ts';
 import { sendText } from './answers.ts';
 import { readAssets } from './assets.ts';
 import { eventQuery } from './event-list.ts';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Clock, Instant } from '../clock.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 
 const COOKIE = 'headscale_watchdog';
 const LASTS_MS = 12 * 3_600_000;

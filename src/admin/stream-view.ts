@@ -1,6 +1,6 @@
-import type { Clock } from '../clock.ts';
 import { formatMachineKey, formatNodeKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { KernelEvidence } from '../liveness/evidence.ts';
 import type { Stream } from '../streams/stream.ts';
 

@@ -1,10 +1,10 @@
-import { askAdmin } from '../admin/client.ts';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-view.ts';
 import { readAdminToken } from '../config/admin-token.ts';
 import { nearest } from '../config/nearest.ts';
 import type { Config } from '../config/schema.ts';
-import { StartError, UsageError } from '../errors.ts';
+import { StartError, UsageError } from '../lib/errors.ts';
+import { askAdmin } from './admin-client.ts';
 import { plain } from './table.ts';
 
 /** The running watchdog's admin API, as a command asks it. */

@@ -1,5 +1,5 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { reasonOf, StartError } from '../errors.ts';
+import { reasonOf, StartError } from '../lib/errors.ts';
 import { readSmallFile } from './read-file.ts';
 
 /** A chain of certificates takes some ten; what is larger is some other file. */

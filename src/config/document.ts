@@ -1,5 +1,5 @@
 import { Composer, isAlias, isMap, isScalar, isSeq, Lexer, LineCounter, type Pair, Parser, type YAMLError } from 'yaml';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../lib/errors.ts';
 import { type Mistake, type Position, printable } from './problem.ts';
 
 /** A piece of a YAML file and its place. */

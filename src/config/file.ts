@@ -1,4 +1,4 @@
-import { StartError } from '../errors.ts';
+import { StartError } from '../lib/errors.ts';
 import type { ConfigFile } from './load.ts';
 import { readSmallFile } from './read-file.ts';
 

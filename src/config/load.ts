@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.ts';
+import { UsageError } from '../lib/errors.ts';
 import { DEFAULTS } from './defaults.ts';
 import { readYaml, type Value } from './document.ts';
 import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';

@@ -1,6 +1,6 @@
-import { StartError } from '../errors.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
 import { parseNoiseKey } from '../identity/machine-key.ts';
+import { StartError } from '../lib/errors.ts';
 import { LARGEST_KEY_KIB, readSmallFile } from './read-file.ts';
 
 const CURE = "it should read 'privkey:' and 64 hex digits, as the file that Headscale's noise.private_key_path names";

@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { codeOf, reasonOf, StartError } from '../errors.ts';
+import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
 
 /** A key takes a line; what is larger is some other file. */
 export const LARGEST_KEY_KIB = 4;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import type { Rate } from '../admission/token-bucket.ts';
 import { type MachineKey, type NodeKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import type { Rate } from '../lib/token-bucket.ts';
 import { DEFAULTS } from './defaults.ts';
 import type { HostPort } from './host-port.ts';
 import type { Listen } from './listen.ts';

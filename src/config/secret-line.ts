@@ -1,4 +1,4 @@
-import { StartError } from '../errors.ts';
+import { StartError } from '../lib/errors.ts';
 import { LARGEST_KEY_KIB, readSmallFile } from './read-file.ts';
 
 /** A file that holds one secret in one line. */

@@ -8,9 +8,9 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { codeOf, StartError } from '../errors.ts';
 import { formatMachineKey } from '../identity/keys.ts';
 import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
+import { codeOf, StartError } from '../lib/errors.ts';
 import type { ControlEvent } from './control-events.ts';
 import { startControlServer } from './control-server.ts';
 import { formatNoiseKeyFile, generateNoiseKey } from './noise-key.ts';

@@ -19,9 +19,9 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, isIPv4 } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Clock, systemClock } from '../clock.ts';
-import { StartError } from '../errors.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
+import { StartError } from '../lib/errors.ts';
 import { addressAndPort } from '../proxy/forwarded.ts';
 import type { ControlStream, OnControlEvent } from './control-events.ts';
 import { ControlNodes } from './control-nodes.ts';

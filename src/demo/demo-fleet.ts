@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { ControlEvent } from './control-events.ts';
 import { type Comeback, type DemoScreen, seconds } from './demo-screen.ts';
 import { pause } from './pause.ts';

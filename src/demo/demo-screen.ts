@@ -1,5 +1,5 @@
 import { styleText } from 'node:util';
-import { type Clock, type Instant, systemClock } from '../clock.ts';
+import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
 
 /** How a node's comeback went. */
 export interface Comeback {

@@ -1,5 +1,5 @@
-import { type Clock, systemClock } from '../clock.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
 import type { ControlEvent } from './control-events.ts';
 import { startControlServer } from './control-server.ts';
 import { DemoFleet } from './demo-fleet.ts';

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import type { Clock, Timer } from '../clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import type { ControlClient, OnControlEvent } from './control-events.ts';
 import { type ControlNode, type ControlNodes, hostnameOf, type NodeReport } from './control-nodes.ts';
 import { encodeMapMessage, fullMap, keepalive, loggedIn, loggedOut, type Relay, selfMap } from './map-messages.ts';

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { type ControlClient, type ControlStream, type OnControlEvent, REFUSAL_MESSAGE } from './control-events.ts';
 import { type ControlNode, hostnameOf } from './control-nodes.ts';
 

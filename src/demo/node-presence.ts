@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts';
-import { reasonOf } from '../errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import { reasonOf } from '../lib/errors.ts';
 import { followMap, logIn, type NodeIdentity } from './map-client.ts';
 import { type NodeConnection, openNodeConnection } from './node-connection.ts';
 import { pause } from './pause.ts';

@@ -1,5 +1,5 @@
-import { type Clock, type Instant, systemClock } from '../clock.ts';
 import { type MachineKey, machineKeyOf } from '../identity/keys.ts';
+import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
 import { type NodeIdentity, newNodeIdentity } from './map-client.ts';
 import { NodePresence } from './node-presence.ts';
 

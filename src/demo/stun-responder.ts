@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram';
 import { isIPv4 } from 'node:net';
-import { StartError } from '../errors.ts';
+import { StartError } from '../lib/errors.ts';
 
 // Format: RFC 8489, sections 5 (header) and 14.2 (XOR-MAPPED-ADDRESS).
 const BINDING_REQUEST = 0x0001;

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Agent } from 'undici';
-import { codeOf, NoAnswerError, reasonOf } from '../errors.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { codeOf, NoAnswerError, reasonOf } from '../lib/errors.ts';
 import { readNodeList } from './node-list.ts';
 import { ANSWERS_WITHIN_MS } from './silence.ts';
 

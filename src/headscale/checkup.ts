@@ -1,6 +1,6 @@
-import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
-import { NoAnswerError, reasonOf } from '../errors.ts';
-import type { Emit, Silence } from '../events.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import { NoAnswerError, reasonOf } from '../lib/errors.ts';
+import type { Emit, Silence } from '../streams/events.ts';
 import type { HeadscaleApi } from './api.ts';
 import { ANSWERS_WITHIN_MS, ASK_AFTER_QUIET_MS, areTooManySilent, STREAM_SILENT_AFTER_MS } from './silence.ts';
 

@@ -1,9 +1,9 @@
-import { type Rate, TokenBucket } from '../admission/token-bucket.ts';
-import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
-import { reasonOf } from '../errors.ts';
-import type { Emit } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import { reasonOf } from '../lib/errors.ts';
+import { type Rate, TokenBucket } from '../lib/token-bucket.ts';
+import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
 type StreamIdentity = Pick<Stream, 'machineKey' | 'openedAt' | 'loginEndedAt'>;

@@ -1,4 +1,4 @@
-import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /*

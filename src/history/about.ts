@@ -1,4 +1,4 @@
-import type { WatchdogEvent } from '../events.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 import type { Happening } from './history.ts';
 

@@ -1,12 +1,12 @@
-import type { Clock } from '../clock.ts';
-import type { WatchdogEvent } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { KernelEvidence } from '../liveness/evidence.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { aboutOf } from './about.ts';
+import { type NameOf, sentenceOf } from './describe-event.ts';
 import { type Minute, Minutes } from './minutes.ts';
 import { Recent } from './recent.ts';
-import { type NameOf, sentenceOf } from './sentence.ts';
 
 /** One thing that happened, as it was known then. */
 export interface Happening {

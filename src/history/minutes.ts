@@ -1,4 +1,4 @@
-import type { WatchdogEvent } from '../events.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
 
 const MINUTE_MS = 60_000;
 const SHOWN = 60;

@@ -1,6 +1,6 @@
-import { reasonOf } from '../errors.ts';
-import type { FrontProxyEvent, WatchdogEvent } from '../events.ts';
-import { whyRefused } from './refused-status.ts';
+import { reasonOf } from '../lib/errors.ts';
+import type { FrontProxyEvent, WatchdogEvent } from '../streams/events.ts';
+import { whyRefused } from '../telemetry/refused-status.ts';
 import { span } from './span.ts';
 
 type HealthEvent = Exclude<

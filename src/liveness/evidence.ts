@@ -1,4 +1,4 @@
-import { type Instant, plus } from '../clock.ts';
+import { type Instant, plus } from '../lib/clock.ts';
 
 /** What Linux knows of a client's TCP connection at one moment (TCP_INFO; durations in milliseconds). */
 export interface KernelEvidence {

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../lib/errors.ts';
 import type { KernelEvidence } from './evidence.ts';
 
 /** What Linux does about a connection by itself, with no timer of ours. In milliseconds. */

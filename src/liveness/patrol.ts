@@ -1,6 +1,6 @@
-import { type Clock, type Instant, plus, type Timer } from '../clock.ts';
 import type { NodePolicy } from '../config/schema.ts';
-import { type Emit, spare } from '../events.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import { type Emit, spare } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 import { isOutstanding, type KernelEvidence } from './evidence.ts';
 

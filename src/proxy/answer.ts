@@ -1,6 +1,6 @@
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import { endToEnd } from '../identity/request.ts';
+import { endToEnd } from '../streams/request.ts';
 import { abort } from './sockets.ts';
 
 /**

@@ -1,8 +1,8 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import { NoAnswerError } from '../errors.ts';
-import type { Protocol } from '../identity/request.ts';
+import { NoAnswerError } from '../lib/errors.ts';
+import type { Protocol } from '../streams/request.ts';
 import type { AwaitAnswer } from './tunnel-ports.ts';
 
 /** A request as Headscale is to see it: its target as it came. */

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net';
-import type { RefusalReason } from '../events.ts';
+import type { RefusalReason } from '../streams/events.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import { plainAddress } from './forwarded.ts';
-import { type Claimed, readProxyHeader } from './proxy-header.ts';
+import { type Claimed, readProxyHeader } from './proxy-protocol.ts';
 import type { Trust } from './trust.ts';
 
 interface ClaimsPorts {

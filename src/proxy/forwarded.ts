@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
-import type { Claimed } from './proxy-header.ts';
+import type { Claimed } from './proxy-protocol.ts';
 import { clientAddress, type Trust } from './trust.ts';
 
 /** What anybody may claim about where a request comes from: all of it is dropped, and ours put in its place. */

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
-import type { Clock } from '../clock.ts';
 import { type Cidr, LOOPBACK } from '../config/trusted-proxies.ts';
-import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
 import { CLAIMS } from './forwarded.ts';
 import { type Trust, trustOf } from './trust.ts';
 

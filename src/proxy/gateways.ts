@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
-import type { Clock, Instant } from '../clock.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 
 /** Networks change seldom, and whoever asks may ask for thousands of clients. */
 const KNOWN_FOR_MS = 60_000;

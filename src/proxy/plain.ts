@@ -1,5 +1,5 @@
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../lib/errors.ts';
 import { answerHeaders, answerWith } from './answer.ts';
 import { ask } from './ask.ts';
 import type { AwaitAnswer } from './tunnel-ports.ts';

@@ -1,5 +1,5 @@
-import type { Clock, Instant } from '../clock.ts';
-import type { Emit, RefusalReason } from '../events.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
+import type { Emit, RefusalReason } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /** How many addresses are remembered: whoever comes from more of them than these is told of once more. */

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { codeOf } from '../errors.ts';
+import { codeOf } from '../lib/errors.ts';
 
 /** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
 export function abort(socket: Socket): void {

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Clock, Instant } from '../clock.ts';
-import type { AskedUpgrade } from '../identity/request.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
+import type { AskedUpgrade } from '../streams/request.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import type { Upstream } from './upstream.ts';
 

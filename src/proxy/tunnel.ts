@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../lib/errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { headOf, ownAnswer, passOn, tooMuch } from './answer.ts';

@@ -1,4 +1,4 @@
-import { isProtocol } from '../identity/request.ts';
+import { isProtocol } from '../streams/request.ts';
 import type { FirstBytes } from './first-bytes.ts';
 
 const LONGEST_HEAD = 16 * 1024;

@@ -1,8 +1,8 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostPortOf } from '../config/host-port.ts';
-import { NoAnswerError } from '../errors.ts';
-import { OpenConnections } from '../open-connections.ts';
+import { NoAnswerError } from '../lib/errors.ts';
+import { OpenConnections } from '../lib/open-connections.ts';
 
 /** A client gives up on its control connection after ten seconds: by then it should have its 502. */
 const CONNECTS_WITHIN_MS = 5000;

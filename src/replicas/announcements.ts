@@ -1,5 +1,5 @@
-import type { Clock, Instant } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 import type { Arrival, Arriving } from '../streams/directory.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';

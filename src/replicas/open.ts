@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { plus } from '../clock.ts';
 import { formatRedisUrl, type RedisSettings, redisTargetOf } from '../config/redis.ts';
+import { plus } from '../lib/clock.ts';
 import { RedisLink, type RedisLinkParts } from './redis-link.ts';
 import { Replicas, type ReplicasParts } from './replicas.ts';
 

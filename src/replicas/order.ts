@@ -1,4 +1,4 @@
-import type { Clock, Instant } from '../clock.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
 import type { Order } from './link.ts';
 

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
-import type { Clock, Timer } from '../clock.ts';
 import type { RedisTarget } from '../config/redis.ts';
-import { reasonOf } from '../errors.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
+import { reasonOf } from '../lib/errors.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { type Announced, type Link, type LinkPorts, type Order, RENEW_EVERY_MS } from './link.ts';
 import type { Message } from './messages.ts';

@@ -1,16 +1,16 @@
-import type { Clock, Instant, Timer } from '../clock.ts';
-import type { Emit, WatchdogEvent } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
+import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { Announcements, CATCH_UP_EVERY_MS } from './announcements.ts';
 import { type Link, RENEW_EVERY_MS } from './link.ts';
+import { RollCall } from './members.ts';
 import type { Message, ToldStream } from './messages.ts';
 import { Ages, type Placed } from './order.ts';
-import { RollCall } from './roll-call.ts';
-import { Shadows } from './shadows.ts';
+import { Shadows } from './remote-newcomers.ts';
 
 /** As long as its lease. */
 const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;

@@ -1,5 +1,5 @@
 import { endianness } from 'node:os';
-import { reasonOf } from '../errors.ts';
+import { reasonOf } from '../lib/errors.ts';
 
 /** Sends one datagram to the service manager; false if it could not be sent. */
 export type SendDatagram = (text: string) => boolean;

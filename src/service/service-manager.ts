@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import { openNotifySocket, type SendDatagram } from './notify-socket.ts';
 
 /** What the service manager that started us is told: systemd's sd_notify(3). Without one nothing happens. */

@@ -1,5 +1,5 @@
-import type { Instant } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Instant } from '../lib/clock.ts';
 import type { Stream, StreamId } from './stream.ts';
 
 /** All streams that are not closed, by id and by machine key; in the order they were opened. */

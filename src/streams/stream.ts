@@ -1,5 +1,5 @@
-import type { Instant } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Instant } from '../lib/clock.ts';
 
 export type StreamId = number & { readonly __brand: 'StreamId' };
 

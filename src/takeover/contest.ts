@@ -1,6 +1,6 @@
-import type { Clock, Instant, Timer } from '../clock.ts';
+import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import type { Inquiry } from '../liveness/liveness-check.ts';
 import type { Stream } from '../streams/stream.ts';
-import type { Inquiry } from './inquiry.ts';
 import { judge, type Question, type Verdict } from './judge.ts';
 
 /** What of a contest's question is neither of its two streams nor its inquiry's. */

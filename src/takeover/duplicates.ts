@@ -1,6 +1,6 @@
-import { type Clock, type Instant, plus } from '../clock.ts';
-import type { Emit } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import { type Clock, type Instant, plus } from '../lib/clock.ts';
+import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 import { type Duplicate, Guard, type GuardPorts, type Shown, type Turn } from './guard.ts';
 

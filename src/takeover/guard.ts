@@ -1,5 +1,5 @@
-import { type Instant, plus } from '../clock.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import { type Instant, plus } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /** A severing by rule 2, as the guard sees it. Addresses are without ports. */

@@ -1,6 +1,6 @@
-import type { Clock, Instant, Timer } from '../clock.ts';
-import type { ReleaseReason } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import type { ReleaseReason } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /** How long a newcomer is held where no verdict takes longer. With holding off, old streams are asked as eagerly. */

@@ -1,4 +1,4 @@
-import { type Instant, plus } from '../clock.ts';
+import { type Instant, plus } from '../lib/clock.ts';
 import type { KernelSays } from '../liveness/evidence.ts';
 
 /** All that a contest between an old stream and its node's newcomer turns on. */

@@ -1,5 +1,5 @@
+import type { Witness } from '../liveness/liveness-check.ts';
 import type { Stream } from '../streams/stream.ts';
-import type { Witness } from './inquiry.ts';
 
 /** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
 export interface Member extends Witness {

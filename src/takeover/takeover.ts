@@ -1,13 +1,13 @@
-import { type Clock, plus } from '../clock.ts';
-import { type ContestVerdict, type Emit, spare } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import { type Clock, plus } from '../lib/clock.ts';
+import { Inquiry } from '../liveness/liveness-check.ts';
+import { type ContestVerdict, type Emit, spare } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { Duplicates } from './duplicates.ts';
 import type { GuardPorts } from './guard.ts';
 import { type Awaited, Hold, Holds, USUAL_HOLD_MS } from './hold.ts';
-import { Inquiry } from './inquiry.ts';
 import type { HoldBound, Member, TakeoverTerms } from './member.ts';
 
 interface Seat {

@@ -1,5 +1,5 @@
 import { durationOrOff } from '../config/changes.ts';
-import type { WatchdogEvent } from '../events.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
 
 type Drain = Extract<WatchdogEvent, { readonly kind: 'draining' | 'drained' }>;
 

@@ -1,7 +1,7 @@
-import { reasonOf } from '../errors.ts';
-import { machinesAt, type Silence, type WatchdogEvent } from '../events.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { reasonOf } from '../lib/errors.ts';
+import { machinesAt, type Silence, type WatchdogEvent } from '../streams/events.ts';
 import type { SeverReason, Stream } from '../streams/stream.ts';
 import { drainLine } from './drain-line.ts';
 import type { Logger } from './logger.ts';

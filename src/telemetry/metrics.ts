@@ -7,11 +7,11 @@ import {
   LOST_HEADERS,
   REFUSAL_REASONS,
   type WatchdogEvent,
-} from '../events.ts';
-import { REFUSED_STATUSES, refusedStatus } from '../history/refused-status.ts';
+} from '../streams/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
+import { REFUSED_STATUSES, refusedStatus } from './refused-status.ts';
 
 /** What gauges read when they are scraped. */
 export interface MetricsSource extends NodeSeriesSource {

@@ -1,6 +1,6 @@
-import type { Clock, Instant } from '../clock.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 
 export type Labels = Readonly<Record<string, string>>;

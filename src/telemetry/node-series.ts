@@ -1,7 +1,7 @@
-import { type Clock, type Instant, plus } from '../clock.ts';
-import type { Emit, WatchdogEvent } from '../events.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { type Clock, type Instant, plus } from '../lib/clock.ts';
+import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import { NodeRecord, type NodeRow } from './node-record.ts';
 

@@ -1,4 +1,4 @@
-import type { WatchdogEvent } from '../events.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
 
 type RedisEvent = Extract<WatchdogEvent, { readonly kind: 'redis up' | 'redis down' | 'replica not believed' }>;
 

@@ -1,6 +1,6 @@
-import type { FrontProxyEvent, Limit, RefusalReason, WatchdogEvent } from '../events.ts';
-import { whyRefused } from '../history/refused-status.ts';
 import { frontProxySentence } from '../history/watchdog-sentence.ts';
+import type { FrontProxyEvent, Limit, RefusalReason, WatchdogEvent } from '../streams/events.ts';
+import { whyRefused } from './refused-status.ts';
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
 type Line = readonly ['warn' | 'debug', fields: object, text: string];

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readApiKey } from '../../src/config/api-key.ts';
-import { StartError } from '../../src/errors.ts';
+import { StartError } from '../../src/lib/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'api-key-'));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../src/config/file.ts';
-import { StartError } from '../../src/errors.ts';
+import { StartError } from '../../src/lib/errors.ts';
 
 let folder = '';
 beforeAll(() => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { formatListen } from '../../src/config/listen.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
-import { UsageError } from '../../src/errors.ts';
+import { UsageError } from '../../src/lib/errors.ts';
 
 function load(flags: Record<string, unknown>, text?: string): Config {
   return loadConfig(flags, text === undefined ? undefined : { path: 'watchdog.yaml', text });

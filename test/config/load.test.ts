@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { parseHostPort } from '../../src/config/host-port.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { configSchema } from '../../src/config/schema.ts';
-import { UsageError } from '../../src/errors.ts';
+import { UsageError } from '../../src/lib/errors.ts';
 
 function problemsOf(flags: Record<string, unknown>): readonly string[] {
   try {

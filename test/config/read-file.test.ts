@@ -16,8 +16,8 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { readApiKey } from '../../src/config/api-key.ts';
 import { readConfigFile } from '../../src/config/file.ts';
 import { readNoiseKey } from '../../src/config/noise-key.ts';
-import { StartError } from '../../src/errors.ts';
 import { formatNoiseKey } from '../../src/identity/machine-key.ts';
+import { StartError } from '../../src/lib/errors.ts';
 import { initiations } from '../support/initiations.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'watchdog-read-file-'));

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
-import { UsageError } from '../../src/errors.ts';
+import { UsageError } from '../../src/lib/errors.ts';
 
 /** What an operator reads, a problem a line; with an API key, so that rules may be by name. */
 function told(text: string, flags: Record<string, unknown> = { headscaleApiKeyFile: '/a' }): string {

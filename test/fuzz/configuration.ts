@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { loadConfig } from '../../src/config/load.ts';
 import { kebabCase } from '../../src/config/problem.ts';
 import { SETTING_NAMES } from '../../src/config/schema.ts';
-import { UsageError } from '../../src/errors.ts';
+import { UsageError } from '../../src/lib/errors.ts';
 import { mutated, target } from './target.ts';
 
 const PATH = 'fuzz.yaml';

@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import fc from 'fast-check';
 import { loadConfig } from '../../src/config/load.ts';
-import type { AskedUpgrade } from '../../src/identity/request.ts';
 import { createListener } from '../../src/proxy/listener.ts';
 import { trustOf } from '../../src/proxy/trust.ts';
+import type { AskedUpgrade } from '../../src/streams/request.ts';
 import { mutated, type Target } from './target.ts';
 
 /** What Go and Headscale find in a head. */

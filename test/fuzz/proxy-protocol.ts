@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { readProxyHeader } from '../../src/proxy/proxy-header.ts';
+import { readProxyHeader } from '../../src/proxy/proxy-protocol.ts';
 import { bytes, mutated, target } from './target.ts';
 
 const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');

@@ -9,9 +9,9 @@ import { readdirSync } from 'node:fs';
 import { ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import { queryObjects } from 'node:v8';
+import { startWatchdog } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
-import { startWatchdog } from '../../src/watchdog.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 export interface Ports {

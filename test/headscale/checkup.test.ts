@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { NoAnswerError } from '../../src/errors.ts';
-import type { WatchdogEvent } from '../../src/events.ts';
 import type { HeadscaleApi } from '../../src/headscale/api.ts';
 import { Checkup, needsHold } from '../../src/headscale/checkup.ts';
+import { NoAnswerError } from '../../src/lib/errors.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 const OURS = `mkey:${'a'.repeat(64)}`;

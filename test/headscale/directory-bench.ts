@@ -1,6 +1,6 @@
-import type { WatchdogEvent } from '../../src/events.ts';
 import { NodeDirectory } from '../../src/headscale/nodes.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { nodeInfo } from './node-answers.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { Instant } from '../../src/clock.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
+import type { Instant } from '../../src/lib/clock.ts';
 import { A, B, bench, C, MINUTE } from './directory-bench.ts';
 
 describe('NodeDirectory.want', () => {

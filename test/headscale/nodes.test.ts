@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
 import { NodeDirectory } from '../../src/headscale/nodes.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { A, B, bench, C, MINUTE, settled } from './directory-bench.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
 import { History, type HistoryQuery } from '../../src/history/history.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { keyOf, stage } from '../telemetry/stage.ts';
 
 const ALL: HistoryQuery = {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Instant } from '../../src/clock.ts';
+import type { Instant } from '../../src/lib/clock.ts';
 import { answerWaitMs, isDead, type KernelEvidence } from '../../src/liveness/evidence.ts';
 
 const NOW = 50_000 as Instant;

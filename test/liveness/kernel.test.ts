@@ -1,6 +1,6 @@
 import { type AddressInfo, connect, createServer, Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type Instant, plus } from '../../src/clock.ts';
+import { type Instant, plus } from '../../src/lib/clock.ts';
 import { isDead } from '../../src/liveness/evidence.ts';
 import { type Kernel, loadKernel } from '../../src/liveness/kernel.ts';
 import { Harness, until } from '../support/harness.ts';

@@ -6,9 +6,10 @@
  * They are the demo's simulated nodes: the real Noise handshake, a login, a map stream, and tailscaled's pauses between tries.
  * Unlike tailscaled they use nothing of their maps, and a map of 300 nodes costs them next to nothing.
  */
-import { systemClock } from '../../src/clock.ts';
+
 import { newNodeIdentity } from '../../src/demo/map-client.ts';
 import { NodePresence } from '../../src/demo/node-presence.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 
 /** Since `begin`. */
 export interface Tally {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readProxyHeader } from '../../src/proxy/proxy-header.ts';
+import { readProxyHeader } from '../../src/proxy/proxy-protocol.ts';
 
 const v1 = (line: string): Buffer => Buffer.from(`${line}\r\n`, 'latin1');
 

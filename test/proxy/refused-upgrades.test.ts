@@ -1,7 +1,7 @@
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
 import { RefusedUpgrades } from '../../src/proxy/refusals.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { logEvents } from '../../src/telemetry/log.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closeReason, Harness, readHead, upgradeHead } from '../support/harness.ts';

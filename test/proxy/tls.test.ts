@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closeReason, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { scrape } from '../support/http.ts';

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { closeReason, Harness, readAll, until, upgradeHead } from '../support/harness.ts';
 import { get, scrape } from '../support/http.ts';

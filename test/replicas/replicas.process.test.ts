@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-key.ts';
-import type { WatchdogEvent } from '../../src/events.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { aMachineKey, freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';

@@ -1,6 +1,6 @@
-import { systemClock } from '../../src/clock.ts';
 import { type NodeIdentity, newNodeIdentity } from '../../src/demo/map-client.ts';
 import { NodePresence } from '../../src/demo/node-presence.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { cutOff } from './island.ts';
 
 /** `churn`: it left cleanly. `frozen`: its client got stuck, its kernel still answers. `vanished`: nobody answers. */

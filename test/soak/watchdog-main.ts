@@ -6,10 +6,10 @@
  */
 import { readdirSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
+import { startWatchdog } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import type { WatchdogEvent } from '../../src/events.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
-import { startWatchdog } from '../../src/watchdog.ts';
 import { scrape } from '../support/http.ts';
 
 export interface Sample {

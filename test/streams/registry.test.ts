@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { Instant } from '../../src/clock.ts';
 import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
+import type { Instant } from '../../src/lib/clock.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import { leastNeeded, type Stream, type StreamState, setState } from '../../src/streams/stream.ts';
 

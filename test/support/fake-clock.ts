@@ -1,4 +1,4 @@
-import { type Clock, type Instant, plus } from '../../src/clock.ts';
+import { type Clock, type Instant, plus } from '../../src/lib/clock.ts';
 
 interface Pending {
   readonly at: Instant;

@@ -1,12 +1,12 @@
 import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { expect } from 'vitest';
+import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/schema.ts';
-import type { WatchdogEvent } from '../../src/events.ts';
 import type { NoiseKey } from '../../src/identity/machine-key.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
-import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/watchdog.ts';
 
 /** What a test has opened; `closeAll` closes it in reverse order and checks that nothing is left. */
 export class Harness {

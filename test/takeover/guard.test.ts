@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type Instant, plus } from '../../src/clock.ts';
+import { type Instant, plus } from '../../src/lib/clock.ts';
 import { Guard, type Shown } from '../../src/takeover/guard.ts';
 import { ALICE, BOB } from './takeover-bench.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Instant } from '../../src/clock.ts';
+import type { Instant } from '../../src/lib/clock.ts';
 import { judge, type Verdict } from '../../src/takeover/judge.ts';
 
 const NOW = 100_000 as Instant;

@@ -1,4 +1,4 @@
-import { type Instant, plus } from '../../src/clock.ts';
+import { type Instant, plus } from '../../src/lib/clock.ts';
 import { isLive } from '../../src/streams/stream.ts';
 import { ALICE, Bench, type FakePeer } from './takeover-bench.ts';
 

@@ -1,7 +1,7 @@
-import type { Clock, Instant, Timer } from '../../src/clock.ts';
-import { Events, type WatchdogEvent } from '../../src/events.ts';
 import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
+import type { Clock, Instant, Timer } from '../../src/lib/clock.ts';
 import type { KernelEvidence } from '../../src/liveness/evidence.ts';
+import { Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import { type CloseReason, type Stream, setState } from '../../src/streams/stream.ts';
 import type { Member, TakeoverTerms } from '../../src/takeover/member.ts';

@@ -1,8 +1,8 @@
 import pino from 'pino';
 import { describe, expect, test } from 'vitest';
-import type { WatchdogEvent } from '../../src/events.ts';
 import type { NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { logEvents } from '../../src/telemetry/log.ts';
 import { ALICE, Bench } from '../takeover/takeover-bench.ts';
 

@@ -1,7 +1,7 @@
-import type { Instant } from '../../src/clock.ts';
-import type { WatchdogEvent } from '../../src/events.ts';
 import { formatMachineKey, type MachineKey, machineKeyOf, type NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
+import type { Instant } from '../../src/lib/clock.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
 import type { CloseReason, Stream, StreamId } from '../../src/streams/stream.ts';
 import type { MetricsSource } from '../../src/telemetry/metrics.ts';
 import { NodeSeries } from '../../src/telemetry/node-series.ts';

@@ -1,4 +1,4 @@
-import type { Clock, Instant } from '../../../src/clock.ts';
+import type { Clock, Instant } from '../../../src/lib/clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 /** Virtual time of the whole world: what is due happens in its order, and what follows from it at once. */

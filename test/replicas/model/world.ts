@@ -1,7 +1,7 @@
-import { Events, type WatchdogEvent } from '../../../src/events.ts';
 import type { KernelEvidence } from '../../../src/liveness/evidence.ts';
 import { Replicas } from '../../../src/replicas/replicas.ts';
 import { NOWHERE_ELSE } from '../../../src/streams/directory.ts';
+import { Events, type WatchdogEvent } from '../../../src/streams/events.ts';
 import { Registry } from '../../../src/streams/registry.ts';
 import { type CloseReason, isLive, type Stream, type StreamId, setState } from '../../../src/streams/stream.ts';
 import type { Member } from '../../../src/takeover/member.ts';

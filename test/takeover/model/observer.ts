@@ -1,6 +1,6 @@
-import type { Instant } from '../../../src/clock.ts';
-import type { WatchdogEvent } from '../../../src/events.ts';
 import type { MachineKey } from '../../../src/identity/keys.ts';
+import type { Instant } from '../../../src/lib/clock.ts';
+import type { WatchdogEvent } from '../../../src/streams/events.ts';
 import { isLive, type Stream } from '../../../src/streams/stream.ts';
 import type { Bench, FakePeer } from '../takeover-bench.ts';
 

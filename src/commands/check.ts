@@ -1,0 +1,297 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { readAdminToken } from '../config/admin-token.ts';
+import { readApiKey } from '../config/api-key.ts';
+import { readCertificate } from '../config/certificate.ts';
+import { formatHostPort, type HostPort } from '../config/host-port.ts';
+import { readNoiseKey } from '../config/noise-key.ts';
+import type { Config } from '../config/schema.ts';
+import { LOOPBACK } from '../config/trusted-proxies.ts';
+import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
+import { formatNoiseKey } from '../identity/machine-key.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import { systemClock } from '../lib/clock.ts';
+import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { keepAlive } from '../liveness/client-connection.ts';
+import { loadKernel } from '../liveness/kernel.ts';
+import { gatewaysOfContainer } from '../proxy/gateways.ts';
+import { listen } from '../proxy/listening.ts';
+import { trustOf } from '../proxy/trust.ts';
+import { askAdmin } from './admin-client.ts';
+import { nodeFinding } from './check-node.ts';
+
+/** One line of what `check` says. */
+export interface Finding {
+  readonly level: 'ok' | 'warn' | 'fail';
+  readonly text: string;
+}
+
+const ok = (text: string): Finding => ({ level: 'ok', text });
+const warn = (text: string): Finding => ({ level: 'warn', text });
+const fail = (text: string): Finding => ({ level: 'fail', text });
+
+/**
+ * Says line by line whether `serve` would work with this configuration on this machine, each with its cure.
+ *
+ * @param node a node's name, id, machine key or node key: what would be done for it is said, too.
+ * @param gateways those of the container it runs in.
+ * @returns whether nothing failed.
+ */
+export async function runCheck(
+  readConfig: () => Config,
+  node: string | undefined,
+  out: { write(text: string): unknown },
+  gateways: () => readonly string[] = gatewaysOfContainer,
+): Promise<boolean> {
+  let failed = false;
+  for await (const { level, text } of findings(readConfig, node, gateways)) {
+    failed ||= level === 'fail';
+    out.write(`${level.padEnd(5)} ${text}\n`);
+  }
+  return !failed;
+}
+
+async function* findings(
+  readConfig: () => Config,
+  node: string | undefined,
+  gateways: () => readonly string[],
+): AsyncGenerator<Finding> {
+  let config: Config;
+  try {
+    config = readConfig();
+  } catch (error) {
+    yield* problemsOf(error).map(fail);
+    return;
+  }
+  yield ok(
+    `configuration: nothing wrong in it${config.rules.length > 0 ? `, ${config.rules.length} ${config.rules.length === 1 ? 'rule' : 'rules'} for nodes` : ''}`,
+  );
+  const api = headscaleApi(config.upstream);
+  try {
+    const headscale = await askHeadscale(api, config.upstream);
+    yield headscale.finding;
+    yield noiseKeyFinding(config, headscale.key);
+    const listed = await listNodes(api, config);
+    yield listed.finding;
+    yield* certificateFindings(config);
+    yield* await kernelFindings(config);
+    const { token, findings: ofToken } = readToken(config);
+    yield* ofToken;
+    yield* await portFindings(config, token);
+    yield* await frontProxyFindings(config, token, gateways());
+    if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale);
+  } finally {
+    await api.close();
+  }
+}
+
+/** @throws what is no mistake of the operator's. */
+function problemsOf(error: unknown): readonly string[] {
+  if (error instanceof UsageError) return error.problems;
+  if (error instanceof StartError) return [error.message];
+  throw error;
+}
+
+export interface AskedHeadscale {
+  readonly finding: Finding;
+  /** `mkey:<64 hex>`, where it has told one. */
+  readonly key: string | undefined;
+  readonly version: string | undefined;
+}
+
+async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHeadscale> {
+  const where = `Headscale at ${upstream.origin}`;
+  try {
+    const [key, version] = await Promise.all([api.noisePublicKey(), api.version()]);
+    const finding =
+      key === undefined
+        ? fail(`${where}: something answers, but not Headscale: point --upstream at Headscale's listen_addr`)
+        : ok(`${where}: answers${version === undefined ? ', older than 0.27' : `, ${version}`}`);
+    return { finding, key, version };
+  } catch (error) {
+    const cure = "start it, or point --upstream at Headscale's listen_addr";
+    return { finding: fail(`${where}: ${reasonOf(error)}: ${cure}`), key: undefined, version: undefined };
+  }
+}
+
+function noiseKeyFinding({ noiseKeyFile }: Config, theirs: string | undefined): Finding {
+  if (noiseKeyFile === undefined) {
+    return warn('noise key: none, so nodes cannot be told apart and no stream is contested: give --noise-key');
+  }
+  try {
+    const ours = formatNoiseKey(readNoiseKey(noiseKeyFile));
+    if (theirs === undefined) return warn(`noise key: read, but not compared: Headscale has told none`);
+    if (ours === theirs) return ok("noise key: it is the running Headscale's");
+    return fail(
+      `noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
+    );
+  } catch (error) {
+    return fail(problemsOf(error).join('; '));
+  }
+}
+
+async function listNodes(
+  api: HeadscaleApi,
+  { apiKeyFile }: Config,
+): Promise<{ readonly finding: Finding; readonly nodes: readonly NodeInfo[] | undefined }> {
+  if (apiKeyFile === undefined) {
+    const text = 'API key: none, so nodes are known by machine key only: give --headscale-api-key-file for their names';
+    return { finding: warn(text), nodes: undefined };
+  }
+  try {
+    const nodes = await api.nodes(readApiKey(apiKeyFile));
+    return { finding: ok(`API key: accepted, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`), nodes };
+  } catch (error) {
+    return { finding: fail(`API key: ${reasonOf(error)}`), nodes: undefined };
+  }
+}
+
+function certificateFindings({ listen }: Config): readonly Finding[] {
+  return listen.flatMap(({ tls }) => {
+    if (tls === undefined) return [];
+    try {
+      const { expires, names, key } = readCertificate(tls);
+      key.fill(0);
+      const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
+      const cure = 'renew it: clients refuse it';
+      return [expires < systemClock.dateOf(systemClock.now()) ? fail(`${text}: ${cure}`) : ok(text)];
+    } catch (error) {
+      return [fail(problemsOf(error).join('; '))];
+    }
+  });
+}
+
+async function kernelFindings({ listen, trustedProxies }: Config): Promise<readonly Finding[]> {
+  const loaded = await loadKernel();
+  if (!loaded.ok) {
+    return [
+      warn(`kernel evidence: none, ${loaded.why}: dead streams are found by silence only, and gone-after does nothing`),
+    ];
+  }
+  const found: Finding[] = [];
+  const says = await withLoopback((socket) => {
+    keepAlive(loaded.kernel, socket, 'waiting client');
+    return loaded.kernel.evidenceOf(socket);
+  });
+  found.push(
+    says === undefined
+      ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
+      : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
+  );
+  const isDefault = trustedProxies === LOOPBACK;
+  if (trustedProxies.length > 0 && !isDefault) {
+    const why = 'theirs says nothing about the nodes behind them, so there only silence counts';
+    found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));
+  }
+  for (const each of listen) {
+    if (!/^(127\.|::1$|localhost$)/.test(each.host)) continue;
+    if (trustOf(trustedProxies)(each.host === 'localhost' ? '127.0.0.1' : each.host)) {
+      if (!isDefault) continue;
+      const why = 'clients come through a proxy on it, and only their silence counts';
+      found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}`));
+      continue;
+    }
+    const why = 'clients come through something else on this machine, and its kernel answers for them';
+    const cure = 'name it with --trusted-proxies; rule 2 still works';
+    found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}: ${cure}`));
+  }
+  return found;
+}
+
+/** A connection of this process to itself. */
+function withLoopback<T>(ask: (socket: Socket) => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.on('error', () => {}).resume());
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const client = connect({ port: portOf(server), host: '127.0.0.1' }, () => {
+        const answer = ask(client);
+        client.destroy();
+        server.close(() => resolve(answer));
+      });
+      client.once('error', reject);
+    });
+  });
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+function readToken({ adminTokenFile }: Config): {
+  readonly token: string | undefined;
+  readonly findings: readonly Finding[];
+} {
+  if (adminTokenFile === undefined) return { token: undefined, findings: [] };
+  try {
+    return { token: readAdminToken(adminTokenFile), findings: [ok('admin token: read')] };
+  } catch (error) {
+    return { token: undefined, findings: problemsOf(error).map(fail) };
+  }
+}
+
+async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
+  const running = await listenPortsAt(config.admin, token);
+  const runs = (flag: string, where: HostPort): Finding =>
+    ok(`${flag} ${formatHostPort(where)}: in use, by the watchdog that runs here already`);
+  const found: Finding[] = [];
+  for (const each of config.listen) {
+    found.push(running?.includes(each.port) ? runs('--listen', each) : await canListen(each, '--listen'));
+  }
+  found.push(running !== undefined ? runs('--admin', config.admin) : await canListen(config.admin, '--admin'));
+  return found;
+}
+
+/** The ports on which the watchdog whose admin server this is listens; undefined when there is none. */
+async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
+  try {
+    const { text } = await askAdmin(admin, 'GET', '/readyz', token);
+    const { listen } = JSON.parse(text) as { readonly listen?: readonly ({ readonly port?: unknown } | null)[] };
+    return listen?.map((address) => address?.port);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What a watchdog that runs here has seen of the proxies in front of it; without one, what can be told beforehand. */
+async function frontProxyFindings(
+  { admin, trustedProxies }: Config,
+  token: string | undefined,
+  gateways: readonly string[],
+): Promise<readonly Finding[]> {
+  const seen = await frontProxiesAt(admin, token);
+  if (seen !== undefined) {
+    return seen.length === 0
+      ? [ok('proxies in front: the watchdog that runs here has found nothing wrong with them')]
+      : seen.map(({ sentence }) => warn(`proxies in front: ${sentence}`));
+  }
+  const why = 'a proxy of the container engine, or one on the host, connects from there';
+  const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
+  return untrusted.map((each) =>
+    warn(`proxies in front: ${each} is this container's gateway: ${why}, and is not trusted: see docs/proxies.md`),
+  );
+}
+
+async function frontProxiesAt(
+  admin: HostPort,
+  token: string | undefined,
+): Promise<readonly { readonly sentence: string }[] | undefined> {
+  try {
+    const { text } = await askAdmin(admin, 'GET', '/overview', token);
+    const { frontProxies } = JSON.parse(text) as { readonly frontProxies?: readonly { readonly sentence: string }[] };
+    return frontProxies;
+  } catch {
+    return undefined;
+  }
+}
+
+async function canListen(where: HostPort, flag: string): Promise<Finding> {
+  const server = createServer();
+  try {
+    await listen(server, where, flag);
+    await new Promise((resolve) => server.close(resolve));
+    return ok(`${flag} ${formatHostPort(where)}: free`);
+  } catch (error) {
+    return fail(problemsOf(error).join('; '));
+  }
+}

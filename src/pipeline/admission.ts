@@ -1,0 +1,89 @@
+import type { Clock } from '../lib/clock.ts';
+import { type Rate, TokenBucket, TokenBuckets } from '../lib/token-bucket.ts';
+import type { Emit, Limit } from '../streams/events.ts';
+import { networkOf } from './network.ts';
+
+/** How much is let in; asked anew each time. */
+export interface AdmissionTerms {
+  readonly connections: number;
+  readonly connectionsPerAddress: number;
+  readonly handshakes: Rate;
+  readonly handshakesPerAddress: Rate;
+}
+
+/** Tells of one limit again after so long, however often it is reached meanwhile. */
+const TOLD_AGAIN_AFTER_MS = 60_000;
+
+/** Counts what is let in, in all and from each address, and says what is too much. */
+export class Admission {
+  readonly #clock: Clock;
+  readonly #terms: () => AdmissionTerms;
+  readonly #emit: Emit;
+  #connections = 0;
+  readonly #perNetwork = new Map<string, number>();
+  readonly #handshakes: TokenBucket;
+  readonly #handshakesPerNetwork = new TokenBuckets();
+  readonly #toldAt = new Map<Limit, number>();
+
+  constructor(clock: Clock, terms: () => AdmissionTerms, emit: Emit) {
+    this.#clock = clock;
+    this.#terms = terms;
+    this.#emit = emit;
+    this.#handshakes = new TokenBucket(terms().handshakes, clock.now());
+  }
+
+  get connections(): number {
+    return this.#connections;
+  }
+
+  /**
+   * Takes a connection in.
+   *
+   * @param address undefined where it is a proxy's, and says nothing of the client's.
+   * @returns what is to be called when it has closed; undefined when there are too many.
+   */
+  connect(address: string | undefined): (() => void) | undefined {
+    const { connections, connectionsPerAddress } = this.#terms();
+    if (this.#connections >= connections) {
+      this.reached('connections', address, `there are ${this.#connections} already`);
+      return undefined;
+    }
+    const network = address === undefined ? undefined : networkOf(address);
+    const ofNetwork = network === undefined ? 0 : (this.#perNetwork.get(network) ?? 0);
+    if (ofNetwork >= connectionsPerAddress) {
+      this.reached('connections_per_address', address, `there are ${ofNetwork} from ${network} already`);
+      return undefined;
+    }
+    this.#connections += 1;
+    if (network !== undefined) this.#perNetwork.set(network, ofNetwork + 1);
+    return () => this.#closed(network);
+  }
+
+  /** @returns whether a handshake from there may be read now. */
+  handshake(address: string): boolean {
+    const { handshakes, handshakesPerAddress } = this.#terms();
+    const now = this.#clock.now();
+    if (!this.#handshakesPerNetwork.take(networkOf(address), handshakesPerAddress, now)) {
+      this.reached('handshakes_per_address', address, `more than ${handshakesPerAddress.perSecond} a second`);
+      return false;
+    }
+    if (this.#handshakes.take(handshakes, now)) return true;
+    this.reached('handshakes', address, `more than ${handshakes.perSecond} a second`);
+    return false;
+  }
+
+  reached(limit: Limit, address: string | undefined, why: string): void {
+    const now = this.#clock.now();
+    const isNews = now - (this.#toldAt.get(limit) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
+    if (isNews) this.#toldAt.set(limit, now);
+    this.#emit({ kind: 'limit reached', limit, address, why, isNews });
+  }
+
+  #closed(network: string | undefined): void {
+    this.#connections -= 1;
+    if (network === undefined) return;
+    const left = (this.#perNetwork.get(network) ?? 1) - 1;
+    if (left > 0) this.#perNetwork.set(network, left);
+    else this.#perNetwork.delete(network);
+  }
+}

@@ -1,0 +1,92 @@
+import type { Clock, Timer } from '../lib/clock.ts';
+import { type Rate, TokenBucket } from '../lib/token-bucket.ts';
+
+/** A client gives up on its control connection after ten seconds, and has its own way to go after this. */
+export const WAITS_AT_MOST_MS = 4000;
+
+interface Waiting {
+  readonly go: () => void;
+  readonly giveUp: () => void;
+  readonly deadline: Timer;
+}
+
+/**
+ * Lets those who want to go to Headscale go one after the other, no more a second than it can take: when it has come back,
+ * all nodes do at once. Who comes alone does not wait.
+ */
+export class Pacer {
+  readonly #clock: Clock;
+  readonly #rate: () => Rate | undefined;
+  #bucket: TokenBucket | undefined;
+  /** In the order they came. */
+  readonly #waiting = new Map<object, Waiting>();
+  #next: Timer | undefined;
+  #paced = 0;
+
+  /** @param rate asked anew each time; undefined: nobody waits. */
+  constructor(clock: Clock, rate: () => Rate | undefined) {
+    this.#clock = clock;
+    this.#rate = rate;
+  }
+
+  /** How many wait now. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** How many have had to wait, ever. */
+  get paced(): number {
+    return this.#paced;
+  }
+
+  /** Calls one of the two, once: `go` in its turn, or `giveUp` when that has not come in four seconds. */
+  enter(who: object, go: () => void, giveUp: () => void): void {
+    const rate = this.#rate();
+    if (rate === undefined || (this.#waiting.size === 0 && this.#take(rate))) {
+      go();
+      return;
+    }
+    this.#paced += 1;
+    const deadline = this.#clock.after(WAITS_AT_MOST_MS, () => {
+      this.leave(who);
+      giveUp();
+    });
+    this.#waiting.set(who, { go, giveUp, deadline });
+    this.#schedule();
+  }
+
+  /** Waits no longer, and goes nowhere. */
+  leave(who: object): void {
+    this.#waiting.get(who)?.deadline.cancel();
+    this.#waiting.delete(who);
+    if (this.#waiting.size > 0) return;
+    this.#next?.cancel();
+    this.#next = undefined;
+  }
+
+  #schedule(): void {
+    if (this.#next !== undefined) return;
+    const rate = this.#rate();
+    const inMs = rate === undefined ? 0 : (this.#bucket?.nextInMs(rate, this.#clock.now()) ?? 0);
+    this.#next = this.#clock.after(inMs, () => {
+      this.#next = undefined;
+      this.#serve();
+    });
+  }
+
+  #serve(): void {
+    for (const [who, { go }] of [...this.#waiting]) {
+      const rate = this.#rate();
+      if (rate !== undefined && !this.#take(rate)) break;
+      this.leave(who);
+      go();
+    }
+    if (this.#waiting.size > 0) this.#schedule();
+  }
+
+  #take(rate: Rate): boolean {
+    const now = this.#clock.now();
+    this.#bucket ??= new TokenBucket(rate, now);
+    return this.#bucket.take(rate, now);
+  }
+}

@@ -1,0 +1,253 @@
+import type { MachineKey } from '../identity/keys.ts';
+import type { KernelEvidence } from '../liveness/evidence.ts';
+import type { CloseReason, SeverReason, Stream, StreamKind } from './stream.ts';
+
+/** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
+export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
+export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'old_ended', 'newcomer_ended'];
+
+/** `replayed`: it could be read, but was seen before. */
+export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replayed';
+export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
+
+/** What is read again when its file changes. */
+export type WatchedFile = 'noise key' | 'API key' | 'certificate';
+
+/** On what Headscale is silent: on all requests, or on so many of its control streams. */
+export type Silence =
+  | { readonly on: 'requests' }
+  | { readonly on: 'streams'; readonly silent: number; readonly of: number };
+
+/** Why a held newcomer was let go. */
+export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
+
+/** All that happens. Log, metrics and the page listen; nothing else knows that they exist. */
+export type WatchdogEvent =
+  | {
+      readonly kind: 'handshake';
+      readonly result: HandshakeResult;
+      readonly why: string | undefined;
+      readonly remoteAddress: string;
+    }
+  | { readonly kind: 'stream opened'; readonly stream: Stream }
+  | {
+      readonly kind: 'stream closed';
+      readonly stream: Stream;
+      readonly reason: CloseReason;
+      readonly lifetimeMs: number;
+    }
+  | { readonly kind: 'contest opened'; readonly old: Stream; readonly newcomer: Stream }
+  | {
+      readonly kind: 'contest ended';
+      readonly old: Stream;
+      readonly newcomer: Stream;
+      readonly verdict: ContestVerdict;
+      readonly lastedMs: number;
+    }
+  | { readonly kind: 'held'; readonly stream: Stream; readonly atMostMs: number }
+  | { readonly kind: 'released'; readonly stream: Stream; readonly why: ReleaseReason; readonly heldMs: number }
+  | {
+      readonly kind: 'severed';
+      readonly stream: Stream;
+      readonly newcomer: Stream;
+      readonly because: 'dead' | 'silent';
+      /** Since the client's last byte. */
+      readonly silentMs: number;
+      /** How long it might have been silent. */
+      readonly silentAfterMs: number;
+      /** Since the contest opened: since the node came back. */
+      readonly contestedMs: number;
+      readonly kernel: KernelEvidence | undefined;
+      /** Its client's kernel has answered a probe: its machine is there. */
+      readonly answers: boolean;
+    }
+  /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
+  | { readonly kind: 'would sever'; readonly stream: Stream; readonly because: SeverReason }
+  | {
+      readonly kind: 'duplicate machine key';
+      readonly machineKey: MachineKey;
+      /** Of the two machines' streams, without ports; the same twice where both come from one. */
+      readonly addresses: readonly [string, string];
+      /** For how long rule 2 rests for this key. */
+      readonly restMs: number;
+    }
+  | { readonly kind: 'nodes listed'; readonly nodes: number }
+  | { readonly kind: 'nodes not listed'; readonly reason: string }
+  /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
+  | { readonly kind: 'node metrics off'; readonly maxNodes: number }
+  | { readonly kind: 'key read again'; readonly key: WatchedFile; readonly file: string }
+  | { readonly kind: 'key not read again'; readonly problem: string }
+  | {
+      readonly kind: 'reloaded';
+      /** Each as an operator reads it: `silent-after: 30s → 10s`. */
+      readonly changes: readonly string[];
+      /** Settings that differ now and wait for a restart. */
+      readonly needRestart: readonly string[];
+    }
+  | { readonly kind: 'not reloaded'; readonly problems: readonly string[] }
+  | { readonly kind: 'upstream up'; readonly upstream: string; readonly version: string | undefined }
+  /** Something answers there, but without Headscale's Noise key. */
+  | { readonly kind: 'upstream is not Headscale'; readonly upstream: string }
+  | { readonly kind: 'upstream down'; readonly upstream: string; readonly reason: string }
+  /** It accepts connections but does not answer: see `headscale/silence.ts`. */
+  | { readonly kind: 'upstream silent'; readonly upstream: string; readonly silence: Silence }
+  | {
+      readonly kind: 'upstream refused';
+      readonly streamKind: StreamKind;
+      readonly status: number;
+      readonly remoteAddress: string;
+      /** Whether this status was not told of within the last minute. */
+      readonly isNews: boolean;
+    }
+  /** Headscale answered 101, but not to what it was asked for: its client gets 502. */
+  | {
+      readonly kind: 'upstream misled';
+      /** What it was asked to switch to; undefined where it was asked for nothing. */
+      readonly asked: string | undefined;
+      /** What it says it has switched to; empty where it says nothing. */
+      readonly switchedTo: string;
+      readonly remoteAddress: string;
+    }
+  | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
+  | {
+      readonly kind: 'connection refused';
+      readonly because: RefusalReason;
+      readonly why: string;
+      /** Without a port. */
+      readonly address: string;
+      /** Whether this address was not refused for this before, as far as that is remembered. */
+      readonly isNews: boolean;
+    }
+  /** Something was too much, and was refused; where it is `held`, let through unheld. */
+  | {
+      readonly kind: 'limit reached';
+      readonly limit: Limit;
+      /** Without a port; undefined where it is not known. */
+      readonly address: string | undefined;
+      readonly why: string;
+      /** Whether it was not told of within the last minute. */
+      readonly isNews: boolean;
+    }
+  /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
+  | {
+      readonly kind: 'draining';
+      readonly streams: number;
+      readonly overMs: number;
+      /** Shorter than was set, since clients wait in an inherited socket meanwhile. */
+      readonly isShortened: boolean;
+    }
+  | { readonly kind: 'drained'; readonly tookMs: number }
+  | FrontProxyEvent
+  /** Where several watchdogs meet: they know of each other's streams again. */
+  | { readonly kind: 'redis up'; readonly url: string }
+  /** Each goes on alone. */
+  | { readonly kind: 'redis down'; readonly url: string; readonly reason: string }
+  /** A message there is not signed with our noise key. Told once a minute. */
+  | { readonly kind: 'replica not believed'; readonly url: string }
+  | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
+
+/** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */
+export type FrontProxyEvent =
+  /** It sends forwarding headers from a private address, and they are dropped. Told once an address. */
+  | {
+      readonly kind: 'proxy not trusted';
+      readonly address: string;
+      /** The first of the headers that was seen, in lower case. */
+      readonly header: string;
+      /** What --trusted-proxies has to say for it to be trusted. */
+      readonly setting: string;
+      /** It is an address or a gateway of this machine: most likely of a proxy of the container engine. */
+      readonly isEngine: boolean;
+    }
+  /** Nodes arrive from one address, which is not theirs. Told once an address. */
+  | {
+      readonly kind: 'client addresses hidden';
+      readonly address: string;
+      readonly isTrusted: boolean;
+      readonly isEngine: boolean;
+    }
+  /** A request for /ts2021 without what Headscale needs to take it. */
+  | {
+      readonly kind: 'upgrade header lost';
+      readonly address: string;
+      readonly header: LostHeader;
+      readonly isTrusted: boolean;
+      /** Whether it was not told of this address within the last hour. */
+      readonly isNews: boolean;
+    };
+
+export type LostHeader = 'upgrade' | 'handshake';
+export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
+
+/** Why a connection was closed before its first request, or with it. */
+export type RefusalReason =
+  | 'untrusted_proxy'
+  | 'bad_proxy_header'
+  | 'unexpected_proxy_header'
+  | 'tls_handshake'
+  | 'bad_request';
+export const REFUSAL_REASONS: readonly RefusalReason[] = [
+  'untrusted_proxy',
+  'bad_proxy_header',
+  'unexpected_proxy_header',
+  'tls_handshake',
+  'bad_request',
+];
+
+/** What there may be too much of. `upstream_rate`: who waited for his turn in vain. */
+export type Limit =
+  | 'connections'
+  | 'connections_per_address'
+  | 'handshakes'
+  | 'handshakes_per_address'
+  | 'streams_per_node'
+  | 'held'
+  | 'body'
+  | 'upstream_rate';
+export const LIMITS: readonly Limit[] = [
+  'connections',
+  'connections_per_address',
+  'handshakes',
+  'handshakes_per_address',
+  'streams_per_node',
+  'held',
+  'body',
+  'upstream_rate',
+];
+
+export type Listener = (event: WatchdogEvent) => void;
+export type Emit = (event: WatchdogEvent) => void;
+
+/** Hands every event to every listener at once. A listener that throws harms neither the others nor the stream. */
+export class Events {
+  readonly #listeners = new Set<Listener>();
+
+  readonly emit: Emit = (event) => {
+    for (const listener of this.#listeners) {
+      try {
+        listener(event);
+      } catch (error) {
+        if (event.kind !== 'internal error')
+          this.emit({ kind: 'internal error', during: `telling of '${event.kind}'`, error });
+      }
+    }
+  };
+
+  /** @returns what ends the listening. */
+  listen(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+}
+
+/** Two machines with one key, by the addresses of their streams: one, where a NAT or a proxy is before both. */
+export function machinesAt([one, other]: readonly [string, string]): string {
+  return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
+}
+
+/** Notes, and tells once a stream, what it would have been severed for. */
+export function spare(stream: Stream, because: SeverReason, emit: Emit): void {
+  if (stream.spared !== undefined) return;
+  stream.spared = because;
+  emit({ kind: 'would sever', stream, because });
+}

@@ -1,0 +1,77 @@
+import { describe, expect, test } from 'vitest';
+import { sentenceOf, withName } from '../../src/history/describe-event.ts';
+import { span } from '../../src/history/span.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
+import { CLOSE_REASONS, type Stream, type StreamId } from '../../src/streams/stream.ts';
+import { keyOf, stage } from '../telemetry/stage.ts';
+
+const { open } = stage();
+const nobody = { listen: () => {} };
+const old: Stream = { ...open(nobody, keyOf(1)), id: 12 as StreamId, remoteAddress: '203.0.113.7:4242' };
+const newcomer: Stream = { ...open(nobody, keyOf(1)), id: 15 as StreamId, remoteAddress: '198.51.100.9:1' };
+const kernel = {
+  unackedSegments: 0,
+  retransmits: 0,
+  unansweredProbes: 3,
+  unsentBytes: 0,
+  ackedBytes: 0,
+  receivedAgoMs: 61_000,
+  rttMs: 20,
+  rttvarMs: 5,
+};
+const times = { silentMs: 90_000, silentAfterMs: 30_000, answers: false, contestedMs: 460 };
+const severed = { kind: 'severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
+const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
+
+describe('sentenceOf', () => {
+  test('says why a dead stream was severed: the evidence, and where the node is now', () => {
+    expect(name(severed)).toBe(
+      "router-1's old stream 12 from 203.0.113.7:4242 was severed: its kernel answered none of the last 3 probes, 460 ms after the node had come back (its last sign of life was 1 min 1 s ago), and the node is back on stream 15 from 198.51.100.9:1.",
+    );
+  });
+
+  test('by retransmissions, by silence, without a kernel', () => {
+    const unacked = { ...kernel, unackedSegments: 2, retransmits: 4, unansweredProbes: 0 };
+    expect(name({ ...severed, kernel: unacked })).toContain('acknowledged nothing through 4 retransmissions');
+    const silent = name({ ...severed, because: 'silent', kernel: undefined });
+    expect(silent).toContain(
+      ': its client had sent nothing for 1 min 30 s, longer than silent-after, 30 s, and the node',
+    );
+  });
+
+  test('names the key where the node has no name', () => {
+    const stranger = { ...old, machineKey: keyOf(2) };
+    expect(name({ kind: 'stream opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
+    expect(name({ kind: 'stream opened', stream: { ...old, machineKey: undefined } })).toBe(
+      'Stream 12, of a node that could not be identified, was opened from 203.0.113.7:4242.',
+    );
+  });
+
+  test('a sentence from before the name was known gets it later', () => {
+    const before = sentenceOf(severed, () => undefined);
+    expect(withName(before, keyOf(1), 'router-1')).toBe(name(severed));
+    expect(withName(before, keyOf(1), '$&')).toContain("$&'s old stream 12");
+  });
+
+  test.each(CLOSE_REASONS)('of a stream closed by %s: who, where from, what for, how long', (reason) => {
+    const sentence = name({ kind: 'stream closed', stream: old, reason, lifetimeMs: 7_260_000 });
+    expect(sentence).toMatch(/^router-1's stream 12 from 203\.0\.113\.7:4242 .{15,} \(it lasted 2 h 1 min\)\.$/);
+    expect(sentence).not.toContain('undefined');
+  });
+});
+
+describe('span', () => {
+  test.each([
+    [0, '0 ms'],
+    [449.6, '450 ms'],
+    [1340, '1.3 s'],
+    [59_960, '1 min'],
+    [61_000, '1 min 1 s'],
+    [3_599_800, '1 h'],
+    [7_260_000, '2 h 1 min'],
+    [86_399_000, '1 d'],
+    [187_200_000, '2 d 4 h'],
+  ])('%d ms is %s', (ms, text) => {
+    expect(span(ms)).toBe(text);
+  });
+});

@@ -1,0 +1,164 @@
+import { describe, expect, test } from 'vitest';
+import { bench, expectInternalErrors, oldStream, opens } from '../takeover/stage.ts';
+
+describe('Inquiry', () => {
+  test('probes at once and every 150 ms while nobody answers', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    opens();
+    bench.clock.advance(300);
+    expect(old.line.probesSent).toBe(3);
+  });
+
+  test('once answered it asks once a second, for ten seconds, of a stream that stays', () => {
+    const old = oldStream(2000);
+    opens();
+    bench.clock.advance(60);
+    old.line.probesAsked = 0;
+    bench.clock.advance(9900);
+    expect(old.line.probing).toBe(true);
+    expect(old.line.probesAsked).toBeGreaterThanOrEqual(8);
+    expect(old.line.probesAsked).toBeLessThanOrEqual(10);
+    bench.clock.advance(100);
+    expect(old.line.probing).toBe(false);
+    expect(old.severedAt).toBeUndefined();
+  });
+
+  test('probes of an earlier contest are no evidence in a later one', () => {
+    const old = oldStream(2000);
+    old.line.vanished = true;
+    const first = opens();
+    bench.clock.advance(200);
+    first.leaves('client_left_early');
+    bench.clock.advance(5000);
+    opens();
+    bench.clock.advance(449);
+    expect(old.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('an answer of an earlier contest releases nobody', () => {
+    const old = oldStream(2000);
+    const first = opens();
+    bench.clock.advance(1000);
+    first.leaves('client_closed');
+    bench.clock.advance(14_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(449);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(3);
+    expect(old.severedBecause).toBe('dead');
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+  });
+
+  test('an answer starts the wait anew, from the first probe that nobody answers', () => {
+    const old = oldStream(2000);
+    Object.assign(old.line, { rttMs: 600, rttvarMs: 100 });
+    opens();
+    bench.clock.advance(5000);
+    old.line.vanished = true;
+    const vanishedAt = bench.clock.now();
+    bench.clock.advance(7000);
+    expect(old.severedBecause).toBe('dead');
+    expect((old.severedAt as number) - vanishedAt).toBeGreaterThanOrEqual(5400);
+  });
+
+  test('evidence that goes away ends the probing, and severs nothing', () => {
+    const old = oldStream(2000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(100);
+    old.line.evidenceIsThere = false;
+    bench.clock.advance(50);
+    expect(old.line.probing).toBe(false);
+    bench.clock.advance(1350);
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    expect(old.severedAt).toBeUndefined();
+  });
+
+  test('a pause of ours while the kernel is read makes no old segment look like an answer', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const { evidence } = old;
+    let paused = false;
+    old.evidence = () => {
+      if (!paused) {
+        paused = true;
+        bench.clock.advance(100);
+      }
+      return evidence();
+    };
+    const newcomer = opens();
+    bench.clock.advance(449);
+    expect(newcomer.forwardedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test("ends with the stream's last contest as the old one, whatever it is a newcomer to", () => {
+    const oldest = oldStream(2000);
+    const middle = oldStream(2000);
+    const newest = opens();
+    expect(middle.line.probing).toBe(true);
+    newest.leaves('client_left_early');
+    expect(middle.line.probing).toBe(false);
+    expect(oldest.line.probing).toBe(true);
+  });
+});
+
+describe('Takeover', () => {
+  test('a stream one end of which is gone is no rival: no contest, no hold', () => {
+    const old = oldStream(20_000);
+    old.leaves('client_closed');
+    const newcomer = opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    expect(bench.kinds()).not.toContain('contest opened');
+  });
+
+  test('an old stream without evidence is not waited for, beside one that answers', () => {
+    bench.holdMs = 0;
+    const [mute] = [oldStream(2000), oldStream(2000)];
+    mute.line.evidenceIsThere = false;
+    bench.holdMs = 5000;
+    const newcomer = opens();
+    bench.clock.advance(60);
+    expect(newcomer.forwardedAt).toBeDefined();
+  });
+
+  test('an error after the hold has begun lets the newcomer go, once', () => {
+    const old = oldStream(20_000);
+    const { evidence } = old;
+    let reads = 0;
+    old.evidence = () => {
+      reads += 1;
+      if (reads === 2) throw new Error('a mistake of ours');
+      return evidence();
+    };
+    const newcomer = opens();
+    expect(newcomer.forwardedAt).toBe(bench.clock.now());
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'error' }));
+    expectInternalErrors();
+  });
+
+  test('tells how long: silent, held, contested', () => {
+    const old = oldStream(20_000);
+    old.line.vanished = true;
+    const newcomer = opens();
+    bench.clock.advance(452);
+    const told = (kind: string) => bench.events.filter((event) => event.kind === kind);
+    expect(told('severed')).toMatchObject([{ because: 'dead', silentMs: 20_450 }]);
+    expect(told('contest ended')).toMatchObject([{ verdict: 'dead', lastedMs: 450 }]);
+    expect(told('released')).toMatchObject([{ why: 'old streams ended', heldMs: 452 }]);
+    expect(bench.takeover.contestsOf(newcomer.stream)).toEqual([]);
+  });
+
+  test('a hold that runs out says so', () => {
+    const old = oldStream(20_000);
+    Object.assign(old.line, { vanished: true, unackedSegments: 1 });
+    opens();
+    bench.clock.advance(1500);
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'hold over', heldMs: 1500 }));
+  });
+});
