@@ -5,7 +5,7 @@ const ROOMS = [
 ];
 
 /** These meet the outside, each another part of it: app joins them, and they do not know each other. */
-const SHELL = ['proxy', 'headscale', 'replicas', 'telemetry', 'admin', 'service'];
+const SHELL = ['proxy', 'headscale', 'replicas', 'admin', 'service'];
 
 /** One library, one file (commander: the commands). */
 const LIBRARIES = {

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { roomForConnections } from '../src/pipeline/descriptors.ts';
+import { roomForConnections } from '../src/pipeline/admission.ts';
 import type { WatchdogEvent } from '../src/streams/events.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';

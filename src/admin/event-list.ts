@@ -1,10 +1,10 @@
-import { withName } from '../history/describe-event.ts';
 import type { Happening, HistoryQuery } from '../history/history.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
+import { withName } from '../telemetry/describe-event.ts';
 import { Parameters } from './parameters.ts';
-import { nodeView } from './stream-view.ts';
+import { nodeView } from './stream-list.ts';
 
 const BY_DEFAULT = 100;
 const MOST = 20_000;

@@ -1,11 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { StreamId } from '../streams/stream.ts';
-import { readBody, send, sendJson, sendText } from './answers.ts';
-import type { Asset } from './assets.ts';
+import { type Asset, readBody, send, sendJson, sendText } from './answers.ts';
 import { eventQuery } from './event-list.ts';
-import type { Gate } from './gate.ts';
+import type { Gate, Sessions } from './gate.ts';
 import type { AdminPorts } from './ports.ts';
-import type { Sessions } from './sessions.ts';
 import { listStreams } from './stream-list.ts';
 
 /** One request and its answer. */

@@ -2,7 +2,7 @@ import type { Happening, History } from '../history/history.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { EventView } from './event-list.ts';
-import type { StreamView } from './stream-view.ts';
+import type { StreamView } from './stream-list.ts';
 
 /** What the admin server shows, asked anew for every request, and what it can have done. */
 export interface AdminPorts {

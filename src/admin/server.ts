@@ -2,15 +2,13 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse, S
 import type { Socket } from 'node:net';
 import type { Clock } from '../lib/clock.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
-import { sendText } from './answers.ts';
-import { readAssets } from './assets.ts';
+import { readAssets, sendText } from './answers.ts';
 import { eventQuery } from './event-list.ts';
-import { type Asking, createGate, type Gate, type Refusal } from './gate.ts';
+import { type Asking, createGate, type Gate, type Refusal, Sessions } from './gate.ts';
 import { LiveFeed } from './live.ts';
 import { type Page, pagesOf } from './pages.ts';
 import { ParameterError } from './parameters.ts';
 import type { AdminPorts } from './ports.ts';
-import { Sessions } from './sessions.ts';
 
 export interface AdminServerOptions {
   readonly clock: Clock;

@@ -1,17 +1,16 @@
 import { eventView } from '../admin/event-list.ts';
 import type { AdminPorts } from '../admin/ports.ts';
-import { nodeView } from '../admin/stream-view.ts';
+import { nodeView } from '../admin/stream-list.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import type { History } from '../history/history.ts';
-import { frontProxySentence } from '../history/watchdog-sentence.ts';
 import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import { version } from '../lib/version.ts';
 import type { FrontProxies } from '../proxy/front-proxies.ts';
 import type { ClientListener } from '../proxy/listener.ts';
 import type { Replicas } from '../replicas/replicas.ts';
-import type { StreamId } from '../streams/stream.ts';
-import { isLive } from '../streams/stream.ts';
+import { isLive, type StreamId } from '../streams/stream.ts';
+import { frontProxySentence } from '../telemetry/describe-event.ts';
 import type { Settings } from './settings.ts';
 import { allStreamViews, readinessOf, type StatusSource, streamViews } from './status.ts';
 

@@ -1,9 +1,8 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { readApiKey } from '../config/api-key.ts';
 import { type Certificate, readCertificate } from '../config/certificate.ts';
-import { readNoiseKey } from '../config/noise-key.ts';
-import type { Config } from '../config/schema.ts';
+import { readApiKey, readNoiseKey } from '../config/secrets.ts';
+import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';

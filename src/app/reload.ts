@@ -1,5 +1,5 @@
 import { changesBetween } from '../config/changes.ts';
-import type { Config } from '../config/schema.ts';
+import type { Config } from '../config/types.ts';
 import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import type { Emit } from '../streams/events.ts';
 import type { KeyFiles } from './key-files.ts';

@@ -1,9 +1,9 @@
 import { setFlagsFromString } from 'node:v8';
 import { durationOrOff } from '../config/changes.ts';
-import type { Config } from '../config/schema.ts';
+import type { Config } from '../config/types.ts';
+import { addressAndPort } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { version } from '../lib/version.ts';
-import { addressAndPort } from '../proxy/forwarded.ts';
 import { takeInheritedSockets } from '../service/inherited.ts';
 import { type ServiceManager, serviceManagerOf } from '../service/service-manager.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';

@@ -1,10 +1,10 @@
 import { policyForAny } from '../config/rules.ts';
-import type { Config, NodePolicy } from '../config/schema.ts';
+import type { Config, NodePolicy } from '../config/types.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StandingOrders } from '../liveness/client-connection.ts';
 import type { Stream } from '../streams/stream.ts';
 import { LONGEST_HOLD_MS, USUAL_HOLD_MS } from '../takeover/hold.ts';
-import type { TakeoverTerms } from '../takeover/member.ts';
+import type { TakeoverTerms } from '../takeover/takeover.ts';
 
 export interface SettingsPorts {
   /** The nodes that a stream may belong to; undefined where any may be meant. */

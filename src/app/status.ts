@@ -1,5 +1,5 @@
 import type { AddressInfo } from 'node:net';
-import { type StreamView, streamView } from '../admin/stream-view.ts';
+import { type StreamView, streamView } from '../admin/stream-list.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';

@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.ts';
+import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
 import type { KernelOrNot } from '../liveness/kernel.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';

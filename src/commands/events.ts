@@ -1,8 +1,6 @@
 import type { EventView } from '../admin/event-list.ts';
-import { type Api, type EventsAnswer, unknownNode } from './ask.ts';
-import { type Colour, type Console, coloured } from './console.ts';
-import { EXIT, type ExitCode } from './exit.ts';
-import { plain } from './table.ts';
+import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
+import { type Colour, type Console, coloured, EXIT, type ExitCode, plain } from './terminal.ts';
 
 export interface EventsOptions {
   readonly node?: string;

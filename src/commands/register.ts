@@ -2,12 +2,11 @@ import { Argument, type Command, Option } from 'commander';
 import { DEFAULTS } from '../config/defaults.ts';
 import { readConfigFile } from '../config/file.ts';
 import { loadConfig } from '../config/load.ts';
-import { type Config, LOG_LEVELS } from '../config/schema.ts';
-import { adminApi } from './ask.ts';
+import { type Config, LOG_LEVELS } from '../config/types.ts';
+import { adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, showEvents } from './events.ts';
-import { sever } from './sever.ts';
-import { type StreamsOptions, showStreams } from './streams.ts';
+import { type StreamsOptions, sever, showStreams } from './streams.ts';
 import { terminal } from './terminal.ts';
 
 /** What every command takes that asks a running watchdog. */

@@ -1,6 +1,5 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Console } from './console.ts';
 
 /** The process's own terminal, or what stands in its place. */
 export function terminal(signal: AbortSignal): Console {
@@ -26,3 +25,64 @@ export function terminal(signal: AbortSignal): Console {
     pause: (ms) => wait(ms, undefined, { signal }).catch(() => undefined),
   };
 }
+
+/** Where a command writes, and what it can expect of who reads. */
+export interface Console {
+  readonly stdout: { write(text: string): unknown };
+  readonly stderr: { write(text: string): unknown };
+  /** Whether colours may be used: a terminal, and NO_COLOR not set. */
+  readonly colours: boolean;
+  /** Columns of the terminal; undefined where it is none: nothing is cut then. */
+  readonly width: number | undefined;
+  /** Whether somebody could answer a question. */
+  readonly isInteractive: boolean;
+  ask(question: string): Promise<string>;
+  readonly signal: AbortSignal;
+  pause(ms: number): Promise<void>;
+}
+
+export type Colour = 'red' | 'yellow' | 'green' | 'faint';
+
+const CODES: Readonly<Record<Colour, number>> = { red: 31, yellow: 33, green: 32, faint: 2 };
+
+export function coloured(console: Pick<Console, 'colours'>, colour: Colour, text: string): string {
+  return console.colours ? `\x1b[${CODES[colour]}m${text}\x1b[0m` : text;
+}
+
+/** One column: what stands above it, and whether its values are numbers. */
+export interface Column {
+  readonly title: string;
+  readonly isNumber?: boolean;
+}
+
+const GAP = '  ';
+
+/** Lines of equal columns; cut at `width`, where there is one. */
+export function tableLines(
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+  width: number | undefined,
+): readonly string[] {
+  const all = [columns.map(({ title }) => title), ...rows];
+  const widths = columns.map((_, index) => Math.max(...all.map((row) => row[index]?.length ?? 0)));
+  return all.map((row) => {
+    const cells = columns.map(({ isNumber }, index) => {
+      const text = row[index] ?? '';
+      return isNumber === true ? text.padStart(widths[index] ?? 0) : text.padEnd(widths[index] ?? 0);
+    });
+    const line = cells.join(GAP).trimEnd();
+    return width !== undefined && line.length > width ? `${line.slice(0, width - 1)}…` : line;
+  });
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
+const CONTROL = /[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** A text of others (a node names itself) without what a terminal would obey. */
+export function plain(text: string): string {
+  return text.replace(CONTROL, '\ufffd');
+}
+
+/** What a command ends with, for scripts: done, it went wrong, it was called wrong, nothing matched. */
+export const EXIT = { done: 0, failed: 1, usage: 2, nothing: 3 } as const;
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

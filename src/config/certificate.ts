@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { reasonOf, StartError } from '../lib/errors.ts';
-import { readSmallFile } from './read-file.ts';
+import { readSmallFile } from './secrets.ts';
 
 /** A chain of certificates takes some ten; what is larger is some other file. */
 const LARGEST_KIB = 256;

@@ -1,10 +1,8 @@
-import { formatDuration } from './duration.ts';
+import { formatDuration, formatSize } from '../lib/units.ts';
 import { formatHostPort } from './host-port.ts';
 import { formatListen } from './listen.ts';
 import { formatRedisUrl } from './redis.ts';
-import type { Config, NodePolicy } from './schema.ts';
-import { formatSize } from './size.ts';
-import type { Hold } from './values.ts';
+import type { Config, Hold, NodePolicy } from './types.ts';
 
 /** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
 export interface Changes {

@@ -1,6 +1,6 @@
 import { StartError } from '../lib/errors.ts';
 import type { ConfigFile } from './load.ts';
-import { readSmallFile } from './read-file.ts';
+import { readSmallFile } from './secrets.ts';
 
 /** A file of settings has hundreds of lines, not more; what is larger is some other file. */
 const LARGEST_KIB = 128;

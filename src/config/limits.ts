@@ -1,4 +1,4 @@
-import { formatDuration, parseDuration } from './duration.ts';
+import { formatDuration, parseDuration } from '../lib/units.ts';
 import { formatHostPort, type HostPort, hostPortOf } from './host-port.ts';
 import type { PlacedListen } from './listen.ts';
 import { type Given, kebabCase, type Problem } from './problem.ts';

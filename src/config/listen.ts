@@ -1,17 +1,7 @@
-import { formatHostPort, type HostPort, parseHostPort } from './host-port.ts';
-import { type Given, type Position, type Problem, quoted } from './problem.ts';
-import { readEach } from './read-each.ts';
+import { formatHostPort, parseHostPort } from './host-port.ts';
+import { type Given, type Position, type Problem, quoted, readEach } from './problem.ts';
 import { type ListenSettings, listenSchema } from './schema.ts';
-
-/** An address to listen on, and how. */
-export interface Listen extends HostPort {
-  /** Undefined where it speaks plain HTTP. */
-  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
-  /** Whether browsers are sent on to HTTPS. */
-  readonly redirect: boolean;
-  /** Whether each connection begins with a PROXY protocol header. */
-  readonly proxyProtocol: boolean;
-}
+import type { Listen } from './types.ts';
 
 /** A `listen` that could be read, and where it was given. */
 export interface PlacedListen {

@@ -1,24 +1,21 @@
 import { UsageError } from '../lib/errors.ts';
 import { DEFAULTS } from './defaults.ts';
-import { readYaml, type Value } from './document.ts';
-import { type FileRule, type FileSettings, fileKey, settingsOf } from './file-settings.ts';
+import { type FileRule, type FileSettings, fileKey, readYaml, settingsOf, type Value } from './document.ts';
 import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './limits.ts';
 import { readListens } from './listen.ts';
-import { type Given, kebabCase, type Mistake, type Problem } from './problem.ts';
-import { readEach } from './read-each.ts';
+import { type Given, kebabCase, type Mistake, type Problem, readEach } from './problem.ts';
 import { ownName } from './redis.ts';
 import {
-  type Config,
   configSchema,
   LIST_SETTINGS,
   listenSchema,
-  type NodeRule,
   type RuleSettings,
   ruleSchema,
   SETTING_NAMES,
   type Settings,
 } from './schema.ts';
 import { LOOPBACK, readTrustedProxies } from './trusted-proxies.ts';
+import type { Config, NodeRule } from './types.ts';
 
 /** A file of settings, already read. */
 export interface ConfigFile {

@@ -1,32 +1,10 @@
 import { hostname } from 'node:os';
 import { formatHostPort, type HostPort, parseHostPort } from './host-port.ts';
-import { readSmallFile } from './read-file.ts';
-import { readSecretLine } from './secret-line.ts';
+import { readSecretLine, readSmallFile } from './secrets.ts';
+import type { RedisSettings, RedisUrl } from './types.ts';
 
 /** All that an operating system trusts takes a quarter of that. */
 const LARGEST_CA_KIB = 1024;
-
-/** Where Redis is, as a URL tells it. */
-export interface RedisUrl {
-  /** `one`: a single server; `sentinel`: who is master, its sentinels tell; `cluster`. */
-  readonly kind: 'one' | 'sentinel' | 'cluster';
-  /** Servers, or sentinels; one at least. */
-  readonly nodes: readonly HostPort[];
-  readonly isTls: boolean;
-  readonly username: string | undefined;
-  readonly db: number;
-  /** Of `sentinel` alone. */
-  readonly masterName: string | undefined;
-}
-
-/** What is set about Redis. */
-export interface RedisSettings {
-  readonly url: RedisUrl;
-  readonly passwordFile: string | undefined;
-  readonly caFile: string | undefined;
-  readonly prefix: string;
-  readonly replicaName: string;
-}
 
 /** What is needed to connect. */
 export interface RedisTarget extends Omit<RedisUrl, 'isTls'> {

@@ -1,6 +1,6 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
-import type { Config, NodePolicy, NodeRule } from './schema.ts';
+import type { Config, NodePolicy, NodeRule } from './types.ts';
 
 /** What is known of whoever a policy is asked for. */
 export interface Who {

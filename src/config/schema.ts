@@ -1,16 +1,11 @@
 import { z } from 'zod';
-import { type MachineKey, type NodeKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
-import type { Rate } from '../lib/token-bucket.ts';
+import { parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import { DEFAULTS } from './defaults.ts';
-import type { HostPort } from './host-port.ts';
-import type { Listen } from './listen.ts';
 import { quoted } from './problem.ts';
-import type { RedisSettings } from './redis.ts';
-import type { Cidr } from './trusted-proxies.ts';
+import { LOG_LEVELS } from './types.ts';
 import {
   count,
   duration,
-  type Hold,
   hold,
   hostPort,
   key,
@@ -23,9 +18,6 @@ import {
   word,
   yesOrNo,
 } from './values.ts';
-
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export const SHORTEST_PROBE_IDLE = '5s';
 
@@ -108,85 +100,3 @@ export const ruleSchema = z.strictObject({
 export type Settings = z.output<typeof configSchema>;
 export type ListenSettings = z.output<typeof listenSchema>;
 export type RuleSettings = z.output<typeof ruleSchema>;
-
-/** What is done for one node. Durations are in milliseconds. */
-export interface NodePolicy {
-  /** How long an old stream's client may say nothing before rule 2 calls it silent. */
-  readonly silentAfterMs: number;
-  /** How long data may stay unacknowledged before the stream is gone; 0: for ever. */
-  readonly goneAfterMs: number;
-  /** After how much quiet the client's kernel is asked for a sign of life; 0: never. */
-  readonly probeIdleMs: number;
-  readonly hold: Hold;
-  /** Judge, log and count, but hold and sever nothing. */
-  readonly observeOnly: boolean;
-}
-
-/** Whom a rule of the file's `nodes:` is about: everything it names must hold. */
-export interface NodeMatch {
-  /** A glob: `*` any characters, `?` one. */
-  readonly name?: string;
-  readonly user?: string;
-  readonly machineKey?: MachineKey;
-  readonly nodeKey?: NodeKey;
-}
-
-export interface NodeRule {
-  readonly match: NodeMatch;
-  /** What differs from the policy for all. */
-  readonly policy: Partial<NodePolicy>;
-}
-
-/** What is too much. Sizes in bytes, durations in milliseconds. */
-export interface Limits {
-  readonly connections: number;
-  readonly connectionsPerAddress: number;
-  readonly handshakes: Rate;
-  readonly handshakesPerAddress: Rate;
-  /** Of one machine key. */
-  readonly streamsPerNode: number;
-  /** Newcomers; more are not held. */
-  readonly held: number;
-  readonly headerBytes: number;
-  /** From the start of a connection to the end of its first request's head, TLS and all; then for each head. */
-  readonly headerMs: number;
-  /** Of a plain request. */
-  readonly bodyBytes: number;
-  readonly bodyMs: number;
-  /** What a client sends before Headscale has answered its upgrade. */
-  readonly earlyBytes: number;
-  /** Events. */
-  readonly history: number;
-}
-
-/** The settings as the program uses them. Durations are in milliseconds. */
-export interface Config {
-  readonly upstream: URL;
-  /** The path of Headscale's `noise_private.key`. */
-  readonly noiseKeyFile: string | undefined;
-  /** The path of a file with one of Headscale's API keys. */
-  readonly apiKeyFile: string | undefined;
-  /** One at least. */
-  readonly listen: readonly Listen[];
-  readonly trustedProxies: readonly Cidr[];
-  /** A folder in which an ACME client leaves its answers to HTTP-01 challenges. */
-  readonly acmeWebroot: string | undefined;
-  readonly admin: HostPort;
-  /** The path of a file with the token that the admin server asks for. */
-  readonly adminTokenFile: string | undefined;
-  /** For every node that no rule is about. */
-  readonly policy: NodePolicy;
-  /** The first that matches counts. */
-  readonly rules: readonly NodeRule[];
-  /** Whether a control stream that Headscale says nothing on is severed. */
-  readonly upstreamSilentSever: boolean;
-  /** Over how long the streams are ended when it stops; 0: all at once. */
-  readonly drainMs: number;
-  /** Undefined where there is one watchdog alone. */
-  readonly redis: RedisSettings | undefined;
-  readonly limits: Limits;
-  /** How fast new control connections go to Headscale; undefined: as they come. */
-  readonly pace: Rate | undefined;
-  readonly metricsMaxNodes: number;
-  readonly logLevel: LogLevel;
-}

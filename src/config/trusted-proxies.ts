@@ -1,9 +1,7 @@
 import { isIP } from 'node:net';
 import { DEFAULTS } from './defaults.ts';
 import { type Given, type Problem, quoted } from './problem.ts';
-
-/** Proxies that may say where a client is: addresses or ranges of them, as in `10.0.0.0/8`. */
-export type Cidr = string & { readonly __brand: 'Cidr' };
+import type { Cidr } from './types.ts';
 
 /** Whoever connects from the loopback is a program on this machine: most often the proxy in front of the watchdog. */
 export const LOOPBACK = DEFAULTS.trustedProxies.split(',') as readonly string[] as readonly Cidr[];

@@ -1,15 +1,9 @@
 import { z } from 'zod';
-import { parseDuration } from './duration.ts';
+import { parseDuration, parseSize } from '../lib/units.ts';
 import { parseHostPort } from './host-port.ts';
 import { looksLikeKey, quoted } from './problem.ts';
 import { parseRedisUrl } from './redis.ts';
-import { parseSize } from './size.ts';
-
-/** How long newcomers are held: as Headscale's version needs it, a fixed time at most, or never. */
-export type Hold =
-  | { readonly kind: 'auto' }
-  | { readonly kind: 'at most'; readonly ms: number }
-  | { readonly kind: 'off' };
+import type { Hold } from './types.ts';
 
 /** A client gives up on its control connection after ten seconds. */
 const LONGEST_HOLD_MS = 5000;

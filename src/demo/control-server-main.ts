@@ -1,3 +1,12 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { formatMachineKey } from '../identity/keys.ts';
+import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
+import { codeOf, StartError } from '../lib/errors.ts';
+import { startControlServer } from './control-server.ts';
+import type { ControlEvent } from './control-state.ts';
+import { formatNoiseKeyFile, generateNoiseKey } from './noise-handshake.ts';
+
 /**
  * The stand-in as a process of its own: one line of JSON on stdout for each event, ends cleanly on SIGTERM and SIGINT.
  *
@@ -6,14 +15,6 @@
  * STUN is answered on every address, so that nodes elsewhere on the network reach Running quickly, too.
  * The key file is created, readable by its owner alone, where there is none.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
-import { formatMachineKey } from '../identity/keys.ts';
-import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
-import { codeOf, StartError } from '../lib/errors.ts';
-import type { ControlEvent } from './control-events.ts';
-import { startControlServer } from './control-server.ts';
-import { formatNoiseKeyFile, generateNoiseKey } from './noise-key.ts';
 
 const USAGE = 'usage: control-server-main --listen HOST:PORT --noise-key FILE --second-stream refuse|accept';
 

@@ -1,3 +1,25 @@
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { performServerHandshake } from 'node:http2';
+import { type AddressInfo, isIPv4 } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { formatMachineKey, machineKeyOf } from '../identity/keys.ts';
+import { formatNoiseKey, type NoiseKey } from '../identity/machine-key.ts';
+import { addressAndPort } from '../lib/addresses.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
+import { StartError } from '../lib/errors.ts';
+import {
+  type ControlClient,
+  ControlNodes,
+  type ControlStream,
+  MapStreams,
+  type OnControlEvent,
+  type SecondStream,
+} from './control-state.ts';
+import { answerMachineRequest, type MachineApi } from './machine-api.ts';
+import { connectNoise, EARLY_PAYLOAD_SINCE_VERSION, earlyPayload } from './noise-connection.ts';
+import { answerHandshake, formatNoiseKeyFile, generateNoiseKey } from './noise-handshake.ts';
+import { startStunResponder } from './stun-responder.ts';
+
 /**
  * A stand-in for Headscale: enough of its client side that a real tailscaled logs in and stays connected.
  *
@@ -16,20 +38,6 @@
  * - A map request that is neither a stream, nor read-only, nor an update gets one full map; 0.23.0-alpha10 would
  *   send it keepalives for ever. No client sends one.
  */
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { type AddressInfo, isIPv4 } from 'node:net';
-import type { Duplex } from 'node:stream';
-import type { NoiseKey } from '../identity/machine-key.ts';
-import { type Clock, systemClock } from '../lib/clock.ts';
-import { StartError } from '../lib/errors.ts';
-import { addressAndPort } from '../proxy/forwarded.ts';
-import type { ControlStream, OnControlEvent } from './control-events.ts';
-import { ControlNodes } from './control-nodes.ts';
-import { answerPlain } from './control-plain.ts';
-import { ControlSessions } from './control-sessions.ts';
-import { MapStreams, type SecondStream } from './map-streams.ts';
-import { formatNoiseKeyFile, generateNoiseKey } from './noise-key.ts';
-import { startStunResponder } from './stun-responder.ts';
 
 export interface ControlServerOptions {
   /** Default: 127.0.0.1. */
@@ -142,4 +150,112 @@ function upgrade(sessions: ControlSessions, request: IncomingMessage, socket: Du
     remoteAddress: request.socket.remoteAddress ?? 'unknown',
     reachedAt: isIPv4(reachedBy) ? reachedBy : undefined,
   });
+}
+
+export interface PlainAnswer {
+  readonly status: number;
+  readonly type?: string;
+  readonly body?: string;
+}
+
+const NOISE_SINCE_VERSION = 39;
+const LEGACY_KEY = formatMachineKey(machineKeyOf(Buffer.alloc(32)));
+const VERSION = {
+  version: 'v0.29.2',
+  commit: 'stand-in',
+  buildTime: '1970-01-01T00:00:00Z',
+  go: { version: 'none', os: process.platform, arch: process.arch },
+  dirty: false,
+};
+
+/** What comes outside a Noise session. Source: `hscontrol/handlers.go`, 0.23.0-alpha10 and 0.29.2. */
+export function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, request: IncomingMessage): PlainAnswer {
+  const [path, query] = (request.url ?? '/').split('?');
+  switch (`${request.method} ${path}`) {
+    case 'GET /key':
+      return answerKey(noiseKey, new URLSearchParams(query).get('v'));
+    case 'GET /health':
+      return json('application/health+json; charset=utf-8', { status: 'pass' });
+    case 'GET /version':
+      // It came with 0.27; a Headscale that refuses is older.
+      return secondStream === 'accept' ? json('application/json', VERSION) : { status: 404 };
+    case 'POST /ts2021':
+      // A client behind a proxy that does not pass upgrades on.
+      return { status: 500, type: 'text/plain; charset=utf-8', body: 'Internal error\n' };
+    default:
+      return { status: 404 };
+  }
+}
+
+function answerKey(noiseKey: NoiseKey, version: string | null): PlainAnswer {
+  const clientVersion = Number.parseInt(version ?? '', 10);
+  if (Number.isNaN(clientVersion)) return { status: 500, type: 'text/plain; charset=utf-8' };
+  if (clientVersion < NOISE_SINCE_VERSION) return { status: 200 };
+  return json('application/json', { legacyPublicKey: LEGACY_KEY, publicKey: formatNoiseKey(noiseKey) });
+}
+
+function json(type: string, value: object): PlainAnswer {
+  return { status: 200, type, body: `${JSON.stringify(value)}\n` };
+}
+
+const SWITCHING =
+  'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tailscale-control-protocol\r\n\r\n';
+
+/** The open Noise sessions of a control server: from the upgrade to the end of the connection. */
+export class ControlSessions {
+  readonly #noiseKey: NoiseKey;
+  readonly #api: MachineApi;
+  readonly #open = new Map<Duplex, Promise<void>>();
+  #lastId = 0;
+
+  constructor(noiseKey: NoiseKey, api: MachineApi) {
+    this.#noiseKey = noiseKey;
+    this.#api = api;
+  }
+
+  /** Answers `handshake` (base64) on a socket whose request was an upgrade, and serves HTTP/2 inside. */
+  begin(
+    socket: Duplex,
+    head: Buffer,
+    handshake: string,
+    from: Pick<ControlClient, 'remoteAddress' | 'reachedAt'>,
+  ): void {
+    const { clock, emit } = this.#api;
+    const now = (): Date => clock.dateOf(clock.now());
+    this.#open.set(socket, new Promise((resolve) => socket.once('close', resolve)));
+    socket.once('close', () => this.#open.delete(socket));
+    const answer = answerHandshake(this.#noiseKey, handshake);
+    // Headscale has said 101 by the time it reads the handshake, and closes without another word.
+    socket.write(SWITCHING);
+    if (!answer.ok) {
+      emit({ kind: 'handshake failed', at: now(), remoteAddress: from.remoteAddress, why: answer.why });
+      socket.end(() => socket.destroy());
+      return;
+    }
+    socket.write(answer.response);
+    if (head.length > 0) socket.unshift(head);
+    const client: ControlClient = { sessionId: ++this.#lastId, machineKey: answer.machineKey, ...from };
+    emit({ kind: 'session opened', at: now(), client });
+    socket.once('close', () => emit({ kind: 'session closed', at: now(), client }));
+    const { duplex } = connectNoise(socket, answer.keys);
+    if (answer.version >= EARLY_PAYLOAD_SINCE_VERSION) duplex.write(earlyPayload());
+    this.#serve(duplex, client);
+  }
+
+  #serve(duplex: Duplex, client: ControlClient): void {
+    const session = performServerHandshake(duplex);
+    session.on('stream', (stream, headers) => void answerMachineRequest(this.#api, client, stream, headers));
+    // When the client has said its last word (FIN), Node's HTTP/2 session closes and takes every stream with it, as Go's does.
+    duplex.once('close', () => session.destroy());
+    duplex.on('error', () => session.destroy());
+    session.on('error', () => duplex.destroy());
+    session.once('close', () => duplex.destroy());
+  }
+
+  /** Ends every session at once, and resolves when their sockets have closed. */
+  async close(): Promise<void> {
+    const closed = [...this.#open.values()];
+    for (const socket of this.#open.keys()) socket.destroy();
+    await Promise.all(closed);
+  }
 }

@@ -1,9 +1,7 @@
-import { diffieHellman } from 'node:crypto';
+import { diffieHellman, generateKeyPairSync } from 'node:crypto';
 import { decodeHandshakeHeader, INITIATION_LENGTH, INITIATION_TYPE, parseInitiation } from '../identity/initiation.ts';
-import { type MachineKey, publicKeyOf } from '../identity/keys.ts';
-import { type NoiseKey, readInitiation } from '../identity/machine-key.ts';
-import { prologueOf, SymmetricState } from '../identity/symmetric-state.ts';
-import { generateNoiseKey } from './noise-key.ts';
+import { type MachineKey, publicKeyOf, rawPublicKeyOf } from '../identity/keys.ts';
+import { type NoiseKey, prologueOf, readInitiation, SymmetricState } from '../identity/machine-key.ts';
 
 /**
  * The server's answer to an initiation, 51 bytes:
@@ -115,4 +113,18 @@ function finishHandshake(
 /** X25519. @throws for a peer's point of low order, whose shared secret would be all zero. */
 function exchange(own: NoiseKey, peerRaw: Uint8Array): Buffer {
   return diffieHellman({ privateKey: own.privateKey, publicKey: publicKeyOf(peerRaw) });
+}
+
+const PKCS8_HEADER_LENGTH = 16;
+
+/** A fresh X25519 key pair: a server's Noise key, a machine key or, for one handshake, an ephemeral one. */
+export function generateNoiseKey(): NoiseKey {
+  const { privateKey, publicKey } = generateKeyPairSync('x25519');
+  return { privateKey, publicRaw: rawPublicKeyOf(publicKey) };
+}
+
+/** What Headscale would have in `noise_private.key` for this key: `privkey:<64 hex>` and a newline. */
+export function formatNoiseKeyFile(key: NoiseKey): Buffer {
+  const raw = key.privateKey.export({ format: 'der', type: 'pkcs8' }).subarray(PKCS8_HEADER_LENGTH);
+  return Buffer.from(`privkey:${raw.toString('hex')}\n`);
 }

@@ -1,12 +1,9 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { KernelEvidence } from '../liveness/evidence.ts';
 import type { WatchdogEvent } from '../streams/events.ts';
-import type { StreamId } from '../streams/stream.ts';
-import { aboutOf } from './about.ts';
-import { type NameOf, sentenceOf } from './describe-event.ts';
+import type { KernelEvidence, Stream, StreamId } from '../streams/stream.ts';
+import { type NameOf, sentenceOf } from '../telemetry/describe-event.ts';
 import { type Minute, Minutes } from './minutes.ts';
-import { Recent } from './recent.ts';
 
 /** One thing that happened, as it was known then. */
 export interface Happening {
@@ -133,4 +130,101 @@ export function matches(each: Happening, query: Omit<HistoryQuery, 'limit' | 'af
   if (kinds !== undefined && !kinds.has(each.kind)) return false;
   if (stream !== undefined && each.stream !== stream && each.otherStream !== stream) return false;
   return machineKeys === undefined || (each.machineKey !== undefined && machineKeys.has(each.machineKey));
+}
+
+/** The newest happenings, oldest first, no more than `most`. */
+export class Recent {
+  readonly #most: number;
+  #kept: Happening[] = [];
+  /** How many at the beginning of `#kept` are forgotten already: they go together, since to shift each costs the length. */
+  #forgotten = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  get size(): number {
+    return this.#kept.length - this.#forgotten;
+  }
+
+  add(happening: Happening): void {
+    this.#kept.push(happening);
+    if (this.size > this.#most) this.#forgotten += 1;
+    this.#tidy();
+  }
+
+  all(): readonly Happening[] {
+    return this.#forgotten === 0 ? this.#kept : this.#kept.slice(this.#forgotten);
+  }
+
+  forgetBefore(at: number): void {
+    while (this.#forgotten < this.#kept.length && (this.#kept[this.#forgotten]?.at ?? at) < at) this.#forgotten += 1;
+    this.#tidy();
+  }
+
+  #tidy(): void {
+    if (this.#forgotten < 1 + this.#most / 10 && this.size > 0) return;
+    this.#kept = this.#kept.slice(this.#forgotten);
+    this.#forgotten = 0;
+  }
+}
+
+type About = Omit<Happening, 'seq' | 'at' | 'kind' | 'sentence'>;
+
+const NOBODY: About = {
+  machineKey: undefined,
+  stream: undefined,
+  otherStream: undefined,
+  address: undefined,
+  reason: undefined,
+  silentMs: undefined,
+  kernel: undefined,
+};
+
+/** Whom and which streams an event is about. Nothing of the stream itself is kept: it would live as long as the history. */
+export function aboutOf(event: WatchdogEvent): About {
+  switch (event.kind) {
+    case 'stream opened':
+    case 'held':
+      return of(event.stream);
+    case 'released':
+      return { ...of(event.stream), reason: event.why };
+    case 'stream closed':
+      return { ...of(event.stream), reason: event.reason };
+    case 'severed': {
+      const { stream, newcomer, because, silentMs, kernel } = event;
+      return { ...of(stream), otherStream: newcomer.id, reason: because, silentMs: Math.round(silentMs), kernel };
+    }
+    case 'would sever':
+      return { ...of(event.stream), reason: event.because };
+    case 'upstream silent':
+      return { ...NOBODY, reason: event.silence.on };
+    case 'contest opened':
+      return { ...of(event.newcomer), otherStream: event.old.id };
+    case 'contest ended':
+      return { ...of(event.newcomer), otherStream: event.old.id, reason: event.verdict };
+    case 'duplicate machine key':
+      return { ...NOBODY, machineKey: event.machineKey };
+    case 'handshake':
+      return { ...NOBODY, address: event.remoteAddress, reason: event.result };
+    case 'limit reached':
+      return { ...NOBODY, address: event.address, reason: event.limit };
+    case 'noise key checked':
+      return { ...NOBODY, reason: event.matches ? 'matches' : 'differs' };
+    case 'proxy not trusted':
+    case 'client addresses hidden':
+    case 'upgrade header lost':
+      return { ...NOBODY, address: event.address };
+    case 'connection refused':
+      return { ...NOBODY, address: event.address, reason: event.because };
+    case 'upstream refused':
+    case 'upstream misled':
+      return { ...NOBODY, address: event.remoteAddress };
+    default:
+      return NOBODY;
+  }
+}
+
+function of({ machineKey, id, remoteAddress }: Stream): About {
+  return { ...NOBODY, machineKey, stream: id, address: remoteAddress };
 }

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Instant } from '../lib/clock.ts';
-import { isOutstanding, type KernelEvidence, receivedAt } from './evidence.ts';
+import type { KernelEvidence } from '../streams/stream.ts';
+import { isOutstanding, receivedAt } from './evidence.ts';
 import type { Kernel, TcpTimeouts } from './kernel.ts';
 
 /** What a stream's policy asks of its client's connection. In milliseconds; 0: nothing. */

@@ -1,22 +1,5 @@
 import { type Instant, plus } from '../lib/clock.ts';
-
-/** What Linux knows of a client's TCP connection at one moment (TCP_INFO; durations in milliseconds). */
-export interface KernelEvidence {
-  /** Segments sent and not yet acknowledged. */
-  readonly unackedSegments: number;
-  /** Bytes that wait to be sent: what Linux sends next, or what the client, its receive window full, does not take. */
-  readonly unsentBytes: number;
-  /** Bytes acknowledged so far. */
-  readonly ackedBytes: number;
-  /** Retransmission timeouts in a row, without an acknowledgement between them. */
-  readonly retransmits: number;
-  /** Probes sent in a row that nothing answered. */
-  readonly unansweredProbes: number;
-  /** Since the client's kernel last sent us any segment. */
-  readonly receivedAgoMs: number;
-  readonly rttMs: number;
-  readonly rttvarMs: number;
-}
+import type { KernelEvidence } from '../streams/stream.ts';
 
 /** Rule 1's view of a connection. `unknown`: no evidence either way, or none to be had. */
 export type KernelSays = 'dead' | 'answers' | 'unknown';

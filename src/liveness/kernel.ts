@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { reasonOf } from '../lib/errors.ts';
-import type { KernelEvidence } from './evidence.ts';
+import type { KernelEvidence } from '../streams/stream.ts';
 
 /** What Linux does about a connection by itself, with no timer of ours. In milliseconds. */
 export interface TcpTimeouts {

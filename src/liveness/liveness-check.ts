@@ -1,8 +1,8 @@
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import type { KernelEvidence } from '../streams/stream.ts';
 import {
   answerWaitMs,
   isDead,
-  type KernelEvidence,
   type KernelSays,
   QUIET_BEFORE_PROBE_MS,
   receivedAt,

@@ -1,8 +1,8 @@
-import type { NodePolicy } from '../config/schema.ts';
+import type { NodePolicy } from '../config/types.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { type Emit, spare } from '../streams/events.ts';
-import type { Stream } from '../streams/stream.ts';
-import { isOutstanding, type KernelEvidence } from './evidence.ts';
+import type { KernelEvidence, Stream } from '../streams/stream.ts';
+import { isOutstanding } from './evidence.ts';
 
 const EVERY_MS = 4000;
 /** A round this late comes after we were held up ourselves, and what was said meanwhile has not been read yet. */

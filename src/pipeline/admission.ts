@@ -1,7 +1,7 @@
+import { readFileSync } from 'node:fs';
 import type { Clock } from '../lib/clock.ts';
 import { type Rate, TokenBucket, TokenBuckets } from '../lib/token-bucket.ts';
 import type { Emit, Limit } from '../streams/events.ts';
-import { networkOf } from './network.ts';
 
 /** How much is let in; asked anew each time. */
 export interface AdmissionTerms {
@@ -85,5 +85,41 @@ export class Admission {
     const left = (this.#perNetwork.get(network) ?? 1) - 1;
     if (left > 0) this.#perNetwork.set(network, left);
     else this.#perNetwork.delete(network);
+  }
+}
+
+/**
+ * Whom an address stands for: an IPv4 address for itself, an IPv6 address for its /64, of which every host has as many as
+ * it likes.
+ *
+ * @param address without brackets and port, as Node has it.
+ */
+export function networkOf(address: string): string {
+  if (!address.includes(':') || address.includes('.')) return address;
+  const [head = '', tail] = address.split('::', 2);
+  const before = head === '' ? [] : head.split(':');
+  const after = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros = tail === undefined ? 0 : Math.max(0, 8 - before.length - after.length);
+  const groups = [...before, ...Array.from({ length: zeros }, () => '0'), ...after];
+  const prefix = groups.slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16));
+  return `${prefix.join(':')}::/64`;
+}
+
+/** For what is open beside clients' connections: listeners, files, the admin server's clients, Redis. */
+const RESERVED = 128;
+/** A client's connection, and that to Headscale. */
+const PER_CONNECTION = 2;
+
+/** How many connections the limit of open files leaves room for; undefined where it is not known. */
+export function roomForConnections(limits = readLimits()): number | undefined {
+  const soft = /^Max open files\s+(\d+)/m.exec(limits)?.[1];
+  return soft === undefined ? undefined : Math.max(1, Math.floor((Number(soft) - RESERVED) / PER_CONNECTION));
+}
+
+function readLimits(): string {
+  try {
+    return readFileSync('/proc/self/limits', 'utf8');
+  } catch {
+    return '';
   }
 }

@@ -1,24 +1,30 @@
 import type { Socket } from 'node:net';
-import type { Limits } from '../config/schema.ts';
+import type { Limits } from '../config/types.ts';
 import { formatMachineKey } from '../identity/keys.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
+import { addressAndPort } from '../lib/addresses.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { Line, type StandingOrders } from '../liveness/client-connection.ts';
-import type { KernelEvidence } from '../liveness/evidence.ts';
 import type { Kernel } from '../liveness/kernel.ts';
 import { refuseUpgrade, tooMuch } from '../proxy/answer.ts';
-import { addressAndPort, type Origin } from '../proxy/forwarded.ts';
-import { RefusedUpgrades } from '../proxy/refusals.ts';
+import type { Origin } from '../proxy/forwarded.ts';
+import { RefusedUpgrades } from '../proxy/listener.ts';
 import { Tunnel } from '../proxy/tunnel.ts';
 import type { AwaitAnswer, TunnelPorts, UpgradeRequest } from '../proxy/tunnel-ports.ts';
 import type { Upstream } from '../proxy/upstream.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
-import { type CloseReason, isLive, leastNeeded, type Stream, type StreamId } from '../streams/stream.ts';
+import {
+  type CloseReason,
+  isLive,
+  type KernelEvidence,
+  leastNeeded,
+  type Stream,
+  type StreamId,
+} from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import type { Admission } from './admission.ts';
-import { drainPlan } from './drain-plan.ts';
 import { type Read, Recognition } from './identify.ts';
 import { type Pacer, WAITS_AT_MOST_MS } from './pacer.ts';
 
@@ -280,4 +286,26 @@ export class Intake {
       },
     };
   }
+}
+
+/** When a stream is to end. */
+export interface PlannedEnd {
+  readonly stream: Stream;
+  /** In milliseconds, from the start of the drain. */
+  readonly afterMs: number;
+}
+
+/**
+ * Spreads the ends of `streams` evenly over `overMs`, in the order given: Headscale suffers when all its nodes come back
+ * at once. Control streams are spaced among themselves, so that many of another kind do not crowd them together.
+ */
+export function drainPlan(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
+  const control = streams.filter(({ kind }) => kind === 'control');
+  const others = streams.filter(({ kind }) => kind !== 'control');
+  return [...spaced(control, overMs), ...spaced(others, overMs)].sort((a, b) => a.afterMs - b.afterMs);
+}
+
+/** The first at once, so that a single stream is waited for by nobody; the last one space before the end. */
+function spaced(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
+  return streams.map((stream, i) => ({ stream, afterMs: (overMs * i) / streams.length }));
 }

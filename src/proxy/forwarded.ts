@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
+import { plainAddress } from '../lib/addresses.ts';
 import type { Claimed } from './proxy-protocol.ts';
 import { clientAddress, type Trust } from './trust.ts';
 
@@ -75,16 +76,4 @@ export function forwardedRawHeaders(rawHeaders: readonly string[], origin: Origi
   }
   for (const [name, value] of truthsAbout(origin)) kept.push(name, value);
   return kept;
-}
-
-/** An IPv4 client on a dual-stack socket shows as `::ffff:a.b.c.d`; Headscale and people want `a.b.c.d`. */
-export function plainAddress(address: string | undefined): string {
-  if (address === undefined) return 'unknown';
-  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
-}
-
-/** `address:port`, an IPv6 address in brackets; without the port where there is none. */
-export function addressAndPort(address: string, port: number | undefined): string {
-  if (port === undefined) return address;
-  return `${address.includes(':') ? `[${address}]` : address}:${port}`;
 }

@@ -6,23 +6,21 @@ import {
 } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Certificate } from '../config/certificate.ts';
-import type { Listen } from '../config/listen.ts';
-import type { Limits } from '../config/schema.ts';
+import type { Limits, Listen } from '../config/types.ts';
+import { plainAddress } from '../lib/addresses.ts';
+import type { Clock, Instant } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
-import type { RefusalReason } from '../streams/events.ts';
+import type { Emit, RefusalReason } from '../streams/events.ts';
 import { endToEnd, type ReadRequest, readRequest } from '../streams/request.ts';
+import type { Stream } from '../streams/stream.ts';
 import { answerWith, endConnectionAfter, ownAnswer, refuseUpgrade, tooMuch } from './answer.ts';
-import { boundBody } from './body.ts';
-import { Claims } from './claims.ts';
-import { type FirstBytes, readFirstBytes } from './first-bytes.ts';
-import { forwardedRawHeaders, type Origin, originOf, plainAddress } from './forwarded.ts';
+import { forwardedRawHeaders, type Origin, originOf } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
-import type { PlainProxy } from './plain.ts';
-import { isProxyHeader } from './proxy-protocol.ts';
+import { boundBody, type PlainProxy } from './plain.ts';
+import { Claims, type FirstBytes, isProxyHeader, readFirstBytes } from './proxy-protocol.ts';
 import type { Trust } from './trust.ts';
 import type { UpgradeRequest } from './tunnel-ports.ts';
-import { Unanswered } from './unanswered.ts';
 import { withUpgrade } from './upgrade-head.ts';
 
 const ignore = (): void => {};
@@ -245,4 +243,78 @@ function readAgain(serve: (client: Socket) => void, request: IncomingMessage, cl
   for (let i = 0; i + 1 < headers.length; i += 2) again += `${headers[i]}: ${headers[i + 1]}\r\n`;
   client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
   serve(client);
+}
+
+/** How many addresses are remembered: whoever comes from more of them than these is told of once more. */
+const MOST_REMEMBERED = 1000;
+
+/** Tells of connections that are closed before their first request, and which of them are news. */
+export class Refusals {
+  readonly #told = new Set<string>();
+  readonly #emit: Emit;
+
+  constructor(emit: Emit) {
+    this.#emit = emit;
+  }
+
+  readonly note = (because: RefusalReason, why: string, address: string): void => {
+    const who = `${because} ${address}`;
+    const isNews = !this.#told.has(who);
+    if (this.#told.size >= MOST_REMEMBERED) this.#told.clear();
+    this.#told.add(who);
+    this.#emit({ kind: 'connection refused', because, why, address, isNews });
+  };
+}
+
+const TOLD_AGAIN_AFTER_MS = 60_000;
+
+/** Tells of upgrades that Headscale refuses. A status is news once a minute, so that one bad client does not hide another cause. */
+export class RefusedUpgrades {
+  readonly #clock: Clock;
+  readonly #emit: Emit;
+  readonly #toldAt = new Map<string, Instant>();
+
+  constructor(clock: Clock, emit: Emit) {
+    this.#clock = clock;
+    this.#emit = emit;
+  }
+
+  readonly note = ({ kind: streamKind, remoteAddress }: Stream, status: number): void => {
+    const now = this.#clock.now();
+    const what = `${streamKind} ${status}`;
+    const isNews = now - (this.#toldAt.get(what) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
+    if (isNews) this.#toldAt.set(what, now);
+    this.#emit({ kind: 'upstream refused', streamKind, status, remoteAddress, isNews });
+  };
+}
+
+/** Of each connection the requests that have not been answered whole. */
+export class Unanswered {
+  readonly #bySocket = new Map<Socket, Map<IncomingMessage, ServerResponse>>();
+
+  /** An answer that waits behind another one never closes when its connection does: then all of that are forgotten. */
+  note(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
+    const requests = this.#bySocket.get(socket) ?? new Map<IncomingMessage, ServerResponse>();
+    if (!this.#bySocket.has(socket)) {
+      this.#bySocket.set(socket, requests);
+      socket.once('close', () => this.#bySocket.delete(socket));
+    }
+    requests.set(request, response);
+    response.once('close', () => requests.delete(request));
+  }
+
+  has(socket: Socket): boolean {
+    return (this.#bySocket.get(socket)?.size ?? 0) > 0;
+  }
+
+  /** Whether the connection ends behind one of them: what was sent after that is nobody's. */
+  endsConnection(socket: Socket): boolean {
+    for (const response of this.#bySocket.get(socket)?.values() ?? []) if (!response.shouldKeepAlive) return true;
+    return false;
+  }
+
+  all(): readonly (readonly [IncomingMessage, ServerResponse])[] {
+    return [...this.#bySocket.values()].flatMap((requests) => [...requests]);
+  }
 }

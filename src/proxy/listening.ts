@@ -1,7 +1,7 @@
 import type { AddressInfo, Server } from 'node:net';
 import type { HostPort } from '../config/host-port.ts';
+import { addressAndPort } from '../lib/addresses.ts';
 import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
-import { addressAndPort } from './forwarded.ts';
 
 /** Through a restart all that comes waits in an inherited socket; the kernel's own limit is the same since Linux 5.4. */
 const BACKLOG = 4096;

@@ -1,4 +1,7 @@
-import { isIPv4, isIPv6 } from 'node:net';
+import { isIPv4, isIPv6, type Socket } from 'node:net';
+import { plainAddress } from '../lib/addresses.ts';
+import type { RefusalReason } from '../streams/events.ts';
+import type { Trust } from './trust.ts';
 
 /** Where a connection comes from, as the proxy before us says. */
 export interface Claimed {
@@ -103,4 +106,120 @@ function textOf(address: Buffer): string {
   const groups = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i).toString(16));
   // The URL parser writes IPv6 as people do: RFC 5952.
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
+}
+
+/** What is to be done with the first bytes of a connection. */
+export type FirstBytes =
+  /** They are not enough. */
+  | { readonly kind: 'more' }
+  /** Read enough: whoever comes next begins with these. */
+  | { readonly kind: 'done'; readonly rest: Buffer }
+  | { readonly kind: 'refuse' };
+
+const MOST_BYTES = 32 * 1024;
+
+export interface Patience {
+  readonly withinMs: number;
+  /** Too little has come in time; nobody listens to the socket any more. */
+  slow(): void;
+}
+
+/**
+ * Reads the first bytes of a connection for somebody who comes before its server; `done` is called once they have been
+ * put back, changed or not. Who sends too much or too slowly, or ends, is let go.
+ */
+export function readFirstBytes(
+  socket: Socket,
+  read: (bytes: Buffer) => FirstBytes,
+  { withinMs, slow }: Patience,
+  done: () => void,
+): void {
+  let bytes: Buffer = Buffer.alloc(0);
+  const give = (): void => void socket.destroy();
+  const finish = (): void => {
+    clearTimeout(timer);
+    socket.off('readable', look).off('end', give).off('close', finish);
+  };
+  const look = (): void => {
+    for (;;) {
+      const chunk = socket.read() as Buffer | null;
+      if (chunk === null) return;
+      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
+      const found = read(bytes);
+      if (found.kind === 'more' && bytes.length <= MOST_BYTES) continue;
+      finish();
+      if (found.kind !== 'done') give();
+      else {
+        socket.off('error', give);
+        if (found.rest.length > 0) socket.unshift(found.rest);
+        done();
+      }
+      return;
+    }
+  };
+  const timer = setTimeout(() => {
+    finish();
+    slow();
+    setTimeout(give, SLOW_ENDS_WITHIN_MS).unref();
+  }, withinMs);
+  socket.on('readable', look).on('end', give).on('error', give).on('close', finish);
+}
+
+const SLOW_ENDS_WITHIN_MS = 1000;
+
+interface ClaimsPorts {
+  trust(): Trust;
+  refused(because: RefusalReason, why: string, address: string): void;
+}
+
+/** A proxy says it at once. */
+const WITHIN_MS = 10_000;
+
+/** A connection's two ends: the one name that it has both below TLS and above it. */
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}
+
+/**
+ * Where a listener's connections come from, by the PROXY protocol. They are known by their two ends: a TLS socket is
+ * another object than the socket below it.
+ */
+export class Claims {
+  readonly #byEnds = new Map<string, Claimed>();
+
+  /** Undefined where no header came, or the proxy spoke for itself. */
+  of(socket: Socket): Claimed | undefined {
+    return this.#byEnds.size === 0 ? undefined : this.#byEnds.get(endsOf(socket));
+  }
+
+  /** Reads a new connection's header, from whom we trust only, and lets the connection go on behind it. */
+  read(socket: Socket, { trust, refused }: ClaimsPorts, serve: () => void): void {
+    const address = plainAddress(socket.remoteAddress);
+    if (!trust()(address)) {
+      refused(
+        'untrusted_proxy',
+        `it is not among --trusted-proxies, and this listener is for proxies alone: if it is your proxy, add ${address} there`,
+        address,
+      );
+      socket.destroy();
+      return;
+    }
+    const ends = endsOf(socket);
+    const read = (bytes: Buffer) => {
+      const header = readProxyHeader(bytes);
+      if (header.kind === 'more') return header;
+      if (header.kind === 'bad') {
+        refused('bad_proxy_header', header.why, address);
+        return { kind: 'refuse' } as const;
+      }
+      if (header.from !== undefined) this.#remember(socket, ends, header.from);
+      return { kind: 'done', rest: bytes.subarray(header.length) } as const;
+    };
+    readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, serve);
+  }
+
+  #remember(socket: Socket, ends: string, from: Claimed): void {
+    this.#byEnds.set(ends, { ...from, address: plainAddress(from.address) });
+    socket.once('close', () => this.#byEnds.delete(ends));
+  }
 }

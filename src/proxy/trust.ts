@@ -1,5 +1,5 @@
 import { BlockList, isIP } from 'node:net';
-import type { Cidr } from '../config/trusted-proxies.ts';
+import type { Cidr } from '../config/types.ts';
 
 /** Whether the word of whoever has this address counts. */
 export type Trust = (address: string) => boolean;

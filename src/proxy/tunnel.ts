@@ -4,11 +4,9 @@ import { TLSSocket } from 'node:tls';
 import { reasonOf } from '../lib/errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
-import { headOf, ownAnswer, passOn, tooMuch } from './answer.ts';
+import { abort, gaveUp, headOf, linger, ownAnswer, passOn, tooMuch } from './answer.ts';
 import { ask } from './ask.ts';
-import { EarlyBytes } from './early-bytes.ts';
 import { readPooled } from './pooled-reads.ts';
-import { abort, gaveUp, linger } from './sockets.ts';
 import type { ClientLine, TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
 import { gatewayAnswer } from './upstream.ts';
 
@@ -282,5 +280,31 @@ export class Tunnel {
     const { reason } = this.stream.state;
     setState(this.stream, { kind: 'closed', reason });
     this.#ports.closed(this.stream, reason);
+  }
+}
+
+/** What a client has sent before it knew that Headscale would take the upgrade. */
+export class EarlyBytes {
+  readonly #most: number;
+  #chunks: Buffer[] = [];
+  #length = 0;
+
+  /** @param most bytes; then the client is not read on. */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Keeps a copy. @returns whether there is no room for more. */
+  keep(chunk: Buffer): boolean {
+    this.#chunks.push(Buffer.from(chunk));
+    this.#length += chunk.length;
+    return this.#length >= this.#most;
+  }
+
+  /** Gives all of it away. */
+  take(): readonly Buffer[] {
+    const chunks = this.#chunks;
+    this.#chunks = [];
+    return chunks;
   }
 }

@@ -1,5 +1,5 @@
 import { isProtocol } from '../streams/request.ts';
-import type { FirstBytes } from './first-bytes.ts';
+import type { FirstBytes } from './proxy-protocol.ts';
 
 const LONGEST_HEAD = 16 * 1024;
 const UPGRADE_LINES = /\r\nupgrade:[^\r]*(?=\r)/gi;

@@ -3,7 +3,8 @@ import type { Clock, Instant } from '../lib/clock.ts';
 import type { Arrival, Arriving } from '../streams/directory.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
-import type { Link, Order } from './link.ts';
+import type { Link } from './link.ts';
+import type { Order } from './order.ts';
 
 /** How often is looked after streams that Redis does not know yet, and those that it should know no more. */
 export const CATCH_UP_EVERY_MS = 1000;

@@ -1,18 +1,10 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { Message } from './messages.ts';
+import type { Order } from './order.ts';
 
 /** A lease runs for three of these. */
 export const RENEW_EVERY_MS = 5000;
-
-/** A stream's place among its node's streams, as Redis counts them. */
-export interface Order {
-  /** What places can be compared within. It changes whenever Redis may have forgotten places that it gave. */
-  readonly epoch: string;
-  readonly place: number;
-  /** The place was given when the stream arrived. Else it was given later, and the stream is older than it says. */
-  readonly isExact: boolean;
-}
 
 export interface Announced {
   readonly order: Order;

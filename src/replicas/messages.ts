@@ -1,6 +1,6 @@
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
-import type { Order } from './link.ts';
+import type { Order } from './order.ts';
 
 /** A stream as its replica tells of it. Durations in milliseconds: no two replicas' clocks are ever compared. */
 export interface ToldStream {

@@ -1,6 +1,5 @@
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
-import type { Order } from './link.ts';
 
 /** Two machines' clocks run at most one part in a thousand apart. */
 const DRIFT = 0.001;
@@ -79,4 +78,13 @@ export class Ages {
 function calendarAheadMs(clock: Clock): number {
   const now = clock.now();
   return clock.dateOf(now).getTime() - now;
+}
+
+/** A stream's place among its node's streams, as Redis counts them. */
+export interface Order {
+  /** What places can be compared within. It changes whenever Redis may have forgotten places that it gave. */
+  readonly epoch: string;
+  readonly place: number;
+  /** The place was given when the stream arrived. Else it was given later, and the stream is older than it says. */
+  readonly isExact: boolean;
 }

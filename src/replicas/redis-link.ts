@@ -1,15 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
-import type { RedisTarget } from '../config/redis.ts';
+import { formatRedisUrl, type RedisTarget, redisTargetOf } from '../config/redis.ts';
+import type { RedisSettings } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import { type Clock, plus, type Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import type { StreamId } from '../streams/stream.ts';
-import { type Announced, type Link, type LinkPorts, type Order, RENEW_EVERY_MS } from './link.ts';
+import { type Announced, type Link, type LinkPorts, RENEW_EVERY_MS } from './link.ts';
 import type { Message } from './messages.ts';
-import { Names } from './names.ts';
+import type { Order } from './order.ts';
+import { Replicas, type ReplicasParts } from './replicas.ts';
 import { Seal } from './seal.ts';
 
 /** A newcomer waits so long at most. A Redis that needs more is as good as away. */
@@ -321,4 +323,66 @@ function othersIn(all: readonly string[], own: string): readonly string[] {
 
 function replicaIn(field: string): string | undefined {
   return /^(.+)\/\d+$/.exec(field)?.[1];
+}
+
+/** The names of keys and channels. What belongs to one node lies in one slot of a cluster. */
+export class Names {
+  readonly #prefix: string;
+
+  constructor(prefix: string) {
+    this.#prefix = prefix;
+  }
+
+  get all(): string {
+    return `${this.#prefix}:all`;
+  }
+
+  replica(name: string): string {
+    return `${this.#prefix}:to:${name}`;
+  }
+
+  lease(name: string): string {
+    return `${this.#prefix}:lease:{${name}}`;
+  }
+
+  node(machineKey: MachineKey): string {
+    return `${this.#prefix}:node:{${machineKey}}`;
+  }
+
+  /** @param slot one of a fixed number. */
+  handshake(slot: number): string {
+    return `${this.#prefix}:seen:{${slot}}`;
+  }
+}
+
+/**
+ * Joins the other watchdogs that use the same Redis.
+ *
+ * @throws StartError when a file of its settings cannot be used.
+ */
+export function openReplicas(
+  parts: Omit<ReplicasParts, 'name' | 'link'> & Pick<RedisLinkParts, 'noiseKey'>,
+  settings: RedisSettings,
+): Replicas {
+  const { clock, emit, noiseKey } = parts;
+  const url = formatRedisUrl(settings.url);
+  // Of the same name, and yet another one: what one before it left in Redis is not its own.
+  const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
+  let tellAgainAt = clock.now();
+  const link = new RedisLink({
+    ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
+    heard: (message) => replicas.heard(message),
+    notBelieved: () => {
+      if (clock.now() < tellAgainAt) return;
+      tellAgainAt = plus(clock.now(), 60_000);
+      emit({ kind: 'replica not believed', url });
+    },
+    changed: (isUp, reason) => {
+      if (isUp) replicas.joined();
+      emit(isUp ? { kind: 'redis up', url } : { kind: 'redis down', url, reason: reason ?? 'it does not answer' });
+    },
+  });
+  const replicas: Replicas = new Replicas({ ...parts, name, link });
+  replicas.start();
+  return replicas;
 }

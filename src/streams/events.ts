@@ -1,6 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
-import type { KernelEvidence } from '../liveness/evidence.ts';
-import type { CloseReason, SeverReason, Stream, StreamKind } from './stream.ts';
+import type { CloseReason, KernelEvidence, SeverReason, Stream, StreamKind } from './stream.ts';
 
 /** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
 export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';

@@ -1,4 +1,104 @@
-import { WebSocketPayload } from './web-socket-payload.ts';
+/*
+ * A frame of a client's (RFC 6455, section 5.2):
+ * 1 FIN, three reserved bits, opcode | 1 MASK, length 0–125, 126 (two bytes follow) or 127 (eight bytes follow) | 4 masking key | payload
+ */
+const LONG = 126;
+const LONGER = 127;
+const CONTINUATION = 0;
+const BINARY = 2;
+const FIRST_CONTROL = 8;
+
+type Part = 'head' | 'length' | 'mask' | 'payload';
+
+/** Takes a client's WebSocket frames apart, over any chunking: what they carry, without masks, control frames and texts. */
+export class WebSocketPayload {
+  #part: Part = 'head';
+  /** Bytes of the part that are still to come. */
+  #left = 1;
+  /** Whether the message in progress is binary; control frames stand between its parts. */
+  #isBinary = false;
+  /** Whether this frame is a part of it. */
+  #carries = false;
+  #isMasked = false;
+  #length = 0;
+  readonly #mask = Buffer.alloc(4);
+  #at = 0;
+
+  /** Feeds what the client sent. @returns what it carries. */
+  feed(chunk: Uint8Array): Buffer {
+    const payload = Buffer.allocUnsafe(chunk.length);
+    let length = 0;
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#part !== 'payload') {
+        this.#next(chunk[at] as number);
+        at += 1;
+        continue;
+      }
+      const run = Math.min(this.#left, chunk.length - at);
+      if (this.#carries) {
+        for (let i = at; i < at + run; i++) payload[length++] = this.#unmasked(chunk[i] as number);
+      }
+      at += run;
+      this.#left -= run;
+      if (this.#left === 0) this.#begin('head', 1);
+    }
+    return payload.subarray(0, length);
+  }
+
+  #unmasked(byte: number): number {
+    return this.#isMasked ? byte ^ (this.#mask[this.#at++ % 4] as number) : byte;
+  }
+
+  #next(byte: number): void {
+    switch (this.#part) {
+      case 'head':
+        this.#beginFrame(byte & 0x0f);
+        this.#begin('length', 1);
+        this.#length = -1;
+        return;
+      case 'length':
+        this.#nextOfLength(byte);
+        return;
+      default:
+        this.#mask[4 - this.#left] = byte;
+        this.#left -= 1;
+        if (this.#left === 0) this.#beginPayload();
+    }
+  }
+
+  #beginFrame(opcode: number): void {
+    const isControl = opcode >= FIRST_CONTROL;
+    if (!isControl && opcode !== CONTINUATION) this.#isBinary = opcode === BINARY;
+    this.#carries = !isControl && this.#isBinary;
+  }
+
+  #nextOfLength(byte: number): void {
+    this.#left -= 1;
+    if (this.#length === -1) {
+      this.#isMasked = (byte & 0x80) !== 0;
+      const short = byte & 0x7f;
+      this.#length = short < LONG ? short : 0;
+      if (short === LONG) this.#left = 2;
+      else if (short === LONGER) this.#left = 8;
+    } else {
+      this.#length = this.#length * 256 + byte;
+    }
+    if (this.#left > 0) return;
+    if (this.#isMasked) this.#begin('mask', 4);
+    else this.#beginPayload();
+  }
+
+  #beginPayload(): void {
+    this.#at = 0;
+    if (this.#length > 0) this.#begin('payload', this.#length);
+    else this.#begin('head', 1);
+  }
+
+  #begin(part: Part, bytes: number): void {
+    this.#part = part;
+    this.#left = bytes;
+  }
+}
 
 const RECORD_HEADER_LENGTH = 3;
 /**

@@ -1,6 +1,6 @@
 import pino, { type DestinationStream, type Logger } from 'pino';
 import pretty from 'pino-pretty';
-import type { LogLevel } from '../config/schema.ts';
+import type { LogLevel } from '../config/types.ts';
 
 export type { Logger };
 

@@ -3,7 +3,7 @@ import type { NodeInfo } from '../identity/node-info.ts';
 import { type Clock, type Instant, plus } from '../lib/clock.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
-import { NodeRecord, type NodeRow } from './node-record.ts';
+import { NodeRecord, type NodeRow } from './node-metrics.ts';
 
 /** How long a node's series outlast its last stream. */
 const KEPT_MS = 60 * 60_000;

@@ -1,5 +1,5 @@
-import { frontProxySentence } from '../history/watchdog-sentence.ts';
 import type { FrontProxyEvent, Limit, RefusalReason, WatchdogEvent } from '../streams/events.ts';
+import { frontProxySentence } from './describe-event.ts';
 import { whyRefused } from './refused-status.ts';
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;

@@ -2,8 +2,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startHandshake } from '../../src/demo/noise-handshake.ts';
-import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { formatNoiseKeyFile, generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
 
 /** A generator of load that is built, and the handshakes it shows. */
 export interface Load {

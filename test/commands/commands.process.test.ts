@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { formatNoiseKey } from '../../src/identity/machine-key.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { readApiKey } from '../../src/config/api-key.ts';
+import { readApiKey } from '../../src/config/secrets.ts';
 import { StartError } from '../../src/lib/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'api-key-'));

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { changesBetween } from '../../src/config/changes.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import type { Config } from '../../src/config/schema.ts';
+import type { Config } from '../../src/config/types.ts';
 
 const config = (text: string, flags: Record<string, unknown> = {}): Config =>
   loadConfig(flags, { path: 'watchdog.yaml', text });

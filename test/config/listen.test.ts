@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { formatListen } from '../../src/config/listen.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import type { Config } from '../../src/config/schema.ts';
+import type { Config } from '../../src/config/types.ts';
 import { UsageError } from '../../src/lib/errors.ts';
 
 function load(flags: Record<string, unknown>, text?: string): Config {

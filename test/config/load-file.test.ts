@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
-import { type Config, configSchema } from '../../src/config/schema.ts';
+import { configSchema } from '../../src/config/schema.ts';
+import type { Config } from '../../src/config/types.ts';
 import { UsageError } from '../../src/lib/errors.ts';
 
 const KEY = 'a1'.repeat(32);

@@ -1,13 +1,11 @@
 import { connect as http2Connect } from 'node:http2';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
-import type { ControlEvent } from '../../src/demo/control-events.ts';
 import { type ControlServer, type ControlServerOptions, startControlServer } from '../../src/demo/control-server.ts';
-import { skipEarlyPayload } from '../../src/demo/early-payload.ts';
+import type { ControlEvent } from '../../src/demo/control-state.ts';
 import { type NodeConnection, openNodeConnection } from '../../src/demo/node-connection.ts';
-import { connectNoise, readExactly } from '../../src/demo/noise-connection.ts';
-import { RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { connectNoise, readExactly, skipEarlyPayload } from '../../src/demo/noise-connection.ts';
+import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { parseNoiseKey } from '../../src/identity/machine-key.ts';
 import { type Harness, readHead } from '../support/harness.ts';

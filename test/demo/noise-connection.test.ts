@@ -3,8 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, test } from 'vitest';
-import { connectNoise, readExactly } from '../../src/demo/noise-connection.ts';
-import { createSealer } from '../../src/demo/noise-records.ts';
+import { connectNoise, createSealer, readExactly } from '../../src/demo/noise-connection.ts';
 import { closed, Harness, until } from '../support/harness.ts';
 
 const harness = new Harness();

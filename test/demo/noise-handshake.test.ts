@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { answerHandshake, RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { answerHandshake, generateNoiseKey, RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { machineKeyOf } from '../../src/identity/keys.ts';
 import { identify } from '../../src/identity/machine-key.ts';
 

@@ -1,6 +1,11 @@
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { createOpener, createSealer, MAX_PLAINTEXT_LENGTH, MAX_RECORD_LENGTH } from '../../src/demo/noise-records.ts';
+import {
+  createOpener,
+  createSealer,
+  MAX_PLAINTEXT_LENGTH,
+  MAX_RECORD_LENGTH,
+} from '../../src/demo/noise-connection.ts';
 
 const key = randomBytes(32);
 const plaintext = randomBytes(50_000);

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { Harness, until } from '../support/harness.ts';
 import { answer, connection, controlServer, follow, MAP, REGISTER, simulatedNode } from './control-lab.ts';
 

@@ -1,8 +1,7 @@
 import { createServer, type IncomingMessage } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ControlServer, startControlServer } from '../../src/demo/control-server.ts';
-import { pauseAfter } from '../../src/demo/node-presence.ts';
-import { SimulatedNode } from '../../src/demo/simulated-node.ts';
+import { pauseAfter, SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { Harness, until } from '../support/harness.ts';
 
 const harness = new Harness();

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { zstdFrameOf } from '../../src/demo/zstd.ts';
+import { zstdFrameOf } from '../../src/demo/machine-api.ts';
 
 const SIZES = [0, 1, 255, 256, 65_535, 128 * 1024, 128 * 1024 + 1, 300_000];
 const hasZstd = spawnSync('zstd', ['--version']).status === 0;

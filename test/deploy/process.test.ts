@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { formatNoiseKeyFile, generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { until } from '../support/harness.ts';
 import { freePort } from '../support/process.ts';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import fc from 'fast-check';
-import type { Cidr } from '../../src/config/trusted-proxies.ts';
+import type { Cidr } from '../../src/config/types.ts';
 import { forwardedRawHeaders, originOf } from '../../src/proxy/forwarded.ts';
 import { trustOf } from '../../src/proxy/trust.ts';
 import { withUpgrade } from '../../src/proxy/upgrade-head.ts';

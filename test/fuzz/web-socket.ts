@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { FirstRecord } from '../../src/streams/first-record.ts';
-import { WebSocketPayload } from '../../src/streams/web-socket-payload.ts';
+import { FirstRecord, WebSocketPayload } from '../../src/streams/first-record.ts';
 import { bytes, cuts, inPieces, mutated, target } from './target.ts';
 
 const CONTROL = [8, 9, 10];

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readNodeList } from '../../src/headscale/node-list.ts';
+import { readNodeList } from '../../src/headscale/api.ts';
 import { ANSWER_0_23, ANSWER_0_29, entry, machineKey, nodeInfo, nodeKey } from './node-answers.ts';
 
 const of = (...entries: unknown[]) => readNodeList(JSON.stringify({ nodes: entries }));

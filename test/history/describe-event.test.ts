@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { sentenceOf, withName } from '../../src/history/describe-event.ts';
-import { span } from '../../src/history/span.ts';
+import { span } from '../../src/lib/units.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { CLOSE_REASONS, type Stream, type StreamId } from '../../src/streams/stream.ts';
+import { sentenceOf, withName } from '../../src/telemetry/describe-event.ts';
 import { keyOf, stage } from '../telemetry/stage.ts';
 
 const { open } = stage();

@@ -2,8 +2,8 @@ import { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { type Instant, plus } from '../../src/lib/clock.ts';
 import { keepAlive, Line, type StandingOrders } from '../../src/liveness/client-connection.ts';
-import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import type { Kernel } from '../../src/liveness/kernel.ts';
+import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const QUIET: KernelEvidence = {
   ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },

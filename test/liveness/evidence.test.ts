@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Instant } from '../../src/lib/clock.ts';
-import { answerWaitMs, isDead, type KernelEvidence } from '../../src/liveness/evidence.ts';
+import { answerWaitMs, isDead } from '../../src/liveness/evidence.ts';
+import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const NOW = 50_000 as Instant;
 const ago = (ms: number): Instant => (NOW - ms) as Instant;

@@ -1,9 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isStreamSilent } from '../../src/headscale/silence.ts';
-import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import { Patrol } from '../../src/liveness/patrol.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
-import { type Stream, setState } from '../../src/streams/stream.ts';
+import { type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { ALICE, Bench } from '../takeover/takeover-bench.ts';
 

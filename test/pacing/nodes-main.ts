@@ -1,3 +1,6 @@
+import { newNodeIdentity } from '../../src/demo/node-connection.ts';
+import { NodePresence } from '../../src/demo/simulated-node.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 /**
  * The nodes of `npm run pacing`, in a process of their own. Answers each message with what has happened since the last `begin`.
  *
@@ -6,10 +9,6 @@
  * They are the demo's simulated nodes: the real Noise handshake, a login, a map stream, and tailscaled's pauses between tries.
  * Unlike tailscaled they use nothing of their maps, and a map of 300 nodes costs them next to nothing.
  */
-
-import { newNodeIdentity } from '../../src/demo/map-client.ts';
-import { NodePresence } from '../../src/demo/node-presence.ts';
-import { systemClock } from '../../src/lib/clock.ts';
 
 /** Since `begin`. */
 export interface Tally {

@@ -1,20 +1,21 @@
-/**
- * A real Headscale is killed and started again under 300 simulated nodes, with and without the pacing of `--upstream-rate`, in
- * turn. `PACING_NODES`, `PACING_ROUNDS` and `PACING_DOWN=5s`, how long it is away, change what it does.
- */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { parseDuration } from '../../src/config/duration.ts';
+import { parseDuration } from '../../src/lib/units.ts';
 import { processorMs } from '../bench/contenders.ts';
 import { machineOf } from '../bench/machine.ts';
 import { median } from '../bench/table.ts';
 import { buildPrograms, programs } from '../e2e/support/build.ts';
 import { configuration, derpMap, HEADSCALE_PORT } from '../e2e/support/headscale-configuration.ts';
 import type { Tally } from './nodes-main.ts';
+
+/**
+ * A real Headscale is killed and started again under 300 simulated nodes, with and without the pacing of `--upstream-rate`, in
+ * turn. `PACING_NODES`, `PACING_ROUNDS` and `PACING_DOWN=5s`, how long it is away, change what it does.
+ */
 
 const NODES = Number(process.env.PACING_NODES ?? 300);
 const ROUNDS = Number(process.env.PACING_ROUNDS ?? 3);

@@ -1,7 +1,7 @@
 import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { startControlServer } from '../../src/demo/control-server.ts';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { Harness, type TestWatchdog, until } from '../support/harness.ts';
 import { RedisServer } from '../support/redis.ts';

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
 import { WAITS_AT_MOST_MS } from '../../src/pipeline/pacer.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';

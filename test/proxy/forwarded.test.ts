@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { addressAndPort, plainAddress } from '../../src/proxy/forwarded.ts';
+import { addressAndPort, plainAddress } from '../../src/lib/addresses.ts';
 
 describe('plainAddress', () => {
   test.each([

@@ -1,12 +1,13 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
-import { type Cidr, LOOPBACK } from '../../src/config/trusted-proxies.ts';
-import { frontProxySentence } from '../../src/history/watchdog-sentence.ts';
+import { LOOPBACK } from '../../src/config/trusted-proxies.ts';
+import type { Cidr } from '../../src/config/types.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import { FrontProxies } from '../../src/proxy/front-proxies.ts';
 import { trustOf } from '../../src/proxy/trust.ts';
 import type { FrontProxyEvent } from '../../src/streams/events.ts';
 import type { Stream } from '../../src/streams/stream.ts';
+import { frontProxySentence } from '../../src/telemetry/describe-event.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
 import { get } from '../support/http.ts';

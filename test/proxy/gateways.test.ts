@@ -1,6 +1,6 @@
 import { networkInterfaces } from 'node:os';
 import { describe, expect, test } from 'vitest';
-import { Gateways, gateways6In, gatewaysIn } from '../../src/proxy/gateways.ts';
+import { Gateways, gateways6In, gatewaysIn } from '../../src/proxy/front-proxies.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 const ROUTES = `Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

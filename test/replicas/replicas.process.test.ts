@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';

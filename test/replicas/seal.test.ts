@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import type { Message } from '../../src/replicas/messages.ts';
 import { Seal } from '../../src/replicas/seal.ts';
 import type { StreamId } from '../../src/streams/stream.ts';

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { socketAddress } from '../../src/service/notify-socket.ts';
-import { managerTold, serviceManagerOf } from '../../src/service/service-manager.ts';
+import { managerTold, serviceManagerOf, socketAddress } from '../../src/service/service-manager.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 function stage(watchdogMs?: number) {

@@ -1,5 +1,5 @@
-import { type NodeIdentity, newNodeIdentity } from '../../src/demo/map-client.ts';
-import { NodePresence } from '../../src/demo/node-presence.ts';
+import { type NodeIdentity, newNodeIdentity } from '../../src/demo/node-connection.ts';
+import { NodePresence } from '../../src/demo/simulated-node.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { cutOff } from './island.ts';
 

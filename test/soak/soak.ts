@@ -1,18 +1,19 @@
-/**
- * Half an hour of nodes that leave cleanly, freeze, vanish and come back: at its end the watchdog must use no more than
- * it did early on, and nothing once all have gone. `SOAK=2m` makes it shorter, `SOAK_NODES` smaller; only a long one draws its plot.
- */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { parseDuration } from '../../src/config/duration.ts';
+import { parseDuration } from '../../src/lib/units.ts';
 import { plot } from '../bench/plot.ts';
 import { type Island, makeIsland } from './island.ts';
 import { complaints, type NodeFigures, type Point, panelsOf, tableOf } from './report.ts';
 import type { Sample } from './watchdog-main.ts';
+
+/**
+ * Half an hour of nodes that leave cleanly, freeze, vanish and come back: at its end the watchdog must use no more than
+ * it did early on, and nothing once all have gone. `SOAK=2m` makes it shorter, `SOAK_NODES` smaller; only a long one draws its plot.
+ */
 
 const PLOTTED_FROM_MS = 20 * 60_000;
 const DURATION_MS = durationOf(process.env.SOAK ?? '30m');

@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import * as ws from 'ws';
-import { FirstRecord } from '../../src/streams/first-record.ts';
-import { WebSocketPayload } from '../../src/streams/web-socket-payload.ts';
+import { FirstRecord, WebSocketPayload } from '../../src/streams/first-record.ts';
 
 interface Frame {
   readonly opcode: number;

@@ -1,5 +1,5 @@
-import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
+import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const QUIET: KernelEvidence = {
   ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },

@@ -3,7 +3,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { expect } from 'vitest';
 import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import type { Config } from '../../src/config/schema.ts';
+import type { Config } from '../../src/config/types.ts';
 import type { NoiseKey } from '../../src/identity/machine-key.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { startHandshake } from '../../src/demo/noise-handshake.ts';
-import { generateNoiseKey } from '../../src/demo/noise-key.ts';
+import { generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
 
 /** A handshake made by Tailscale's own code: see test/e2e/go/tailscale/record-initiation. */

@@ -1,11 +1,9 @@
 import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
 import type { Clock, Instant, Timer } from '../../src/lib/clock.ts';
-import type { KernelEvidence } from '../../src/liveness/evidence.ts';
 import { Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import { Registry } from '../../src/streams/registry.ts';
-import { type CloseReason, type Stream, setState } from '../../src/streams/stream.ts';
-import type { Member, TakeoverTerms } from '../../src/takeover/member.ts';
-import { Takeover } from '../../src/takeover/takeover.ts';
+import { type CloseReason, type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
+import { type Member, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));

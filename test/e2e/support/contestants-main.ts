@@ -1,3 +1,14 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  followMap,
+  logIn,
+  type NodeConnection,
+  type NodeIdentity,
+  newNodeIdentity,
+  openNodeConnection,
+} from '../../../src/demo/node-connection.ts';
+import type { ContestsReport } from './contestants.ts';
+
 /**
  * Many nodes on one host, each with a key of its own, and contests of each with itself: in every round a node that has
  * been quiet for a while opens a second stream beside the one it has, keeps both for as long as the watchdog asks about
@@ -7,10 +18,6 @@
  *
  * Says in one line of JSON how it went, a `ContestsReport`, and stays until it is ended.
  */
-import { setTimeout as delay } from 'node:timers/promises';
-import { followMap, logIn, type NodeIdentity, newNodeIdentity } from '../../../src/demo/map-client.ts';
-import { type NodeConnection, openNodeConnection } from '../../../src/demo/node-connection.ts';
-import type { ContestsReport } from './contestants.ts';
 
 /** The kernel sends a probe only on a line that has been quiet for a second. */
 const QUIET_MS = 2_000;

@@ -1,6 +1,6 @@
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { type ControlServer, startControlServer } from '../../../src/demo/control-server.ts';
-import { generateNoiseKey } from '../../../src/demo/noise-key.ts';
+import { generateNoiseKey } from '../../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../../src/demo/simulated-node.ts';
 import { formatMachineKey } from '../../../src/identity/keys.ts';
 import { Harness, type TestWatchdog } from '../../support/harness.ts';

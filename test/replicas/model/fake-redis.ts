@@ -1,6 +1,7 @@
 import type { MachineKey } from '../../../src/identity/keys.ts';
-import { type Announced, type Link, type LinkPorts, type Order, RENEW_EVERY_MS } from '../../../src/replicas/link.ts';
+import { type Announced, type Link, type LinkPorts, RENEW_EVERY_MS } from '../../../src/replicas/link.ts';
 import type { Message } from '../../../src/replicas/messages.ts';
+import type { Order } from '../../../src/replicas/order.ts';
 import type { StreamId } from '../../../src/streams/stream.ts';
 import type { Machine, WorldTime } from './machine.ts';
 

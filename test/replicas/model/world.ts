@@ -1,11 +1,16 @@
-import type { KernelEvidence } from '../../../src/liveness/evidence.ts';
 import { Replicas } from '../../../src/replicas/replicas.ts';
 import { NOWHERE_ELSE } from '../../../src/streams/directory.ts';
 import { Events, type WatchdogEvent } from '../../../src/streams/events.ts';
 import { Registry } from '../../../src/streams/registry.ts';
-import { type CloseReason, isLive, type Stream, type StreamId, setState } from '../../../src/streams/stream.ts';
-import type { Member } from '../../../src/takeover/member.ts';
-import { Takeover } from '../../../src/takeover/takeover.ts';
+import {
+  type CloseReason,
+  isLive,
+  type KernelEvidence,
+  type Stream,
+  type StreamId,
+  setState,
+} from '../../../src/streams/stream.ts';
+import { type Member, Takeover } from '../../../src/takeover/takeover.ts';
 import { ALICE, FakeLine } from '../../takeover/takeover-bench.ts';
 import { FakeLink, FakeRedis } from './fake-redis.ts';
 import { Machine, WorldTime } from './machine.ts';
