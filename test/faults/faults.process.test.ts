@@ -318,7 +318,8 @@ describe('SIGTERM', () => {
     const startedAt = performance.now();
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: 0, signal: null });
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    // Without end, if it waited for its clients; how soon it is by the clock, stopping.test.ts says.
+    expect(performance.now() - startedAt).toBeLessThan(15_000);
   });
 
   test('while Headscale does not answer an upgrade: ends with 0, soon', async () => {
@@ -349,7 +350,8 @@ describe('SIGTERM', () => {
     const startedAt = performance.now();
     child.kill('SIGTERM');
     expect(await ended).toEqual({ code: 0, signal: null });
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    // The drain would take a minute.
+    expect(performance.now() - startedAt).toBeLessThan(30_000);
   });
 
   test('while it is still starting: ends, and listens nowhere', async () => {
