@@ -137,12 +137,7 @@ describe('a stop', () => {
           noiseKeyOf(recorded),
           { clock },
         );
-        if (redis !== undefined)
-          await until(async () => {
-            // On a busy machine Redis may be late, and is then tried again.
-            clock.advance(1000);
-            return (await scrape(started.admin)).get('headscale_watchdog_redis_up') === 1;
-          }, 'Redis is joined');
+        if (redis !== undefined) await joinsRedis(started, () => clock.advance(1000));
         await Promise.all(all.map((each) => visit(started, each)));
         const drained = drains ? started.watchdog.drain() : undefined;
         await started.watchdog.close();
