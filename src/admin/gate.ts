@@ -1,4 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 
 /** What of a request counts for whether it is let in. */
@@ -70,12 +71,7 @@ const NEEDS_TOKEN: Refusal = {
 /** Whether the `Host` header names the loopback, or what `--admin` says. */
 function isOurName(host: string | undefined, adminHost: string): boolean {
   const name = nameOf(host);
-  return (
-    name === 'localhost' ||
-    name === '::1' ||
-    /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name) ||
-    (name !== '' && name === adminHost.toLowerCase())
-  );
+  return isLoopback(name) || (name !== '' && name === adminHost.toLowerCase());
 }
 
 function nameOf(host: string | undefined): string {

@@ -1,10 +1,10 @@
 import { request } from 'node:http';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-list.ts';
-import { formatHostPort, type HostPort } from '../config/host-port.ts';
 import { nearest } from '../config/problem.ts';
 import { readAdminToken } from '../config/secrets.ts';
-import type { Config } from '../config/types.ts';
+import type { Config, HostPort } from '../config/types.ts';
+import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
 import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { plain } from './terminal.ts';
 
@@ -20,7 +20,7 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
-      const where = `${method} http://${formatHostPort(admin)}${path}`;
+      const where = `${method} http://${addressAndPort(admin.host, admin.port)}${path}`;
       const cure = 'is a watchdog running, and is this the --admin address it was started with?';
       reject(new StartError(`${where}: ${reasonOf(error)}; ${cure}`, { cause: error }));
     };
@@ -41,8 +41,8 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
 
 /** What listens on every address is reached on this machine's own. */
 function whereToConnect({ host, port }: HostPort): HostPort {
-  if (host === '0.0.0.0') return { host: '127.0.0.1', port };
-  return host === '::' ? { host: '::1', port } : { host, port };
+  if (!isEveryAddress(host)) return { host, port };
+  return { host: host === '::' ? '::1' : '127.0.0.1', port };
 }
 
 /** The running watchdog's admin API, as a command asks it. */

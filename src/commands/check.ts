@@ -1,16 +1,16 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { readCertificate } from '../config/certificate.ts';
 import { durationOrOff } from '../config/changes.ts';
-import { formatHostPort, type HostPort } from '../config/host-port.ts';
 import { policyFor, ruleFor, type Who } from '../config/rules.ts';
 import { readAdminToken, readApiKey, readNoiseKey } from '../config/secrets.ts';
 import { LOOPBACK } from '../config/trusted-proxies.ts';
-import type { Config, NodePolicy } from '../config/types.ts';
+import type { Config, HostPort, NodePolicy } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { needsHold } from '../headscale/checkup.ts';
 import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
 import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { formatDuration } from '../lib/units.ts';
@@ -185,16 +185,20 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
     found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));
   }
   for (const each of listen) {
-    if (!/^(127\.|::1$|localhost$)/.test(each.host)) continue;
+    if (!isLoopback(each.host)) continue;
     if (trustOf(trustedProxies)(each.host === 'localhost' ? '127.0.0.1' : each.host)) {
       if (!isDefault) continue;
       const why = 'clients come through a proxy on it, and only their silence counts';
-      found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}`));
+      found.push(
+        warn(`kernel evidence: --listen ${addressAndPort(each.host, each.port)} is this machine only: ${why}`),
+      );
       continue;
     }
     const why = 'clients come through something else on this machine, and its kernel answers for them';
     const cure = 'name it with --trusted-proxies; rule 2 still works';
-    found.push(warn(`kernel evidence: --listen ${formatHostPort(each)} is this machine only: ${why}: ${cure}`));
+    found.push(
+      warn(`kernel evidence: --listen ${addressAndPort(each.host, each.port)} is this machine only: ${why}: ${cure}`),
+    );
   }
   return found;
 }
@@ -235,7 +239,7 @@ function readToken({ adminTokenFile }: Config): {
 async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
   const running = await listenPortsAt(config.admin, token);
   const runs = (flag: string, where: HostPort): Finding =>
-    ok(`${flag} ${formatHostPort(where)}: in use, by the watchdog that runs here already`);
+    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use, by the watchdog that runs here already`);
   const found: Finding[] = [];
   for (const each of config.listen) {
     found.push(running?.includes(each.port) ? runs('--listen', each) : await canListen(each, '--listen'));
@@ -292,7 +296,7 @@ async function canListen(where: HostPort, flag: string): Promise<Finding> {
   try {
     await listen(server, where, flag);
     await new Promise((resolve) => server.close(resolve));
-    return ok(`${flag} ${formatHostPort(where)}: free`);
+    return ok(`${flag} ${addressAndPort(where.host, where.port)}: free`);
   } catch (error) {
     return fail(problemsOf(error).join('; '));
   }

@@ -1,5 +1,5 @@
+import { addressAndPort } from '../lib/addresses.ts';
 import { formatDuration, formatSize } from '../lib/units.ts';
-import { formatHostPort } from './host-port.ts';
 import { formatListen } from './listen.ts';
 import { formatRedisUrl } from './redis.ts';
 import type { Config, Hold, NodePolicy } from './types.ts';
@@ -34,7 +34,7 @@ function fixed({
   return [
     ['upstream', upstream.origin],
     ['listen', listen.map(formatListen).join(', ')],
-    ['admin', formatHostPort(admin)],
+    ['admin', addressAndPort(admin.host, admin.port)],
     ['admin-token-file', adminTokenFile ?? 'none'],
     ['max-header-size', formatSize(limits.headerBytes)],
     ['header-timeout', formatDuration(limits.headerMs)],

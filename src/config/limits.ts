@@ -1,8 +1,9 @@
+import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback } from '../lib/addresses.ts';
 import { formatDuration, parseDuration } from '../lib/units.ts';
-import { formatHostPort, type HostPort, hostPortOf } from './host-port.ts';
 import type { PlacedListen } from './listen.ts';
 import { type Given, kebabCase, type Problem } from './problem.ts';
 import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './schema.ts';
+import type { HostPort } from './types.ts';
 
 type GivenSettings = ReadonlyMap<string, Given>;
 
@@ -20,7 +21,7 @@ export function addressProblems(
   const problems: Problem[] = [];
   for (const [i, [name, address, at]] of own.entries()) {
     if (address === undefined) continue;
-    if (upstream !== undefined && meets(hostPortOf(upstream), address)) {
+    if (upstream !== undefined && meets(hostAndPortOf(upstream), address)) {
       problems.push(upstreamIsOwn(upstream, given.get('upstream')?.at, name, address, at));
     }
     for (const [otherName, other, otherAt] of own.slice(0, i)) {
@@ -40,12 +41,8 @@ export function addressProblems(
 /** An admin server that other machines can reach must ask who they are. */
 export function tokenProblems({ admin }: Partial<Settings>, given: GivenSettings): readonly Problem[] {
   if (admin === undefined || given.has('adminTokenFile') || isLoopback(admin.host)) return [];
-  const text = `'${formatHostPort(admin)}' can be reached from other machines, so it needs a token: set admin-token-file, or write 127.0.0.1:${admin.port}`;
+  const text = `'${addressAndPort(admin.host, admin.port)}' can be reached from other machines, so it needs a token: set admin-token-file, or write 127.0.0.1:${admin.port}`;
   return [blame(given, ['admin', text])];
-}
-
-function isLoopback(host: string): boolean {
-  return /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host);
 }
 
 function upstreamIsOwn(
@@ -60,7 +57,7 @@ function upstreamIsOwn(
     const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, ownAt)}: name Headscale's listen_addr`;
     return { at: upstreamAt ?? 'flag', name: 'upstream', text };
   }
-  const text = `'${formatHostPort(own)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
+  const text = `'${addressAndPort(own.host, own.port)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
   return { at: ownAt, name, text };
 }
 
@@ -78,7 +75,7 @@ export function proxyProtocolProblems(
 /** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
 function meets(target: HostPort, own: HostPort): boolean {
   if (target.port !== own.port || own.port === 0) return false;
-  const isLocal = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::)$/.test(host);
+  const isLocal = (host: string): boolean => isLoopback(host) || isEveryAddress(host);
   return target.host === own.host || (isLocal(target.host) && isLocal(own.host));
 }
 

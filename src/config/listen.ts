@@ -1,4 +1,5 @@
-import { formatHostPort, parseHostPort } from './host-port.ts';
+import { addressAndPort } from '../lib/addresses.ts';
+import { parseHostPort } from './host-port.ts';
 import { type Given, type Position, type Problem, quoted, readEach } from './problem.ts';
 import { type ListenSettings, listenSchema } from './schema.ts';
 import type { Listen } from './types.ts';
@@ -106,8 +107,8 @@ export function formatListen(listen: Listen): string {
     ...(redirect ? ['redirect=true'] : []),
     ...(proxyProtocol ? ['proxy-protocol=true'] : []),
   ].join('&');
-  if (options === '') return formatHostPort(listen);
-  return `${tls === undefined ? 'http' : 'https'}://${formatHostPort(listen)}?${options}`;
+  if (options === '') return addressAndPort(listen.host, listen.port);
+  return `${tls === undefined ? 'http' : 'https'}://${addressAndPort(listen.host, listen.port)}?${options}`;
 }
 
 /** Where browsers that are on plain HTTP are sent. */

@@ -1,7 +1,8 @@
 import { hostname } from 'node:os';
-import { formatHostPort, type HostPort, parseHostPort } from './host-port.ts';
+import { addressAndPort } from '../lib/addresses.ts';
+import { parseHostPort } from './host-port.ts';
 import { readSecretLine, readSmallFile } from './secrets.ts';
-import type { RedisSettings, RedisUrl } from './types.ts';
+import type { HostPort, RedisSettings, RedisUrl } from './types.ts';
 
 /** All that an operating system trusts takes a quarter of that. */
 const LARGEST_CA_KIB = 1024;
@@ -59,7 +60,7 @@ export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }:
   const scheme = `redis${isTls ? 's' : ''}${kind === 'one' ? '' : `+${kind}`}`;
   const user = username === undefined ? '' : `${encodeURIComponent(username)}@`;
   const master = masterName === undefined ? '' : `/${masterName}`;
-  return `${scheme}://${user}${nodes.map(formatHostPort).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
+  return `${scheme}://${user}${nodes.map(({ host, port }) => addressAndPort(host, port)).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
 }
 
 /** The name of this machine, where an operator gave its replica none. */

@@ -1,10 +1,16 @@
 import type { MachineKey, NodeKey } from '../identity/keys.ts';
 import type { Rate } from '../lib/token-bucket.ts';
-import type { HostPort } from './host-port.ts';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** A TCP address. */
+export interface HostPort {
+  /** A name or an address; an IPv6 address stands without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
 
 /** What is done for one node. Durations are in milliseconds. */
 export interface NodePolicy {

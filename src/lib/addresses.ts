@@ -1,11 +1,29 @@
+/** Addresses as sockets, operators and `Host` headers write them. */
+
 /** An IPv4 client on a dual-stack socket shows as `::ffff:a.b.c.d`; Headscale and people want `a.b.c.d`. */
 export function plainAddress(address: string | undefined): string {
   if (address === undefined) return 'unknown';
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address;
 }
 
-/** `address:port`, an IPv6 address in brackets; without the port where there is none. */
+/** `address:port`, with an IPv6 address in brackets; without the port where there is none. */
 export function addressAndPort(address: string, port: number | undefined): string {
   if (port === undefined) return address;
   return `${address.includes(':') ? `[${address}]` : address}:${port}`;
+}
+
+/** The host and port that a URL leads to: the host without brackets, the scheme's own port where the URL names none. */
+export function hostAndPortOf(url: URL): { readonly host: string; readonly port: number } {
+  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
+  return { host: url.hostname.replace(/^\[|\]$/g, ''), port };
+}
+
+/** Whether a host, without port and brackets, is this machine's loopback: `localhost`, `127.0.0.0/8` or `::1`. */
+export function isLoopback(host: string): boolean {
+  return /^(localhost|127(\.\d{1,3}){3}|::1)$/i.test(host);
+}
+
+/** Whether a server that listens on this host listens on every address of the machine. */
+export function isEveryAddress(host: string): boolean {
+  return host === '0.0.0.0' || host === '::';
 }

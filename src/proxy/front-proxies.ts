@@ -4,6 +4,7 @@ import { networkInterfaces } from 'node:os';
 import { LOOPBACK } from '../config/trusted-proxies.ts';
 import type { Cidr } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
 import { CLAIMS } from './forwarded.ts';
@@ -13,7 +14,6 @@ import { type Trust, trustOf } from './trust.ts';
 const isPrivate = trustOf([
   ...['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', '169.254.0.0/16', 'fc00::/7', 'fe80::/10'],
 ] as readonly string[] as readonly Cidr[]);
-const isLoopback = trustOf(LOOPBACK);
 
 /** Addresses that are remembered of each kind. There are a few proxies; what more there is goes untold. */
 const MOST_ADDRESSES = 64;
@@ -155,7 +155,7 @@ export class Gateways {
 
   /** @param address without a port, as in `172.17.0.1` or `fd00::1`. */
   has(address: string): boolean {
-    if (address.startsWith('127.')) return true;
+    if (isLoopback(address)) return true;
     const now = this.#clock.now();
     if (this.#known === undefined || now - this.#known.at >= KNOWN_FOR_MS) {
       this.#known = { addresses: this.#read(), at: now };

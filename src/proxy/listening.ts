@@ -1,5 +1,5 @@
 import type { AddressInfo, Server } from 'node:net';
-import type { HostPort } from '../config/host-port.ts';
+import type { HostPort } from '../config/types.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
 

@@ -1,6 +1,6 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { hostPortOf } from '../config/host-port.ts';
+import { hostAndPortOf } from '../lib/addresses.ts';
 import { NoAnswerError } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
 
@@ -27,7 +27,7 @@ export interface Upstream {
  */
 export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () => {}): Upstream {
   const tls = url.protocol === 'https:';
-  const { host, port } = hostPortOf(url);
+  const { host, port } = hostAndPortOf(url);
   const options = { host, port, allowHalfOpen: true, noDelay: true };
   // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
   const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };
