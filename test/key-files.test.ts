@@ -60,7 +60,7 @@ describe('KeyFiles', () => {
     renameSync(replacement, noiseKeyFile);
     await keys.look();
     expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
-    expect(events).toEqual([{ kind: 'key read again', key: 'noise key', file: noiseKeyFile }]);
+    expect(events).toEqual([{ kind: 'key_file_reloaded', key: 'noise key', file: noiseKeyFile }]);
     expect(changed).toEqual(['noise key']);
     writeFileSync(apiKeyFile, 'another-api-key');
     await keys.look();
@@ -77,7 +77,7 @@ describe('KeyFiles', () => {
       await keys.look();
       await keys.look();
       expect(publicKeyIn(keys)).toBe(first.serverPublicKey);
-      expect(events).toEqual([{ kind: 'key not read again', problem: expect.stringContaining(noiseKeyFile) }]);
+      expect(events).toEqual([{ kind: 'key_file_reload_failed', problem: expect.stringContaining(noiseKeyFile) }]);
       expect(changed).toEqual([]);
       writeFileSync(noiseKeyFile, second.serverPrivateKey);
       await keys.look();
@@ -93,7 +93,7 @@ describe('KeyFiles', () => {
     writeFileSync(noiseKeyFile, second.serverPrivateKey);
     await keys.look();
     expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
-    expect(events.map(({ kind }) => kind)).toEqual(['key read again']);
+    expect(events.map(({ kind }) => kind)).toEqual(['key_file_reloaded']);
     keys.close();
   });
 
@@ -115,7 +115,7 @@ describe('KeyFiles', () => {
     mkdirSync(noiseKeyFile);
     await keys.look();
     await keys.look();
-    expect(events).toEqual([{ kind: 'key not read again', problem: expect.stringContaining('is a folder') }]);
+    expect(events).toEqual([{ kind: 'key_file_reload_failed', problem: expect.stringContaining('is a folder') }]);
     rmSync(noiseKeyFile, { recursive: true });
     writeFileSync(noiseKeyFile, second.serverPrivateKey);
     await keys.look();

@@ -27,7 +27,7 @@ async function bench(flags: Record<string, unknown>) {
   );
   const watchdog = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded));
   const limited = (): unknown =>
-    watchdog.events.flatMap((event) => (event.kind === 'limit reached' ? [event.limit] : []));
+    watchdog.events.flatMap((event) => (event.kind === 'limit_reached' ? [event.limit] : []));
   const opens = async (): Promise<[Socket, string]> => {
     const client = harness.client(watchdog.port);
     client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
@@ -40,7 +40,7 @@ async function bench(flags: Record<string, unknown>) {
 const RECORD = Buffer.from([4, 0, 2, 1, 2]);
 
 function sessions(events: readonly WatchdogEvent[]): number {
-  return events.filter((event) => event.kind === 'stream opened' && event.stream.firstRecordAt !== undefined).length;
+  return events.filter((event) => event.kind === 'stream_opened' && event.stream.firstRecordAt !== undefined).length;
 }
 
 async function ask(port: number, text: string): Promise<string> {
@@ -91,7 +91,7 @@ describe('limits', () => {
     const streams: Socket[] = [];
     const ended = (): readonly number[] =>
       events.flatMap((event) =>
-        event.kind === 'stream closed' && event.reason === 'surplus' ? [event.stream.id] : [],
+        event.kind === 'stream_closed' && event.reason === 'surplus' ? [event.stream.id] : [],
       );
     for (let i = 0; i < 3; i++) {
       const [client, head] = await opens();
@@ -101,7 +101,7 @@ describe('limits', () => {
       await until(() => sessions(events) === i + 1, 'its session has begun');
     }
     // The first is heard again: the second is now the one longest unheard.
-    const [first, second] = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream] : []));
+    const [first, second] = events.flatMap((event) => (event.kind === 'stream_opened' ? [event.stream] : []));
     const heardAt = first?.heardAt ?? 0;
     streams[0]?.write(RECORD);
     await until(() => (first?.heardAt ?? 0) > heardAt, 'it is heard');
@@ -121,7 +121,7 @@ describe('limits', () => {
     const { opens, limited, events } = await bench({ maxHeld: '0', hold: '5s' });
     await opens();
     expect((await opens())[1]).toMatch(/ 101 /);
-    expect(events.some(({ kind }) => kind === 'held')).toBe(false);
+    expect(events.some(({ kind }) => kind === 'stream_held')).toBe(false);
     expect(limited()).toEqual(process.platform === 'linux' ? ['held'] : []);
   });
 

@@ -89,12 +89,12 @@ describe('reload', () => {
     });
     expect(orders).toEqual(['60000 75000', '29000 10000']);
     expect((await streams()).streams).toMatchObject([{ id: 1, state: 'open' }]);
-    expect(events.map(({ kind }) => kind)).toContain('reloaded');
+    expect(events.map(({ kind }) => kind)).toContain('settings_reloaded');
   });
 
   test('a rule for one machine key reaches its open stream', async () => {
     const { orders, post, events } = await bench('gone-after: 60s\n');
-    const opened = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream] : []));
+    const opened = events.flatMap((event) => (event.kind === 'stream_opened' ? [event.stream] : []));
     const key = `mkey:${opened[0]?.machineKey}`;
     writeFileSync(file, `gone-after: 60s\nnodes:\n  - machine-key: ${key}\n    gone-after: off\n`);
     expect((await post()).status).toBe(200);
@@ -112,7 +112,7 @@ describe('reload', () => {
     });
     expect(orders).toEqual(['60000 75000']);
     expect((await streams()).streams).toHaveLength(1);
-    expect(events.map(({ kind }) => kind)).toContain('not reloaded');
+    expect(events.map(({ kind }) => kind)).toContain('settings_reload_failed');
   });
 
   test('what no rule of the configuration foresees ends the reload all the same, and changes nothing', async () => {
@@ -126,14 +126,16 @@ describe('reload', () => {
       ok: false,
       problems: ['the watchdog could not finish the reload: unforeseen'],
     });
-    expect(events.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['internal error', 'not reloaded']));
+    expect(events.map(({ kind }) => kind)).toEqual(
+      expect.arrayContaining(['internal_error', 'settings_reload_failed']),
+    );
   });
 
   test('a key file that cannot be used is a mistake of the file like any other', async () => {
     const { post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: 30s\nheadscale-api-key-file: ${join(folder, 'nope')}\n`);
     expect((await post()).status).toBe(422);
-    expect(events).toContainEqual({ kind: 'not reloaded', problems: [expect.stringContaining('nope: ')] });
+    expect(events).toContainEqual({ kind: 'settings_reload_failed', problems: [expect.stringContaining('nope: ')] });
   });
 
   test('what waits for a restart is told, each time, and stays as it is', async () => {
@@ -163,7 +165,9 @@ describe('reload', () => {
     const { orders, post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: ${(UNUSABLE + 1000) / 1000}s\nprobe-idle: 10s\nlog-level: warn\n`);
     expect((await post()).status).toBe(422);
-    expect(events.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['internal error', 'not reloaded']));
+    expect(events.map(({ kind }) => kind)).toEqual(
+      expect.arrayContaining(['internal_error', 'settings_reload_failed']),
+    );
     expect(orders.at(-1)).toBe(orders[0]);
     writeFileSync(file, 'gone-after: 30s\n');
     // What it differs from is the file it began with.
@@ -174,6 +178,6 @@ describe('reload', () => {
     const { post, admin, events } = await bench('log-level: info\n');
     expect((await post({ origin: 'http://evil.example' })).status).toBe(403);
     expect((await get(`${admin}/reload`)).status).toBe(405);
-    expect(events.map(({ kind }) => kind)).not.toContain('reloaded');
+    expect(events.map(({ kind }) => kind)).not.toContain('settings_reloaded');
   });
 });

@@ -39,8 +39,8 @@ async function bench(flags: Record<string, unknown> = {}) {
   /** Lets time pass, and what falls due in it happen. */
   const pass = async (ms: number, streamsClosed: number): Promise<void> => {
     clock.advance(ms);
-    await until(() => told('stream closed').length >= streamsClosed, `${streamsClosed} streams are closed`);
-    expect(told('stream closed')).toHaveLength(streamsClosed);
+    await until(() => told('stream_closed').length >= streamsClosed, `${streamsClosed} streams are closed`);
+    expect(told('stream_closed')).toHaveLength(streamsClosed);
   };
   return { ...started, clock, told, opens, pass, asked };
 }
@@ -50,7 +50,7 @@ describe('Watchdog.drain', () => {
     const { watchdog, admin, port, told, opens, pass, clock } = await bench({ drain: '8s' });
     for (let i = 0; i < 4; i += 1) await opens();
     const drained = watchdog.drain();
-    expect(told('draining')).toEqual([{ kind: 'draining', streams: 4, overMs: 8000, isShortened: false }]);
+    expect(told('drain_started')).toEqual([{ kind: 'drain_started', streams: 4, overMs: 8000, isShortened: false }]);
     await pass(0, 1);
     const ready = await get(`${admin}/readyz`);
     expect(ready.status).toBe(503);
@@ -63,10 +63,10 @@ describe('Watchdog.drain', () => {
     await pass(2000, 3);
     await pass(2000, 4);
     await drained;
-    expect(told('stream closed').map(({ stream, reason }) => [stream.id, reason])).toEqual(
+    expect(told('stream_closed').map(({ stream, reason }) => [stream.id, reason])).toEqual(
       [1, 2, 3, 4].map((id) => [id, 'shutdown']),
     );
-    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 6000 }]);
+    expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 6000 }]);
     await expect(get(`${admin}/readyz`)).rejects.toThrow();
     expect(clock.timers).toBe(0);
   });
@@ -83,7 +83,7 @@ describe('Watchdog.drain', () => {
     await pass(0, 1);
     await watchdog.close();
     await drained;
-    expect(told('stream closed')).toHaveLength(3);
+    expect(told('stream_closed')).toHaveLength(3);
     expect(clock.timers).toBe(0);
   });
 
@@ -93,7 +93,7 @@ describe('Watchdog.drain', () => {
     const drained = watchdog.drain();
     await pass(0, 3);
     await drained;
-    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 0 }]);
+    expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 0 }]);
   });
 
   test('off: a request in flight has a second to finish', async () => {
@@ -113,7 +113,7 @@ describe('Watchdog.drain', () => {
     clock.advance(1);
     await drained;
     expect((await Promise.all(answers)).filter((answer) => answer !== '')).toHaveLength(1);
-    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 1000 }]);
+    expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 1000 }]);
   });
 
   test('a request in flight is let finish, with Connection: close, and ends the drain', async () => {
@@ -177,7 +177,7 @@ describe('Watchdog.drain', () => {
     clock.advance(1);
     await drained;
     await closed(client);
-    expect(told('drained')).toEqual([{ kind: 'drained', tookMs: 20_000 }]);
+    expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 20_000 }]);
   });
 
   test('a stream that opens meanwhile, on a connection that was there before, is served until the end of the drain', async () => {
@@ -193,7 +193,7 @@ describe('Watchdog.drain', () => {
     expect(await readHead(early)).toBe(SWITCHING);
     early.resume();
     clock.advance(9999);
-    expect(told('stream closed')).toHaveLength(1);
+    expect(told('stream_closed')).toHaveLength(1);
     await pass(1, 2);
     await drained;
   });

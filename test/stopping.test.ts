@@ -159,7 +159,7 @@ describe('a stop', () => {
     await until(() => redis.asked() > 0, 'Redis is asked');
     await watchdog.close();
     const count = (of: string): number => events.filter(({ kind }) => kind === of).length;
-    expect(count('stream opened')).toBe(count('stream closed'));
+    expect(count('stream_opened')).toBe(count('stream_closed'));
   });
 
   test('with drain off waits for nobody who was refused and stays, here or at the admin server', async () => {
@@ -181,6 +181,6 @@ describe('a stop', () => {
     clock.advance(0);
     await drained;
     // No time has passed: nobody's patience was needed.
-    expect(events.filter(({ kind }) => kind === 'drained')).toEqual([{ kind: 'drained', tookMs: 0 }]);
+    expect(events.filter(({ kind }) => kind === 'drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 0 }]);
   });
 });

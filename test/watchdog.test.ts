@@ -63,7 +63,7 @@ describe('startWatchdog', () => {
     client.end();
     await readAll(client);
     await until(async () => (await streams()).length === 0, 'the stream is gone');
-    expect(events.map(({ kind }) => kind)).not.toContain('contest opened');
+    expect(events.map(({ kind }) => kind)).not.toContain('contest_opened');
   });
 
   test.each([
@@ -93,7 +93,7 @@ describe('startWatchdog', () => {
       streams: { machineKey: string | null }[];
     };
     expect(streams.map(({ machineKey }) => machineKey)).toEqual([recorded.machineKey, null]);
-    expect(events.map(({ kind }) => kind)).not.toContain('contest opened');
+    expect(events.map(({ kind }) => kind)).not.toContain('contest_opened');
   });
 
   test('with an API key nodes have names: in /streams, in the log and in the metrics', async () => {
@@ -198,7 +198,7 @@ describe('startWatchdog', () => {
     const { url } = await headscale(`mkey:${'0'.repeat(64)}`);
     const { admin, port, events } = await harness.watchdog(url, {}, noiseKey);
     await until(
-      () => events.some((event) => event.kind === 'noise key checked' && !event.matches),
+      () => events.some((event) => event.kind === 'noise_key_checked' && !event.matches),
       'the mismatch is told',
     );
     expect((await scrape(admin)).get('headscale_watchdog_noise_key_matches')).toBe(0);
@@ -213,8 +213,8 @@ describe('startWatchdog', () => {
       (_request, response) => void response.end('welcome to somebody else'),
     );
     const { admin, events } = await harness.watchdog(url, {}, noiseKey);
-    await until(() => events.some(({ kind }) => kind === 'upstream is not Headscale'), 'it is told');
-    expect(events.map(({ kind }) => kind)).not.toContain('upstream up');
+    await until(() => events.some(({ kind }) => kind === 'upstream_not_headscale'), 'it is told');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream_up');
     const ready = JSON.parse((await get(`${admin}/readyz`)).text) as object;
     expect(ready).toMatchObject({ upstream: { up: true, isHeadscale: false }, noiseKeyMatches: null });
   });

@@ -52,7 +52,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
   events.listen(metrics.listen);
   directory.onChange(metrics.reconsider);
   events.listen(({ kind }) => {
-    if (kind === 'reloaded') metrics.reconsider();
+    if (kind === 'settings_reloaded') metrics.reconsider();
   });
   const history = new History(
     clock,
@@ -64,7 +64,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     { ...parts, history, isDraining },
     {
       metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
-      failed: (during, error) => events.emit({ kind: 'internal error', during, error }),
+      failed: (during, error) => events.emit({ kind: 'internal_error', during, error }),
     },
   );
   return createAdminServer(ports, { clock, token, adminHost: settings.config.admin.host });

@@ -113,10 +113,10 @@ export class KeyFiles {
     } catch (error) {
       // It is tried again at each look, for what is wrong may be mended without a change of the file, and told once.
       const problem = reasonOf(error);
-      if (file.isNews(problem)) this.#ports.emit({ kind: 'key not read again', problem });
+      if (file.isNews(problem)) this.#ports.emit({ kind: 'key_file_reload_failed', problem });
       return;
     }
-    this.#ports.emit({ kind: 'key read again', key: file.name, file: was[0] });
+    this.#ports.emit({ kind: 'key_file_reloaded', key: file.name, file: was[0] });
     file.tell();
   }
 
@@ -125,7 +125,7 @@ export class KeyFiles {
     this.#timer = this.#ports.clock.after(LOOK_EVERY_MS, () => {
       void this.look()
         .catch((error: unknown) =>
-          this.#ports.emit({ kind: 'internal error', during: 'looking at the key files', error }),
+          this.#ports.emit({ kind: 'internal_error', during: 'looking at the key files', error }),
         )
         .finally(() => this.#schedule());
     });

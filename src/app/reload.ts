@@ -23,7 +23,11 @@ export interface ReloadParts {
 /** Applies flags and file as they are now; what cannot be used changes nothing. */
 export function reload(parts: ReloadParts): ReloadOutcome {
   const outcome = tryReload(parts);
-  parts.emit(outcome.ok ? { kind: 'reloaded', ...outcome } : { kind: 'not reloaded', problems: outcome.problems });
+  parts.emit(
+    outcome.ok
+      ? { kind: 'settings_reloaded', ...outcome }
+      : { kind: 'settings_reload_failed', problems: outcome.problems },
+  );
   return outcome;
 }
 
@@ -54,7 +58,7 @@ function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): Relo
       // The first error is told; what could be put back has been.
     }
     // A service manager waits for the end of the reload, whatever happens in it.
-    emit({ kind: 'internal error', during: 'a reload', error });
+    emit({ kind: 'internal_error', during: 'a reload', error });
     return { ok: false, problems: [`the watchdog could not finish the reload: ${reasonOf(error)}`] };
   }
 }

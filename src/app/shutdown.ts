@@ -74,7 +74,7 @@ export class Shutdown {
     for (const { unanswered } of listeners) {
       for (const [, response] of unanswered.all()) endConnectionAfter(response);
     }
-    emit({ kind: 'draining', streams: intake.size, overMs, isShortened });
+    emit({ kind: 'drain_started', streams: intake.size, overMs, isShortened });
     const stopped = this.#stopListening();
     this.#endIdle();
     await new Promise<void>((resolve) => {
@@ -85,7 +85,7 @@ export class Shutdown {
       });
     });
     await this.close();
-    emit({ kind: 'drained', tookMs: clock.now() - startedAt });
+    emit({ kind: 'drain_ended', tookMs: clock.now() - startedAt });
   }
 
   /** Ends all there is now; resolves when nothing is left open. */

@@ -94,7 +94,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners },
     closeRest: () => closeRest(parts),
   });
-  const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal error', during, error });
+  const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal_error', during, error });
   try {
     const adminAddress = await listen(admin, config.admin, '--admin', inherited.forAdmin);
     const listenAddresses: AddressInfo[] = [];
@@ -147,7 +147,7 @@ async function build(config: Config, options: WatchdogOptions) {
   });
   events.listen(({ kind }) => {
     // After an outage nodes may have come or gone; and at the start Headscale may come up later than we.
-    if (kind === 'upstream up') directory.refresh();
+    if (kind === 'upstream_up') directory.refresh();
   });
   const applied = (before: Config, after: Config): void => {
     if (after.logLevel !== before.logLevel) log.level = after.logLevel;
@@ -199,7 +199,7 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
   });
   events.listen(logEvents(options.log, nodeOf));
   events.listen((event) => {
-    if (event.kind === 'stream opened' && event.stream.machineKey !== undefined)
+    if (event.kind === 'stream_opened' && event.stream.machineKey !== undefined)
       directory.want(event.stream.machineKey);
   });
   const loginMayHaveEnded = (stream: Stream): void => {
@@ -280,7 +280,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     plain: plainProxy({
       ...health,
       misled: (switchedTo, remoteAddress) =>
-        emit({ kind: 'upstream misled', asked: undefined, switchedTo, remoteAddress }),
+        emit({ kind: 'upstream_protocol_mismatched', asked: undefined, switchedTo, remoteAddress }),
     }),
     upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
     trust,

@@ -55,9 +55,10 @@ function textOf(event: EventView, { json }: EventsOptions, console: Console): st
 }
 
 function colourOf({ kind, reason }: EventView): Colour | undefined {
-  if (kind === 'severed' || (kind === 'stream closed' && (reason === 'gone' || reason === 'not_reading'))) return 'red';
-  if (['upstream down', 'upstream is not Headscale', 'duplicate machine key', 'internal error'].includes(kind))
+  if (kind === 'stream_severed' || (kind === 'stream_closed' && (reason === 'gone' || reason === 'not_reading')))
     return 'red';
-  if (['contest opened', 'would sever', 'upstream silent', 'not reloaded'].includes(kind)) return 'yellow';
+  if (['upstream_down', 'upstream_not_headscale', 'machine_key_duplicated', 'internal_error'].includes(kind))
+    return 'red';
+  if (['contest_opened', 'would_sever', 'upstream_silent', 'settings_reload_failed'].includes(kind)) return 'yellow';
   return undefined;
 }

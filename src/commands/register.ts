@@ -71,7 +71,7 @@ function addEvents(program: Command, console: OpenConsole): void {
     .description('tell what happened lately, and why')
     .addOption(new Option('--node <name|id|key>', 'only what is about this node'))
     .addOption(new Option('--stream <id>', 'only what is about this stream'))
-    .addOption(new Option('--kind <kind>', 'only events of this kind: severed, stream closed, …'))
+    .addOption(new Option('--kind <kind>', 'only events of this kind: stream_severed, stream_closed, …'))
     .addOption(new Option('--limit <number>', 'how many, the newest ones (100)'))
     .addOption(new Option('--follow', 'and what happens from now on, until Ctrl-C'))
     .addOption(new Option('--json', 'a line of JSON each'))

@@ -114,7 +114,7 @@ export class Checkup {
     if (!counts || areTooManySilent(silent, of) === (silentOn === 'streams')) return;
     if (silentOn === 'streams') {
       this.#health = { ...this.#health, silentOn: undefined };
-      this.#parts.emit({ kind: 'upstream up', upstream: this.#upstream, version: this.#health.version });
+      this.#parts.emit({ kind: 'upstream_up', upstream: this.#upstream, version: this.#health.version });
     } else this.#isSilent({ on: 'streams', silent, of });
   }
 
@@ -178,7 +178,7 @@ export class Checkup {
     const { up, silentOn } = this.#health;
     if (up === false && silentOn === undefined) return;
     this.#health = { ...this.#health, up: false, silentOn: undefined, reason };
-    this.#parts.emit({ kind: 'upstream down', upstream: this.#upstream, reason });
+    this.#parts.emit({ kind: 'upstream_down', upstream: this.#upstream, reason });
   }
 
   #isSilent(silence: Silence): void {
@@ -188,7 +188,7 @@ export class Checkup {
       on === 'requests'
         ? { ...this.#health, up: false, silentOn: on, reason: 'it accepts connections and does not answer' }
         : { ...this.#health, silentOn: on };
-    this.#parts.emit({ kind: 'upstream silent', upstream: this.#upstream, silence });
+    this.#parts.emit({ kind: 'upstream_silent', upstream: this.#upstream, silence });
   }
 
   #isUp(version: string | undefined, isHeadscale: boolean): void {
@@ -199,7 +199,7 @@ export class Checkup {
     if (before.up === true && before.isHeadscale === isHeadscale && before.version === version) return;
     const upstream = this.#upstream;
     this.#parts.emit(
-      isHeadscale ? { kind: 'upstream up', upstream, version } : { kind: 'upstream is not Headscale', upstream },
+      isHeadscale ? { kind: 'upstream_up', upstream, version } : { kind: 'upstream_not_headscale', upstream },
     );
   }
 
@@ -210,7 +210,7 @@ export class Checkup {
     const matches = ours === upstreams;
     const isNews = this.#health.keyMatches !== matches;
     this.#health = { ...this.#health, keyMatches: matches };
-    if (isNews) this.#parts.emit({ kind: 'noise key checked', matches, ours, upstreams });
+    if (isNews) this.#parts.emit({ kind: 'noise_key_checked', matches, ours, upstreams });
   }
 }
 

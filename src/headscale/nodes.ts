@@ -264,7 +264,7 @@ export class NodeDirectory {
     for (const key of this.#wanted) if (nodes.has(key)) found = this.#wanted.delete(key);
     if (found) this.#unknownKeys.refill(UNKNOWN_KEYS);
     if (isChange) this.#nodes = nodes;
-    if (isNews) this.#emit({ kind: 'nodes listed', nodes: nodes.size });
+    if (isNews) this.#emit({ kind: 'nodes_listed', nodes: nodes.size });
     const isConfirmed = this.#confirm(askedAt);
     if (isChange) this.#tell(this.#listeners);
     else if (isConfirmed) this.#tell(this.#confirmListeners);
@@ -285,7 +285,7 @@ export class NodeDirectory {
     // That was the old key; the new one is tried next.
     if (this.#askAgain || this.#reasonsTold.has(reason)) return;
     this.#reasonsTold.add(reason);
-    this.#emit({ kind: 'nodes not listed', reason });
+    this.#emit({ kind: 'nodes_list_failed', reason });
   }
 
   #tell(listeners: Iterable<() => void>): void {
@@ -293,7 +293,7 @@ export class NodeDirectory {
       try {
         listener();
       } catch (error) {
-        this.#emit({ kind: 'internal error', during: 'telling of other nodes', error });
+        this.#emit({ kind: 'internal_error', during: 'telling of other nodes', error });
       }
     }
   }

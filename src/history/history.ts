@@ -77,7 +77,7 @@ export class History {
     // The same again would push out what is not: it is counted, and in the log at debug.
     if ('isNews' in event && !event.isNews) return;
     // Of those that were read the opened stream tells.
-    if (event.kind === 'handshake' && event.result === 'identified') return;
+    if (event.kind === 'handshake_checked' && event.result === 'identified') return;
     const about = aboutOf(event);
     const sentence = sentenceOf(event, this.#ports.nameOf);
     const happening: Happening = { seq: ++this.#lastSeq, at, kind: event.kind, ...about, sentence };
@@ -184,41 +184,41 @@ const NOBODY: About = {
 /** Whom and which streams an event is about. Nothing of the stream itself is kept: it would live as long as the history. */
 export function aboutOf(event: WatchdogEvent): About {
   switch (event.kind) {
-    case 'stream opened':
-    case 'held':
+    case 'stream_opened':
+    case 'stream_held':
       return of(event.stream);
-    case 'released':
+    case 'stream_released':
       return { ...of(event.stream), reason: event.why };
-    case 'stream closed':
+    case 'stream_closed':
       return { ...of(event.stream), reason: event.reason };
-    case 'severed': {
+    case 'stream_severed': {
       const { stream, newcomer, because, silentMs, kernel } = event;
       return { ...of(stream), otherStream: newcomer.id, reason: because, silentMs: Math.round(silentMs), kernel };
     }
-    case 'would sever':
+    case 'would_sever':
       return { ...of(event.stream), reason: event.because };
-    case 'upstream silent':
+    case 'upstream_silent':
       return { ...NOBODY, reason: event.silence.on };
-    case 'contest opened':
+    case 'contest_opened':
       return { ...of(event.newcomer), otherStream: event.old.id };
-    case 'contest ended':
+    case 'contest_ended':
       return { ...of(event.newcomer), otherStream: event.old.id, reason: event.verdict };
-    case 'duplicate machine key':
+    case 'machine_key_duplicated':
       return { ...NOBODY, machineKey: event.machineKey };
-    case 'handshake':
+    case 'handshake_checked':
       return { ...NOBODY, address: event.remoteAddress, reason: event.result };
-    case 'limit reached':
+    case 'limit_reached':
       return { ...NOBODY, address: event.address, reason: event.limit };
-    case 'noise key checked':
+    case 'noise_key_checked':
       return { ...NOBODY, reason: event.matches ? 'matches' : 'differs' };
-    case 'proxy not trusted':
-    case 'client addresses hidden':
-    case 'upgrade header lost':
+    case 'proxy_not_trusted':
+    case 'client_addresses_hidden':
+    case 'upgrade_header_lost':
       return { ...NOBODY, address: event.address };
-    case 'connection refused':
+    case 'connection_refused':
       return { ...NOBODY, address: event.address, reason: event.because };
-    case 'upstream refused':
-    case 'upstream misled':
+    case 'upstream_refused':
+    case 'upstream_protocol_mismatched':
       return { ...NOBODY, address: event.remoteAddress };
     default:
       return NOBODY;

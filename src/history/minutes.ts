@@ -31,14 +31,14 @@ export class Minutes {
 
   listen(event: WatchdogEvent, atMs: number): void {
     const { kind } = event;
-    if (kind !== 'stream opened' && kind !== 'stream closed' && kind !== 'severed') return;
+    if (kind !== 'stream_opened' && kind !== 'stream_closed' && kind !== 'stream_severed') return;
     const counts = this.#at(Math.floor(atMs / MINUTE_MS));
-    if (kind === 'stream opened') this.#streams += 1;
-    if (kind === 'stream closed') this.#streams -= 1;
+    if (kind === 'stream_opened') this.#streams += 1;
+    if (kind === 'stream_closed') this.#streams -= 1;
     counts.most = Math.max(counts.most, this.#streams);
     counts.last = this.#streams;
-    if (kind === 'severed') counts.takeovers += 1;
-    if (kind === 'stream closed' && event.reason === 'gone') counts.gone += 1;
+    if (kind === 'stream_severed') counts.takeovers += 1;
+    if (kind === 'stream_closed' && event.reason === 'gone') counts.gone += 1;
   }
 
   /** The last hour, oldest minute first, the one that runs last. */

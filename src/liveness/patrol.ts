@@ -54,7 +54,7 @@ export class Patrol {
       try {
         this.#round(clock.now() - dueAt > LATE_MS);
       } catch (error) {
-        emit({ kind: 'internal error', during: 'looking at every stream', error });
+        emit({ kind: 'internal_error', during: 'looking at every stream', error });
       }
       this.#schedule();
     });

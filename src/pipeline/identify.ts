@@ -39,7 +39,7 @@ export class Recognition {
   machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
     const result = replayedElsewhere ? 'replayed' : identity.kind;
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake', result, why, remoteAddress });
+    this.#parts.emit({ kind: 'handshake_checked', result, why, remoteAddress });
     return identity.kind === 'identified' && !replayedElsewhere ? identity.machineKey : undefined;
   }
 
@@ -50,8 +50,8 @@ export class Recognition {
     try {
       return identify(noiseKey, handshake);
     } catch (error) {
-      emit({ kind: 'internal error', during: 'reading a handshake', error });
-      return { kind: 'unreadable', why: 'internal error' };
+      emit({ kind: 'internal_error', during: 'reading a handshake', error });
+      return { kind: 'unreadable', why: 'internal_error' };
     }
   }
 }

@@ -118,7 +118,7 @@ export class Intake {
     const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
     line.order(this.#parts.ordersOf(stream));
     this.#passages.set(stream, { tunnel, line });
-    this.#parts.emit({ kind: 'stream opened', stream });
+    this.#parts.emit({ kind: 'stream_opened', stream });
     const member = {
       stream,
       evidence: () => line.evidence(),
@@ -262,7 +262,7 @@ export class Intake {
       answeredLate: (stream) => this.#parts.answeredLate(stream),
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
       upstreamMisled: ({ remoteAddress }, asked, switchedTo) =>
-        emit({ kind: 'upstream misled', asked, switchedTo, remoteAddress }),
+        emit({ kind: 'upstream_protocol_mismatched', asked, switchedTo, remoteAddress }),
       firstRecord: (stream) => {
         // Others first: whom the takeover acquits nobody would tell them of.
         directory.recorded(stream);
@@ -280,7 +280,7 @@ export class Intake {
       closed: (stream, reason) => {
         this.#passages.delete(stream);
         registry.remove(stream);
-        emit({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
+        emit({ kind: 'stream_closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
         if (this.#passages.size > 0) return;
         for (const resolve of this.#whenEmpty.splice(0)) resolve();
       },

@@ -60,7 +60,7 @@ export class FrontProxies {
   }
 
   readonly listen = (event: WatchdogEvent): void => {
-    if (event.kind !== 'stream opened' || event.stream.kind !== 'control') return;
+    if (event.kind !== 'stream_opened' || event.stream.kind !== 'control') return;
     const { address, machineKey } = event.stream;
     if (machineKey !== undefined) this.#identified(address, machineKey);
   };
@@ -72,7 +72,7 @@ export class FrontProxies {
     const trust = this.#parts.trust();
     const untrusted = [...this.#untrusted.values()].filter(({ address }) => !trust(address));
     const hidden = [...this.#hidden.values()].filter(
-      (event) => event.kind === 'client addresses hidden' && event.isTrusted === trust(event.address),
+      (event) => event.kind === 'client_addresses_hidden' && event.isTrusted === trust(event.address),
     );
     return [...untrusted, ...hidden, ...lost];
   }
@@ -85,7 +85,7 @@ export class FrontProxies {
     if (!isPrivate(address) && !(isLoopback(address) && trusted.length > 0)) return;
     const names = trusted === LOOPBACK ? [address] : [...trusted, address];
     this.#tell(this.#untrusted, {
-      kind: 'proxy not trusted',
+      kind: 'proxy_not_trusted',
       address,
       header,
       setting: names.join(','),
@@ -103,7 +103,7 @@ export class FrontProxies {
     const isEngine = this.#isEngine(address);
     if (nodes.size < (isTrusted || isEngine ? MANY_NODES_OF_PROXY : MANY_NODES)) return;
     this.#nodes.delete(address);
-    this.#tell(this.#hidden, { kind: 'client addresses hidden', address, isTrusted, isEngine });
+    this.#tell(this.#hidden, { kind: 'client_addresses_hidden', address, isTrusted, isEngine });
   }
 
   #lostHeader(address: string, header: LostHeader): void {
@@ -116,7 +116,7 @@ export class FrontProxies {
     }
     const isNews = isOld && (last !== undefined || this.#lost.size < MOST_ADDRESSES);
     const isTrusted = this.#parts.trust()(address);
-    const event: FrontProxyEvent = { kind: 'upgrade header lost', address, header, isTrusted, isNews };
+    const event: FrontProxyEvent = { kind: 'upgrade_header_lost', address, header, isTrusted, isNews };
     if (isNews) this.#lost.set(address, { event, at: now });
     emit(event);
   }

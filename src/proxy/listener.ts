@@ -262,7 +262,7 @@ export class Refusals {
     const isNews = !this.#told.has(who);
     if (this.#told.size >= MOST_REMEMBERED) this.#told.clear();
     this.#told.add(who);
-    this.#emit({ kind: 'connection refused', because, why, address, isNews });
+    this.#emit({ kind: 'connection_refused', because, why, address, isNews });
   };
 }
 
@@ -284,7 +284,7 @@ export class RefusedUpgrades {
     const what = `${streamKind} ${status}`;
     const isNews = now - (this.#toldAt.get(what) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
     if (isNews) this.#toldAt.set(what, now);
-    this.#emit({ kind: 'upstream refused', streamKind, status, remoteAddress, isNews });
+    this.#emit({ kind: 'upstream_refused', streamKind, status, remoteAddress, isNews });
   };
 }
 

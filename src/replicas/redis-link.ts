@@ -375,11 +375,11 @@ export function openReplicas(
     notBelieved: () => {
       if (clock.now() < tellAgainAt) return;
       tellAgainAt = plus(clock.now(), 60_000);
-      emit({ kind: 'replica not believed', url });
+      emit({ kind: 'replica_message_rejected', url });
     },
     changed: (isUp, reason) => {
       if (isUp) replicas.joined();
-      emit(isUp ? { kind: 'redis up', url } : { kind: 'redis down', url, reason: reason ?? 'it does not answer' });
+      emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, reason: reason ?? 'it does not answer' });
     },
   });
   const replicas: Replicas = new Replicas({ ...parts, name, link });

@@ -109,15 +109,15 @@ export class Replicas implements StreamDirectory {
   /** What of our own events others must hear. */
   readonly listen = (event: WatchdogEvent): void => {
     const { link, name: from } = this.#parts;
-    if (event.kind === 'severed' && event.because === 'silent' && event.stream.machineKey !== undefined) {
+    if (event.kind === 'stream_severed' && event.because === 'silent' && event.stream.machineKey !== undefined) {
       const { machineKey, address: loser } = event.stream;
       const { address: winner } = event.newcomer;
       const isAsked = event.kernel !== undefined;
       link.send({ kind: 'turn', from, machineKey, loser, winner, loserAnswers: event.answers, isAsked });
-    } else if (event.kind === 'duplicate machine key') {
+    } else if (event.kind === 'machine_key_duplicated') {
       const { machineKey, addresses } = event;
       link.send({ kind: 'duplicate', from, machineKey, addresses });
-    } else if (event.kind === 'contest ended') {
+    } else if (event.kind === 'contest_ended') {
       this.#shadows.contestEnded(event.newcomer);
     }
   };

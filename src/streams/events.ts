@@ -23,30 +23,30 @@ export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold
 /** All that happens. Log, metrics and the page listen; nothing else knows that they exist. */
 export type WatchdogEvent =
   | {
-      readonly kind: 'handshake';
+      readonly kind: 'handshake_checked';
       readonly result: HandshakeResult;
       readonly why: string | undefined;
       readonly remoteAddress: string;
     }
-  | { readonly kind: 'stream opened'; readonly stream: Stream }
+  | { readonly kind: 'stream_opened'; readonly stream: Stream }
   | {
-      readonly kind: 'stream closed';
+      readonly kind: 'stream_closed';
       readonly stream: Stream;
       readonly reason: CloseReason;
       readonly lifetimeMs: number;
     }
-  | { readonly kind: 'contest opened'; readonly old: Stream; readonly newcomer: Stream }
+  | { readonly kind: 'contest_opened'; readonly old: Stream; readonly newcomer: Stream }
   | {
-      readonly kind: 'contest ended';
+      readonly kind: 'contest_ended';
       readonly old: Stream;
       readonly newcomer: Stream;
       readonly verdict: ContestVerdict;
       readonly lastedMs: number;
     }
-  | { readonly kind: 'held'; readonly stream: Stream; readonly atMostMs: number }
-  | { readonly kind: 'released'; readonly stream: Stream; readonly why: ReleaseReason; readonly heldMs: number }
+  | { readonly kind: 'stream_held'; readonly stream: Stream; readonly atMostMs: number }
+  | { readonly kind: 'stream_released'; readonly stream: Stream; readonly why: ReleaseReason; readonly heldMs: number }
   | {
-      readonly kind: 'severed';
+      readonly kind: 'stream_severed';
       readonly stream: Stream;
       readonly newcomer: Stream;
       readonly because: 'dead' | 'silent';
@@ -61,37 +61,37 @@ export type WatchdogEvent =
       readonly answers: boolean;
     }
   /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
-  | { readonly kind: 'would sever'; readonly stream: Stream; readonly because: SeverReason }
+  | { readonly kind: 'would_sever'; readonly stream: Stream; readonly because: SeverReason }
   | {
-      readonly kind: 'duplicate machine key';
+      readonly kind: 'machine_key_duplicated';
       readonly machineKey: MachineKey;
       /** Of the two machines' streams, without ports; the same twice where both come from one. */
       readonly addresses: readonly [string, string];
       /** For how long rule 2 rests for this key. */
       readonly restMs: number;
     }
-  | { readonly kind: 'nodes listed'; readonly nodes: number }
-  | { readonly kind: 'nodes not listed'; readonly reason: string }
+  | { readonly kind: 'nodes_listed'; readonly nodes: number }
+  | { readonly kind: 'nodes_list_failed'; readonly reason: string }
   /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
-  | { readonly kind: 'node metrics off'; readonly maxNodes: number }
-  | { readonly kind: 'key read again'; readonly key: WatchedFile; readonly file: string }
-  | { readonly kind: 'key not read again'; readonly problem: string }
+  | { readonly kind: 'node_metrics_disabled'; readonly maxNodes: number }
+  | { readonly kind: 'key_file_reloaded'; readonly key: WatchedFile; readonly file: string }
+  | { readonly kind: 'key_file_reload_failed'; readonly problem: string }
   | {
-      readonly kind: 'reloaded';
+      readonly kind: 'settings_reloaded';
       /** Each as an operator reads it: `silent-after: 30s → 10s`. */
       readonly changes: readonly string[];
       /** Settings that differ now and wait for a restart. */
       readonly needRestart: readonly string[];
     }
-  | { readonly kind: 'not reloaded'; readonly problems: readonly string[] }
-  | { readonly kind: 'upstream up'; readonly upstream: string; readonly version: string | undefined }
+  | { readonly kind: 'settings_reload_failed'; readonly problems: readonly string[] }
+  | { readonly kind: 'upstream_up'; readonly upstream: string; readonly version: string | undefined }
   /** Something answers there, but without Headscale's Noise key. */
-  | { readonly kind: 'upstream is not Headscale'; readonly upstream: string }
-  | { readonly kind: 'upstream down'; readonly upstream: string; readonly reason: string }
+  | { readonly kind: 'upstream_not_headscale'; readonly upstream: string }
+  | { readonly kind: 'upstream_down'; readonly upstream: string; readonly reason: string }
   /** It accepts connections but does not answer: see `headscale/silence.ts`. */
-  | { readonly kind: 'upstream silent'; readonly upstream: string; readonly silence: Silence }
+  | { readonly kind: 'upstream_silent'; readonly upstream: string; readonly silence: Silence }
   | {
-      readonly kind: 'upstream refused';
+      readonly kind: 'upstream_refused';
       readonly streamKind: StreamKind;
       readonly status: number;
       readonly remoteAddress: string;
@@ -100,16 +100,16 @@ export type WatchdogEvent =
     }
   /** Headscale answered 101, but not to what it was asked for: its client gets 502. */
   | {
-      readonly kind: 'upstream misled';
+      readonly kind: 'upstream_protocol_mismatched';
       /** What it was asked to switch to; undefined where it was asked for nothing. */
       readonly asked: string | undefined;
       /** What it says it has switched to; empty where it says nothing. */
       readonly switchedTo: string;
       readonly remoteAddress: string;
     }
-  | { readonly kind: 'noise key checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
+  | { readonly kind: 'noise_key_checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
   | {
-      readonly kind: 'connection refused';
+      readonly kind: 'connection_refused';
       readonly because: RefusalReason;
       readonly why: string;
       /** Without a port. */
@@ -119,7 +119,7 @@ export type WatchdogEvent =
     }
   /** Something was too much, and was refused; where it is `held`, let through unheld. */
   | {
-      readonly kind: 'limit reached';
+      readonly kind: 'limit_reached';
       readonly limit: Limit;
       /** Without a port; undefined where it is not known. */
       readonly address: string | undefined;
@@ -129,27 +129,27 @@ export type WatchdogEvent =
     }
   /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
   | {
-      readonly kind: 'draining';
+      readonly kind: 'drain_started';
       readonly streams: number;
       readonly overMs: number;
       /** Shorter than was set, since clients wait in an inherited socket meanwhile. */
       readonly isShortened: boolean;
     }
-  | { readonly kind: 'drained'; readonly tookMs: number }
+  | { readonly kind: 'drain_ended'; readonly tookMs: number }
   | FrontProxyEvent
   /** Where several watchdogs meet: they know of each other's streams again. */
-  | { readonly kind: 'redis up'; readonly url: string }
+  | { readonly kind: 'redis_up'; readonly url: string }
   /** Each goes on alone. */
-  | { readonly kind: 'redis down'; readonly url: string; readonly reason: string }
+  | { readonly kind: 'redis_down'; readonly url: string; readonly reason: string }
   /** A message there is not signed with our noise key. Told once a minute. */
-  | { readonly kind: 'replica not believed'; readonly url: string }
-  | { readonly kind: 'internal error'; readonly during: string; readonly error: unknown };
+  | { readonly kind: 'replica_message_rejected'; readonly url: string }
+  | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
 
 /** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */
 export type FrontProxyEvent =
   /** It sends forwarding headers from a private address, and they are dropped. Told once an address. */
   | {
-      readonly kind: 'proxy not trusted';
+      readonly kind: 'proxy_not_trusted';
       readonly address: string;
       /** The first of the headers that was seen, in lower case. */
       readonly header: string;
@@ -160,14 +160,14 @@ export type FrontProxyEvent =
     }
   /** Nodes arrive from one address, which is not theirs. Told once an address. */
   | {
-      readonly kind: 'client addresses hidden';
+      readonly kind: 'client_addresses_hidden';
       readonly address: string;
       readonly isTrusted: boolean;
       readonly isEngine: boolean;
     }
   /** A request for /ts2021 without what Headscale needs to take it. */
   | {
-      readonly kind: 'upgrade header lost';
+      readonly kind: 'upgrade_header_lost';
       readonly address: string;
       readonly header: LostHeader;
       readonly isTrusted: boolean;
@@ -226,8 +226,8 @@ export class Events {
       try {
         listener(event);
       } catch (error) {
-        if (event.kind !== 'internal error')
-          this.emit({ kind: 'internal error', during: `telling of '${event.kind}'`, error });
+        if (event.kind !== 'internal_error')
+          this.emit({ kind: 'internal_error', during: `telling of '${event.kind}'`, error });
       }
     }
   };
@@ -248,5 +248,5 @@ export function machinesAt([one, other]: readonly [string, string]): string {
 export function spare(stream: Stream, because: SeverReason, emit: Emit): void {
   if (stream.spared !== undefined) return;
   stream.spared = because;
-  emit({ kind: 'would sever', stream, because });
+  emit({ kind: 'would_sever', stream, because });
 }

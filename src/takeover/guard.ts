@@ -339,6 +339,6 @@ export class Duplicates {
   #shown(machineKey: MachineKey, shown: Shown): void {
     if (shown === undefined) return;
     if (shown === 'moved') this.#parts.moved(machineKey);
-    else this.#parts.emit({ kind: 'duplicate machine key', machineKey, ...shown });
+    else this.#parts.emit({ kind: 'machine_key_duplicated', machineKey, ...shown });
   }
 }

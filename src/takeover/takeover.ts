@@ -103,7 +103,7 @@ export class Takeover {
       this.#contest(seat, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
       this.#contestOvertaken(stream);
     } catch (error) {
-      this.#emit({ kind: 'internal error', during: 'opening a contest', error });
+      this.#emit({ kind: 'internal_error', during: 'opening a contest', error });
       seat.hold?.release('error');
     }
     if (seat.hold === undefined && isLive(stream)) member.forward();
@@ -247,7 +247,7 @@ export class Takeover {
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
-    this.#emit({ kind: 'contest opened', old: contest.old, newcomer: contest.newcomer });
+    this.#emit({ kind: 'contest_opened', old: contest.old, newcomer: contest.newcomer });
   }
 
   #end(contest: Contest, verdict: ContestVerdict): void {
@@ -256,7 +256,7 @@ export class Takeover {
     if (lastedMs === undefined) return;
     this.#seats.get(old)?.contests.delete(contest);
     this.#seats.get(newcomer)?.contests.delete(contest);
-    this.#emit({ kind: 'contest ended', old, newcomer, verdict, lastedMs });
+    this.#emit({ kind: 'contest_ended', old, newcomer, verdict, lastedMs });
     const stillContested = [...(this.#seats.get(old)?.contests ?? [])].some((other) => other.old === old);
     if (!stillContested) this.#seats.get(old)?.inquiry.stop();
   }
@@ -279,13 +279,13 @@ export class Takeover {
       onRelease: (why, heldMs) => {
         this.#holds.remove(stream, hold);
         // Another replica's is held there, and told of there.
-        if (stream.replica === undefined) this.#emit({ kind: 'released', stream, why, heldMs });
+        if (stream.replica === undefined) this.#emit({ kind: 'stream_released', stream, why, heldMs });
         newcomer.member.forward();
       },
     });
     newcomer.hold = hold;
     this.#holds.add(stream, hold);
-    if (stream.replica === undefined) this.#emit({ kind: 'held', stream, atMostMs: holdMs });
+    if (stream.replica === undefined) this.#emit({ kind: 'stream_held', stream, atMostMs: holdMs });
   }
 
   #news(old: Seat): void {
@@ -312,7 +312,7 @@ export class Takeover {
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     const answers = old.inquiry.says() === 'answers';
     const kernel = member.evidence();
-    this.#emit({ kind: 'severed', stream, newcomer, because, ...durations, kernel, answers });
+    this.#emit({ kind: 'stream_severed', stream, newcomer, because, ...durations, kernel, answers });
     for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
     // Last: what they show may let others be severed.

@@ -9,22 +9,24 @@ import { whyRefused } from './refused-status.ts';
 export type NameOf = (key: MachineKey) => string | undefined;
 
 type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kind: K }>;
-type StreamEvent = Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever'>;
+type StreamEvent = Of<
+  'stream_opened' | 'stream_closed' | 'stream_held' | 'stream_released' | 'stream_severed' | 'would_sever'
+>;
 
 /** What happened and why, in a sentence that needs no other one. */
 export function sentenceOf(event: WatchdogEvent, nameOf: NameOf): string {
   switch (event.kind) {
-    case 'stream opened':
-    case 'stream closed':
-    case 'held':
-    case 'released':
-    case 'severed':
-    case 'would sever':
+    case 'stream_opened':
+    case 'stream_closed':
+    case 'stream_held':
+    case 'stream_released':
+    case 'stream_severed':
+    case 'would_sever':
       return streamSentence(event, nameOf);
-    case 'contest opened':
-    case 'contest ended':
+    case 'contest_opened':
+    case 'contest_ended':
       return contestSentence(event, nameOf);
-    case 'duplicate machine key': {
+    case 'machine_key_duplicated': {
       const who = nameOf(event.machineKey) ?? shortKey(event.machineKey);
       return `${capital(machinesAt(event.addresses))} use the machine key of ${who} and keep ending each other's streams. Delete the clone's tailscaled state and log it in anew. Silence alone severs nobody of this key for ${span(event.restMs)}.`;
     }
@@ -40,24 +42,24 @@ function capital(text: string): string {
 function streamSentence(event: StreamEvent, nameOf: NameOf): string {
   const { stream } = event;
   switch (event.kind) {
-    case 'stream opened':
+    case 'stream_opened':
       return `${nodesStream(stream, nameOf)} was opened from ${stream.remoteAddress}.`;
-    case 'stream closed':
+    case 'stream_closed':
       return closedSentence(event, nameOf);
-    case 'held':
+    case 'stream_held':
       return `${nodesStream(stream, nameOf)} is held back for ${span(event.atMostMs)} at most, while its node's old stream is asked whether anybody is still there.`;
-    case 'released':
+    case 'stream_released':
       return `${nodesStream(stream, nameOf)} was let through to Headscale after ${span(event.heldMs)}: ${RELEASED[event.why]}.`;
-    case 'severed':
+    case 'stream_severed':
       return severedSentence(event, nameOf);
-    case 'would sever':
+    case 'would_sever':
       return `${nodesStream(stream, nameOf)} from ${stream.remoteAddress} would have been severed, were it not only observed: ${SPARED[event.because]}.`;
     default:
       return event satisfies never;
   }
 }
 
-const RELEASED: Readonly<Record<Of<'released'>['why'], string>> = {
+const RELEASED: Readonly<Record<Of<'stream_released'>['why'], string>> = {
   'old streams answered': 'its old stream answered, so there is nothing to wait for',
   'old streams ended': 'its old stream has ended',
   'hold over': 'there was no verdict on its old stream in time',
@@ -71,7 +73,7 @@ const SPARED: Readonly<Record<SeverReason, string>> = {
   upstream_silent: 'Headscale had said nothing on it for more than two minutes',
 };
 
-function severedSentence(event: Of<'severed'>, nameOf: NameOf): string {
+function severedSentence(event: Of<'stream_severed'>, nameOf: NameOf): string {
   const { stream, newcomer, because, silentMs, silentAfterMs, kernel } = event;
   const what = `${nodesStream(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
   const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
@@ -80,7 +82,7 @@ function severedSentence(event: Of<'severed'>, nameOf: NameOf): string {
   return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after, ${span(silentAfterMs)}${frozen}, and ${back}.`;
 }
 
-function deadBecause({ kernel, contestedMs }: Of<'severed'>): string {
+function deadBecause({ kernel, contestedMs }: Of<'stream_severed'>): string {
   if (kernel === undefined) return 'its kernel no longer answered';
   const { unansweredProbes, retransmits, unackedSegments, receivedAgoMs } = kernel;
   const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
@@ -90,7 +92,7 @@ function deadBecause({ kernel, contestedMs }: Of<'severed'>): string {
   return `its kernel answered none of the last ${unansweredProbes} probes, ${span(contestedMs)} after the node had come back (${last})`;
 }
 
-function closedSentence({ stream, reason, lifetimeMs }: Of<'stream closed'>, nameOf: NameOf): string {
+function closedSentence({ stream, reason, lifetimeMs }: Of<'stream_closed'>, nameOf: NameOf): string {
   return `${nodesStream(stream, nameOf)} from ${stream.remoteAddress} ${CLOSED[reason]} (it lasted ${span(lifetimeMs)}).`;
 }
 
@@ -115,16 +117,16 @@ const CLOSED: Readonly<Record<CloseReason, string>> = {
   shutdown: 'ended: the watchdog stopped',
 };
 
-function contestSentence(event: Of<'contest opened' | 'contest ended'>, nameOf: NameOf): string {
+function contestSentence(event: Of<'contest_opened' | 'contest_ended'>, nameOf: NameOf): string {
   const { old, newcomer } = event;
   const who = ownerOf(newcomer, nameOf);
-  if (event.kind === 'contest opened') {
+  if (event.kind === 'contest_opened') {
     return `${who} is back on stream ${newcomer.id} from ${newcomer.remoteAddress} while its stream ${old.id} from ${old.remoteAddress} is still open: the old one has to show that it is alive.`;
   }
   return `The contest between ${who}'s streams ${old.id} (old) and ${newcomer.id} (new) ended after ${span(event.lastedMs)}: ${VERDICT[event.verdict]}.`;
 }
 
-const VERDICT: Readonly<Record<Of<'contest ended'>['verdict'], string>> = {
+const VERDICT: Readonly<Record<Of<'contest_ended'>['verdict'], string>> = {
   dead: 'the old one was dead',
   silent: 'the old one had been silent for too long',
   old_ended: 'the old one ended by other means',
@@ -157,68 +159,68 @@ type HealthEvent = Exclude<
   WatchdogEvent,
   {
     readonly kind:
-      | 'stream opened'
-      | 'stream closed'
-      | 'held'
-      | 'released'
-      | 'severed'
-      | 'would sever'
-      | 'contest opened'
-      | 'contest ended'
-      | 'duplicate machine key';
+      | 'stream_opened'
+      | 'stream_closed'
+      | 'stream_held'
+      | 'stream_released'
+      | 'stream_severed'
+      | 'would_sever'
+      | 'contest_opened'
+      | 'contest_ended'
+      | 'machine_key_duplicated';
   }
 >;
 
 /** What happened to the watchdog itself, to Headscale, or to somebody who could not be identified. */
 export function healthSentence(event: HealthEvent): string {
   switch (event.kind) {
-    case 'handshake':
+    case 'handshake_checked':
       return handshakeSentence(event);
-    case 'upstream up':
+    case 'upstream_up':
       return `Headscale is up at ${event.upstream}${event.version === undefined ? '' : `, version ${event.version}`}.`;
-    case 'upstream down':
+    case 'upstream_down':
       return `Headscale cannot be reached at ${event.upstream} (${event.reason}): clients get 502.`;
-    case 'upstream silent':
+    case 'upstream_silent':
       return event.silence.on === 'requests'
         ? `Headscale accepts connections at ${event.upstream} but does not answer: clients get 504. See its log and load, and restart it.`
         : `Headscale has said nothing on ${event.silence.silent} of ${event.silence.of} control streams for more than two minutes. Unless they wait for a login it hangs: see its log and load, and restart it.`;
-    case 'upstream is not Headscale':
+    case 'upstream_not_headscale':
       return `What answers at ${event.upstream} is not Headscale: point --upstream at Headscale's listen_addr.`;
-    case 'upstream refused':
+    case 'upstream_refused':
       return event.streamKind === 'control'
         ? `Headscale refused a control stream from ${event.remoteAddress} with ${event.status}: ${whyRefused(event.status)}.`
         : `Headscale refused an upgrade from ${event.remoteAddress} with ${event.status}.`;
-    case 'upstream misled':
+    case 'upstream_protocol_mismatched':
       return `Headscale switched a request from ${event.remoteAddress} to ${event.switchedTo || 'no protocol'}, which it was not asked for; the client got 502.`;
-    case 'noise key checked':
+    case 'noise_key_checked':
       return event.matches
         ? "The noise key is Headscale's."
         : "The noise key is not Headscale's, so no node can be told apart: point --noise-key at the running Headscale's noise_private.key.";
-    case 'nodes listed':
+    case 'nodes_listed':
       return `Headscale lists ${event.nodes} ${event.nodes === 1 ? 'node' : 'nodes'}: they are known by name.`;
-    case 'nodes not listed':
+    case 'nodes_list_failed':
       return `Headscale's nodes cannot be listed (${event.reason}): the last known names stay.`;
-    case 'node metrics off':
+    case 'node_metrics_disabled':
       return `The metrics of single nodes are off: there are more nodes than --metrics-max-nodes, ${event.maxNodes}.`;
-    case 'connection refused':
+    case 'connection_refused':
       return `A connection from ${event.address} was refused: ${event.why}.`;
-    case 'limit reached':
+    case 'limit_reached':
       return `A limit was reached, ${event.limit.replaceAll('_', ' ')}${event.address === undefined ? '' : ` (${event.address})`}: ${event.why}.`;
-    case 'draining':
+    case 'drain_started':
       return `The watchdog is stopping: ${event.streams} ${event.streams === 1 ? 'stream ends' : 'streams end'} ${event.overMs === 0 ? 'at once' : `one by one over ${span(event.overMs)}`}.`;
-    case 'drained':
+    case 'drain_ended':
       return `The watchdog has stopped; all streams had ended after ${span(event.tookMs)}.`;
-    case 'redis up':
+    case 'redis_up':
       return `Redis is up at ${event.url}: the watchdogs that use it know of each other's streams.`;
-    case 'redis down':
+    case 'redis_down':
       return `Redis cannot be used at ${event.url} (${event.reason}): this watchdog goes on alone.`;
-    case 'replica not believed':
+    case 'replica_message_rejected':
       return `A message in Redis at ${event.url} was not believed: another watchdog there reads another noise key, or somebody else writes there.`;
-    case 'proxy not trusted':
-    case 'client addresses hidden':
-    case 'upgrade header lost':
+    case 'proxy_not_trusted':
+    case 'client_addresses_hidden':
+    case 'upgrade_header_lost':
       return frontProxySentence(event);
-    case 'internal error':
+    case 'internal_error':
       return `An error of the watchdog while ${event.during} (${reasonOf(event.error)}): traffic flows on, see its log.`;
     default:
       return settingsSentence(event);
@@ -229,16 +231,16 @@ export function healthSentence(event: HealthEvent): string {
 export function frontProxySentence(event: FrontProxyEvent): string {
   const { address } = event;
   switch (event.kind) {
-    case 'proxy not trusted': {
+    case 'proxy_not_trusted': {
       const dropped = `so the header is ignored and every client behind it counts as ${address}`;
       const what = event.isEngine
         ? `${address} sends ${event.header} and is not trusted, ${dropped}. It is an address or a gateway of this machine, so these connections most likely come through a proxy of the container engine: publish the port on 127.0.0.1 only, so that nobody but your own proxy can use it`
         : `${address} sends ${event.header} and is not trusted, ${dropped}. If it is your proxy`;
       return `${what}${event.isEngine ? ', and' : ','} set --trusted-proxies ${event.setting}.`;
     }
-    case 'client addresses hidden':
+    case 'client_addresses_hidden':
       return hiddenSentence(event);
-    case 'upgrade header lost': {
+    case 'upgrade_header_lost': {
       const from = event.isTrusted ? `the proxy at ${address}` : address;
       const lost = event.header === 'upgrade' ? 'Upgrade' : 'X-Tailscale-Handshake';
       return `A request for /ts2021 from ${from} has no ${lost} header, so no node can log in with it. A proxy in front of the watchdog must pass on Upgrade, Connection and X-Tailscale-Handshake, with HTTP/1.1 (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;): see docs/proxies.md.`;
@@ -252,7 +254,7 @@ function hiddenSentence({
   address,
   isTrusted,
   isEngine,
-}: Extract<FrontProxyEvent, { readonly kind: 'client addresses hidden' }>): string {
+}: Extract<FrontProxyEvent, { readonly kind: 'client_addresses_hidden' }>): string {
   const many = `Several nodes come from ${address}, so their own addresses are not known`;
   if (isEngine) {
     return `${many}. It is an address or a gateway of this machine: a proxy of the container engine (docker-proxy, rootless Docker, slirp4netns, pasta) puts its own address there. Use the host's network for the watchdog's container, or put a proxy on the host in front that sends X-Forwarded-For: see docs/proxies.md.`;
@@ -265,29 +267,29 @@ function hiddenSentence({
 
 type SettingsEvent = Extract<
   HealthEvent,
-  { readonly kind: 'key read again' | 'key not read again' | 'reloaded' | 'not reloaded' }
+  { readonly kind: 'key_file_reloaded' | 'key_file_reload_failed' | 'settings_reloaded' | 'settings_reload_failed' }
 >;
 
 function settingsSentence(event: SettingsEvent): string {
   switch (event.kind) {
-    case 'key read again':
+    case 'key_file_reloaded':
       return `The ${event.key} was read again, since its file has changed.`;
-    case 'key not read again':
+    case 'key_file_reload_failed':
       return `A key file has changed and cannot be used, so the key in use stays: ${event.problem}.`;
-    case 'reloaded': {
+    case 'settings_reloaded': {
       const changed = event.changes.length === 0 ? 'no setting has changed' : event.changes.join(', ');
       const waiting =
         event.needRestart.length === 0 ? '' : `; these wait for a restart: ${event.needRestart.join(', ')}`;
       return `The settings were reloaded: ${changed}${waiting}.`;
     }
-    case 'not reloaded':
+    case 'settings_reload_failed':
       return `The settings were not reloaded, and nothing has changed: ${event.problems.join('; ')}.`;
     default:
       return event satisfies never;
   }
 }
 
-function handshakeSentence(event: Extract<WatchdogEvent, { readonly kind: 'handshake' }>): string {
+function handshakeSentence(event: Extract<WatchdogEvent, { readonly kind: 'handshake_checked' }>): string {
   const { result, remoteAddress, why } = event;
   const passedOn = 'it was passed on without knowing whose it is';
   switch (result) {

@@ -29,60 +29,60 @@ type Of<K extends WatchdogEvent['kind']> = Extract<WatchdogEvent, { readonly kin
 
 function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | undefined {
   switch (event.kind) {
-    case 'handshake':
+    case 'handshake_checked':
       return handshakeLine(event);
-    case 'stream opened':
-    case 'stream closed':
-    case 'held':
-    case 'released':
-    case 'severed':
-    case 'would sever':
+    case 'stream_opened':
+    case 'stream_closed':
+    case 'stream_held':
+    case 'stream_released':
+    case 'stream_severed':
+    case 'would_sever':
       return streamLine(event, about);
-    case 'contest opened':
-    case 'contest ended':
+    case 'contest_opened':
+    case 'contest_ended':
       return contestLine(event, about);
-    case 'duplicate machine key':
+    case 'machine_key_duplicated':
       return duplicateLine(event, nodeOf);
-    case 'upstream up':
-    case 'upstream down':
-    case 'upstream silent':
-    case 'upstream is not Headscale':
-    case 'upstream refused':
-    case 'upstream misled':
-    case 'noise key checked':
+    case 'upstream_up':
+    case 'upstream_down':
+    case 'upstream_silent':
+    case 'upstream_not_headscale':
+    case 'upstream_refused':
+    case 'upstream_protocol_mismatched':
+    case 'noise_key_checked':
       return upstreamLine(event);
-    case 'nodes listed':
-    case 'nodes not listed':
-    case 'node metrics off':
+    case 'nodes_listed':
+    case 'nodes_list_failed':
+    case 'node_metrics_disabled':
       return nodesLine(event);
-    case 'key read again':
-    case 'key not read again':
-    case 'reloaded':
-    case 'not reloaded':
+    case 'key_file_reloaded':
+    case 'key_file_reload_failed':
+    case 'settings_reloaded':
+    case 'settings_reload_failed':
       return settingsLine(event);
-    case 'connection refused':
+    case 'connection_refused':
       return refusedLine(event);
-    case 'limit reached':
+    case 'limit_reached':
       return limitLine(event);
-    case 'draining':
-    case 'drained':
+    case 'drain_started':
+    case 'drain_ended':
       return drainLine(event);
-    case 'redis up':
-    case 'redis down':
-    case 'replica not believed':
+    case 'redis_up':
+    case 'redis_down':
+    case 'replica_message_rejected':
       return redisLine(event);
-    case 'proxy not trusted':
-    case 'client addresses hidden':
-    case 'upgrade header lost':
+    case 'proxy_not_trusted':
+    case 'client_addresses_hidden':
+    case 'upgrade_header_lost':
       return frontProxyLine(event);
-    case 'internal error':
+    case 'internal_error':
       return ['error', errorFields(event.during, event.error), 'internal error: traffic flows on'];
     default:
       return event satisfies never;
   }
 }
 
-function handshakeLine({ result, remoteAddress, why }: Of<'handshake'>): Line | undefined {
+function handshakeLine({ result, remoteAddress, why }: Of<'handshake_checked'>): Line | undefined {
   if (result === 'identified') return undefined;
   return ['debug', { remoteAddress, why }, `handshake ${result}: passed on unidentified`];
 }
@@ -95,32 +95,32 @@ const SEVERED: Readonly<Record<SeverReason, string>> = {
 };
 
 function streamLine(
-  event: Of<'stream opened' | 'stream closed' | 'held' | 'released' | 'severed' | 'would sever'>,
+  event: Of<'stream_opened' | 'stream_closed' | 'stream_held' | 'stream_released' | 'stream_severed' | 'would_sever'>,
   about: About,
 ): Line {
   const { stream } = event;
   switch (event.kind) {
-    case 'stream opened':
+    case 'stream_opened':
       return ['debug', about(stream), 'stream opened'];
-    case 'stream closed':
+    case 'stream_closed':
       return closedLine(event, about);
-    case 'held':
+    case 'stream_held':
       return ['debug', { ...about(stream), atMostMs: event.atMostMs }, 'newcomer held'];
-    case 'released':
+    case 'stream_released':
       return ['debug', { ...about(stream), heldMs: whole(event.heldMs) }, `newcomer released: ${event.why}`];
-    case 'severed': {
+    case 'stream_severed': {
       const { newcomer, because, silentMs, kernel } = event;
       const fields = { ...about(stream), newcomer: newcomer.id, silentMs: whole(silentMs), kernel };
       return ['info', fields, `stream severed: ${SEVERED[because]}`];
     }
-    case 'would sever':
+    case 'would_sever':
       return ['info', about(stream), `observed only; the stream would be severed: ${SEVERED[event.because]}`];
     default:
       return event satisfies never;
   }
 }
 
-function closedLine({ stream, reason, lifetimeMs }: Of<'stream closed'>, about: About): Line {
+function closedLine({ stream, reason, lifetimeMs }: Of<'stream_closed'>, about: About): Line {
   const fields = { ...about(stream), reason, lifetimeMs: whole(lifetimeMs) };
   if (reason === 'gone' || reason === 'upstream_silent') return ['info', fields, `stream severed: ${SEVERED[reason]}`];
   if (reason === 'not_reading')
@@ -129,16 +129,16 @@ function closedLine({ stream, reason, lifetimeMs }: Of<'stream closed'>, about: 
   return ['debug', fields, 'stream closed'];
 }
 
-function contestLine(event: Of<'contest opened' | 'contest ended'>, about: About): Line {
+function contestLine(event: Of<'contest_opened' | 'contest_ended'>, about: About): Line {
   const fields = { ...about(event.newcomer), oldStream: event.old.id, oldRemoteAddress: event.old.remoteAddress };
-  if (event.kind === 'contest opened') {
+  if (event.kind === 'contest_opened') {
     return ['info', fields, 'contest opened: the node is back on a new stream while its old one is open'];
   }
   const { verdict, lastedMs } = event;
   return ['info', { ...fields, verdict, lastedMs: whole(lastedMs) }, `contest ended: ${verdict.replace('_', ' ')}`];
 }
 
-function duplicateLine({ machineKey, addresses, restMs }: Of<'duplicate machine key'>, nodeOf: NodeOf): Line {
+function duplicateLine({ machineKey, addresses, restMs }: Of<'machine_key_duplicated'>, nodeOf: NodeOf): Line {
   const fields = { node: nodeFields(nodeOf(machineKey)), machineKey: formatMachineKey(machineKey), addresses };
   return [
     'warn',
@@ -168,37 +168,37 @@ const MISLED =
 
 function upstreamLine(
   event: Of<
-    | 'upstream up'
-    | 'upstream down'
-    | 'upstream silent'
-    | 'upstream is not Headscale'
-    | 'upstream refused'
-    | 'upstream misled'
-    | 'noise key checked'
+    | 'upstream_up'
+    | 'upstream_down'
+    | 'upstream_silent'
+    | 'upstream_not_headscale'
+    | 'upstream_refused'
+    | 'upstream_protocol_mismatched'
+    | 'noise_key_checked'
   >,
 ): Line {
   switch (event.kind) {
-    case 'upstream up': {
+    case 'upstream_up': {
       const { upstream, version } = event;
       return ['info', { upstream, version }, 'Headscale is up'];
     }
-    case 'upstream down': {
+    case 'upstream_down': {
       const { upstream, reason } = event;
       return ['error', { upstream, reason }, 'Headscale cannot be reached: clients get 502'];
     }
-    case 'upstream silent': {
+    case 'upstream_silent': {
       const { upstream, silence } = event;
       return ['error', { upstream, ...silence }, SILENT[silence.on]];
     }
-    case 'upstream is not Headscale':
+    case 'upstream_not_headscale':
       return ['error', { upstream: event.upstream }, NOT_HEADSCALE];
-    case 'upstream refused':
+    case 'upstream_refused':
       return upstreamRefusedLine(event);
-    case 'upstream misled': {
+    case 'upstream_protocol_mismatched': {
       const { asked, switchedTo, remoteAddress } = event;
       return ['warn', { asked, switchedTo, remoteAddress }, MISLED];
     }
-    case 'noise key checked': {
+    case 'noise_key_checked': {
       const { ours, upstreams } = event;
       if (event.matches) return ['info', { key: ours }, "the noise key is Headscale's"];
       return ['error', { ours, upstreams }, WRONG_KEY];
@@ -208,13 +208,13 @@ function upstreamLine(
   }
 }
 
-function nodesLine(event: Of<'nodes listed' | 'nodes not listed' | 'node metrics off'>): Line {
+function nodesLine(event: Of<'nodes_listed' | 'nodes_list_failed' | 'node_metrics_disabled'>): Line {
   switch (event.kind) {
-    case 'nodes listed':
+    case 'nodes_listed':
       return ['info', { nodes: event.nodes }, "Headscale's nodes are known by name"];
-    case 'nodes not listed':
+    case 'nodes_list_failed':
       return ['error', { reason: event.reason }, "Headscale's nodes cannot be listed: the last known names stay"];
-    case 'node metrics off': {
+    case 'node_metrics_disabled': {
       const { maxNodes } = event;
       return ['warn', { maxNodes }, 'metrics of single nodes are off: there are more than --metrics-max-nodes'];
     }
@@ -223,13 +223,15 @@ function nodesLine(event: Of<'nodes listed' | 'nodes not listed' | 'node metrics
   }
 }
 
-function settingsLine(event: Of<'key read again' | 'key not read again' | 'reloaded' | 'not reloaded'>): Line {
+function settingsLine(
+  event: Of<'key_file_reloaded' | 'key_file_reload_failed' | 'settings_reloaded' | 'settings_reload_failed'>,
+): Line {
   switch (event.kind) {
-    case 'key read again':
+    case 'key_file_reloaded':
       return ['info', { file: event.file }, `the ${event.key} was read again: its file has changed`];
-    case 'key not read again':
+    case 'key_file_reload_failed':
       return ['error', { problem: event.problem }, 'a key file has changed and cannot be used: the key in use stays'];
-    case 'reloaded':
+    case 'settings_reloaded':
       if (event.needRestart.length > 0) {
         return [
           'warn',
@@ -238,7 +240,7 @@ function settingsLine(event: Of<'key read again' | 'key not read again' | 'reloa
         ];
       }
       return ['info', { changes: event.changes }, 'reloaded'];
-    case 'not reloaded':
+    case 'settings_reload_failed':
       return ['error', { problems: event.problems }, 'not reloaded: nothing has changed'];
     default:
       return event satisfies never;

@@ -103,42 +103,42 @@ type Histograms = ReturnType<typeof createHistograms>;
 
 function count(event: WatchdogEvent, counters: Counters, histograms: Histograms): void {
   switch (event.kind) {
-    case 'handshake':
+    case 'handshake_checked':
       counters.handshakes.inc({ result: event.result });
       break;
-    case 'stream opened':
+    case 'stream_opened':
       counters.opened.inc({ kind: event.stream.kind });
       break;
-    case 'stream closed':
+    case 'stream_closed':
       counters.closed.inc({ kind: event.stream.kind, reason: event.reason });
       histograms.lifetime.observe(event.lifetimeMs / 1000);
       break;
-    case 'contest ended':
+    case 'contest_ended':
       counters.contests.inc({ verdict: event.verdict });
       histograms.contest.observe(event.lastedMs / 1000);
       break;
-    case 'severed':
+    case 'stream_severed':
       counters.takeovers.inc({ evidence: event.because === 'dead' ? 'kernel' : 'silence' });
       break;
-    case 'would sever':
+    case 'would_sever':
       counters.wouldSever.inc({ reason: event.because });
       break;
-    case 'released':
+    case 'stream_released':
       histograms.hold.observe(event.heldMs / 1000);
       break;
-    case 'limit reached':
+    case 'limit_reached':
       counters.limited.inc({ limit: event.limit });
       break;
-    case 'upstream refused':
+    case 'upstream_refused':
       if (event.streamKind === 'control') counters.upstreamRefused.inc({ status: refusedStatus(event.status) });
       break;
-    case 'upgrade header lost':
+    case 'upgrade_header_lost':
       counters.lostHeaders.inc({ header: event.header });
       break;
-    case 'connection refused':
+    case 'connection_refused':
       counters.refused.inc({ reason: event.because });
       break;
-    case 'internal error':
+    case 'internal_error':
       counters.internalErrors.inc();
       break;
     default:
@@ -274,10 +274,10 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   const ofKind = (kind: FrontProxyEvent['kind']): number =>
     source.frontProxies().filter((each) => each.kind === kind).length;
   gauge('untrusted_proxies', 'Private addresses that send forwarding headers and are not trusted.', () =>
-    ofKind('proxy not trusted'),
+    ofKind('proxy_not_trusted'),
   );
   gauge('shared_addresses', 'Addresses from which several nodes come, since a proxy there hides their own.', () =>
-    ofKind('client addresses hidden'),
+    ofKind('client_addresses_hidden'),
   );
   gauge('duplicate_keys', 'Machine keys that two machines have: rule 2 rests for them, or did a minute ago.', () =>
     source.duplicateKeys(),

@@ -47,9 +47,9 @@ export class NodeSeries {
   }
 
   listen(event: WatchdogEvent): void {
-    if (event.kind === 'stream opened') this.#opened(event.stream);
-    else if (event.kind === 'stream closed') this.#closed(event.stream, event.reason);
-    else if (event.kind === 'severed') this.#recordOf(event.stream)?.severed();
+    if (event.kind === 'stream_opened') this.#opened(event.stream);
+    else if (event.kind === 'stream_closed') this.#closed(event.stream, event.reason);
+    else if (event.kind === 'stream_severed') this.#recordOf(event.stream)?.severed();
   }
 
   /** The limit, or what Headscale lists, may be another now: with a list, made-up keys count no more. */
@@ -150,7 +150,7 @@ export class NodeSeries {
     this.#idleSince.clear();
     this.#nodes = 0;
     if (this.#limit > 0 && this.#toldLimit !== this.#limit) {
-      this.#source.emit({ kind: 'node metrics off', maxNodes: this.#limit });
+      this.#source.emit({ kind: 'node_metrics_disabled', maxNodes: this.#limit });
     }
     this.#toldLimit = this.#limit;
   }

@@ -1,12 +1,12 @@
 import type { WatchdogEvent } from '../streams/events.ts';
 
-type RedisEvent = Extract<WatchdogEvent, { readonly kind: 'redis up' | 'redis down' | 'replica not believed' }>;
+type RedisEvent = Extract<WatchdogEvent, { readonly kind: 'redis_up' | 'redis_down' | 'replica_message_rejected' }>;
 
 export function redisLine(event: RedisEvent): readonly ['info' | 'warn' | 'error', object, string] {
-  if (event.kind === 'redis up') {
+  if (event.kind === 'redis_up') {
     return ['info', { redis: event.url }, "Redis is up: the watchdogs that use it know of each other's streams"];
   }
-  if (event.kind === 'replica not believed') {
+  if (event.kind === 'replica_message_rejected') {
     return [
       'warn',
       { redis: event.url },

@@ -13,7 +13,7 @@ const REFUSED: Readonly<Record<RefusalReason, string>> = {
   bad_request: 'request refused with 400: it could be read in two ways',
 };
 
-export function limitLine({ limit, address, why, isNews }: Of<'limit reached'>): Line {
+export function limitLine({ limit, address, why, isNews }: Of<'limit_reached'>): Line {
   return [isNews ? 'warn' : 'debug', { limit, address, why }, LIMITED[limit]];
 }
 
@@ -31,12 +31,12 @@ const LIMITED: Readonly<Record<Limit, string>> = {
 };
 
 /** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
-export function refusedLine({ because, why, address, isNews }: Of<'connection refused'>): Line {
+export function refusedLine({ because, why, address, isNews }: Of<'connection_refused'>): Line {
   return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
 }
 
 /** A node that is refused its control stream is cut off; a relay that is switched off is refused every day. */
-export function upstreamRefusedLine({ streamKind, remoteAddress, status, isNews }: Of<'upstream refused'>): Line {
+export function upstreamRefusedLine({ streamKind, remoteAddress, status, isNews }: Of<'upstream_refused'>): Line {
   const fields = { streamKind, remoteAddress, status };
   if (streamKind !== 'control') return ['debug', fields, `Headscale refused an upgrade with ${status}`];
   return [
@@ -47,6 +47,6 @@ export function upstreamRefusedLine({ streamKind, remoteAddress, status, isNews 
 }
 
 export function frontProxyLine(event: FrontProxyEvent): Line {
-  const isNews = event.kind !== 'upgrade header lost' || event.isNews;
+  const isNews = event.kind !== 'upgrade_header_lost' || event.isNews;
   return [isNews ? 'warn' : 'debug', { address: event.address }, frontProxySentence(event)];
 }

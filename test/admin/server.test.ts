@@ -109,10 +109,10 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     await until(async () => (await get(`${admin}/streams`)).text.includes('"total": 0'), 'the stream is gone');
     type Event = { seq: number; kind: string; reason: string | null; sentence: string };
     const { events, lastSeq } = await json<{ events: Event[]; lastSeq: number }>(`${admin}/events?stream=1`);
-    expect(events.map(({ kind }) => kind)).toEqual(['stream opened', 'stream closed']);
+    expect(events.map(({ kind }) => kind)).toEqual(['stream_opened', 'stream_closed']);
     expect(events[1]).toMatchObject({ reason: 'severed_by_operator' });
     expect(events[1]?.sentence).toContain('is closed, severed by an operator');
-    const after = await json<{ events: Event[] }>(`${admin}/events?after=${events[0]?.seq}&kind=stream+closed`);
+    const after = await json<{ events: Event[] }>(`${admin}/events?after=${events[0]?.seq}&kind=stream_closed`);
     expect(after.events.map(({ seq }) => seq)).toEqual([events[1]?.seq]);
     expect(lastSeq).toBeGreaterThanOrEqual(events[1]?.seq ?? 0);
     const { nodes } = await json<{ nodes: object[] }>(`${admin}/nodes`);
@@ -128,7 +128,7 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
   test('a live feed tells what came after, and then each event as it happens', async () => {
     const { admin, connect } = await bench();
     await connect();
-    const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live?after=0&kind=stream+opened`);
+    const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live?after=0&kind=stream_opened`);
     harness.defer(() => socket.terminate());
     const told: { stream: number }[] = [];
     socket.on('message', (data) => told.push(JSON.parse(String(data)) as { stream: number }));

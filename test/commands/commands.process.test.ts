@@ -38,7 +38,7 @@ async function bench(flags: Record<string, unknown> = {}) {
   );
   const given = { headscaleApiKeyFile: fileWith('the-key'), silentAfter: '1s', ...flags };
   const running = await harness.watchdog(upstream.url, given, noiseKeyOf(recorded));
-  await until(() => running.events.some(({ kind }) => kind === 'nodes listed'), 'the nodes are listed');
+  await until(() => running.events.some(({ kind }) => kind === 'nodes_listed'), 'the nodes are listed');
   const connect = async () => {
     const client = harness.client(running.port);
     client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded, machine)}\r\n`));
@@ -111,17 +111,22 @@ describe('headscale-watchdog events', () => {
     const { command, connect, events } = await bench();
     const newcomer = await connect();
     newcomer.write(Buffer.from([4, 0, 2, 1, 2]));
-    await until(() => events.some(({ kind }) => kind === 'severed'), 'the old one is severed');
+    await until(() => events.some(({ kind }) => kind === 'stream_severed'), 'the old one is severed');
     const [all, one, unknown] = await Promise.all([
       command('events', '--node', 'router-1'),
-      command('events', '--node', '7', '--kind', 'severed', '--json'),
+      command('events', '--node', '7', '--kind', 'stream_severed', '--json'),
       command('events', '--node', 'router-l'),
     ]);
     expect(all.code).toBe(0);
     expect(all.stdout).toMatch(
       /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}router-1's old stream 1 from 127\.0\.0\.1:\d+ was severed: its client had sent nothing for .*, and the node is back on stream 2 from /m,
     );
-    expect(JSON.parse(one.stdout)).toMatchObject({ kind: 'severed', stream: 1, otherStream: 2, reason: 'silent' });
+    expect(JSON.parse(one.stdout)).toMatchObject({
+      kind: 'stream_severed',
+      stream: 1,
+      otherStream: 2,
+      reason: 'silent',
+    });
     expect([unknown.code, unknown.stderr]).toEqual([
       3,
       expect.stringContaining("nobody knows a node 'router-l': did you mean router-1?"),
@@ -147,10 +152,10 @@ describe('headscale-watchdog sever', () => {
     expect((await command('sever', '99', '--yes')).code).toBe(3);
     // A number alone is a stream's, never a node's.
     expect((await command('sever', '7', '--yes')).code).toBe(3);
-    expect(events.some(({ kind }) => kind === 'stream closed')).toBe(false);
+    expect(events.some(({ kind }) => kind === 'stream_closed')).toBe(false);
     const done = await command('sever', 'id:7', '--yes');
     expect([done.code, done.stdout]).toEqual([0, 'severed: stream 1 of router-1\n']);
-    await until(() => events.some((e) => e.kind === 'stream closed' && e.reason === 'severed_by_operator'), 'severed');
+    await until(() => events.some((e) => e.kind === 'stream_closed' && e.reason === 'severed_by_operator'), 'severed');
   });
 });
 

@@ -62,7 +62,7 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     severing.type(keys);
     expect(await severing.ended).toBe(code);
     expect(severing.shown.text).toContain(text);
-    const closed = (): boolean => events.some(({ kind }) => kind === 'stream closed');
+    const closed = (): boolean => events.some(({ kind }) => kind === 'stream_closed');
     if (code === 0) await until(closed, 'it is severed');
     else expect(closed()).toBe(false);
   });

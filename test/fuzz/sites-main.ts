@@ -42,7 +42,7 @@ async function portOf(config: ReturnType<typeof loadConfig>): Promise<number> {
   const log = createLogger('silent', process.stdout);
   const watchdog = await startWatchdog(config, { log, noiseKey: noiseKeyOf(initiations[0]) });
   watchdog.onEvent((event) => {
-    if (event.kind === 'internal error') errors.push(`${event.during}: ${event.error}`);
+    if (event.kind === 'internal_error') errors.push(`${event.during}: ${event.error}`);
   });
   return watchdog.listenAddresses[0]?.port ?? 0;
 }

@@ -59,7 +59,7 @@ describe('Checkup', () => {
   test('asks at start and every minute, and says each change once', async () => {
     const { checkup, clock, says, kinds, asked } = bench();
     await checkup.check();
-    expect(kinds()).toEqual(['upstream up', 'noise key checked']);
+    expect(kinds()).toEqual(['upstream_up', 'noise_key_checked']);
     expect(asked()).toBe(1);
     says.key = OTHER;
     clock.advance(59_999);
@@ -67,7 +67,7 @@ describe('Checkup', () => {
     clock.advance(1);
     expect(asked()).toBe(2);
     await checkup.check();
-    expect(kinds()).toEqual(['noise key checked']);
+    expect(kinds()).toEqual(['noise_key_checked']);
     expect(checkup.health.keyMatches).toBe(false);
     await checkup.check();
     expect(kinds()).toEqual([]);
@@ -79,14 +79,14 @@ describe('Checkup', () => {
     const { checkup, clock, says, kinds, asked } = bench();
     says.down = true;
     await checkup.check();
-    expect(kinds()).toEqual(['upstream down']);
+    expect(kinds()).toEqual(['upstream_down']);
     clock.advance(1999);
     expect(asked()).toBe(1);
     says.down = false;
     clock.advance(1);
     expect(asked()).toBe(2);
     await checkup.check();
-    expect(kinds()).toEqual(['upstream up', 'noise key checked']);
+    expect(kinds()).toEqual(['upstream_up', 'noise_key_checked']);
     await checkup.close();
   });
 });
@@ -115,7 +115,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     says.hangs = true;
     await checkup.check();
     expect(events.splice(0)).toEqual([
-      { kind: 'upstream silent', upstream: 'http://127.0.0.1:8080', silence: { on: 'requests' } },
+      { kind: 'upstream_silent', upstream: 'http://127.0.0.1:8080', silence: { on: 'requests' } },
     ]);
     expect(checkup.health).toMatchObject({
       up: false,
@@ -127,7 +127,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     says.hangs = false;
     clock.advance(2000);
     await settled();
-    expect(kinds()).toEqual(['upstream up']);
+    expect(kinds()).toEqual(['upstream_up']);
     expect(checkup.health).toMatchObject({ up: true, silentOn: undefined, reason: undefined });
     await checkup.close();
   });
@@ -141,7 +141,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.check();
     says.hangs = true;
     await checkup.check();
-    expect(kinds()).toEqual(['upstream silent', 'upstream down', 'upstream silent']);
+    expect(kinds()).toEqual(['upstream_silent', 'upstream_down', 'upstream_silent']);
     await checkup.close();
   });
 
@@ -185,12 +185,12 @@ describe('Checkup, a Headscale that does not answer', () => {
     checkup.streamsSilent(11, 100);
     checkup.streamsSilent(90, 100);
     expect(events.splice(0)).toMatchObject([
-      { kind: 'upstream silent', silence: { on: 'streams', silent: 11, of: 100 } },
+      { kind: 'upstream_silent', silence: { on: 'streams', silent: 11, of: 100 } },
     ]);
     expect(checkup.health).toMatchObject({ up: true, silentOn: 'streams' });
     await checkup.check();
     checkup.streamsSilent(0, 100);
-    expect(kinds()).toEqual(['upstream up']);
+    expect(kinds()).toEqual(['upstream_up']);
     expect(checkup.health.silentOn).toBeUndefined();
     await checkup.close();
   });

@@ -25,7 +25,7 @@ describe('NodeDirectory', () => {
     const { events, listing, pass } = bench();
     await listing(A, B);
     await pass(10 * MINUTE);
-    expect(events).toEqual([{ kind: 'nodes listed', nodes: 2 }]);
+    expect(events).toEqual([{ kind: 'nodes_listed', nodes: 2 }]);
   });
 
   test('onChange: for another content, not for the same in another order', async () => {
@@ -51,7 +51,7 @@ describe('NodeDirectory', () => {
     });
     await listing();
     expect(changes()).toBe(1);
-    expect(events.map(({ kind }) => kind)).toEqual(['nodes listed', 'internal error']);
+    expect(events.map(({ kind }) => kind)).toEqual(['nodes_listed', 'internal_error']);
     end();
     says.nodes = [A];
     await pass(5 * MINUTE);
@@ -69,11 +69,11 @@ describe('NodeDirectory failures', () => {
     expect(asked()).toEqual([0, 300, 330, 360]);
     expect(directory.nodeOf(A.machineKey)).toBe(A);
     expect(directory.loaded).toBe(true);
-    expect(kinds()).toEqual(['nodes listed', 'no']);
+    expect(kinds()).toEqual(['nodes_listed', 'no']);
     says.nodes = [A];
     await pass(6 * MINUTE);
     expect(asked()).toEqual([390, 690]);
-    expect(kinds()).toEqual(['nodes listed']);
+    expect(kinds()).toEqual(['nodes_listed']);
     expect(changes()).toBe(1);
   });
 
@@ -94,7 +94,7 @@ describe('NodeDirectory failures', () => {
     await pass(30_000);
     says.nodes = new Error('two');
     await pass(5 * MINUTE);
-    expect(kinds()).toEqual(['nodes listed', 'two']);
+    expect(kinds()).toEqual(['nodes_listed', 'two']);
   });
 
   test('an unknown key does not hurry a Headscale that fails, and is asked for once it answers', async () => {
@@ -119,7 +119,7 @@ describe('NodeDirectory failures', () => {
     const directory = new NodeDirectory({ clock, list, emit: (event) => events.push(event) });
     directory.start();
     await settled();
-    expect(events).toEqual([{ kind: 'nodes not listed', reason: 'unreadable' }]);
+    expect(events).toEqual([{ kind: 'nodes_list_failed', reason: 'unreadable' }]);
     await directory.close();
   });
 });
@@ -161,7 +161,7 @@ describe('NodeDirectory.refresh', () => {
     await out[1]?.answer([A]);
     await pass(MINUTE);
     expect(asked()).toEqual([]);
-    expect(kinds()).toEqual(['nodes listed']);
+    expect(kinds()).toEqual(['nodes_listed']);
   });
 
   test('before start and after close: nothing', async () => {

@@ -20,7 +20,7 @@ const kernel = {
   rttvarMs: 5,
 };
 const times = { silentMs: 90_000, silentAfterMs: 30_000, answers: false, contestedMs: 460 };
-const severed = { kind: 'severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
+const severed = { kind: 'stream_severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
 const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
 
 describe('sentenceOf', () => {
@@ -41,8 +41,8 @@ describe('sentenceOf', () => {
 
   test('names the key where the node has no name', () => {
     const stranger = { ...old, machineKey: keyOf(2) };
-    expect(name({ kind: 'stream opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
-    expect(name({ kind: 'stream opened', stream: { ...old, machineKey: undefined } })).toBe(
+    expect(name({ kind: 'stream_opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
+    expect(name({ kind: 'stream_opened', stream: { ...old, machineKey: undefined } })).toBe(
       'Stream 12, of a node that could not be identified, was opened from 203.0.113.7:4242.',
     );
   });
@@ -54,7 +54,7 @@ describe('sentenceOf', () => {
   });
 
   test.each(CLOSE_REASONS)('of a stream closed by %s: who, where from, what for, how long', (reason) => {
-    const sentence = name({ kind: 'stream closed', stream: old, reason, lifetimeMs: 7_260_000 });
+    const sentence = name({ kind: 'stream_closed', stream: old, reason, lifetimeMs: 7_260_000 });
     expect(sentence).toMatch(/^router-1's stream 12 from 203\.0\.113\.7:4242 .{15,} \(it lasted 2 h 1 min\)\.$/);
     expect(sentence).not.toContain('undefined');
   });

@@ -47,11 +47,11 @@ describe('History', () => {
     const old = open(history, keyOf(1));
     const newcomer = open(history, keyOf(1));
     open(history, keyOf(2));
-    history.listen({ kind: 'contest opened', old, newcomer });
+    history.listen({ kind: 'contest_opened', old, newcomer });
     close(history, old, 'severed_dead');
     expect(seqs({ machineKeys: new Set([keyOf(2)]) })).toEqual([3]);
     expect(seqs({ stream: old.id })).toEqual([1, 4, 5]);
-    expect(seqs({ kinds: new Set(['stream closed']) })).toEqual([5]);
+    expect(seqs({ kinds: new Set(['stream_closed']) })).toEqual([5]);
     expect(seqs({ after: 2, limit: 2 })).toEqual([3, 4]);
     expect(seqs({ limit: 2 })).toEqual([4, 5]);
   });
@@ -60,7 +60,7 @@ describe('History', () => {
     const { history, open } = bench();
     const told: string[] = [];
     const end = history.onHappening(({ sentence }) => told.push(sentence));
-    const handshake = { kind: 'handshake', why: undefined, remoteAddress: '192.0.2.1:1' } as const;
+    const handshake = { kind: 'handshake_checked', why: undefined, remoteAddress: '192.0.2.1:1' } as const;
     history.listen({ ...handshake, result: 'identified' });
     open(history, keyOf(1));
     end();
@@ -77,7 +77,7 @@ describe('History', () => {
     later(120_000);
     const severed: WatchdogEvent = {
       ...{
-        kind: 'severed',
+        kind: 'stream_severed',
         stream: old,
         newcomer,
         because: 'dead',

@@ -40,7 +40,7 @@ async function start(flags: Record<string, unknown> = {}) {
   const clock = new FakeClock();
   const watchdog = await harness.watchdog(upstream.url, flags, undefined, { clock });
   const ends = (client: Socket) => [watchdog.port, client.localPort] as const;
-  const open = () => watchdog.events.filter(({ kind }) => kind === 'stream opened').length;
+  const open = () => watchdog.events.filter(({ kind }) => kind === 'stream_opened').length;
   return { ...watchdog, upstream, clock, ends, open };
 }
 
@@ -138,7 +138,7 @@ describe.runIf(process.platform === 'linux')('a client that does not read', () =
     const isFull = (): boolean => clients.some((socket) => (kernel.evidenceOf(socket)?.unsentBytes ?? 0) > 0);
     await until(isFull, 'its window is full');
     clock.advance(5000);
-    await until(() => events.some(({ kind }) => kind === 'stream closed'), 'Linux gives up');
+    await until(() => events.some(({ kind }) => kind === 'stream_closed'), 'Linux gives up');
     expect(await closeReason(events)).toBe('not_reading');
   });
 });

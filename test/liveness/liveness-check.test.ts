@@ -114,7 +114,7 @@ describe('Takeover', () => {
     old.leaves('client_closed');
     const newcomer = opens();
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    expect(bench.kinds()).not.toContain('contest opened');
+    expect(bench.kinds()).not.toContain('contest_opened');
   });
 
   test('an old stream without evidence is not waited for, beside one that answers', () => {
@@ -138,7 +138,7 @@ describe('Takeover', () => {
     };
     const newcomer = opens();
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'error' }));
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'stream_released', why: 'error' }));
     expectInternalErrors();
   });
 
@@ -148,9 +148,9 @@ describe('Takeover', () => {
     const newcomer = opens();
     bench.clock.advance(452);
     const told = (kind: string) => bench.events.filter((event) => event.kind === kind);
-    expect(told('severed')).toMatchObject([{ because: 'dead', silentMs: 20_450 }]);
-    expect(told('contest ended')).toMatchObject([{ verdict: 'dead', lastedMs: 450 }]);
-    expect(told('released')).toMatchObject([{ why: 'old streams ended', heldMs: 452 }]);
+    expect(told('stream_severed')).toMatchObject([{ because: 'dead', silentMs: 20_450 }]);
+    expect(told('contest_ended')).toMatchObject([{ verdict: 'dead', lastedMs: 450 }]);
+    expect(told('stream_released')).toMatchObject([{ why: 'old streams ended', heldMs: 452 }]);
     expect(bench.takeover.contestsOf(newcomer.stream)).toEqual([]);
   });
 
@@ -159,6 +159,8 @@ describe('Takeover', () => {
     Object.assign(old.line, { vanished: true, unackedSegments: 1 });
     opens();
     bench.clock.advance(1500);
-    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'hold over', heldMs: 1500 }));
+    expect(bench.events).toContainEqual(
+      expect.objectContaining({ kind: 'stream_released', why: 'hold over', heldMs: 1500 }),
+    );
   });
 });

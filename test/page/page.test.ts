@@ -89,13 +89,13 @@ describe('the status page', () => {
     // Cancel has the focus: Enter by mistake severs nothing.
     await page.keyboard.press('Enter');
     expect(await page.evaluate('document.activeElement.textContent')).toBe('Sever…');
-    expect(watchdog.events.some(({ kind }) => kind === 'stream closed')).toBe(false);
+    expect(watchdog.events.some(({ kind }) => kind === 'stream_closed')).toBe(false);
     await page.keyboard.press('Enter');
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
     await page.getByText(/^Stream 1 of .* was severed\.$/).waitFor();
     await until(
-      () => watchdog.events.some((e) => e.kind === 'stream closed' && e.reason === 'severed_by_operator'),
+      () => watchdog.events.some((e) => e.kind === 'stream_closed' && e.reason === 'severed_by_operator'),
       'it is severed',
     );
     // It is alive, so it comes back by itself.

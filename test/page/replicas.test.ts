@@ -27,7 +27,7 @@ test('the page of one watchdog shows the streams of the other, whose each is, an
   const one = (replicaName: string): Promise<TestWatchdog> =>
     harness.watchdog(control.url.origin, { redis: redis.url, replicaName }, noiseKey);
   const [a, b] = [await one('a'), await one('b')];
-  const hasJoined = ({ events }: TestWatchdog): boolean => events.some(({ kind }) => kind === 'redis up');
+  const hasJoined = ({ events }: TestWatchdog): boolean => events.some(({ kind }) => kind === 'redis_up');
   await until(() => hasJoined(a) && hasJoined(b), 'both have joined');
   const node = async (name: string, at: TestWatchdog): Promise<SimulatedNode> => {
     const made = new SimulatedNode({ name, serverUrl: new URL(at.url) });
@@ -50,10 +50,10 @@ test('the page of one watchdog shows the streams of the other, whose each is, an
   await page.getByRole('button', { name: 'Sever it' }).click();
   await page.getByText(/^Stream 1 of .* is severed by b#.*, which was asked to\.$/).waitFor();
   await until(
-    () => b.events.some((event) => event.kind === 'stream closed' && event.reason === 'severed_by_operator'),
+    () => b.events.some((event) => event.kind === 'stream_closed' && event.reason === 'severed_by_operator'),
     'B severs it',
   );
-  expect(a.events.some(({ kind }) => kind === 'stream closed')).toBe(false);
+  expect(a.events.some(({ kind }) => kind === 'stream_closed')).toBe(false);
   // It is alive, so it comes back by itself.
   await page.locator('.body .row', { hasText: /^2 · b#/ }).waitFor();
   expect(atB.state).toBe('accepted');

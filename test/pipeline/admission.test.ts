@@ -21,7 +21,7 @@ describe('Admission', () => {
     const { admission, events } = bench();
     const closes = Array.from({ length: 5 }, (_, i) => admission.connect(`192.0.2.${i}`));
     expect(admission.connect('192.0.2.9')).toBeUndefined();
-    expect(events).toMatchObject([{ kind: 'limit reached', limit: 'connections', address: '192.0.2.9', isNews: true }]);
+    expect(events).toMatchObject([{ kind: 'limit_reached', limit: 'connections', address: '192.0.2.9', isNews: true }]);
     closes[0]?.();
     expect(admission.connect('192.0.2.9')).toBeDefined();
     expect(admission.connections).toBe(5);
@@ -43,7 +43,7 @@ describe('Admission', () => {
     const four = (address: string): boolean[] => Array.from({ length: 5 }, () => admission.handshake(address));
     expect(four('192.0.2.1')).toEqual([true, true, true, true, false]);
     expect(four('192.0.2.2')).toEqual([true, true, false, false, false]);
-    expect(events.map((event) => event.kind === 'limit reached' && event.limit)).toEqual([
+    expect(events.map((event) => event.kind === 'limit_reached' && event.limit)).toEqual([
       'handshakes_per_address',
       ...['handshakes', 'handshakes', 'handshakes_per_address'],
     ]);
@@ -53,7 +53,7 @@ describe('Admission', () => {
 
   test('tells of a limit once a minute', () => {
     const { admission, clock, events } = bench({ connections: 0 });
-    const news = (): unknown => events.map((event) => event.kind === 'limit reached' && event.isNews);
+    const news = (): unknown => events.map((event) => event.kind === 'limit_reached' && event.isNews);
     for (let i = 0; i < 3; i++) admission.connect('192.0.2.1');
     clock.advance(60_000);
     admission.connect('192.0.2.1');

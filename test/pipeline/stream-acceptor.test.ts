@@ -34,7 +34,7 @@ async function bench(kernel: KernelOrNot, flags: Record<string, unknown> = {}) {
   };
   const told = <K extends WatchdogEvent['kind']>(kind: K) =>
     watchdog.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
-  const limited = () => told('limit reached').map(({ limit }) => limit);
+  const limited = () => told('limit_reached').map(({ limit }) => limit);
   return { clock, seen, opens, told, limited };
 }
 
@@ -70,7 +70,7 @@ describe('Intake, a browser', () => {
     const browser = harness.client(client.remotePort ?? 0);
     browser.write(headOf(freshHandshake(recorded)));
     await readHead(browser);
-    expect(told('handshake')).toMatchObject([{ result }]);
+    expect(told('handshake_checked')).toMatchObject([{ result }]);
   });
 
   test('is settled by the first record that its frames carry, and takes over like any other', async () => {
@@ -81,13 +81,13 @@ describe('Intake, a browser', () => {
     browser.write(webSocketHead(`X-Tailscale-Handshake=${encodeURIComponent(freshHandshake(recorded))}`));
     await readHead(browser);
     clock.advance(40_000);
-    expect(told('severed')).toEqual([]);
+    expect(told('stream_severed')).toEqual([]);
     // The frame's own length would be a record's, were it taken for one.
     browser.write(Buffer.concat([Buffer.from([0x82, 0x80 | RECORD.length, 0, 0, 0, 0]), RECORD]));
-    const [, newcomer] = told('stream opened');
+    const [, newcomer] = told('stream_opened');
     await until(() => newcomer?.stream.firstRecordAt !== undefined, 'the record is seen');
     clock.advance(1000);
-    expect(told('severed')).toMatchObject([{ because: 'silent' }]);
+    expect(told('stream_severed')).toMatchObject([{ because: 'silent' }]);
   });
 });
 
@@ -105,12 +105,12 @@ describe('Intake, a stranger', () => {
     client.write(webSocketHead(`X-Tailscale-Handshake=${own}`, `Upgrade: tailscale-control-protocol\r\n${captured}`));
     await readHead(client);
     client.write(Buffer.concat([Buffer.from([0x82, 0x80 | RECORD.length, 0, 0, 0, 0]), RECORD]));
-    const stream = told('stream opened')[1]?.stream;
+    const stream = told('stream_opened')[1]?.stream;
     await until(() => stream?.firstRecordAt !== undefined, 'the session has begun');
     clock.advance(5000);
     expect(stream?.machineKey).toBe(stranger.publicRaw.toString('hex'));
-    expect(told('contest opened')).toEqual([]);
-    expect(told('severed')).toEqual([]);
+    expect(told('contest_opened')).toEqual([]);
+    expect(told('stream_severed')).toEqual([]);
   });
 
   test.each(['http://head.example/ts2021', 'HTTP://head.example/ts2021?x'])(
@@ -121,8 +121,8 @@ describe('Intake, a stranger', () => {
       for (let i = 0; i < 10; i++) expect(await readHead(opens(target))).toMatch(/ 101 /);
       expect(await readHead(opens(target))).toMatch(/ 503 /);
       expect(limited()).toEqual(['handshakes_per_address']);
-      expect(new Set(told('handshake').map(({ result }) => result))).toEqual(new Set(['identified']));
-      expect(new Set(told('stream opened').map(({ stream }) => stream.kind))).toEqual(new Set(['control']));
+      expect(new Set(told('handshake_checked').map(({ result }) => result))).toEqual(new Set(['identified']));
+      expect(new Set(told('stream_opened').map(({ stream }) => stream.kind))).toEqual(new Set(['control']));
     },
   );
 });
@@ -137,9 +137,9 @@ describe('Intake', () => {
     const newcomer = opens();
     expect(await readHead(newcomer)).toMatch(/ 101 /);
     expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
-    await until(() => told('stream closed').length === 1, 'the old stream is closed');
-    expect(told('stream closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
-    expect(told('contest ended')).toMatchObject([{ verdict: 'dead' }]);
+    await until(() => told('stream_closed').length === 1, 'the old stream is closed');
+    expect(told('stream_closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
+    expect(told('contest_ended')).toMatchObject([{ verdict: 'dead' }]);
     expect(calls.filter((call) => call.includes(` ${old.localPort}`))).toEqual([
       `order ${old.localPort} 120000 75000`,
       `probe ${old.localPort}`,
@@ -154,23 +154,23 @@ describe('Intake', () => {
     const newcomer = opens();
     await readHead(newcomer);
     clock.advance(5000);
-    expect(told('severed')).toEqual([]);
+    expect(told('stream_severed')).toEqual([]);
     newcomer.write(RECORD);
-    const stream = told('stream opened')[1]?.stream;
+    const stream = told('stream_opened')[1]?.stream;
     await until(() => stream?.firstRecordAt !== undefined, 'the first record has come');
     clock.advance(999);
-    expect(told('severed')).toEqual([]);
+    expect(told('stream_severed')).toEqual([]);
     clock.advance(1);
-    await until(() => told('stream closed').length === 1, 'the old stream is closed');
-    expect(told('stream closed')).toMatchObject([{ reason: 'severed_silent', stream: { id: 1 } }]);
+    await until(() => told('stream_closed').length === 1, 'the old stream is closed');
+    expect(told('stream_closed')).toMatchObject([{ reason: 'severed_silent', stream: { id: 1 } }]);
   });
 
   test.each(['/derp', '/other'])('an upgrade of %s has no node, whatever handshake it shows', async (path) => {
     const { opens, told } = await bench(fakeKernel().kernel);
     for (const _ of [1, 2]) await readHead(opens(path));
-    expect(told('handshake')).toEqual([]);
-    expect(told('contest opened')).toEqual([]);
-    expect(told('stream opened')[0]?.stream.kind).toBe(path === '/derp' ? 'derp' : 'other');
+    expect(told('handshake_checked')).toEqual([]);
+    expect(told('contest_opened')).toEqual([]);
+    expect(told('stream_opened')[0]?.stream.kind).toBe(path === '/derp' ? 'derp' : 'other');
   });
 });
 
@@ -186,7 +186,7 @@ describe('Intake, the same handshake again', () => {
     const clock = new FakeClock();
     const watchdog = await harness.watchdog(upstream, { hold: 'off', ...flags }, noiseKeyOf(recorded), { clock });
     const read = (): readonly string[] =>
-      watchdog.events.flatMap((event) => (event.kind === 'handshake' ? [event.result] : []));
+      watchdog.events.flatMap((event) => (event.kind === 'handshake_checked' ? [event.result] : []));
     const opens = async (handshake: string): Promise<Socket> => {
       const [client, earlier] = [harness.client(watchdog.port), read().length];
       client.write(head(handshake));
@@ -225,11 +225,11 @@ describe('Intake, the same handshake again', () => {
     await readHead(opens());
     const handshake = freshHandshake(recorded);
     const held = opens('/ts2021', handshake);
-    await until(() => told('held').length === 1, 'it is held');
+    await until(() => told('stream_held').length === 1, 'it is held');
     held.destroy();
-    await until(() => told('stream closed').length === 1, 'it has left');
+    await until(() => told('stream_closed').length === 1, 'it has left');
     opens('/ts2021', handshake);
-    await until(() => told('handshake').length === 3, 'it has come again');
-    expect(told('handshake').map(({ result }) => result)).toEqual(['identified', 'identified', 'identified']);
+    await until(() => told('handshake_checked').length === 3, 'it has come again');
+    expect(told('handshake_checked').map(({ result }) => result)).toEqual(['identified', 'identified', 'identified']);
   });
 });

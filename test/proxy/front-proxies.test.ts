@@ -33,7 +33,7 @@ function start(given: readonly string[] = LOOPBACK) {
     },
     node(address: string, machineKey: number, kind: Stream['kind'] = 'control'): void {
       const stream = { kind, address, machineKey: `key ${machineKey}` as unknown as MachineKey } as Stream;
-      proxies.listen({ kind: 'stream opened', stream });
+      proxies.listen({ kind: 'stream_opened', stream });
     },
     sentences: () => told.map(frontProxySentence),
   };
@@ -58,7 +58,7 @@ describe('a proxy that is not trusted', () => {
     (name) => {
       const { ask, told } = start();
       ask('10.0.0.1', { [name]: 'x' });
-      expect(told).toMatchObject([{ kind: 'proxy not trusted', header: name }]);
+      expect(told).toMatchObject([{ kind: 'proxy_not_trusted', header: name }]);
     },
   );
 
@@ -115,7 +115,7 @@ describe('addresses that nodes share', () => {
     expect(told).toEqual([]);
     for (let i = 2; i < 9; i++) node('172.18.0.1', i);
     expect(told).toEqual([
-      { kind: 'client addresses hidden', address: '172.18.0.1', isTrusted: false, isEngine: true },
+      { kind: 'client_addresses_hidden', address: '172.18.0.1', isTrusted: false, isEngine: true },
     ]);
     expect(sentences()[0]).toMatch(/docker-proxy, rootless Docker, slirp4netns, pasta/);
   });
@@ -164,7 +164,7 @@ describe('a /ts2021 that lost what it needs', () => {
   ] as const)('%s: %s, with what the proxy must do', (header, url, headers) => {
     const { ask, told, sentences } = start();
     ask('127.0.0.1', headers, url);
-    expect(told).toMatchObject([{ kind: 'upgrade header lost', address: '127.0.0.1', header, isNews: true }]);
+    expect(told).toMatchObject([{ kind: 'upgrade_header_lost', address: '127.0.0.1', header, isNews: true }]);
     expect(sentences()[0]).toMatch(/the proxy at 127\.0\.0\.1 .*proxy_http_version 1\.1.*\$http_upgrade.*proxies\.md/);
   });
 
@@ -181,7 +181,7 @@ describe('a /ts2021 that lost what it needs', () => {
 
   test('it is news once an hour and address, and stands for an hour', () => {
     const { ask, told, clock, proxies } = start();
-    const news = (): number => told.filter((event) => event.kind === 'upgrade header lost' && event.isNews).length;
+    const news = (): number => told.filter((event) => event.kind === 'upgrade_header_lost' && event.isNews).length;
     for (let i = 0; i < 5; i++) ask('203.0.113.7', {}, '/ts2021');
     ask('203.0.113.8', {}, '/ts2021');
     expect(told).toHaveLength(6);
@@ -208,16 +208,16 @@ describe('in a watchdog', () => {
     client.write(upgradeHead('/ts2021', 'X-Forwarded-For: 203.0.113.7\r\n'));
     expect(await readHead(client)).toBe(SWITCHING);
     await fetch(`${watchdog.url}/ts2021`, { method: 'POST', headers: { connection: 'close' } });
-    const kinds = ['proxy not trusted', 'upgrade header lost'];
+    const kinds = ['proxy_not_trusted', 'upgrade_header_lost'];
     expect(watchdog.events.map(({ kind }) => kind).filter((kind) => kinds.includes(kind))).toEqual([
-      'proxy not trusted',
-      'upgrade header lost',
-      'upgrade header lost',
+      'proxy_not_trusted',
+      'upgrade_header_lost',
+      'upgrade_header_lost',
     ]);
     const overview = JSON.parse((await get(`${watchdog.admin}/overview`)).text);
     expect(overview.frontProxies).toMatchObject([
-      { kind: 'proxy not trusted', address: '127.0.0.1', sentence: expect.stringContaining('10.0.0.1,127.0.0.1') },
-      { kind: 'upgrade header lost', address: '127.0.0.1' },
+      { kind: 'proxy_not_trusted', address: '127.0.0.1', sentence: expect.stringContaining('10.0.0.1,127.0.0.1') },
+      { kind: 'upgrade_header_lost', address: '127.0.0.1' },
     ]);
     const metrics = (await get(`${watchdog.admin}/metrics`)).text;
     expect(metrics).toMatch(/^headscale_watchdog_untrusted_proxies 1$/m);

@@ -59,7 +59,7 @@ describe('listener', () => {
       client.write(upgradeHead('/other'));
       expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
     }
-    const opened = events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream.remoteAddress] : []));
+    const opened = events.flatMap((event) => (event.kind === 'stream_opened' ? [event.stream.remoteAddress] : []));
     expect(opened).toEqual([expect.stringMatching(/^127\.0\.0\.1:\d+$/), expect.stringMatching(/^\[::1\]:\d+$/)]);
     const { listen } = JSON.parse((await get(`${admin}/readyz`)).text) as { readonly listen: readonly object[] };
     expect(listen).toMatchObject(watchdog.listenAddresses);
@@ -93,7 +93,7 @@ describe('listener', () => {
       (_request, response) => void response.end(`{"publicKey":"mkey:${'0'.repeat(64)}"}`),
     );
     const watchdog = await harness.watchdog(upstream.url);
-    await until(() => watchdog.events.some((event) => event.kind === 'upstream up'), 'Headscale is seen to be up');
+    await until(() => watchdog.events.some((event) => event.kind === 'upstream_up'), 'Headscale is seen to be up');
     upstream.server.closeAllConnections();
     await new Promise((resolve) => upstream.server.close(resolve));
 
@@ -109,7 +109,7 @@ describe('listener', () => {
       client.end();
       expect(performance.now() - start).toBeLessThan(500);
     }
-    expect(watchdog.events.filter((event) => event.kind === 'upstream down')).toHaveLength(1);
+    expect(watchdog.events.filter((event) => event.kind === 'upstream_down')).toHaveLength(1);
     const ready = await fetch(`${watchdog.admin}/readyz`, { headers: { connection: 'close' } });
     expect(ready.status).toBe(200);
     expect(await ready.json()).toMatchObject({
@@ -118,7 +118,7 @@ describe('listener', () => {
     });
 
     await new Promise<void>((resolve) => upstream.server.listen(upstream.port, '127.0.0.1', resolve));
-    await until(() => watchdog.events.at(-1)?.kind === 'upstream up', 'Headscale is seen to be back');
+    await until(() => watchdog.events.at(-1)?.kind === 'upstream_up', 'Headscale is seen to be back');
     const back = await fetch(`${watchdog.url}/key?v=142`, { headers: { connection: 'close' } });
     expect(back.status).toBe(200);
     await back.text();
@@ -137,7 +137,7 @@ describe('listener', () => {
     expect((await fetch(`${url}/bad`, { headers: { connection: 'close' } })).status).toBe(502);
     const ready = async () => (await fetch(`${admin}/readyz`, { headers: { connection: 'close' } })).json();
     await until(async () => ((await ready()) as { upstream: { up: boolean } }).upstream.up, 'Headscale was asked');
-    expect(events.map(({ kind }) => kind)).not.toContain('upstream down');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream_down');
   });
 
   test.each([

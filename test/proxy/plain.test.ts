@@ -127,7 +127,7 @@ describe('a request', () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     client.destroy();
     await until(() => closed, 'Headscale is told');
-    expect(events.map(({ kind }) => kind)).not.toContain('upstream down');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream_down');
   });
 });
 
@@ -170,11 +170,11 @@ describe('an answer', () => {
     client.write(upgradeHead('/ts2021'));
     expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 502 /);
     const protocol = answer.includes('test') ? 'test' : '';
-    expect(events.filter(({ kind }) => kind === 'upstream misled')).toMatchObject([
+    expect(events.filter(({ kind }) => kind === 'upstream_protocol_mismatched')).toMatchObject([
       { asked: undefined, switchedTo: protocol, remoteAddress: '127.0.0.1' },
       { asked: 'tailscale-control-protocol', switchedTo: protocol },
     ]);
-    expect(events.map(({ kind }) => kind)).not.toContain('upstream down');
+    expect(events.map(({ kind }) => kind)).not.toContain('upstream_down');
   });
 
   test('of 101 to a plain request is a 502, whatever it names', async () => {

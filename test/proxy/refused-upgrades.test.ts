@@ -45,7 +45,7 @@ describe('a control stream that Headscale refuses', () => {
       expect(await readHead(client)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
       client.destroy();
       expect(await closeReason(events)).toBe('upstream_refused');
-      const refused = logged(events.filter(({ kind }) => kind === 'upstream refused'));
+      const refused = logged(events.filter(({ kind }) => kind === 'upstream_refused'));
       expect(refused).toMatchObject([{ level: WARN, status, streamKind: 'control' }]);
       expect(refused[0]?.msg).toContain(`refused a control stream with ${status}`);
       expect(refused[0]?.msg).toContain(cure);

@@ -92,8 +92,8 @@ describe('a listener with TLS', () => {
     const plain = harness.client(port);
     plain.write('GET / HTTP/1.1\r\nHost: h\r\n\r\n');
     await readAll(plain);
-    await until(() => kinds(events, 'connection refused').length === 2, 'both are refused');
-    expect(kinds(events, 'connection refused')).toMatchObject([
+    await until(() => kinds(events, 'connection_refused').length === 2, 'both are refused');
+    expect(kinds(events, 'connection_refused')).toMatchObject([
       { because: 'tls_handshake' },
       { because: 'tls_handshake', address: '127.0.0.1' },
     ]);
@@ -108,8 +108,8 @@ describe('a listener with TLS', () => {
     const before = (await scrape(admin)).get('headscale_watchdog_certificate_expires_timestamp_seconds');
     use('renewed-');
     clock.advance(5000);
-    await until(() => kinds(events, 'key read again').length > 0, 'it is read again');
-    expect(kinds(events, 'key read again')).toMatchObject([{ key: 'certificate', file: join(folder, 'cert.pem') }]);
+    await until(() => kinds(events, 'key_file_reloaded').length > 0, 'it is read again');
+    expect(kinds(events, 'key_file_reloaded')).toMatchObject([{ key: 'certificate', file: join(folder, 'cert.pem') }]);
     const next = await client();
     expect(next.getPeerCertificate().subject.CN).toBe('renewed.example');
     open.end('still here');
@@ -125,7 +125,7 @@ describe('a listener with TLS', () => {
       clock.advance(5000);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    expect(kinds(events, 'key not read again')).toMatchObject([
+    expect(kinds(events, 'key_file_reload_failed')).toMatchObject([
       { problem: expect.stringContaining('is not that of the certificate') },
     ]);
     expect((await client()).getPeerCertificate().subject.CN).toBe('localhost');
@@ -137,7 +137,7 @@ describe('a listener with TLS', () => {
     socket.write(upgradeHead('/ts2021'));
     expect(await readHead(socket)).toMatch(/^HTTP\/1\.1 101 /);
     expect(seen).toMatchObject([{ 'x-forwarded-for': '2001:db8::7' }]);
-    expect(kinds(events, 'stream opened')).toMatchObject([{ stream: { remoteAddress: '[2001:db8::7]:50000' } }]);
+    expect(kinds(events, 'stream_opened')).toMatchObject([{ stream: { remoteAddress: '[2001:db8::7]:50000' } }]);
   });
 
   test('sends nobody on, and answers /generate_204 no more than Headscale does', async () => {
@@ -163,7 +163,7 @@ describe('a listener with TLS', () => {
       leaving.end(bytes, 'latin1');
       await readAll(leaving);
     }
-    expect(kinds(events, 'connection refused')).toHaveLength(2);
+    expect(kinds(events, 'connection_refused')).toHaveLength(2);
     const staying = harness.client(port);
     staying.write('\x16\x03\x01', 'latin1');
     await new Promise((resolve) => setTimeout(resolve, 50));

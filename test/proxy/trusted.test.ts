@@ -19,8 +19,8 @@ async function start(flags: Record<string, unknown>) {
     },
   );
   const watchdog = await harness.watchdog(upstream.url, flags);
-  const opened = () => watchdog.events.flatMap((event) => (event.kind === 'stream opened' ? [event.stream] : []));
-  const refused = () => watchdog.events.filter((event) => event.kind === 'connection refused');
+  const opened = () => watchdog.events.flatMap((event) => (event.kind === 'stream_opened' ? [event.stream] : []));
+  const refused = () => watchdog.events.filter((event) => event.kind === 'connection_refused');
   return { ...watchdog, seen, opened, refused };
 }
 

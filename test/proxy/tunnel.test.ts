@@ -47,8 +47,8 @@ describe('Tunnel, bytes', () => {
     const atClient = await readAll(client);
     expect(sha256(atClient)).toBe(sha256(down));
     expect(sha256(await (atUpstream as Promise<Buffer>))).toBe(sha256(up));
-    await until(() => events.some((event) => event.kind === 'stream closed'), 'the stream is closed');
-    const event = events.find(({ kind }) => kind === 'stream closed');
+    await until(() => events.some((event) => event.kind === 'stream_closed'), 'the stream is closed');
+    const event = events.find(({ kind }) => kind === 'stream_closed');
     expect(event).toMatchObject({ stream: { bytesReceived: 64 * MIB, bytesSent: 64 * MIB } });
   });
 
@@ -181,7 +181,7 @@ describe('Tunnel, ends', () => {
     for (const socket of atUpstream) socket.end(() => socket.destroy());
     await until(() => atUpstream.every(({ destroyed }) => destroyed), 'Headscale has closed');
     for (const client of clients) client.destroy();
-    await until(() => events.filter(({ kind }) => kind === 'stream closed').length === 10, 'every stream is closed');
+    await until(() => events.filter(({ kind }) => kind === 'stream_closed').length === 10, 'every stream is closed');
     await watchdog.close();
   });
 
@@ -206,6 +206,6 @@ describe('Tunnel, ends', () => {
     client.on('end', () => client.end()).resume();
     await watchdog.close();
     await closed(client);
-    expect(events).toContainEqual(expect.objectContaining({ kind: 'stream closed', reason: 'shutdown' }));
+    expect(events).toContainEqual(expect.objectContaining({ kind: 'stream_closed', reason: 'shutdown' }));
   });
 });

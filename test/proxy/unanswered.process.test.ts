@@ -29,7 +29,7 @@ async function mute() {
   return { host: `127.0.0.1:${(server.address() as { port: number }).port}`, said: () => said };
 }
 
-const silences = (events: readonly WatchdogEvent[]) => events.filter(({ kind }) => kind === 'upstream silent');
+const silences = (events: readonly WatchdogEvent[]) => events.filter(({ kind }) => kind === 'upstream_silent');
 
 /** Sends a request, and lets so much time pass once Headscale has it. */
 async function answerTo(head: string, port: number, said: () => string, pass: () => void): Promise<string> {

@@ -36,6 +36,6 @@ describe('a WebSocket', () => {
     }
     client.close(4001, 'enough');
     expect(await closed).toEqual([4001, 'enough']);
-    expect(events.filter(({ kind }) => kind === 'stream opened')).toMatchObject([{ stream: { kind: 'control' } }]);
+    expect(events.filter(({ kind }) => kind === 'stream_opened')).toMatchObject([{ stream: { kind: 'control' } }]);
   });
 });

@@ -40,7 +40,7 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   const [a, b] = [await one('a'), await one('b')];
   await until(async () => {
     await harness.upgraded(a.port);
-    return a.events.some(({ kind }) => kind === 'redis up') && b.events.some(({ kind }) => kind === 'redis up');
+    return a.events.some(({ kind }) => kind === 'redis_up') && b.events.some(({ kind }) => kind === 'redis_up');
   }, 'both have joined');
   const atB = await harness.upgraded(b.port);
   // Each learns of the other when that one says that it is there: at its start, and every five seconds.
@@ -54,11 +54,11 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   expect((await sever('replica=nobody')).status).toBe(404);
   expect((await sever(new URLSearchParams({ replica: ofB?.replica ?? '' }).toString())).status).toBe(202);
   await until(
-    () => atB.destroyed || atB.readableEnded || b.events.some(({ kind }) => kind === 'stream closed'),
+    () => atB.destroyed || atB.readableEnded || b.events.some(({ kind }) => kind === 'stream_closed'),
     'it is severed',
   );
-  expect(b.events).toContainEqual(expect.objectContaining({ kind: 'stream closed', reason: 'severed_by_operator' }));
-  expect(a.events.some((event) => event.kind === 'stream closed')).toBe(false);
+  expect(b.events).toContainEqual(expect.objectContaining({ kind: 'stream_closed', reason: 'severed_by_operator' }));
+  expect(a.events.some((event) => event.kind === 'stream_closed')).toBe(false);
 });
 
 test('headscale-watchdog sever: a number that two watchdogs have severs nothing; with the replica before it, that one', {
@@ -71,7 +71,7 @@ test('headscale-watchdog sever: a number that two watchdogs have severs nothing;
   const one = (replicaName: string) =>
     harness.watchdog(upstream.url, { redis: redis.url, replicaName }, noiseKeyOf(recorded));
   const [a, b] = [await one('a'), await one('b')];
-  await until(() => [a, b].every(({ events }) => events.some(({ kind }) => kind === 'redis up')), 'both have joined');
+  await until(() => [a, b].every(({ events }) => events.some(({ kind }) => kind === 'redis_up')), 'both have joined');
   for (const { port } of [a, b]) await harness.upgraded(port);
   await until(async () => (await streamsOf(a.admin)).length === 2, 'A shows B');
   const command = async (target: string) => {
@@ -89,7 +89,7 @@ test('headscale-watchdog sever: a number that two watchdogs have severs nothing;
     code: 0,
     said: expect.stringContaining(`${ofB} is asked to sever`),
   });
-  const severed = ({ events }: typeof a): boolean => events.some(({ kind }) => kind === 'stream closed');
+  const severed = ({ events }: typeof a): boolean => events.some(({ kind }) => kind === 'stream_closed');
   await until(() => severed(b), 'B severs it');
   expect(severed(a)).toBe(false);
   expect(await command(`${ofA}/1`)).toMatchObject({ code: 0, said: expect.stringContaining('stream 1 of') });
@@ -99,7 +99,7 @@ test('headscale-watchdog sever: a number that two watchdogs have severs nothing;
 test('one that does not answer is left out after a second', async () => {
   const upstream = await harness.upstream(() => {});
   const a = await harness.watchdog(upstream.url, { redis: redis.url, replicaName: 'a' }, noiseKeyOf(recorded));
-  await until(() => a.events.some(({ kind }) => kind === 'redis up'), 'it has joined');
+  await until(() => a.events.some(({ kind }) => kind === 'redis_up'), 'it has joined');
   const ghost = new Seal('ghost#1', () => noiseKeyOf(recorded));
   const here = ghost.seal({ kind: 'here', from: 'ghost#1' }, undefined) ?? expect.unreachable();
   await redis.command('PUBLISH', 'headscale-watchdog:all', here);
@@ -108,8 +108,8 @@ test('one that does not answer is left out after a second', async () => {
   const startedAt = performance.now();
   expect(await streamsOf(a.admin)).toEqual([]);
   expect(performance.now() - startedAt).toBeGreaterThan(900);
-  expect(a.events.filter(({ kind }) => kind === 'internal error')).toEqual([]);
+  expect(a.events.filter(({ kind }) => kind === 'internal_error')).toEqual([]);
   // That rubbish is told, but not each time.
   await redis.command('PUBLISH', 'headscale-watchdog:all', 'rubbish');
-  expect(a.events.filter(({ kind }) => kind === 'replica not believed')).toHaveLength(1);
+  expect(a.events.filter(({ kind }) => kind === 'replica_message_rejected')).toHaveLength(1);
 });

@@ -38,7 +38,7 @@ async function replicas(flags: Record<string, unknown> = {}) {
     const told = <K extends WatchdogEvent['kind']>(kind: K) =>
       watchdog.events.filter((event): event is Extract<WatchdogEvent, { kind: K }> => event.kind === kind);
     const isUp = (): boolean =>
-      watchdog.events.filter(({ kind }) => kind === 'redis up' || kind === 'redis down').at(-1)?.kind === 'redis up';
+      watchdog.events.filter(({ kind }) => kind === 'redis_up' || kind === 'redis_down').at(-1)?.kind === 'redis_up';
     await until(isUp, `${name} has joined`);
     const opens = (handshake = freshHandshake(recorded)): Socket => {
       const client = harness.client(watchdog.port);
@@ -76,10 +76,10 @@ describe('two replicas', () => {
     await isOpen(b.opens());
     expect(performance.now() - startedAt).toBeLessThan(1000);
     expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
-    expect(a.told('severed')).toMatchObject([
+    expect(a.told('stream_severed')).toMatchObject([
       { because: 'dead', newcomer: { id: 1, replica: expect.stringMatching(/^b#/) } },
     ]);
-    expect(b.told('released')).toMatchObject([{ why: 'old streams ended' }]);
+    expect(b.told('stream_released')).toMatchObject([{ why: 'old streams ended' }]);
     await announced(1);
   });
 
@@ -92,9 +92,9 @@ describe('two replicas', () => {
     const startedAt = performance.now();
     await isOpen(b.opens());
     expect(performance.now() - startedAt).toBeLessThan(1000);
-    expect(b.told('released')).toMatchObject([{ why: 'old streams answered' }]);
+    expect(b.told('stream_released')).toMatchObject([{ why: 'old streams answered' }]);
     expect(seen).toEqual(['open 1', 'open 2']);
-    expect(a.told('severed')).toEqual([]);
+    expect(a.told('stream_severed')).toEqual([]);
   });
 
   test('a silent one goes once the newcomer elsewhere has been there for a second past its first record', async () => {
@@ -107,19 +107,19 @@ describe('two replicas', () => {
     const newcomer = b.opens();
     await isOpen(newcomer);
     await new Promise((resolve) => setTimeout(resolve, 300));
-    expect(a.told('severed')).toEqual([]);
+    expect(a.told('stream_severed')).toEqual([]);
     newcomer.write(RECORD);
     const recordedAt = performance.now();
-    await until(() => a.told('severed').length === 1, 'the old stream is severed');
+    await until(() => a.told('stream_severed').length === 1, 'the old stream is severed');
     expect(performance.now() - recordedAt).toBeGreaterThan(950);
-    expect(a.told('severed')).toMatchObject([{ because: 'silent' }]);
-    expect(b.told('severed')).toEqual([]);
+    expect(a.told('stream_severed')).toMatchObject([{ because: 'silent' }]);
+    expect(b.told('stream_severed')).toEqual([]);
   });
 
   test('a newcomer that nobody else has a stream of waits for one answer of Redis alone', async () => {
     const { b } = await replicas();
     await isOpen(b.opens());
-    expect(b.told('held')).toEqual([]);
+    expect(b.told('stream_held')).toEqual([]);
   });
 
   test('a handshake that one has seen gives no identity at the other', async () => {
@@ -128,8 +128,8 @@ describe('two replicas', () => {
     await isOpen(a.opens(handshake));
     await announced(1);
     await isOpen(b.opens(handshake));
-    expect(b.told('handshake')).toMatchObject([{ result: 'replayed' }]);
-    expect(a.told('contest opened')).toEqual([]);
+    expect(b.told('handshake_checked')).toMatchObject([{ result: 'replayed' }]);
+    expect(a.told('contest_opened')).toEqual([]);
     await announced(1);
   });
 
@@ -138,11 +138,11 @@ describe('two replicas', () => {
     await isOpen(a.opens());
     const handshake = freshHandshake(recorded);
     const held = a.opens(handshake);
-    await until(() => a.told('held').length === 1, 'it is held');
+    await until(() => a.told('stream_held').length === 1, 'it is held');
     held.destroy();
-    await until(() => a.told('stream closed').length === 1, 'it has left');
+    await until(() => a.told('stream_closed').length === 1, 'it has left');
     await isOpen(b.opens(handshake));
-    expect(b.told('handshake')).toMatchObject([{ result: 'identified' }]);
+    expect(b.told('handshake_checked')).toMatchObject([{ result: 'identified' }]);
   });
 
   test('a contest ends with the newcomer elsewhere, and nothing is left of it', async () => {
@@ -153,10 +153,10 @@ describe('two replicas', () => {
     alive.add(old.localPort);
     const newcomer = b.opens();
     await isOpen(newcomer);
-    expect(a.told('contest opened')).toHaveLength(1);
+    expect(a.told('contest_opened')).toHaveLength(1);
     newcomer.end();
-    await until(() => a.told('contest ended').length === 1, 'the contest has ended');
-    expect(a.told('contest ended')).toMatchObject([{ verdict: 'newcomer_ended' }]);
+    await until(() => a.told('contest_ended').length === 1, 'the contest has ended');
+    expect(a.told('contest_ended')).toMatchObject([{ verdict: 'newcomer_ended' }]);
   });
 });
 
@@ -169,19 +169,19 @@ describe('Redis away', () => {
     await announced(100);
     // They answer, but late: the contests are under way when Redis goes.
     const newcomers = machines.map((machine) => b.opens(freshHandshake(recorded, machine)));
-    await until(() => a.told('contest opened').length > 20, 'contests are under way');
+    await until(() => a.told('contest_opened').length > 20, 'contests are under way');
     await redis.kill();
     for (const old of olds) alive.add(old.localPort);
     await Promise.all(newcomers.map(isOpen));
     // The hold, and no more.
-    expect(b.told('held').filter(({ atMostMs }) => atMostMs > 1500)).toEqual([]);
-    expect([...a.told('severed'), ...b.told('severed')]).toEqual([]);
+    expect(b.told('stream_held').filter(({ atMostMs }) => atMostMs > 1500)).toEqual([]);
+    expect([...a.told('stream_severed'), ...b.told('stream_severed')]).toEqual([]);
     expect([...olds, ...newcomers].every((client) => !client.destroyed)).toBe(true);
     await until(() => !a.isUp() && !b.isUp(), 'both have noticed');
     await redis.start();
     await until(() => a.isUp() && b.isUp(), 'both are back');
     await announced(200);
-    expect([...a.told('severed'), ...b.told('severed')]).toEqual([]);
+    expect([...a.told('stream_severed'), ...b.told('stream_severed')]).toEqual([]);
   });
 
   test('killed: each goes on alone at once, no stream is lost; back: they know of each other again', async () => {
@@ -201,7 +201,7 @@ describe('Redis away', () => {
     await announced(2);
     // The newer one, at B, has contested the older one by now: its client vanishes.
     dead.add(old.localPort);
-    await until(() => a.told('severed').length === 1, 'the old stream is severed');
+    await until(() => a.told('stream_severed').length === 1, 'the old stream is severed');
     await until(() => seen.includes('closed 1'), 'Headscale sees it close');
     expect(seen).toEqual(['open 1', 'open 2', 'closed 1']);
   });
@@ -228,12 +228,12 @@ describe('Redis away', () => {
     const newest = await opens(a);
     await new Promise((resolve) => setTimeout(resolve, 3500));
     await redis.start();
-    await until(() => b.told('severed').length === 1, 'the one in between is severed');
+    await until(() => b.told('stream_severed').length === 1, 'the one in between is severed');
     await announced(201);
-    expect(b.told('severed')).toMatchObject([
+    expect(b.told('stream_severed')).toMatchObject([
       { because: 'silent', newcomer: { replica: expect.stringMatching(/^a#/) } },
     ]);
-    expect(a.told('severed')).toEqual([]);
+    expect(a.told('stream_severed')).toEqual([]);
     expect([first, inBetween, newest].map((client) => client.readableEnded || client.destroyed)).toEqual([
       false,
       true,
@@ -267,7 +267,7 @@ describe('Redis away', () => {
     const { b } = await replicas();
     await redis.command('HSET', `headscale-watchdog:node:{${aMachineKey}}`, 'gone#1/7', '1');
     await isOpen(b.opens());
-    expect(b.told('held')).toEqual([]);
+    expect(b.told('stream_held')).toEqual([]);
     await announced(1);
   });
 });

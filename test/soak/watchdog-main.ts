@@ -45,9 +45,9 @@ function note(what: string): void {
 
 function heard(event: WatchdogEvent): void {
   note(event.kind);
-  if (event.kind === 'severed') note(`severed: ${event.because}`);
-  if (event.kind === 'stream closed') note(`closed: ${event.reason}`);
-  if (event.kind === 'internal error') errors.push(`${event.during}: ${event.error}`);
+  if (event.kind === 'stream_severed') note(`severed: ${event.because}`);
+  if (event.kind === 'stream_closed') note(`closed: ${event.reason}`);
+  if (event.kind === 'internal_error') errors.push(`${event.during}: ${event.error}`);
 }
 
 watchdog.onEvent(heard);
@@ -67,7 +67,7 @@ async function sample(): Promise<Sample> {
     descriptors: readdirSync('/proc/self/fd').length,
     handles: process.getActiveResourcesInfo().length,
     streams: sumOf('headscale_watchdog_streams'),
-    contests: (events['contest opened'] ?? 0) - (events['contest ended'] ?? 0),
+    contests: (events['contest_opened'] ?? 0) - (events['contest_ended'] ?? 0),
     ...{ events, errors },
   };
 }

@@ -169,8 +169,8 @@ export async function until(
 
 /** Why the one stream of a test closed, once it has. */
 export async function closeReason(events: readonly WatchdogEvent[]): Promise<string | undefined> {
-  await until(() => events.some(({ kind }) => kind === 'stream closed'), 'the stream is closed');
-  return events.flatMap((event) => (event.kind === 'stream closed' ? [event.reason] : []))[0];
+  await until(() => events.some(({ kind }) => kind === 'stream_closed'), 'the stream is closed');
+  return events.flatMap((event) => (event.kind === 'stream_closed' ? [event.reason] : []))[0];
 }
 
 export function closed(socket: Socket): Promise<void> {

@@ -9,7 +9,9 @@ describe('Takeover, hold', () => {
     bench.clock.advance(60);
     expect((newcomer.forwardedAt as number) - start).toBe(50);
     expect(old.severedAt).toBeUndefined();
-    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'released', why: 'old streams answered' }));
+    expect(bench.events).toContainEqual(
+      expect.objectContaining({ kind: 'stream_released', why: 'old streams answered' }),
+    );
   });
 
   test('lasts while one of several has not answered', () => {
@@ -35,7 +37,7 @@ describe('Takeover, hold', () => {
     bench.holdMs = 0;
     bench.clock.advance(20_000);
     expect(opens().forwardedAt).toBe(bench.clock.now());
-    expect(bench.kinds()).not.toContain('held');
+    expect(bench.kinds()).not.toContain('stream_held');
   });
 
   test('with hold off a dead old stream is found as fast', () => {

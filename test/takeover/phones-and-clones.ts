@@ -106,7 +106,7 @@ export function playPhone(seed: number, flips: number, forMs: number): PhoneRepo
   }
   return {
     is: `seed ${seed}: ${addresses.name}, ${stays.name}, silent after ${bench.silentAfterMs / 1000} s${hasEvidence ? ', with evidence' : ''}`,
-    flagged: bench.kinds().includes('duplicate machine key'),
+    flagged: bench.kinds().includes('machine_key_duplicated'),
     thirdOpenForMs: Math.max(0, ...peers.map((peer, i) => overdueMs(peer, peers[i + 2], bench))),
   };
 }
@@ -221,7 +221,7 @@ export function playClones(seed: number, forMs: number): ClonesReport {
   const rests: number[] = [];
   let flaggedAfterMs: number | undefined;
   bench.heard = (event) => {
-    if (event.kind !== 'duplicate machine key') return;
+    if (event.kind !== 'machine_key_duplicated') return;
     flaggedAfterMs ??= bench.clock.now() - startedAt;
     rests.push(event.restMs);
   };

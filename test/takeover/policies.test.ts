@@ -13,12 +13,12 @@ describe('Takeover, guard', () => {
     }
     return pair;
   }
-  const duplicates = () => bench.events.filter(({ kind }) => kind === 'duplicate machine key');
+  const duplicates = () => bench.events.filter(({ kind }) => kind === 'machine_key_duplicated');
 
   test('two machines with one key sever each other a few times, and then no more for a minute', () => {
     const pair = untilFound();
     expect(duplicates()).toMatchObject([{ machineKey: ALICE, restMs: 60_000 }]);
-    const severed = bench.events.filter(({ kind }) => kind === 'severed');
+    const severed = bench.events.filter(({ kind }) => kind === 'stream_severed');
     // Twice freely, and twice put off: their kernels answer.
     expect(severed).toHaveLength(4);
     expect(bench.takeover.duplicates.count).toBe(1);
@@ -121,7 +121,7 @@ describe('Takeover, guard', () => {
 });
 
 describe('Takeover, observe only', () => {
-  const wouldSever = () => bench.events.flatMap((event) => (event.kind === 'would sever' ? [event.because] : []));
+  const wouldSever = () => bench.events.flatMap((event) => (event.kind === 'would_sever' ? [event.because] : []));
 
   test('a dead old stream is told once, neither held for nor severed', () => {
     bench.observeOnly = true;
@@ -135,8 +135,8 @@ describe('Takeover, observe only', () => {
     expect(old.severedAt).toBeUndefined();
     expect(old.stream.spared).toBe('dead');
     expect(wouldSever().filter((because) => because === 'dead')).toHaveLength(1);
-    expect(bench.kinds()).not.toContain('severed');
-    expect(bench.kinds()).not.toContain('held');
+    expect(bench.kinds()).not.toContain('stream_severed');
+    expect(bench.kinds()).not.toContain('stream_held');
   });
 
   test('a silent one likewise', () => {

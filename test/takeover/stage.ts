@@ -12,7 +12,7 @@ beforeEach(() => {
 
 /** Every test ends with all streams closed: then no timer, no seat and no probing may be left. */
 afterEach(() => {
-  expect(bench.kinds().includes('internal error')).toBe(errorsExpected);
+  expect(bench.kinds().includes('internal_error')).toBe(errorsExpected);
   errorsExpected = false;
   for (const peer of peers) if (peer.stream.state.kind !== 'closed') peer.leaves();
   peers = [];

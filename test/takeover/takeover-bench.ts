@@ -208,7 +208,7 @@ export class Bench {
   }
 
   verdicts(): readonly string[] {
-    return this.events.flatMap((event) => (event.kind === 'contest ended' ? [event.verdict] : []));
+    return this.events.flatMap((event) => (event.kind === 'contest_ended' ? [event.verdict] : []));
   }
 
   kinds(): readonly string[] {

@@ -14,7 +14,7 @@ describe('Takeover, rule 1: dead', () => {
     bench.clock.advance(1);
     expect(old.severedBecause).toBe('dead');
     expect((old.severedAt as number) - start).toBe(450);
-    const told = bench.events.find(({ kind }) => kind === 'severed');
+    const told = bench.events.find(({ kind }) => kind === 'stream_severed');
     expect(told).toMatchObject({ silentMs: 20_450, silentAfterMs: 30_000, contestedMs: 450 });
     expect(newcomer.forwardedAt).toBeUndefined();
     bench.clock.advance(2);
@@ -201,13 +201,13 @@ describe('Takeover', () => {
     opens('nobody');
     bench.clock.advance(600_000);
     expect([bob, unknown].map((peer) => peer.severedAt)).toEqual([undefined, undefined]);
-    expect(bench.kinds()).not.toContain('contest opened');
+    expect(bench.kinds()).not.toContain('contest_opened');
   });
 
   test('a newcomer contests the newest eight old streams: a hundred of one key cost no more than they must', () => {
     bench.holdMs = 0;
     const hundred = Array.from({ length: 100 }, () => opens());
-    expect(bench.kinds().filter((kind) => kind === 'contest opened')).toHaveLength(28 + 92 * 8);
+    expect(bench.kinds().filter((kind) => kind === 'contest_opened')).toHaveLength(28 + 92 * 8);
     expect(hundred.every(({ forwardedAt }) => forwardedAt !== undefined)).toBe(true);
   });
 

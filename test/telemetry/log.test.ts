@@ -28,7 +28,7 @@ function lineOf(event: WatchdogEvent, node: NodeInfo | null = phone): Record<str
 
 const times = { silentAfterMs: 30_000, answers: false, contestedMs: 450 };
 const severed = {
-  kind: 'severed',
+  kind: 'stream_severed',
   stream,
   newcomer,
   because: 'dead',
@@ -52,7 +52,7 @@ describe('logEvents', () => {
 
   test('a duplicate: both addresses and the cure', () => {
     const line = lineOf({
-      ...{ kind: 'duplicate machine key', machineKey: ALICE, addresses: ['192.0.2.1', '192.0.2.2'], restMs: 900_000 },
+      ...{ kind: 'machine_key_duplicated', machineKey: ALICE, addresses: ['192.0.2.1', '192.0.2.2'], restMs: 900_000 },
     });
     expect(line).toMatchObject({ level: 'warn', addresses: ['192.0.2.1', '192.0.2.2'] });
     expect(line.msg).toBe(
@@ -67,31 +67,31 @@ describe('logEvents', () => {
     ['upstream_silent', 'info', 'stream severed: Headscale has said nothing on it for more than two minutes'],
     ['client_closed', 'debug', 'stream closed'],
   ] as const)('a stream that closed as %s: %s', (reason, level, msg) => {
-    expect(lineOf({ kind: 'stream closed', stream, reason, lifetimeMs: 10.4 })).toMatchObject({ level, msg, reason });
+    expect(lineOf({ kind: 'stream_closed', stream, reason, lifetimeMs: 10.4 })).toMatchObject({ level, msg, reason });
   });
 
   test.each([
-    [{ kind: 'would sever', stream, because: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
+    [{ kind: 'would_sever', stream, because: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
     [
-      { kind: 'upstream silent', upstream: 'http://u', silence: { on: 'requests' } },
+      { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'requests' } },
       'error',
       /^Headscale accepts connections but does not answer: clients get 504/,
     ],
     [
-      { kind: 'upstream silent', upstream: 'http://u', silence: { on: 'streams', silent: 3, of: 4 } },
+      { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'streams', silent: 3, of: 4 } },
       'error',
       /^Headscale has said nothing on these control streams/,
     ],
-    [{ kind: 'nodes listed', nodes: 3 }, 'info', /known by name/],
-    [{ kind: 'nodes not listed', reason: 'no' }, 'error', /last known names stay/],
-    [{ kind: 'node metrics off', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
-    [{ kind: 'key read again', key: 'API key', file: '/k' }, 'info', /^the API key was read again/],
-    [{ kind: 'key not read again', problem: 'no' }, 'error', /the key in use stays/],
-    [{ kind: 'reloaded', changes: ['hold: auto → off'], needRestart: [] }, 'info', /^reloaded$/],
-    [{ kind: 'reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
-    [{ kind: 'not reloaded', problems: ['a'] }, 'error', /nothing has changed/],
+    [{ kind: 'nodes_listed', nodes: 3 }, 'info', /known by name/],
+    [{ kind: 'nodes_list_failed', reason: 'no' }, 'error', /last known names stay/],
+    [{ kind: 'node_metrics_disabled', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
+    [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^the API key was read again/],
+    [{ kind: 'key_file_reload_failed', problem: 'no' }, 'error', /the key in use stays/],
+    [{ kind: 'settings_reloaded', changes: ['hold: auto → off'], needRestart: [] }, 'info', /^reloaded$/],
+    [{ kind: 'settings_reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
+    [{ kind: 'settings_reload_failed', problems: ['a'] }, 'error', /nothing has changed/],
     [
-      { kind: 'handshake', result: 'replayed', why: undefined, remoteAddress: '192.0.2.1:1' },
+      { kind: 'handshake_checked', result: 'replayed', why: undefined, remoteAddress: '192.0.2.1:1' },
       'debug',
       /^handshake replayed/,
     ],

@@ -23,7 +23,7 @@ describe('createMetrics', () => {
     expect(await samples('would_sever_total')).toEqual(
       SEVER_REASONS.map((reason) => `would_sever_total{reason="${reason}"} 0`),
     );
-    metrics.listen({ kind: 'would sever', stream: open(metrics, keyOf(1)), because: 'gone' });
+    metrics.listen({ kind: 'would_sever', stream: open(metrics, keyOf(1)), because: 'gone' });
     expect(await samples('would_sever_total{reason="gone"')).toEqual(['would_sever_total{reason="gone"} 1']);
   });
 
@@ -65,7 +65,7 @@ describe('createMetrics', () => {
     later(1234);
     const newcomer = open(metrics, keyOf(1));
     metrics.listen({
-      kind: 'severed',
+      kind: 'stream_severed',
       stream: first,
       newcomer,
       because: 'dead',

@@ -13,7 +13,7 @@ describe('NodeSeries maxNodes', () => {
     expect(keys()).toEqual([]);
     world.maxNodes = 1;
     expect(keys()).toEqual([]);
-    expect(events).toEqual([{ kind: 'node metrics off', maxNodes: 2 }]);
+    expect(events).toEqual([{ kind: 'node_metrics_disabled', maxNodes: 2 }]);
   });
 
   test('a higher limit brings them back with the streams that are open', () => {
@@ -72,7 +72,7 @@ describe('NodeSeries maxNodes', () => {
     world.maxNodes = 2;
     series.reconsider();
     expect(keys()).toEqual([]);
-    expect(events).toEqual([{ kind: 'node metrics off', maxNodes: 2 }]);
+    expect(events).toEqual([{ kind: 'node_metrics_disabled', maxNodes: 2 }]);
   });
 });
 
@@ -122,7 +122,7 @@ describe('NodeSeries isNode', () => {
     series.reconsider();
     series.reconsider();
     expect(keys()).toEqual([]);
-    expect(events).toEqual([{ kind: 'node metrics off', maxNodes: 2 }]);
+    expect(events).toEqual([{ kind: 'node_metrics_disabled', maxNodes: 2 }]);
     list(nodeOf(1));
     series.reconsider();
     expect(keys()).toEqual([mkey(1)]);
@@ -138,6 +138,6 @@ describe('NodeSeries isNode', () => {
     list(nodeOf(1), nodeOf(2));
     series.reconsider();
     expect(keys()).toEqual([]);
-    expect(events).toEqual([{ kind: 'node metrics off', maxNodes: 1 }]);
+    expect(events).toEqual([{ kind: 'node_metrics_disabled', maxNodes: 1 }]);
   });
 });

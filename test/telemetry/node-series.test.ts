@@ -83,8 +83,8 @@ describe('NodeSeries', () => {
       kernel: undefined,
       because: 'dead',
     } as const;
-    series.listen({ kind: 'severed', stream: old, newcomer, ...evidence });
-    series.listen({ kind: 'severed', stream: open(series, undefined), newcomer, ...evidence });
+    series.listen({ kind: 'stream_severed', stream: old, newcomer, ...evidence });
+    series.listen({ kind: 'stream_severed', stream: open(series, undefined), newcomer, ...evidence });
     close(series, old, 'severed_dead');
     close(series, open(series, keyOf(1)));
     close(series, open(series, keyOf(1)));

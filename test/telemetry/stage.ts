@@ -64,12 +64,12 @@ export function stage() {
     open(to: { listen(event: WatchdogEvent): void }, key: MachineKey | undefined, kind: Stream['kind'] = 'control') {
       const stream = streamOf(key, kind);
       streams.add(stream);
-      to.listen({ kind: 'stream opened', stream });
+      to.listen({ kind: 'stream_opened', stream });
       return stream;
     },
     close(to: { listen(event: WatchdogEvent): void }, stream: Stream, reason: CloseReason = 'client_closed'): void {
       streams.delete(stream);
-      to.listen({ kind: 'stream closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
+      to.listen({ kind: 'stream_closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
     },
     later: (ms: number): Instant => {
       clock.advance(ms);

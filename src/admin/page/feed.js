@@ -6,23 +6,23 @@ const KEPT = 300;
 const SHOWN = 120;
 /** What stands in the way of somebody or something, and how much. */
 const BAD = [
-  ...['upstream down', 'upstream silent', 'upstream is not Headscale', 'redis down'],
-  ...['internal error', 'duplicate machine key'],
+  ...['upstream_down', 'upstream_silent', 'upstream_not_headscale', 'redis_down'],
+  ...['internal_error', 'machine_key_duplicated'],
 ];
 const WARN = [
-  ...['would sever', 'upstream refused', 'not reloaded', 'nodes not listed', 'key not read again'],
-  ...['node metrics off', 'limit reached', 'connection refused'],
-  ...['proxy not trusted', 'client addresses hidden', 'upgrade header lost'],
+  ...['would_sever', 'upstream_refused', 'settings_reload_failed', 'nodes_list_failed', 'key_file_reload_failed'],
+  ...['node_metrics_disabled', 'limit_reached', 'connection_refused'],
+  ...['proxy_not_trusted', 'client_addresses_hidden', 'upgrade_header_lost'],
 ];
-const SHOWN_WITH_THEM = ['severed', 'upstream up', 'redis up', 'reloaded'];
+const SHOWN_WITH_THEM = ['stream_severed', 'upstream_up', 'redis_up', 'settings_reloaded'];
 
 /** @param {EventOfApi} event */
 export function isEnd({ kind, reason }) {
-  if (kind === 'stream closed')
+  if (kind === 'stream_closed')
     return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '');
   // Whoever scans the Internet is refused all day; a proxy that is refused is a mistake of somebody's.
-  if (kind === 'connection refused') return reason?.endsWith('_proxy') || reason?.endsWith('_proxy_header');
-  if (kind === 'noise key checked') return reason === 'differs';
+  if (kind === 'connection_refused') return reason?.endsWith('_proxy') || reason?.endsWith('_proxy_header');
+  if (kind === 'noise_key_checked') return reason === 'differs';
   return [...BAD, ...WARN, ...SHOWN_WITH_THEM].includes(kind);
 }
 
@@ -33,20 +33,24 @@ export function isEnd({ kind, reason }) {
  * @returns {[string, string]}
  */
 export function wordFor({ kind, reason }) {
-  if (kind === 'severed') return [`severed: ${reason}`, 'bad'];
-  if (kind === 'stream closed' && reason === 'gone') return ['gone', 'bad'];
-  if (kind === 'stream closed' && reason === 'not_reading') return ['not reading', 'bad'];
-  if (kind === 'stream closed' && reason?.startsWith('severed'))
+  if (kind === 'stream_severed') return [`severed: ${reason}`, 'bad'];
+  if (kind === 'stream_closed' && reason === 'gone') return ['gone', 'bad'];
+  if (kind === 'stream_closed' && reason === 'not_reading') return ['not reading', 'bad'];
+  if (kind === 'stream_closed' && reason?.startsWith('severed'))
     return [reason === 'severed_by_operator' ? 'severed by an operator' : 'closed', 'warn'];
-  if (kind === 'stream opened') return ['opened', ''];
-  if (kind === 'stream closed') return ['closed', ''];
-  if (kind === 'contest opened') return ['contested', 'warn'];
-  if (kind === 'noise key checked')
-    return [reason === 'differs' ? 'noise key differs' : kind, reason === 'differs' ? 'bad' : ''];
-  if (kind === 'limit reached') return [`limit: ${(reason ?? '').replaceAll('_', ' ')}`, 'warn'];
-  if (BAD.includes(kind)) return [kind, 'bad'];
-  if (WARN.includes(kind)) return [kind, 'warn'];
-  return [kind, ''];
+  if (kind === 'stream_opened') return ['opened', ''];
+  if (kind === 'stream_closed') return ['closed', ''];
+  if (kind === 'contest_opened') return ['contested', 'warn'];
+  if (kind === 'noise_key_checked') return reason === 'differs' ? ['noise key differs', 'bad'] : [wordsOf(kind), ''];
+  if (kind === 'limit_reached') return [`limit: ${wordsOf(reason ?? '')}`, 'warn'];
+  if (BAD.includes(kind)) return [wordsOf(kind), 'bad'];
+  if (WARN.includes(kind)) return [wordsOf(kind), 'warn'];
+  return [wordsOf(kind), ''];
+}
+
+/** @param {string} identifier */
+function wordsOf(identifier) {
+  return identifier.replaceAll('_', ' ');
 }
 
 /**

@@ -99,10 +99,10 @@ export class NodeView {
 function whyCard(events) {
   const last = events.findLast(
     ({ kind, reason }) =>
-      kind === 'severed' ||
-      kind === 'would sever' ||
-      kind === 'duplicate machine key' ||
-      (kind === 'stream closed' &&
+      kind === 'stream_severed' ||
+      kind === 'would_sever' ||
+      kind === 'machine_key_duplicated' ||
+      (kind === 'stream_closed' &&
         ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '')),
   );
   if (last === undefined) {
@@ -118,7 +118,7 @@ function whyCard(events) {
     );
   }
   const heading =
-    last.kind === 'severed' || last.kind === 'stream closed'
+    last.kind === 'stream_severed' || last.kind === 'stream_closed'
       ? `Why its stream ${last.stream} was severed, ${ago(last.date)}`
       : `What was noticed, ${ago(last.date)}`;
   return element(

@@ -67,8 +67,8 @@ function drawLane({ id, from, to, events }, y, x, now) {
   group.append(
     drawing('rect', { class: 'lane', x: x(from), y: y - 4, width: Math.max(2, end - x(from)), height: 8, rx: 4 }),
   );
-  const held = events.find(({ kind }) => kind === 'held');
-  const released = events.find(({ kind }) => kind === 'released');
+  const held = events.find(({ kind }) => kind === 'stream_held');
+  const released = events.find(({ kind }) => kind === 'stream_released');
   if (held) {
     const [start, stop] = [x(Date.parse(held.date)), x(released ? Date.parse(released.date) : (to ?? now))];
     group.append(
@@ -79,10 +79,10 @@ function drawLane({ id, from, to, events }, y, x, now) {
       ),
     );
   }
-  const isSevered = events.some(({ kind }) => kind === 'severed');
+  const isSevered = events.some(({ kind }) => kind === 'stream_severed');
   for (const event of events) {
     // The end of a severed stream is told by its severing, a moment before.
-    if (event.kind === 'stream closed' && isSevered) continue;
+    if (event.kind === 'stream_closed' && isSevered) continue;
     const mark = markOf(event, x(Date.parse(event.date)), y);
     if (mark === undefined) continue;
     mark.append(drawing('title', {}, `${clockTime(event.date)} ${event.sentence}`));
@@ -98,11 +98,11 @@ function drawLane({ id, from, to, events }, y, x, now) {
  */
 function markOf({ kind, reason }, x, y) {
   const isEnded =
-    kind === 'severed' || (kind === 'stream closed' && /^(gone|not_reading|severed.*)$/.test(reason ?? ''));
+    kind === 'stream_severed' || (kind === 'stream_closed' && /^(gone|not_reading|severed.*)$/.test(reason ?? ''));
   if (isEnded) return drawing('path', { class: 'severed', d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` });
-  if (kind === 'stream opened') return drawing('circle', { class: 'opened', cx: x, cy: y, r: 5 });
-  if (kind === 'stream closed') return drawing('circle', { class: 'closed', cx: x, cy: y, r: 5 });
-  if (kind === 'contest opened') return drawing('path', { class: 'contest', d: `M${x} ${y - 9}l7 9l-7 9l-7 -9z` });
+  if (kind === 'stream_opened') return drawing('circle', { class: 'opened', cx: x, cy: y, r: 5 });
+  if (kind === 'stream_closed') return drawing('circle', { class: 'closed', cx: x, cy: y, r: 5 });
+  if (kind === 'contest_opened') return drawing('path', { class: 'contest', d: `M${x} ${y - 9}l7 9l-7 9l-7 -9z` });
   return undefined;
 }
 
@@ -125,22 +125,22 @@ function lanesOf(events, open, now) {
   for (const event of events) {
     if (event.stream === null) continue;
     // A contest is about the old stream first: that is the one that may lose.
-    const isContest = event.kind === 'contest opened' || event.kind === 'contest ended';
+    const isContest = event.kind === 'contest_opened' || event.kind === 'contest_ended';
     const lane = laneOf(isContest ? (event.otherStream ?? event.stream) : event.stream);
     lane.events.push(event);
-    if (event.kind === 'stream opened') lane.from = Date.parse(event.date);
-    if (event.kind === 'stream closed') lane.to = Date.parse(event.date);
+    if (event.kind === 'stream_opened') lane.from = Date.parse(event.date);
+    if (event.kind === 'stream_closed') lane.to = Date.parse(event.date);
   }
   return [...lanes.values()].sort((a, b) => a.id - b.id);
 }
 
 export function legend() {
   const entries = /** @type {const} */ ([
-    [{ kind: 'stream opened', reason: null }, 'opened'],
-    [{ kind: 'contest opened', reason: null }, 'contested'],
+    [{ kind: 'stream_opened', reason: null }, 'opened'],
+    [{ kind: 'contest_opened', reason: null }, 'contested'],
     [undefined, 'held back'],
-    [{ kind: 'severed', reason: 'dead' }, 'severed or gone'],
-    [{ kind: 'stream closed', reason: null }, 'closed'],
+    [{ kind: 'stream_severed', reason: 'dead' }, 'severed or gone'],
+    [{ kind: 'stream_closed', reason: null }, 'closed'],
   ]);
   const items = entries.map(([event, text]) => {
     const mark = (event && markOf(event, 9, 9)) ?? drawing('rect', { class: 'held', x: 0, y: 5, width: 18, height: 8 });

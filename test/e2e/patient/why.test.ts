@@ -22,7 +22,7 @@ describe('somebody asks why a phone lost its stream', () => {
     await until('it is back', { timeoutMs: 10_000 }, async () => {
       return (await phone.status()).BackendState === 'Running' ? true : undefined;
     });
-    const { stdout, code } = await command(here.lab, 'events', '--admin', watchdog.admin, '--kind', 'severed');
+    const { stdout, code } = await command(here.lab, 'events', '--admin', watchdog.admin, '--kind', 'stream_severed');
     process.stdout.write(`${stdout}\n`);
     expect(code).toBe(0);
     expect(stdout.trim().split('\n')).toHaveLength(1);

@@ -15,7 +15,7 @@ import { ALICE, FakeLine } from '../../takeover/takeover-bench.ts';
 import { FakeLink, FakeRedis } from './fake-redis.ts';
 import { Machine, WorldTime } from './machine.ts';
 
-type Severed = Extract<WatchdogEvent, { readonly kind: 'severed' }>;
+type Severed = Extract<WatchdogEvent, { readonly kind: 'stream_severed' }>;
 
 const TERMS = { silentAfterMs: 30_000, holdMs: 5000, holdUsuallyMs: 1500, observeOnly: false };
 /** What a newcomer's replica said of it may be so old, and the question's way is in it. */
@@ -203,9 +203,9 @@ export class World {
   }
 
   heard(replica: Replica, event: WatchdogEvent): void {
-    if (event.kind === 'severed') this.#checkSevering(replica, event);
-    else if (event.kind === 'duplicate machine key') this.isSpared = true;
-    else if (event.kind === 'internal error') this.#wrong.push(`${event.during}: ${event.error}`);
+    if (event.kind === 'stream_severed') this.#checkSevering(replica, event);
+    else if (event.kind === 'machine_key_duplicated') this.isSpared = true;
+    else if (event.kind === 'internal_error') this.#wrong.push(`${event.during}: ${event.error}`);
   }
 
   /** @throws at whatever was wrong when it happened. */

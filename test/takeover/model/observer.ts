@@ -4,8 +4,8 @@ import type { WatchdogEvent } from '../../../src/streams/events.ts';
 import { isLive, type Stream } from '../../../src/streams/stream.ts';
 import type { Bench, FakePeer } from '../takeover-bench.ts';
 
-type Severed = Extract<WatchdogEvent, { readonly kind: 'severed' }>;
-type Duplicate = Extract<WatchdogEvent, { readonly kind: 'duplicate machine key' }>;
+type Severed = Extract<WatchdogEvent, { readonly kind: 'stream_severed' }>;
+type Duplicate = Extract<WatchdogEvent, { readonly kind: 'machine_key_duplicated' }>;
 
 const MINUTE_MS = 60_000;
 const SETTLES_MS = 1000;
@@ -72,29 +72,29 @@ export class Observer {
 
   #heard(event: WatchdogEvent): void {
     switch (event.kind) {
-      case 'contest opened':
+      case 'contest_opened':
         this.#contests.set(nameOf(event), { ...event, openedAt: this.#bench.clock.now(), wasObserved: false });
         this.#must(event.old.machineKey !== undefined, 'a contest of nobody');
         this.#must(event.old.machineKey === event.newcomer.machineKey, 'a contest of two nodes');
         this.#must(event.old.id < event.newcomer.id, 'a contest of a newcomer that is older');
         return;
-      case 'contest ended':
+      case 'contest_ended':
         this.#contests.delete(nameOf(event));
         return;
-      case 'severed':
+      case 'stream_severed':
         this.#checkSevering(event);
         return;
-      case 'held':
+      case 'stream_held':
         this.#must(!this.#bench.observeOnly, 'held where we only observe');
         this.#must(event.atMostMs <= this.#bench.holdMs, `held for ${event.atMostMs} ms`);
         return;
-      case 'released':
+      case 'stream_released':
         this.#checkRelease(event.stream, event.why);
         return;
-      case 'duplicate machine key':
+      case 'machine_key_duplicated':
         this.#checkDuplicate(event);
         return;
-      case 'internal error':
+      case 'internal_error':
         this.#must(false, `${event.during}: ${event.error}`);
         return;
       default:
