@@ -67,7 +67,7 @@ export function ask(
 }
 
 /** Ends a request with a `NoAnswerError` when Headscale does not answer it. */
-function noteAnswer(asking: ClientRequest, awaitAnswer: AwaitAnswer): void {
+export function noteAnswer(asking: ClientRequest, awaitAnswer: AwaitAnswer): void {
   const pending = awaitAnswer(() => asking.destroy(new NoAnswerError('Headscale does not answer')));
   asking.once('finish', () => pending.sent());
   for (const answer of ['upgrade', 'response'] as const) asking.once(answer, () => pending.answered());

@@ -1,7 +1,8 @@
-import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
+import { Agent, type IncomingMessage, type ServerResponse } from 'node:http';
+import httpProxy from 'http-proxy';
 import { reasonOf } from '../lib/errors.ts';
 import { answerHeaders, answerWith } from './answer.ts';
-import { ask } from './ask.ts';
+import { noteAnswer } from './ask.ts';
 import type { AwaitAnswer } from './tunnel-ports.ts';
 import { gatewayAnswer, type Upstream } from './upstream.ts';
 
@@ -22,58 +23,81 @@ export type PlainProxy = (
   address: string,
 ) => void;
 
-/** The proxy for all that is not an upgrade: `/key`, `/health`, registration pages, OIDC, the REST API. */
+/** The proxy for everything that is not an upgrade: `/key`, `/health`, registration pages, OIDC, the REST API. */
 export function plainProxy({ upstream, upstreamReached, upstreamFailed, awaitAnswer, misled }: PlainPorts): PlainProxy {
+  const { host, port } = upstream;
+  // The agent speaks TLS where Headscale does, so http-proxy only sees plain HTTP.
+  const proxy = httpProxy.createProxyServer({ target: { protocol: 'http:', host, port }, agent: agentOf(upstream) });
+  const addresses = new WeakMap<IncomingMessage, string>();
+  const answerMisled = (request: IncomingMessage, response: ServerResponse, { headers }: IncomingMessage): void => {
+    misled(headers.upgrade ?? '', addresses.get(request) ?? '');
+    answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
+  };
+  proxy.on('proxyReq', (asking, request, response) => {
+    noteAnswer(asking, awaitAnswer);
+    asking.on('upgrade', (answer, socket) => {
+      socket.destroy();
+      answerMisled(request, response, answer);
+    });
+    // http-proxy gives a request up only when its answer is not finished.
+    response.once('close', () => asking.destroy());
+  });
+  proxy.on('proxyRes', (answer, request, response) => {
+    // A 101 that names no protocol is a response, not an upgrade, for Node.
+    if (answer.statusCode === 101) answerMisled(request, response, answer);
+    else {
+      upstreamReached();
+      passHeadBack(answer, response);
+    }
+  });
   return (request, response, rawHeaders, address) => {
-    // Whoever has its answer, or has left, says nothing about Headscale any more.
-    const isOver = (): boolean => response.headersSent || response.destroyed || request.socket.destroyed;
-    const question = {
-      ...{ method: request.method, path: request.url, protocol: undefined, body: request },
-      // One connection for each request: they are few, and Headscale might close one that is kept the moment it is used.
-      rawHeaders: [...rawHeaders, 'Connection', 'close'],
+    addresses.set(request, address);
+    const failed = (error: Error): void => {
+      // A client that already has its answer, or has left, says nothing about Headscale.
+      if (response.headersSent || response.destroyed || request.socket.destroyed) return;
+      upstreamFailed();
+      const { status, text } = gatewayAnswer(error);
+      answerWith(response, status, text);
     };
-    let asking: ClientRequest;
+    // One connection per request. Requests are few, and Headscale might close an idle connection just as we use it.
+    const headers = [...rawHeaders, 'Connection', 'close'];
     try {
-      asking = ask(question, upstream, {
-        connect: () => upstream.connect(),
-        // Never: it asks for nothing.
-        switched: (answer) => answer.destroy(),
-        answered: (answer) => {
-          upstreamReached();
-          passBack(answer, response);
-        },
-        misled: (protocol) => {
-          misled(protocol, address);
-          answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
-        },
-        failed: (error) => {
-          if (isOver()) return;
-          upstreamFailed();
-          const { status, text } = gatewayAnswer(error);
-          answerWith(response, status, text);
-        },
-        awaitAnswer,
-      });
+      proxy.web(request, response, { toProxy: true, ssl: fixed({ path: request.url, headers }) }, failed);
     } catch (error) {
       answerWith(response, 400, `This request cannot be passed on: ${reasonOf(error)}`);
-      return;
     }
-    response.once('close', () => asking.destroy());
   };
 }
 
-function passBack(answer: IncomingMessage, response: ServerResponse): void {
+function agentOf(upstream: Upstream): Agent {
+  return Object.assign(new Agent(), { createConnection: () => upstream.connect() });
+}
+
+/**
+ * Options for Node's `request` that nobody can change. http-proxy copies its own values into the object given as `ssl` and
+ * passes it to `request`. Its own path turns `*` into `/*` and loses an empty query, and its own headers are in lower case, with
+ * repeated ones joined.
+ */
+function fixed(options: Readonly<Record<string, unknown>>): object {
+  const kept = {};
+  for (const [name, value] of Object.entries(options)) {
+    Object.defineProperty(kept, name, { enumerable: true, get: () => value, set: () => {} });
+  }
+  return kept;
+}
+
+/** Writes the head of Headscale's answer. http-proxy then adds no headers of its own and pipes the body. */
+function passHeadBack(answer: IncomingMessage, response: ServerResponse): void {
+  // Piping ends only a complete answer. The client of half an answer must not wait for the rest.
+  answer.on('error', () => response.destroy());
   if (response.headersSent || response.destroyed) {
-    answer.resume();
+    answer.destroy();
     return;
   }
   const status = answer.statusCode ?? 0;
-  // What Node would refuse to write.
+  // Node refuses to write other characters.
   const text = answer.statusMessage?.replace(/[^\t\x20-\x7e\x80-\xff]/g, '') ?? '';
   response.writeHead(status < 200 ? 502 : status, text, answerHeaders(answer.rawHeaders));
-  // A pipe ends well only: half an answer must not leave its client waiting for the rest.
-  answer.on('error', () => response.destroy());
-  answer.pipe(response);
 }
 
 /**
