@@ -4,7 +4,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { type Happening, type History, type HistoryQuery, matches } from '../history/history.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 
-export interface LiveParts {
+export interface LiveFeedOptions {
   readonly clock: Clock;
   readonly history: History;
   view(happening: Happening): object;
@@ -20,14 +20,14 @@ const PING_EVERY_MS = 30_000;
 
 /** What happens, as it happens, over WebSocket: first what came after `after`, then every new one. */
 export class LiveFeed {
-  readonly #parts: LiveParts;
+  readonly #options: LiveFeedOptions;
   readonly #server = new WebSocketServer({ noServer: true, maxPayload: 1024, perMessageDeflate: false });
   readonly #awaited = new Set<WebSocket>();
   #timer: Timer | undefined;
   #closed = false;
 
-  constructor(parts: LiveParts) {
-    this.#parts = parts;
+  constructor(options: LiveFeedOptions) {
+    this.#options = options;
   }
 
   get isFull(): boolean {
@@ -47,9 +47,9 @@ export class LiveFeed {
   }
 
   #serve(listener: WebSocket, query: HistoryQuery): void {
-    const { history } = this.#parts;
+    const { history } = this.#options;
     const send = (happening: Happening): void => {
-      listener.send(JSON.stringify(this.#parts.view(happening)));
+      listener.send(JSON.stringify(this.#options.view(happening)));
       if (listener.bufferedAmount > MOST_WAITING_BYTES) listener.terminate();
     };
     // Who comes with a number of a watchdog that ran before this one hears what is new all the same.
@@ -69,7 +69,7 @@ export class LiveFeed {
   /** Whoever has not answered the last ping is not there any more. */
   #schedule(): void {
     if (this.#closed || this.#timer !== undefined) return;
-    this.#timer = this.#parts.clock.after(PING_EVERY_MS, () => {
+    this.#timer = this.#options.clock.after(PING_EVERY_MS, () => {
       this.#timer = undefined;
       for (const listener of this.#server.clients) {
         if (this.#awaited.has(listener)) listener.terminate();

@@ -2,13 +2,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse, S
 import type { Socket } from 'node:net';
 import type { Clock } from '../lib/clock.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
-import { readAssets, sendText } from './answers.ts';
+import { type AccessControl, type AccessRequest, createAccessControl, type Refusal, Sessions } from './access.ts';
 import { eventQuery } from './event-list.ts';
-import { type Asking, createGate, type Gate, type Refusal, Sessions } from './gate.ts';
 import { LiveFeed } from './live.ts';
-import { type Page, pagesOf } from './pages.ts';
 import { ParameterError } from './parameters.ts';
-import type { AdminPorts } from './ports.ts';
+import { sendText } from './responses.ts';
+import { type AdminBackend, type Route, readAssets, routesOf } from './routes.ts';
 
 export interface AdminServerOptions {
   readonly clock: Clock;
@@ -22,14 +21,14 @@ const LIVE = '/events/live';
 /** A client whose upgrade was refused has this long to leave. */
 const GONE_WITHIN_MS = 10_000;
 
-/** The status page, the admin API, `/metrics`, `/healthz` and `/readyz`: for Prometheus, probes and people. */
-export function createAdminServer(ports: AdminPorts, { clock, token, adminHost }: AdminServerOptions): Server {
+/** The status route, the admin API, `/metrics`, `/healthz` and `/readyz`: for Prometheus, probes and people. */
+export function createAdminServer(backend: AdminBackend, { clock, token, adminHost }: AdminServerOptions): Server {
   const sessions = new Sessions(clock);
-  const gate = createGate({ token, adminHost, hasSession: (cookie) => sessions.has(cookie) });
-  const pages = pagesOf({ ports, assets: readAssets(), gate, sessions });
-  const live = new LiveFeed({ clock, history: ports.history, view: ports.eventView });
-  const server = createServer((request, response) => answer(request, response, { pages, gate, ports }));
-  server.on('upgrade', (request, socket: Socket, head) => upgrade(request, socket, head, { live, gate, ports }));
+  const access = createAccessControl({ token, adminHost, hasSession: (cookie) => sessions.has(cookie) });
+  const routes = routesOf({ backend, assets: readAssets(), access, sessions });
+  const live = new LiveFeed({ clock, history: backend.history, view: backend.eventView });
+  const server = createServer((request, response) => answer(request, response, { routes, access, backend }));
+  server.on('upgrade', (request, socket: Socket, head) => upgrade(request, socket, head, { live, access, backend }));
   const connections = new OpenConnections();
   server.prependListener('connection', (socket: Socket) => connections.add(socket));
   // Node's own knows nothing of connections that have asked for an upgrade.
@@ -41,27 +40,27 @@ export function createAdminServer(ports: AdminPorts, { clock, token, adminHost }
 }
 
 interface Parts {
-  readonly pages: ReadonlyMap<string, Page>;
-  readonly gate: Gate;
-  readonly ports: AdminPorts;
+  readonly routes: ReadonlyMap<string, Route>;
+  readonly access: AccessControl;
+  readonly backend: AdminBackend;
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, { pages, gate, ports }: Parts): void {
+function answer(request: IncomingMessage, response: ServerResponse, { routes, access, backend }: Parts): void {
   const { path, query } = urlOf(request);
   const [, id = ''] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
-  const page = pages.get(id === '' ? path : '/streams/:id/sever');
-  const asking = askingOf(request, request.method !== 'GET' && request.method !== 'HEAD');
-  const refusal = gate.refuse(asking);
-  const counts = page?.isForAnyone ? gate.refuseStranger(asking) : refusal;
+  const route = routes.get(id === '' ? path : '/streams/:id/sever');
+  const asked = accessRequestOf(request, request.method !== 'GET' && request.method !== 'HEAD');
+  const refusal = access.refusalFor(asked);
+  const counts = route?.isPublic ? access.crossSiteRefusal(asked) : refusal;
   if (counts !== undefined) sendRefusal(response, counts);
-  else if (page === undefined) sendText(response, 404, `No such page. There are ${known(pages)}.`);
-  else if (!page.methods.includes(request.method ?? '')) {
-    response.setHeader('Allow', page.methods.join(', '));
-    sendText(response, 405, `Only ${page.methods.join(' and ')}.`);
+  else if (route === undefined) sendText(response, 404, `No such route. There are ${known(routes)}.`);
+  else if (!route.methods.includes(request.method ?? '')) {
+    response.setHeader('Allow', route.methods.join(', '));
+    sendText(response, 405, `Only ${route.methods.join(' and ')}.`);
   } else {
     Promise.resolve()
-      .then(() => page.answer({ request, response, query, id, isLetIn: refusal === undefined }))
-      .catch((error: unknown) => sendFailure(response, error, (mishap) => ports.failed(`answering ${path}`, mishap)));
+      .then(() => route.answer({ request, response, query, id, isAuthorized: refusal === undefined }))
+      .catch((error: unknown) => sendFailure(response, error, (mishap) => backend.failed(`answering ${path}`, mishap)));
   }
 }
 
@@ -80,30 +79,35 @@ function sendRefusal(response: ServerResponse, { status, text }: Refusal): void 
   sendText(response, status, text);
 }
 
-function known(pages: ReadonlyMap<string, Page>): string {
-  return [...pages.keys(), LIVE].filter((path) => !path.startsWith('/page/')).join(', ');
+function known(routes: ReadonlyMap<string, Route>): string {
+  return [...routes.keys(), LIVE].filter((path) => !path.startsWith('/route/')).join(', ');
 }
 
 interface UpgradeParts {
   readonly live: LiveFeed;
-  readonly gate: Gate;
-  readonly ports: AdminPorts;
+  readonly access: AccessControl;
+  readonly backend: AdminBackend;
 }
 
-function upgrade(request: IncomingMessage, socket: Socket, head: Buffer, { live, gate, ports }: UpgradeParts): void {
+function upgrade(
+  request: IncomingMessage,
+  socket: Socket,
+  head: Buffer,
+  { live, access, backend }: UpgradeParts,
+): void {
   socket.on('error', () => socket.destroy());
   const { path, query } = urlOf(request);
-  const refusal = gate.refuse(askingOf(request, true));
+  const refusal = access.refusalFor(accessRequestOf(request, true));
   if (refusal !== undefined) refuseUpgrade(socket, refusal.status, refusal.text);
   else if (path !== LIVE) refuseUpgrade(socket, 404, `The only WebSocket is ${LIVE}.`);
   else if (live.isFull) refuseUpgrade(socket, 503, 'Too many listen already: ask /events now and then instead.');
   else {
     try {
-      live.take(request, socket, head, eventQuery(query, ports.keysOf));
+      live.take(request, socket, head, eventQuery(query, backend.keysOf));
     } catch (error) {
       if (error instanceof ParameterError) refuseUpgrade(socket, 400, error.message);
       else {
-        ports.failed(`answering ${path}`, error);
+        backend.failed(`answering ${path}`, error);
         socket.destroy();
       }
     }
@@ -123,7 +127,7 @@ function refuseUpgrade(socket: Socket, status: number, text: string): void {
   socket.resume().setTimeout(GONE_WITHIN_MS, () => socket.destroy());
 }
 
-function askingOf({ headers }: IncomingMessage, isDelicate: boolean): Asking {
+function accessRequestOf({ headers }: IncomingMessage, isSensitive: boolean): AccessRequest {
   const { host, origin, authorization, cookie } = headers;
   const fetchSite = headers['sec-fetch-site'];
   return {
@@ -131,7 +135,7 @@ function askingOf({ headers }: IncomingMessage, isDelicate: boolean): Asking {
     origin,
     authorization,
     cookie,
-    isDelicate,
+    isSensitive,
     fetchSite: fetchSite === undefined ? undefined : String(fetchSite),
   };
 }

@@ -1,5 +1,5 @@
 import { eventView } from '../admin/event-list.ts';
-import type { AdminPorts } from '../admin/ports.ts';
+import type { AdminBackend } from '../admin/routes.ts';
 import { nodeView } from '../admin/stream-list.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
@@ -28,10 +28,10 @@ export interface AdminSource extends StatusSource {
   reload(): { readonly ok: boolean };
 }
 
-type Rest = Pick<AdminPorts, 'metrics' | 'failed'>;
+type Rest = Pick<AdminBackend, 'metrics' | 'failed'>;
 
-export function adminPortsOf(source: AdminSource, rest: Rest): AdminPorts {
-  source.replicas?.show({ views: () => streamViews(source), sever: (id) => void sever(source, id, undefined) });
+export function adminBackendOf(source: AdminSource, rest: Rest): AdminBackend {
+  source.replicas?.share({ views: () => streamViews(source), sever: (id) => void sever(source, id, undefined) });
   const { history, nodeOf } = source;
   return {
     ...rest,
@@ -55,7 +55,7 @@ function sever(
   { registry, intake, replicas }: AdminSource,
   id: StreamId,
   replica: string | undefined,
-): ReturnType<AdminPorts['sever']> {
+): ReturnType<AdminBackend['sever']> {
   if (replica !== undefined && replica !== replicas?.name) return replicas?.sever(replica, id) ? 'asked' : 'unknown';
   const stream = registry.get(id);
   if (stream === undefined) return 'unknown';

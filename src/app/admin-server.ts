@@ -10,7 +10,7 @@ import type { Pacer } from '../pipeline/pacer.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';
 import type { Events } from '../streams/events.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
-import { type AdminSource, adminPortsOf } from './admin-ports.ts';
+import { type AdminSource, adminBackendOf } from './admin-ports.ts';
 import type { KeyFiles } from './key-files.ts';
 
 export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDraining'> {
@@ -60,7 +60,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     historyBounds(settings.config.limits.history),
   );
   events.listen(history.listen);
-  const ports = adminPortsOf(
+  const ports = adminBackendOf(
     { ...parts, history, isDraining },
     {
       metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),

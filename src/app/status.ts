@@ -17,7 +17,7 @@ export interface StatusSource {
   readonly intake: Intake;
   nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
   /** Undefined where this watchdog is alone. */
-  readonly replicas: Pick<Replicas, 'name' | 'othersStreams' | 'sever'> | undefined;
+  readonly replicas: Pick<Replicas, 'name' | 'remoteStreams' | 'sever'> | undefined;
 }
 
 /** What `/readyz` shows. */
@@ -45,7 +45,7 @@ export function readinessOf(listeners: readonly ClientListener[], checkup: Check
 
 /** What `/streams` shows of all replicas: ours, and what the others answer. */
 export async function allStreamViews(source: StatusSource): Promise<readonly StreamView[]> {
-  const others = (await source.replicas?.othersStreams()) ?? [];
+  const others = (await source.replicas?.remoteStreams()) ?? [];
   // What is no such view has been left out: see `parseMessage`.
   return [...streamViews(source), ...(others as StreamView[])];
 }

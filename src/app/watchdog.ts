@@ -25,7 +25,7 @@ import { plainProxy } from '../proxy/plain.ts';
 import { trustAsSet } from '../proxy/trust.ts';
 import type { PendingAnswer, UpgradeRequest } from '../proxy/tunnel-ports.ts';
 import { upstreamOf } from '../proxy/upstream.ts';
-import type { openReplicas as openReplicasOf } from '../replicas/redis-link.ts';
+import type { openReplicas as openReplicasOf } from '../replicas/replicas.ts';
 import { type InheritedSockets, NO_SOCKETS } from '../service/inherited.ts';
 import { ALONE } from '../streams/directory.ts';
 import { Events, type Listener } from '../streams/events.ts';
@@ -133,7 +133,7 @@ async function build(config: Config, options: WatchdogOptions) {
   warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
   warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
   const kernel = loaded.ok ? loaded.kernel : undefined;
-  const openReplicas = config.redis && (await import('../replicas/redis-link.ts')).openReplicas;
+  const openReplicas = config.redis && (await import('../replicas/replicas.ts')).openReplicas;
   const way = buildWay(config, { ...ground, kernel, openReplicas }, knowledge);
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
@@ -188,7 +188,7 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
   const pending = new PendingAnswers(clock, () => checkup.suspect());
   const checkup = new Checkup({
     ...{ clock, api, upstream: config.upstream, ourKey: publicHalf, emit },
-    lastSign: () => newest(pending.answeredAt, registry.lastSpokenAt),
+    lastSignOfLife: () => newest(pending.answeredAt, registry.lastSpokenAt),
     answered: () => pending.answered(),
   });
   const directory = new NodeDirectory({ clock, list: () => api.nodes(keys.apiKey ?? ''), emit });
@@ -200,13 +200,13 @@ function buildKnowledge(config: Config, options: WatchdogOptions, { clock, event
   events.listen(logEvents(options.log, nodeOf));
   events.listen((event) => {
     if (event.kind === 'stream_opened' && event.stream.machineKey !== undefined)
-      directory.want(event.stream.machineKey);
+      directory.refreshFor(event.stream.machineKey);
   });
   const loginMayHaveEnded = (stream: Stream): void => {
     if (stream.machineKey === undefined) return;
     stream.loginEndedAt = clock.now();
     settings.forgetOf(stream);
-    directory.want(stream.machineKey);
+    directory.refreshFor(stream.machineKey);
   };
   return { loginMayHaveEnded, keys, noiseKey, checkup, pending, directory, nodeOf, settings, listeners };
 }
@@ -261,7 +261,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     awaitAnswer: (giveUp: () => void): PendingAnswer => pending.begin(giveUp),
   };
   const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit, noiseKey }, config.redis);
-  if (replicas !== undefined) events.listen(replicas.listen);
+  if (replicas !== undefined) events.listen(replicas.onEvent);
   const intake = new Intake({
     ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },
     ordersOf: (stream) => settings.ordersOf(stream),

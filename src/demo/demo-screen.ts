@@ -102,17 +102,3 @@ function rangeOf<T extends string | number>(values: readonly T[]): readonly T[] 
   const sorted = values.toSorted((a, b) => Number(a) - Number(b));
   return [...new Set([...sorted.slice(0, 1), ...sorted.slice(-1)])];
 }
-
-/** Waits `ms` milliseconds, or until `signal` aborts. */
-export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      timer.cancel();
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = clock.after(ms, done);
-    signal.addEventListener('abort', done);
-  });
-}

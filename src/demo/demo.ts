@@ -1,8 +1,8 @@
 import type { NoiseKey } from '../identity/machine-key.ts';
-import { type Clock, systemClock } from '../lib/clock.ts';
+import { type Clock, pause, systemClock } from '../lib/clock.ts';
 import { startControlServer } from './control-server.ts';
 import type { ControlEvent } from './control-state.ts';
-import { type Comeback, DemoScreen, pause, seconds } from './demo-screen.ts';
+import { type Comeback, DemoScreen, seconds } from './demo-screen.ts';
 import { generateNoiseKey } from './noise-handshake.ts';
 import { SimulatedNode } from './simulated-node.ts';
 

@@ -1,7 +1,6 @@
 import { type MachineKey, machineKeyOf } from '../identity/keys.ts';
-import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
+import { type Clock, type Instant, pause, systemClock } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
-import { pause } from './demo-screen.ts';
 import {
   followMap,
   logIn,

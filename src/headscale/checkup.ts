@@ -25,7 +25,7 @@ export interface UpstreamHealth {
   readonly keyMatches: boolean | undefined;
 }
 
-export interface CheckupParts {
+export interface CheckupOptions {
   readonly clock: Clock;
   readonly api: HeadscaleApi;
   readonly upstream: URL;
@@ -33,7 +33,7 @@ export interface CheckupParts {
   ourKey(): string | undefined;
   readonly emit: Emit;
   /** When Headscale last said anything, in an answer or on a stream. */
-  lastSign(): Instant | undefined;
+  lastSignOfLife(): Instant | undefined;
   /** Headscale has answered us. */
   answered(): void;
 }
@@ -44,7 +44,7 @@ export interface CheckupParts {
  * says each change once.
  */
 export class Checkup {
-  readonly #parts: CheckupParts;
+  readonly #options: CheckupOptions;
   readonly #upstream: string;
   #health: UpstreamHealth = {
     up: undefined,
@@ -64,9 +64,9 @@ export class Checkup {
   #asking: Promise<void> | undefined;
   #closed = false;
 
-  constructor(parts: CheckupParts) {
-    this.#parts = parts;
-    this.#upstream = parts.upstream.origin;
+  constructor(options: CheckupOptions) {
+    this.#options = options;
+    this.#upstream = options.upstream.origin;
   }
 
   get health(): UpstreamHealth {
@@ -82,7 +82,7 @@ export class Checkup {
     if (this.#closed) return Promise.resolve();
     this.#asking ??= this.#ask(withVersion).finally(() => {
       this.#asking = undefined;
-      this.#askedAt = this.#parts.clock.now();
+      this.#askedAt = this.#options.clock.now();
       this.#schedule();
     });
     return this.#asking;
@@ -90,7 +90,7 @@ export class Checkup {
 
   /** Our key may be another, or gone: what was known of the one before is not true of it. */
   keyChanged(): void {
-    if (this.#parts.ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
+    if (this.#options.ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
     void this.check();
   }
 
@@ -107,28 +107,28 @@ export class Checkup {
 
   /** On how many control streams Headscale says nothing; told every few seconds. */
   streamsSilent(silent: number, of: number): void {
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     const { up, silentOn } = this.#health;
     // After an outage each stream may wait for a minute until it is its turn.
     const counts = up === true && this.#upSince !== undefined && now - this.#upSince >= STREAM_SILENT_AFTER_MS;
     if (!counts || areTooManySilent(silent, of) === (silentOn === 'streams')) return;
     if (silentOn === 'streams') {
       this.#health = { ...this.#health, silentOn: undefined };
-      this.#parts.emit({ kind: 'upstream_up', upstream: this.#upstream, version: this.#health.version });
+      this.#options.emit({ kind: 'upstream_up', upstream: this.#upstream, version: this.#health.version });
     } else this.#isSilent({ on: 'streams', silent, of });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
-    await this.#parts.api.close();
+    await this.#options.api.close();
     await this.#asking;
   }
 
   #schedule(): void {
     this.#timer?.cancel();
     if (this.#closed) return;
-    this.#timer = this.#parts.clock.after(this.#dueInMs(), () => {
+    this.#timer = this.#options.clock.after(this.#dueInMs(), () => {
       // It may have spoken since.
       if (this.#dueInMs() > 0) this.#schedule();
       // Headscale logs each request, and its version seldom changes.
@@ -137,20 +137,20 @@ export class Checkup {
   }
 
   #dueInMs(): number {
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     const askedAt = this.#askedAt ?? now;
     if (this.#health.up === false) return plus(askedAt, CHECK_EVERY_WHILE_DOWN_MS) - now;
-    const lastSign = Math.max(askedAt, this.#parts.lastSign() ?? askedAt);
-    return Math.min(lastSign + ASK_AFTER_QUIET_MS - now, this.#versionDueInMs());
+    const lastSignOfLife = Math.max(askedAt, this.#options.lastSignOfLife() ?? askedAt);
+    return Math.min(lastSignOfLife + ASK_AFTER_QUIET_MS - now, this.#versionDueInMs());
   }
 
   #versionDueInMs(): number {
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     return (this.#versionAskedAt ?? now) + CHECK_EVERY_MS - now;
   }
 
   async #ask(withVersion: boolean): Promise<void> {
-    const { clock, api, answered } = this.#parts;
+    const { clock, api, answered } = this.#options;
     const startedAt = clock.now();
     try {
       const [key, version] = await Promise.all([
@@ -169,16 +169,16 @@ export class Checkup {
   }
 
   #version(): Promise<string | undefined> {
-    this.#versionAskedAt = this.#parts.clock.now();
+    this.#versionAskedAt = this.#options.clock.now();
     // Whether it is there is for `/key` to say.
-    return this.#parts.api.version().catch(() => this.#health.version);
+    return this.#options.api.version().catch(() => this.#health.version);
   }
 
   #isDown(reason: string): void {
     const { up, silentOn } = this.#health;
     if (up === false && silentOn === undefined) return;
     this.#health = { ...this.#health, up: false, silentOn: undefined, reason };
-    this.#parts.emit({ kind: 'upstream_down', upstream: this.#upstream, reason });
+    this.#options.emit({ kind: 'upstream_down', upstream: this.#upstream, reason });
   }
 
   #isSilent(silence: Silence): void {
@@ -188,29 +188,29 @@ export class Checkup {
       on === 'requests'
         ? { ...this.#health, up: false, silentOn: on, reason: 'it accepts connections and does not answer' }
         : { ...this.#health, silentOn: on };
-    this.#parts.emit({ kind: 'upstream_silent', upstream: this.#upstream, silence });
+    this.#options.emit({ kind: 'upstream_silent', upstream: this.#upstream, silence });
   }
 
   #isUp(version: string | undefined, isHeadscale: boolean): void {
     const before = this.#health;
     const silentOn = before.up === true ? before.silentOn : undefined;
     this.#health = { ...before, up: true, silentOn, isHeadscale, reason: undefined, version };
-    if (before.up !== true) this.#upSince = this.#parts.clock.now();
+    if (before.up !== true) this.#upSince = this.#options.clock.now();
     if (before.up === true && before.isHeadscale === isHeadscale && before.version === version) return;
     const upstream = this.#upstream;
-    this.#parts.emit(
+    this.#options.emit(
       isHeadscale ? { kind: 'upstream_up', upstream, version } : { kind: 'upstream_not_headscale', upstream },
     );
   }
 
   #compare(upstreams: string | undefined): void {
-    const ours = this.#parts.ourKey();
+    const ours = this.#options.ourKey();
     if (ours === undefined || upstreams === undefined) return;
     this.#compared = ours;
     const matches = ours === upstreams;
     const isNews = this.#health.keyMatches !== matches;
     this.#health = { ...this.#health, keyMatches: matches };
-    if (isNews) this.#parts.emit({ kind: 'noise_key_checked', matches, ours, upstreams });
+    if (isNews) this.#options.emit({ kind: 'noise_key_checked', matches, ours, upstreams });
   }
 }
 

@@ -26,7 +26,7 @@ const SHORTEST_DISTANCE_MS = 2500;
 const DISTANCE_PER_ANSWER_TIME = 10;
 const LONGEST_DISTANCE_MS = 60_000;
 
-export interface NodeDirectoryParts {
+export interface NodeDirectoryOptions {
   readonly clock: Clock;
   /** Asks Headscale; rejects with an error that says what was asked, what came, and the cure. */
   readonly list: () => Promise<readonly NodeInfo[]>;
@@ -70,7 +70,7 @@ export class NodeDirectory {
   readonly #confirmListeners = new Set<() => void>();
   #timer: Timer | undefined;
 
-  constructor({ clock, list, emit }: NodeDirectoryParts) {
+  constructor({ clock, list, emit }: NodeDirectoryOptions) {
     this.#clock = clock;
     this.#list = list;
     this.#emit = emit;
@@ -147,7 +147,7 @@ export class NodeDirectory {
    * seconds, and once more when it is clear which of two nodes is online. A node that is just registering is not listed yet,
    * so from an unknown key on Headscale is asked again and again, with doubling waits, as far as strangers allow.
    */
-  want(key: MachineKey): void {
+  refreshFor(key: MachineKey): void {
     if (this.#state !== 'running') return;
     if (this.#nodes.has(key)) {
       const now = this.#clock.now();

@@ -28,7 +28,7 @@ interface Announcement {
   readonly judges: Set<string>;
 }
 
-export interface AnnouncementsParts {
+export interface AnnouncementsOptions {
   readonly clock: Clock;
   readonly link: Link;
   readonly registry: Registry;
@@ -38,13 +38,13 @@ export interface AnnouncementsParts {
 
 /** Which of our streams Redis knows. */
 export class Announcements {
-  readonly #parts: AnnouncementsParts;
+  readonly #options: AnnouncementsOptions;
   readonly #announced = new Map<StreamId, Announcement>();
   readonly #toWithdraw = new Map<StreamId, MachineKey>();
   #catchingUp = false;
 
-  constructor(parts: AnnouncementsParts) {
-    this.#parts = parts;
+  constructor(options: AnnouncementsOptions) {
+    this.#options = options;
   }
 
   of(id: StreamId): Announcement | undefined {
@@ -58,7 +58,7 @@ export class Announcements {
 
   /** Announces a newcomer, and reads what is known of it elsewhere. Rejects when Redis does not answer in time. */
   async ask({ id, machineKey, ephemeral }: Arriving): Promise<Arrival> {
-    const { link } = this.#parts;
+    const { link } = this.#options;
     // Redis may have it from here on, whether its answer comes or not.
     const announcement = this.#announcement(id);
     const [{ order, others }, replayed] = await Promise.all([
@@ -90,7 +90,7 @@ export class Announcements {
 
   /** What was announced long ago will be announced again. */
   renewOld(): void {
-    const longAgo = this.#parts.clock.now() - ANNOUNCE_AGAIN_MS;
+    const longAgo = this.#options.clock.now() - ANNOUNCE_AGAIN_MS;
     for (const announcement of this.#announced.values()) {
       if (announcement.writtenAt < longAgo) announcement.isWritten = false;
     }
@@ -98,7 +98,7 @@ export class Announcements {
 
   /** Withdraws what ended while Redis was away, and announces the streams that it does not know. */
   async catchUp(): Promise<void> {
-    const { registry, link } = this.#parts;
+    const { registry, link } = this.#options;
     if (!link.isUp || this.#catchingUp) return;
     this.#catchingUp = true;
     try {
@@ -117,7 +117,7 @@ export class Announcements {
   }
 
   async #announceLate({ id, machineKey }: Stream): Promise<void> {
-    const { link, meet } = this.#parts;
+    const { link, meet } = this.#options;
     if (machineKey === undefined) return;
     const announcement = this.#announcement(id);
     const { order, others } = await link.announce(machineKey, id, 'later', announcement.order);
@@ -139,7 +139,7 @@ export class Announcements {
 
   async #remove(machineKey: MachineKey, id: StreamId): Promise<void> {
     try {
-      await this.#parts.link.withdraw(machineKey, id);
+      await this.#options.link.withdraw(machineKey, id);
       this.#toWithdraw.delete(id);
     } catch {
       if (this.#toWithdraw.size < MOST_TO_WITHDRAW) this.#toWithdraw.set(id, machineKey);
@@ -149,19 +149,19 @@ export class Announcements {
   #announcement(id: StreamId): Announcement {
     const found = this.#announced.get(id);
     if (found !== undefined) return found;
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     const made = { order: undefined, isWritten: false, beganAt: now, writtenAt: now, judges: new Set<string>() };
     this.#announced.set(id, made);
     return made;
   }
 
   #note(announcement: Announcement, order: Order): void {
-    Object.assign(announcement, { order, isWritten: true, writtenAt: this.#parts.clock.now() });
+    Object.assign(announcement, { order, isWritten: true, writtenAt: this.#options.clock.now() });
   }
 
   /** Those of the replicas that are there; what the others left behind is taken out. */
   async #alive(machineKey: MachineKey, replicas: readonly string[]): Promise<readonly string[]> {
-    const { link } = this.#parts;
+    const { link } = this.#options;
     const asked = replicas.map(async (replica) => ({ replica, isAlive: await link.isAlive(replica) }));
     const answers = await Promise.all(asked);
     for (const { replica, isAlive } of answers) if (!isAlive) link.forget(machineKey, replica).catch(() => {});

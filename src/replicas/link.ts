@@ -39,10 +39,10 @@ export interface Link {
   close(): Promise<void>;
 }
 
-export interface LinkPorts {
+export interface LinkEvents {
   heard(message: Message): void;
   /** A message was not signed with our key. */
-  notBelieved(): void;
+  forged(): void;
   /** `isUp` has changed. @param reason of the outage. */
   changed(isUp: boolean, reason: string | undefined): void;
 }

@@ -15,26 +15,26 @@ interface Call {
   readonly done: () => void;
 }
 
-export interface RollCallParts {
+export interface MembersOptions {
   readonly clock: Clock;
   readonly name: string;
   send(message: Message, to?: string): void;
 }
 
 /** Other replicas' streams, asked for when an operator looks. */
-export class RollCall {
-  readonly #parts: RollCallParts;
+export class Members {
+  readonly #options: MembersOptions;
   readonly #calls = new Map<number, Call>();
   #last = 0;
 
-  constructor(parts: RollCallParts) {
-    this.#parts = parts;
+  constructor(options: MembersOptions) {
+    this.#options = options;
   }
 
   /** @param replicas who is there. @returns all that have answered in time have shown. */
   call(replicas: readonly string[]): Promise<readonly object[]> {
     if (replicas.length === 0) return Promise.resolve([]);
-    const { clock, name: from, send } = this.#parts;
+    const { clock, name: from, send } = this.#options;
     const request = ++this.#last;
     return new Promise((resolve) => {
       const streams: object[] = [];
@@ -60,7 +60,7 @@ export class RollCall {
 
   /** Answers another's call. */
   answer(to: string, request: number, streams: readonly object[]): void {
-    const { name: from, send } = this.#parts;
+    const { name: from, send } = this.#options;
     for (let i = 0; i === 0 || i < streams.length; i += AT_ONCE) {
       const isLast = i + AT_ONCE >= streams.length;
       send({ kind: 'shown', from, request, streams: streams.slice(i, i + AT_ONCE), isLast }, to);

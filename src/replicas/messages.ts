@@ -3,7 +3,7 @@ import type { StreamId } from '../streams/stream.ts';
 import type { Order } from './order.ts';
 
 /** A stream as its replica tells of it. Durations in milliseconds: no two replicas' clocks are ever compared. */
-export interface ToldStream {
+export interface StreamReport {
   readonly id: StreamId;
   readonly machineKey: MachineKey;
   readonly address: string;
@@ -23,7 +23,7 @@ export type Message =
   | {
       readonly kind: 'contest';
       readonly from: string;
-      readonly newcomer: ToldStream;
+      readonly newcomer: StreamReport;
       readonly askedAt: number | undefined;
     }
   /**

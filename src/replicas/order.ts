@@ -11,7 +11,7 @@ const STOOD_STILL_MS = 1000;
 const LONGEST_ROUND_TRIP_MS = 5000;
 
 /** What is known of a stream's place in time. No two machines' clocks are ever compared: only durations are. */
-export interface Placed {
+export interface Seniority {
   /** Undefined where Redis has not told. */
   readonly order: Order | undefined;
   readonly openedAgoMs: number;
@@ -24,7 +24,7 @@ export interface Placed {
  *
  * @param roundTripMs since we asked for what we were told; undefined where we had not asked, so that it may have been long on its way.
  */
-export function isNewer(told: Placed, roundTripMs: number | undefined, ours: Placed): boolean | undefined {
+export function isNewer(told: Seniority, roundTripMs: number | undefined, ours: Seniority): boolean | undefined {
   // However long it was on its way, it is not younger than it said when it was told.
   if (ours.isAgeSure && isLonger(told.openedAgoMs, ours.openedAgoMs)) return false;
   const byPlace = isNewerByPlace(told.order, ours.order);
@@ -59,7 +59,7 @@ export class Ages {
   }
 
   /** @param arrivedAt when it began to wait for Redis, where it did. */
-  of({ openedAt }: Stream, arrivedAt: Instant = openedAt): Pick<Placed, 'openedAgoMs' | 'isAgeSure'> {
+  of({ openedAt }: Stream, arrivedAt: Instant = openedAt): Pick<Seniority, 'openedAgoMs' | 'isAgeSure'> {
     this.look();
     const since = arrivedAt < openedAt ? arrivedAt : openedAt;
     const isAgeSure = this.#sureSince === undefined || since >= this.#sureSince;

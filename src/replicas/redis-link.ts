@@ -1,18 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
-import { formatRedisUrl, type RedisTarget, redisTargetOf } from '../config/redis.ts';
-import type { RedisSettings } from '../config/types.ts';
+import type { RedisTarget } from '../config/redis.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NoiseKey } from '../identity/machine-key.ts';
-import { type Clock, plus, type Timer } from '../lib/clock.ts';
+import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import type { StreamId } from '../streams/stream.ts';
-import { type Announced, type Link, type LinkPorts, RENEW_EVERY_MS } from './link.ts';
+import { type Announced, type Link, type LinkEvents, RENEW_EVERY_MS } from './link.ts';
 import type { Message } from './messages.ts';
 import type { Order } from './order.ts';
-import { Replicas, type ReplicasParts } from './replicas.ts';
-import { Seal } from './seal.ts';
+import { MessageSigner } from './signer.ts';
 
 /** A newcomer waits so long at most. A Redis that needs more is as good as away. */
 const ANSWERS_WITHIN_MS = 250;
@@ -79,7 +77,7 @@ type Commands = (Redis | Cluster) & {
   withdrawStreams(key: string, field: string): Promise<number>;
 };
 
-export interface RedisLinkParts extends LinkPorts {
+export interface RedisLinkOptions extends LinkEvents {
   readonly clock: Clock;
   readonly target: RedisTarget;
   /** This replica's own. */
@@ -90,11 +88,11 @@ export interface RedisLinkParts extends LinkPorts {
 
 /** Redis, as replicas use it: one connection for questions, one that listens. */
 export class RedisLink implements Link {
-  readonly #parts: RedisLinkParts;
+  readonly #options: RedisLinkOptions;
   readonly #commands: Commands;
   readonly #listening: Redis | Cluster;
-  readonly #names: Names;
-  readonly #seal: Seal;
+  readonly #keys: RedisKeys;
+  readonly #signer: MessageSigner;
   /** What ends those who wait for an answer. */
   readonly #waiting = new Set<(reason: Error) => void>();
   /** Undefined until it is known. */
@@ -105,14 +103,14 @@ export class RedisLink implements Link {
   #isClosed = false;
   #lastError: string | undefined;
 
-  constructor(parts: RedisLinkParts) {
-    this.#parts = parts;
-    this.#names = new Names(parts.target.prefix);
-    this.#seal = new Seal(parts.name, parts.noiseKey);
-    this.#commands = connect(parts.target) as Commands;
+  constructor(options: RedisLinkOptions) {
+    this.#options = options;
+    this.#keys = new RedisKeys(options.target.prefix);
+    this.#signer = new MessageSigner(options.name, options.noiseKey);
+    this.#commands = connect(options.target) as Commands;
     this.#commands.defineCommand('announceStream', { numberOfKeys: 1, lua: ANNOUNCE });
     this.#commands.defineCommand('withdrawStreams', { numberOfKeys: 1, lua: WITHDRAW });
-    this.#listening = connect(parts.target);
+    this.#listening = connect(options.target);
     for (const connection of [this.#commands, this.#listening]) {
       connection.on('error', (error: unknown) => (this.#lastError = reasonOf(error)));
       if (connection instanceof Cluster) connection.on('+node', hearLaterErrors);
@@ -130,7 +128,7 @@ export class RedisLink implements Link {
   }
 
   async announce(machineKey: MachineKey, id: StreamId, when: 'arriving' | 'later', before?: Order): Promise<Announced> {
-    const key = this.#names.node(machineKey);
+    const key = this.#keys.node(machineKey);
     const word = randomBytes(6).toString('base64url');
     const answer = this.#commands.announceStream(
       key,
@@ -143,11 +141,11 @@ export class RedisLink implements Link {
     const [epoch, place, all] = await this.#inTime(answer);
     const isKept = before !== undefined && before.epoch === epoch && before.place === place;
     const order = { epoch, place, isExact: isKept ? before.isExact : when === 'arriving' };
-    return { order, others: othersIn(all, this.#parts.name) };
+    return { order, others: othersIn(all, this.#options.name) };
   }
 
   async withdraw(machineKey: MachineKey, id: StreamId): Promise<void> {
-    await this.#inTime(this.#commands.withdrawStreams(this.#names.node(machineKey), this.#fieldOf(id)));
+    await this.#inTime(this.#commands.withdrawStreams(this.#keys.node(machineKey), this.#fieldOf(id)));
   }
 
   async hasSeen(ephemeral: Buffer): Promise<boolean> {
@@ -161,24 +159,24 @@ export class RedisLink implements Link {
   }
 
   async forget(machineKey: MachineKey, replica: string): Promise<void> {
-    await this.#inTime(this.#commands.withdrawStreams(this.#names.node(machineKey), `${replica}/`));
+    await this.#inTime(this.#commands.withdrawStreams(this.#keys.node(machineKey), `${replica}/`));
   }
 
   async isAlive(replica: string): Promise<boolean> {
-    return (await this.#inTime(this.#commands.exists(this.#names.lease(replica)))) === 1;
+    return (await this.#inTime(this.#commands.exists(this.#keys.lease(replica)))) === 1;
   }
 
   async renewLease(): Promise<boolean> {
-    const key = this.#names.lease(this.#parts.name);
+    const key = this.#keys.lease(this.#options.name);
     const ran = await this.#inTime(this.#commands.set(key, '1', 'PX', 3 * RENEW_EVERY_MS, 'GET'));
     return ran !== null;
   }
 
   send(message: Message, to?: string): void {
-    const sealed = this.isUp ? this.#seal.seal(message, to) : undefined;
-    if (sealed === undefined) return;
-    const channel = to === undefined ? this.#names.all : this.#names.replica(to);
-    this.#inTime(this.#commands.publish(channel, sealed)).catch(() => {});
+    const signed = this.isUp ? this.#signer.sign(message, to) : undefined;
+    if (signed === undefined) return;
+    const channel = to === undefined ? this.#keys.all : this.#keys.replica(to);
+    this.#inTime(this.#commands.publish(channel, signed)).catch(() => {});
   }
 
   async close(): Promise<void> {
@@ -188,29 +186,29 @@ export class RedisLink implements Link {
     this.#trying?.cancel();
     // Whoever asks goes on alone now: nothing that stops may wait for Redis.
     for (const giveUp of [...this.#waiting]) giveUp(new Error('the watchdog is stopping'));
-    if (wasUp) await this.#inTime(this.#commands.del(this.#names.lease(this.#parts.name))).catch(() => {});
+    if (wasUp) await this.#inTime(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
     this.#commands.disconnect();
     this.#listening.disconnect();
   }
 
   /** By a secret: nobody can choose the handshake that theirs replaces. */
   #slotOf(ephemeral: Buffer): string {
-    return this.#names.handshake((this.#seal.mac(ephemeral)?.readUInt32BE() ?? 0) % HANDSHAKE_SLOTS);
+    return this.#keys.handshake((this.#signer.mac(ephemeral)?.readUInt32BE() ?? 0) % HANDSHAKE_SLOTS);
   }
 
   #fieldOf(id: StreamId): string {
-    return `${this.#parts.name}/${id}`;
+    return `${this.#options.name}/${id}`;
   }
 
   #heard(text: string): void {
-    const message = this.#seal.open(text);
-    if (message === 'forged') this.#parts.notBelieved();
-    else if (message !== undefined) this.#parts.heard(message);
+    const message = this.#signer.verify(text);
+    if (message === 'forged') this.#options.forged();
+    else if (message !== undefined) this.#options.heard(message);
   }
 
   async #subscribe(): Promise<void> {
     try {
-      await this.#listening.subscribe(this.#names.all, this.#names.replica(this.#parts.name));
+      await this.#listening.subscribe(this.#keys.all, this.#keys.replica(this.#options.name));
       this.#isSubscribed = true;
     } catch (error) {
       this.#lastError = reasonOf(error);
@@ -245,7 +243,7 @@ export class RedisLink implements Link {
   #tryAgain(): void {
     if (this.#isClosed) return;
     this.#trying?.cancel();
-    this.#trying = this.#parts.clock.after(TRIES_EVERY_MS, () => {
+    this.#trying = this.#options.clock.after(TRIES_EVERY_MS, () => {
       this.#commands.ping().then(
         () => {
           this.#wasSlow = false;
@@ -269,7 +267,8 @@ export class RedisLink implements Link {
     const isUp = this.#isReady();
     if (isUp === this.#isUp || this.#isConnecting()) return;
     this.#isUp = isUp;
-    if (!this.#isClosed) this.#parts.changed(isUp, isUp ? undefined : (this.#lastError ?? 'it closed the connection'));
+    if (!this.#isClosed)
+      this.#options.changed(isUp, isUp ? undefined : (this.#lastError ?? 'it closed the connection'));
     if (isUp) this.#lastError = undefined;
   }
 }
@@ -326,7 +325,7 @@ function replicaIn(field: string): string | undefined {
 }
 
 /** The names of keys and channels. What belongs to one node lies in one slot of a cluster. */
-export class Names {
+export class RedisKeys {
   readonly #prefix: string;
 
   constructor(prefix: string) {
@@ -353,36 +352,4 @@ export class Names {
   handshake(slot: number): string {
     return `${this.#prefix}:seen:{${slot}}`;
   }
-}
-
-/**
- * Joins the other watchdogs that use the same Redis.
- *
- * @throws StartError when a file of its settings cannot be used.
- */
-export function openReplicas(
-  parts: Omit<ReplicasParts, 'name' | 'link'> & Pick<RedisLinkParts, 'noiseKey'>,
-  settings: RedisSettings,
-): Replicas {
-  const { clock, emit, noiseKey } = parts;
-  const url = formatRedisUrl(settings.url);
-  // Of the same name, and yet another one: what one before it left in Redis is not its own.
-  const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
-  let tellAgainAt = clock.now();
-  const link = new RedisLink({
-    ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
-    heard: (message) => replicas.heard(message),
-    notBelieved: () => {
-      if (clock.now() < tellAgainAt) return;
-      tellAgainAt = plus(clock.now(), 60_000);
-      emit({ kind: 'replica_message_rejected', url });
-    },
-    changed: (isUp, reason) => {
-      if (isUp) replicas.joined();
-      emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, reason: reason ?? 'it does not answer' });
-    },
-  });
-  const replicas: Replicas = new Replicas({ ...parts, name, link });
-  replicas.start();
-  return replicas;
 }

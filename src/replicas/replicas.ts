@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
+import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
+import type { RedisSettings } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -7,17 +10,18 @@ import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { Announcements, CATCH_UP_EVERY_MS } from './announcements.ts';
 import { type Link, RENEW_EVERY_MS } from './link.ts';
-import { RollCall } from './members.ts';
-import type { Message, ToldStream } from './messages.ts';
-import { Ages, type Placed } from './order.ts';
-import { Shadows } from './remote-newcomers.ts';
+import { Members } from './members.ts';
+import type { Message, StreamReport } from './messages.ts';
+import { Ages, type Seniority } from './order.ts';
+import { RedisLink, type RedisLinkOptions } from './redis-link.ts';
+import { RemoteNewcomers } from './remote-newcomers.ts';
 
 /** As long as its lease. */
 const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
 /** A node has one or two streams; only its newest can be newer than anybody's. */
 const MOST_ANSWERED = 8;
 
-export interface ReplicasParts {
+export interface ReplicasOptions {
   readonly clock: Clock;
   readonly name: string;
   readonly link: Link;
@@ -27,7 +31,7 @@ export interface ReplicasParts {
 }
 
 /** What others may see of us, and have done here. */
-export interface Shown {
+export interface LocalStreams {
   views(): readonly object[];
   sever(id: StreamId): void;
 }
@@ -37,31 +41,31 @@ export interface Shown {
  * judged by the replica that has the old stream: it has the socket. Whatever Redis does, each goes on by itself.
  */
 export class Replicas implements StreamDirectory {
-  readonly #parts: ReplicasParts;
+  readonly #options: ReplicasOptions;
   readonly #announcements: Announcements;
-  readonly #shadows: Shadows;
-  readonly #rollCall: RollCall;
+  readonly #newcomers: RemoteNewcomers;
+  readonly #members: Members;
   readonly #ages: Ages;
   /** When each of the others was last heard of. */
   readonly #peers = new Map<string, Instant>();
-  #shown: Shown = { views: () => [], sever() {} };
+  #local: LocalStreams = { views: () => [], sever() {} };
   #timers: readonly Timer[] = [];
 
-  constructor(parts: ReplicasParts) {
-    this.#parts = parts;
-    const { clock, takeover, link, registry, name } = parts;
+  constructor(options: ReplicasOptions) {
+    this.#options = options;
+    const { clock, takeover, link, registry, name } = options;
     this.#ages = new Ages(clock);
     this.#announcements = new Announcements({
       ...{ clock, link, registry },
       meet: (machineKey, replica) => this.#ask(machineKey, replica, true),
     });
-    this.#shadows = new Shadows({
+    this.#newcomers = new RemoteNewcomers({
       ...{ clock, takeover, registry },
-      placeOf: (stream) => this.#placeOf(stream),
+      seniorityOf: (stream) => this.#seniorityOf(stream),
       ask: (machineKey, replica) => this.#ask(machineKey, replica, false),
       say: (message, to) => link.send({ ...message, from: name } as Message, to),
     });
-    this.#rollCall = new RollCall({ clock, name, send: (message, to) => link.send(message, to) });
+    this.#members = new Members({ clock, name, send: (message, to) => link.send(message, to) });
   }
 
   start(): void {
@@ -71,13 +75,13 @@ export class Replicas implements StreamDirectory {
 
   close(): Promise<void> {
     for (const timer of this.#timers) timer.cancel();
-    this.#shadows.close();
-    this.#rollCall.close();
-    return this.#parts.link.close();
+    this.#newcomers.close();
+    this.#members.close();
+    return this.#options.link.close();
   }
 
   arrive(newcomer: Arriving): Promise<Arrival> | undefined {
-    const { link } = this.#parts;
+    const { link } = this.#options;
     return link.isUp ? this.#announcements.ask(newcomer).catch(() => NOWHERE_ELSE) : undefined;
   }
 
@@ -87,7 +91,7 @@ export class Replicas implements StreamDirectory {
 
   recorded(stream: Stream): void {
     this.#tellJudges(stream);
-    const { link, name: from, takeover, clock } = this.#parts;
+    const { link, name: from, takeover, clock } = this.#options;
     const { machineKey, address, openedAt } = stream;
     if (machineKey === undefined || !takeover.duplicates.suspects(machineKey)) return;
     link.send({ kind: 'came', from, machineKey, address, openedAgoMs: clock.now() - openedAt });
@@ -95,20 +99,20 @@ export class Replicas implements StreamDirectory {
 
   left({ id, machineKey }: Arriving | Stream): void {
     if (machineKey === undefined) return;
-    const { link, name } = this.#parts;
+    const { link, name } = this.#options;
     for (const judge of this.#announcements.withdraw(machineKey, id))
       link.send({ kind: 'left', from: name, id }, judge);
   }
 
   forgetHandshake(ephemeral: Buffer): void {
-    const { link } = this.#parts;
+    const { link } = this.#options;
     // Where Redis is away the same handshake gives no identity for a while; it passes nevertheless.
     if (link.isUp) link.forgetHandshake(ephemeral).catch(() => {});
   }
 
   /** What of our own events others must hear. */
-  readonly listen = (event: WatchdogEvent): void => {
-    const { link, name: from } = this.#parts;
+  readonly onEvent = (event: WatchdogEvent): void => {
+    const { link, name: from } = this.#options;
     if (event.kind === 'stream_severed' && event.because === 'silent' && event.stream.machineKey !== undefined) {
       const { machineKey, address: loser } = event.stream;
       const { address: winner } = event.newcomer;
@@ -118,17 +122,17 @@ export class Replicas implements StreamDirectory {
       const { machineKey, addresses } = event;
       link.send({ kind: 'duplicate', from, machineKey, addresses });
     } else if (event.kind === 'contest_ended') {
-      this.#shadows.contestEnded(event.newcomer);
+      this.#newcomers.contestEnded(event.newcomer);
     }
   };
 
   heard(message: Message): void {
-    const { takeover, registry, clock } = this.#parts;
+    const { takeover, registry, clock } = this.#options;
     this.#peers.set(message.from, clock.now());
     switch (message.kind) {
       case 'contest':
       case 'left':
-        this.#shadows.heard(message);
+        this.#newcomers.heard(message);
         return;
       case 'clear': {
         const stream = registry.get(message.id);
@@ -154,13 +158,13 @@ export class Replicas implements StreamDirectory {
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);
         return;
       case 'show':
-        this.#rollCall.answer(message.from, message.request, this.#shown.views());
+        this.#members.answer(message.from, message.request, this.#local.views());
         return;
       case 'shown':
-        this.#rollCall.heard(message);
+        this.#members.heard(message);
         return;
       case 'sever':
-        this.#shown.sever(message.id);
+        this.#local.sever(message.id);
         return;
       case 'here':
         return;
@@ -170,33 +174,33 @@ export class Replicas implements StreamDirectory {
   }
 
   get name(): string {
-    return this.#parts.name;
+    return this.#options.name;
   }
 
   /** Lets others see our streams, and sever them. */
-  show(shown: Shown): void {
-    this.#shown = shown;
+  share(local: LocalStreams): void {
+    this.#local = local;
   }
 
   /** The streams of all others that answer, as they show them. */
-  othersStreams(): Promise<readonly object[]> {
-    return this.#rollCall.call(this.#parts.link.isUp ? [...this.#peers.keys()] : []);
+  remoteStreams(): Promise<readonly object[]> {
+    return this.#members.call(this.#options.link.isUp ? [...this.#peers.keys()] : []);
   }
 
   /** Asks another replica to sever a stream of its own. @returns whether it is there. */
   sever(replica: string, id: StreamId): boolean {
     if (!this.#peers.has(replica)) return false;
-    this.#parts.link.send({ kind: 'sever', from: this.#parts.name, id }, replica);
+    this.#options.link.send({ kind: 'sever', from: this.#options.name, id }, replica);
     return true;
   }
 
   get isUp(): boolean {
-    return this.#parts.link.isUp;
+    return this.#options.link.isUp;
   }
 
   /** Redis is there, or there again, and may know nothing of us. */
   joined(): void {
-    const { link, name } = this.#parts;
+    const { link, name } = this.#options;
     link.renewLease().catch(() => {});
     link.send({ kind: 'here', from: name });
     this.#announcements.beginAnew();
@@ -207,16 +211,16 @@ export class Replicas implements StreamDirectory {
     const told = this.#tell(newcomer);
     if (told === undefined || !isLive(newcomer)) return;
     this.#announcements.of(newcomer.id)?.judges.add(replica);
-    this.#parts.link.send({ kind: 'contest', from: this.#parts.name, newcomer: told, askedAt }, replica);
+    this.#options.link.send({ kind: 'contest', from: this.#options.name, newcomer: told, askedAt }, replica);
   }
 
   #ask(machineKey: MachineKey, replica: string, inTurn: boolean): void {
-    const { link, clock, name: from } = this.#parts;
+    const { link, clock, name: from } = this.#options;
     link.send({ kind: 'ask', from, machineKey, askedAt: clock.now(), inTurn }, replica);
   }
 
   #answer({ from, machineKey, askedAt, inTurn }: Extract<Message, { readonly kind: 'ask' }>): void {
-    const newest = this.#parts.registry.ofMachineKey(machineKey).filter(isLive).slice(-MOST_ANSWERED);
+    const newest = this.#options.registry.ofMachineKey(machineKey).filter(isLive).slice(-MOST_ANSWERED);
     for (const stream of newest) this.#challenge(stream, from, askedAt);
     if (inTurn && newest.length > 0) this.#ask(machineKey, from, false);
   }
@@ -225,26 +229,26 @@ export class Replicas implements StreamDirectory {
     for (const judge of this.#announcements.of(stream.id)?.judges ?? []) this.#challenge(stream, judge);
   }
 
-  #tell(stream: Stream): ToldStream | undefined {
+  #tell(stream: Stream): StreamReport | undefined {
     const { id, machineKey, address, remoteAddress, heardAt, firstRecordAt } = stream;
-    const { order, ...age } = this.#placeOf(stream);
+    const { order, ...age } = this.#seniorityOf(stream);
     if (order === undefined || machineKey === undefined) return undefined;
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     return {
       ...{ id, machineKey, address, remoteAddress, order, ...age, heardAgoMs: now - heardAt },
       firstRecordAgoMs: firstRecordAt === undefined ? undefined : now - firstRecordAt,
     };
   }
 
-  #placeOf(stream: Stream): Placed {
+  #seniorityOf(stream: Stream): Seniority {
     const announcement = this.#announcements.of(stream.id);
     return { order: announcement?.order, ...this.#ages.of(stream, announcement?.beganAt) };
   }
 
   async #renew(): Promise<void> {
-    const { link, registry, clock, name } = this.#parts;
+    const { link, registry, clock, name } = this.#options;
     this.#ages.look();
-    this.#shadows.forgetStale();
+    this.#newcomers.forgetStale();
     for (const [peer, at] of this.#peers) if (clock.now() - at > PEER_GONE_AFTER_MS) this.#peers.delete(peer);
     link.send({ kind: 'here', from: name });
     for (const id of this.#announcements.judged()) {
@@ -260,7 +264,7 @@ export class Replicas implements StreamDirectory {
     const slot = this.#timers.length;
     const again = (): void => {
       const timers = [...this.#timers];
-      timers[slot] = this.#parts.clock.after(ms, () => {
+      timers[slot] = this.#options.clock.after(ms, () => {
         again();
         act().catch(() => {});
       });
@@ -268,4 +272,36 @@ export class Replicas implements StreamDirectory {
     };
     again();
   }
+}
+
+/**
+ * Joins the other watchdogs that use the same Redis.
+ *
+ * @throws StartError when a file of its settings cannot be used.
+ */
+export function openReplicas(
+  options: Omit<ReplicasOptions, 'name' | 'link'> & Pick<RedisLinkOptions, 'noiseKey'>,
+  settings: RedisSettings,
+): Replicas {
+  const { clock, emit, noiseKey } = options;
+  const url = formatRedisUrl(settings.url);
+  // Of the same name, and yet another one: what one before it left in Redis is not its own.
+  const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
+  let tellAgainAt = clock.now();
+  const link = new RedisLink({
+    ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
+    heard: (message) => replicas.heard(message),
+    forged: () => {
+      if (clock.now() < tellAgainAt) return;
+      tellAgainAt = plus(clock.now(), 60_000);
+      emit({ kind: 'replica_message_rejected', url });
+    },
+    changed: (isUp, reason) => {
+      if (isUp) replicas.joined();
+      emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, reason: reason ?? 'it does not answer' });
+    },
+  });
+  const replicas: Replicas = new Replicas({ ...options, name, link });
+  replicas.start();
+  return replicas;
 }

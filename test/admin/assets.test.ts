@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { readAssets } from '../../src/admin/answers.ts';
+import { readAssets } from '../../src/admin/routes.ts';
 
 describe('readAssets', () => {
   test('finds the page and every file that it names, and no source that is not served', () => {

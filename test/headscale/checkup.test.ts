@@ -48,7 +48,7 @@ function bench() {
   const checkup = new Checkup({
     ...{ clock, api, upstream: new URL('http://127.0.0.1:8080'), ourKey: () => says.ours },
     emit: (event) => events.push(event),
-    lastSign: () => (says.speaks ? clock.now() : undefined),
+    lastSignOfLife: () => (says.speaks ? clock.now() : undefined),
     answered: () => {},
   });
   const kinds = (): string[] => events.splice(0).map(({ kind }) => kind);

@@ -3,12 +3,12 @@ import type { MachineKey } from '../../src/identity/keys.ts';
 import type { Instant } from '../../src/lib/clock.ts';
 import { A, B, bench, C, MINUTE } from './directory-bench.ts';
 
-describe('NodeDirectory.want', () => {
+describe('NodeDirectory.refreshFor', () => {
   test('a known key: asked once it may have logged in as another user, and once more when it is clear as whom', async () => {
     const { directory, listing, asked, pass, says } = bench();
     await listing(A);
     await pass(MINUTE);
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     const asAnother = { ...A, user: 'another', name: 'another-name' };
     says.nodes = [asAnother];
     await pass(5000);
@@ -27,7 +27,7 @@ describe('NodeDirectory.want', () => {
     };
     const begun = clock.now();
     for (let i = 0; i < 400; i++) {
-      directory.want(A.machineKey);
+      directory.refreshFor(A.machineKey);
       opened.push(clock.now() - begun);
       await inSmallSteps(150 + ((i * 37) % 250));
     }
@@ -45,7 +45,7 @@ describe('NodeDirectory.want', () => {
     directory.start();
     await pass(1000);
     await out[0]?.answer([A]);
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     await pass(9999);
     expect(asked()).toEqual([0]);
     await pass(1);
@@ -58,7 +58,7 @@ describe('NodeDirectory.want', () => {
     await listing(A);
     await pass(MINUTE);
     says.nodes = [A, B];
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(10 * MINUTE);
     expect(asked()).toEqual([0, 60, 360, 660]);
   });
@@ -68,10 +68,10 @@ describe('NodeDirectory.want', () => {
     await listing(A);
     await pass(2000);
     says.nodes = [A, B, C];
-    for (const { machineKey } of [B, C]) directory.want(machineKey);
+    for (const { machineKey } of [B, C]) directory.refreshFor(machineKey);
     expect(clock.timers).toBe(1);
     await pass(2000);
-    directory.want(C.machineKey);
+    directory.refreshFor(C.machineKey);
     await pass(MINUTE);
     expect(asked()).toEqual([0, 5]);
   });
@@ -80,7 +80,7 @@ describe('NodeDirectory.want', () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     await pass(10_000);
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(20 * MINUTE);
     expect(asked()).toEqual([0, 10, 15, 25, 45, 85, 165, 325, 625, 925]);
   });
@@ -89,13 +89,13 @@ describe('NodeDirectory.want', () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     await pass(10_000);
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(40_000);
     expect(asked()).toEqual([0, 10, 15, 25, 45]);
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(20_000);
     expect(asked()).toEqual([]);
-    directory.want(C.machineKey);
+    directory.refreshFor(C.machineKey);
     await pass(40_000);
     // Strangers have asked five times by then, and have one more a minute.
     expect(asked()).toEqual([70, 75]);
@@ -107,8 +107,8 @@ describe('NodeDirectory.want', () => {
     const { directory, out, asked, pass } = bench();
     directory.start();
     await pass(300);
-    directory.want(A.machineKey);
-    directory.want(B.machineKey);
+    directory.refreshFor(A.machineKey);
+    directory.refreshFor(B.machineKey);
     await out[0]?.answer([A]);
     await pass(4999);
     expect(asked()).toEqual([0]);
@@ -121,7 +121,7 @@ describe('NodeDirectory.want', () => {
 
   test('before start: waits for the first question', async () => {
     const { directory, listing, asked, pass } = bench();
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(10_000);
     expect(asked()).toEqual([]);
     await listing(A, B);
@@ -134,16 +134,17 @@ describe('NodeDirectory.want', () => {
     await listing(A);
     let made = 0;
     for (let second = 0; second < 60; second++) {
-      for (let each = 0; each < 500; each++) directory.want((++made).toString(16).padStart(64, '0') as MachineKey);
+      for (let each = 0; each < 500; each++)
+        directory.refreshFor((++made).toString(16).padStart(64, '0') as MachineKey);
       await pass(1000);
     }
     expect(asked()).toEqual([0, 5, 10, 15, 20, 25]);
     // The first of them is long forgotten, so it is unknown anew; the last one is not.
     await pass(10 * MINUTE);
     asked();
-    directory.want(made.toString(16).padStart(64, '0') as MachineKey);
+    directory.refreshFor(made.toString(16).padStart(64, '0') as MachineKey);
     expect(asked()).toHaveLength(0);
-    directory.want('1'.padStart(64, '0') as MachineKey);
+    directory.refreshFor('1'.padStart(64, '0') as MachineKey);
     expect(asked()).toHaveLength(1);
   });
 
@@ -154,20 +155,20 @@ describe('NodeDirectory.want', () => {
     let made = 0;
     const flood = async (seconds: number): Promise<void> => {
       for (let second = 0; second < seconds; second++) {
-        directory.want((++made).toString(16).padStart(64, '0') as MachineKey);
+        directory.refreshFor((++made).toString(16).padStart(64, '0') as MachineKey);
         await pass(1000);
       }
     };
     await flood(60);
     expect(asked()).toEqual([0, 10, 15, 20, 25, 30, 70]);
     says.nodes = [A, B];
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await flood(60);
     expect(directory.nodeOf(B.machineKey)).toBe(B);
     // A known key is not kept waiting by them at all.
     await flood(120);
     asked();
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     await flood(5);
     expect(asked().length).toBeGreaterThanOrEqual(1);
   });
@@ -185,7 +186,7 @@ describe('NodeDirectory.nodesOf', () => {
     await listing(A);
     await pass(MINUTE);
     const stream = open(clock);
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     expect(directory.nodesOf(stream)).toBeUndefined();
     await pass(1000);
     expect([directory.nodesOf(stream), confirmed]).toEqual([undefined, 0]);
@@ -194,7 +195,7 @@ describe('NodeDirectory.nodesOf', () => {
     expect(changes()).toBe(1);
     const again = { ...stream, loginEndedAt: clock.now() };
     expect(directory.nodesOf(again)).toBeUndefined();
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     await pass(5000);
     expect(directory.nodesOf(again)).toEqual([A]);
   });
@@ -203,7 +204,7 @@ describe('NodeDirectory.nodesOf', () => {
     const { directory, listing, pass, clock, says } = bench();
     await listing({ ...A, others: [B] });
     const stream = open(clock);
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     await pass(5000);
     expect(directory.nodesOf(stream)).toEqual([{ ...A, others: [B] }, B]);
     says.nodes = [A];
@@ -216,7 +217,7 @@ describe('NodeDirectory.nodesOf', () => {
     await listing(A);
     says.nodes = new Error('away');
     const stream = open(clock);
-    directory.want(A.machineKey);
+    directory.refreshFor(A.machineKey);
     await pass(10 * MINUTE);
     expect(directory.nodesOf(stream)).toBeUndefined();
     expect(directory.nodeOf(A.machineKey)).toBe(A);

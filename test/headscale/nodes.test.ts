@@ -102,7 +102,7 @@ describe('NodeDirectory failures', () => {
     says.nodes = new Error('no');
     directory.start();
     await pass(10_000);
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     await pass(10_000);
     expect(asked()).toEqual([0]);
     says.nodes = [A];
@@ -179,7 +179,7 @@ describe('NodeDirectory.close', () => {
     const { directory, listing, clock, asked, pass } = bench();
     await listing(A);
     await directory.close();
-    directory.want(B.machineKey);
+    directory.refreshFor(B.machineKey);
     directory.start();
     await pass(10 * MINUTE);
     expect(clock.timers).toBe(0);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { Seal } from '../../src/replicas/seal.ts';
+import { MessageSigner } from '../../src/replicas/signer.ts';
 import { Harness, SWITCHING, until } from '../support/harness.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run } from '../support/process.ts';
@@ -100,8 +100,8 @@ test('one that does not answer is left out after a second', async () => {
   const upstream = await harness.upstream(() => {});
   const a = await harness.watchdog(upstream.url, { redis: redis.url, replicaName: 'a' }, noiseKeyOf(recorded));
   await until(() => a.events.some(({ kind }) => kind === 'redis_up'), 'it has joined');
-  const ghost = new Seal('ghost#1', () => noiseKeyOf(recorded));
-  const here = ghost.seal({ kind: 'here', from: 'ghost#1' }, undefined) ?? expect.unreachable();
+  const ghost = new MessageSigner('ghost#1', () => noiseKeyOf(recorded));
+  const here = ghost.sign({ kind: 'here', from: 'ghost#1' }, undefined) ?? expect.unreachable();
   await redis.command('PUBLISH', 'headscale-watchdog:all', here);
   await redis.command('PUBLISH', 'headscale-watchdog:all', 'rubbish');
   await new Promise((resolve) => setTimeout(resolve, 100));

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { Ages, isNewer, type Placed } from '../../src/replicas/order.ts';
+import { Ages, isNewer, type Seniority } from '../../src/replicas/order.ts';
 import type { Stream } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 const at = (place: number, isExact = true, epoch = 'e') => ({ epoch, place, isExact });
-const placed = (openedAgoMs: number, order: Placed['order'] = undefined, isAgeSure = true): Placed => ({
+const placed = (openedAgoMs: number, order: Seniority['order'] = undefined, isAgeSure = true): Seniority => ({
   ...{ openedAgoMs, order, isAgeSure },
 });
 

@@ -49,7 +49,7 @@ function link(url: string, name: string, { passwordFile, caFile }: Files = {}) {
     target: redisTargetOf({ ...settings, url: parseRedisUrl(url) as RedisUrl }),
     ...{ name, noiseKey: () => noiseKey },
     heard: (message) => heard.push(message),
-    notBelieved() {},
+    forged() {},
     changed: (isUp, reason) => changes.push([isUp, reason]),
   });
   harness.defer(() => redis.close());

@@ -1,5 +1,5 @@
 import type { MachineKey } from '../../../src/identity/keys.ts';
-import { type Announced, type Link, type LinkPorts, RENEW_EVERY_MS } from '../../../src/replicas/link.ts';
+import { type Announced, type Link, type LinkEvents, RENEW_EVERY_MS } from '../../../src/replicas/link.ts';
 import type { Message } from '../../../src/replicas/messages.ts';
 import type { Order } from '../../../src/replicas/order.ts';
 import type { StreamId } from '../../../src/streams/stream.ts';
@@ -107,13 +107,13 @@ export class FakeLink implements Link {
   readonly #redis: FakeRedis;
   readonly #machine: Machine;
   readonly #name: string;
-  readonly #ports: LinkPorts;
+  readonly #ports: LinkEvents;
   readonly #waiting = new Set<(reason: Error) => void>();
   isUp = false;
   /** It cannot connect. */
   isCut = false;
 
-  constructor(redis: FakeRedis, machine: Machine, name: string, ports: LinkPorts) {
+  constructor(redis: FakeRedis, machine: Machine, name: string, ports: LinkEvents) {
     this.#redis = redis;
     this.#machine = machine;
     this.#name = name;

@@ -130,11 +130,11 @@ export class Replica {
     const { takeover } = this;
     this.link = new FakeLink(world.redis, clock, name, {
       heard: (message) => this.replicas.heard(message),
-      notBelieved() {},
+      forged() {},
       changed: (isUp) => isUp && this.replicas.joined(),
     });
     this.replicas = new Replicas({ clock, name, link: this.link, registry, takeover, emit });
-    this.#events.listen(this.replicas.listen);
+    this.#events.listen(this.replicas.onEvent);
     this.#events.listen((event) => world.heard(this, event));
     this.replicas.start();
     this.link.connect();

@@ -3,7 +3,7 @@ import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 
 /** What of a request counts for whether it is let in. */
-export interface Asking {
+export interface AccessRequest {
   readonly host: string | undefined;
   readonly origin: string | undefined;
   /** `Sec-Fetch-Site`: what a browser says of who asks. */
@@ -12,7 +12,7 @@ export interface Asking {
   /** The `Cookie` header. */
   readonly cookie: string | undefined;
   /** Whether it changes something, or opens a WebSocket, whose answer no browser keeps from other pages. */
-  readonly isDelicate: boolean;
+  readonly isSensitive: boolean;
 }
 
 export interface Refusal {
@@ -20,7 +20,7 @@ export interface Refusal {
   readonly text: string;
 }
 
-export interface GateParts {
+export interface AccessControlOptions {
   /** Undefined: nobody needs one, which only an admin server on the loopback may do. */
   readonly token: string | undefined;
   /** The host of `--admin`. */
@@ -30,30 +30,30 @@ export interface GateParts {
 }
 
 /** Who may ask the admin server what. */
-export interface Gate {
+export interface AccessControl {
   /** Undefined: let in. */
-  refuse(asking: Asking): Refusal | undefined;
+  refusalFor(asked: AccessRequest): Refusal | undefined;
   /** Only whether another page is behind it: for what needs no token. */
-  refuseStranger(asking: Asking): Refusal | undefined;
+  crossSiteRefusal(asked: AccessRequest): Refusal | undefined;
   isToken(text: string): boolean;
   readonly needsToken: boolean;
 }
 
-export function createGate({ token, adminHost, hasSession }: GateParts): Gate {
+export function createAccessControl({ token, adminHost, hasSession }: AccessControlOptions): AccessControl {
   const digest = token === undefined ? undefined : digestOf(token);
   const isToken = (text: string): boolean => digest !== undefined && timingSafeEqual(digestOf(text), digest);
   return {
     isToken,
     needsToken: digest !== undefined,
-    refuseStranger,
-    refuse(asking) {
-      const bearer = /^Bearer +(\S+)$/i.exec(asking.authorization ?? '')?.[1];
-      // No page can send this header to another host without asking first, and the answer to that question is no.
+    crossSiteRefusal,
+    refusalFor(asked) {
+      const bearer = /^Bearer +(\S+)$/i.exec(asked.authorization ?? '')?.[1];
+      // No page can send this header to another host without asked first, and the answer to that question is no.
       if (bearer !== undefined && isToken(bearer)) return undefined;
-      if (digest !== undefined && !hasSession(asking.cookie)) return NEEDS_TOKEN;
+      if (digest !== undefined && !hasSession(asked.cookie)) return NEEDS_TOKEN;
       // Without a token the browser's own idea of who we are is all that keeps other pages out (DNS rebinding).
-      if (digest === undefined && !isOurName(asking.host, adminHost)) return wrongHost(asking.host, adminHost);
-      return refuseStranger(asking);
+      if (digest === undefined && !isOurName(asked.host, adminHost)) return wrongHost(asked.host, adminHost);
+      return crossSiteRefusal(asked);
     },
   };
 }
@@ -87,8 +87,8 @@ function wrongHost(host: string | undefined, adminHost: string): Refusal {
 }
 
 /** A change, or a live feed, that another page's script asks for in a browser that is logged in here. */
-function refuseStranger({ host, origin, fetchSite, isDelicate }: Asking): Refusal | undefined {
-  if (!isDelicate) return undefined;
+function crossSiteRefusal({ host, origin, fetchSite, isSensitive }: AccessRequest): Refusal | undefined {
+  if (!isSensitive) return undefined;
   const isOwn = origin === undefined || hostOf(origin) === host?.toLowerCase();
   const saysOwn = fetchSite === undefined || fetchSite === 'same-origin' || fetchSite === 'none';
   if (isOwn && saysOwn) return undefined;

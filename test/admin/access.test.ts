@@ -1,17 +1,17 @@
 import { describe, expect, test } from 'vitest';
-import { type Asking, createGate } from '../../src/admin/gate.ts';
+import { type AccessRequest, createAccessControl } from '../../src/admin/access.ts';
 
 const TOKEN = 'a-token-of-enough-characters';
-const ASKING: Asking = {
+const ASKING: AccessRequest = {
   ...{ host: '127.0.0.1:9191', origin: undefined, fetchSite: undefined },
-  ...{ authorization: undefined, cookie: undefined, isDelicate: false },
+  ...{ authorization: undefined, cookie: undefined, isSensitive: false },
 };
 const hasSession = (cookie: string | undefined): boolean => cookie === 'logged in';
-const open = createGate({ token: undefined, adminHost: '127.0.0.1', hasSession });
-const guarded = createGate({ token: TOKEN, adminHost: '10.0.0.5', hasSession });
-const ask = (gate: typeof open, more: Partial<Asking>) => gate.refuse({ ...ASKING, ...more })?.status;
+const open = createAccessControl({ token: undefined, adminHost: '127.0.0.1', hasSession });
+const guarded = createAccessControl({ token: TOKEN, adminHost: '10.0.0.5', hasSession });
+const ask = (access: typeof open, more: Partial<AccessRequest>) => access.refusalFor({ ...ASKING, ...more })?.status;
 
-describe('a gate without a token', () => {
+describe('an admin server without a token', () => {
   test.each(['127.0.0.1:9191', 'localhost:9191', 'LOCALHOST', '[::1]:9191', '127.8.8.8'])('lets in for %s', (host) => {
     expect(ask(open, { host })).toBeUndefined();
   });
@@ -27,7 +27,7 @@ describe('a gate without a token', () => {
   });
 
   test("keeps out another page's changes (CSRF), and lets in its own page's and a command line's", () => {
-    const change = { isDelicate: true };
+    const change = { isSensitive: true };
     expect(ask(open, { ...change, origin: 'http://evil.example' })).toBe(403);
     expect(ask(open, { ...change, origin: 'null' })).toBe(403);
     expect(ask(open, { ...change, origin: 'http://127.0.0.1:8000', fetchSite: 'same-site' })).toBe(403);
@@ -37,7 +37,7 @@ describe('a gate without a token', () => {
   });
 });
 
-describe('a gate with a token', () => {
+describe('an admin server with a token', () => {
   test('asks for it, and takes no other', () => {
     expect(ask(guarded, {})).toBe(401);
     expect(ask(guarded, { authorization: `Bearer ${TOKEN}x` })).toBe(401);
@@ -49,11 +49,11 @@ describe('a gate with a token', () => {
 
   test('does not mind the name it is reached by: a page that has it led here sends no token', () => {
     expect(ask(guarded, { host: 'watchdog.internal', authorization: `Bearer ${TOKEN}` })).toBeUndefined();
-    expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', isDelicate: true })).toBe(401);
+    expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', isSensitive: true })).toBe(401);
   });
 
   test("keeps another page's changes out although the browser is logged in", () => {
-    const loggedIn = { cookie: 'logged in', isDelicate: true, host: '10.0.0.5:9191' };
+    const loggedIn = { cookie: 'logged in', isSensitive: true, host: '10.0.0.5:9191' };
     expect(ask(guarded, { ...loggedIn, origin: 'http://evil.example' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:8000' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, fetchSite: 'same-site' })).toBe(403);

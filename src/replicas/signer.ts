@@ -19,7 +19,7 @@ interface Sender {
  * Signs what replicas say to each other with a secret that follows from the Noise key they all read. Who can write to Redis
  * alone can then neither make a message up, nor send one again, nor send it to another replica than it was for.
  */
-export class Seal {
+export class MessageSigner {
   readonly #name: string;
   readonly #noiseKey: () => NoiseKey | undefined;
   readonly #secrets = new WeakMap<NoiseKey, Buffer>();
@@ -33,17 +33,17 @@ export class Seal {
   }
 
   /** @param to a replica; undefined: all. @returns undefined without a key. */
-  seal(message: Message, to: string | undefined): string | undefined {
+  sign(message: Message, to: string | undefined): string | undefined {
     const text = JSON.stringify({ to, number: ++this.#last, message });
     const mac = this.mac(text);
     return mac && mac.toString('base64url') + text;
   }
 
   /** @returns undefined where it is not for us, was heard before, or says nothing; or where we have no key. */
-  open(sealed: string): Message | 'forged' | undefined {
-    const text = sealed.slice(SEAL_LENGTH);
+  verify(signed: string): Message | 'forged' | undefined {
+    const text = signed.slice(SEAL_LENGTH);
     const mac = this.mac(text);
-    const given = Buffer.from(sealed.slice(0, SEAL_LENGTH), 'base64url');
+    const given = Buffer.from(signed.slice(0, SEAL_LENGTH), 'base64url');
     if (mac === undefined) return undefined;
     if (given.length !== mac.length || !timingSafeEqual(given, mac)) return 'forged';
     const { to, number, message } = JSON.parse(text) as { to?: string; number: number; message: unknown };

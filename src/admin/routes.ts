@@ -1,0 +1,195 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { extname } from 'node:path';
+import type { Happening, History } from '../history/history.ts';
+import type { MachineKey } from '../identity/keys.ts';
+import type { StreamId } from '../streams/stream.ts';
+import type { AccessControl, Sessions } from './access.ts';
+import { type EventView, eventQuery } from './event-list.ts';
+import { readBody, send, sendJson, sendText } from './responses.ts';
+import { listStreams, type StreamView } from './stream-list.ts';
+
+/** One request and its answer. */
+export interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly query: URLSearchParams;
+  /** What the path's `:id` stands for. */
+  readonly id: string;
+  /** Whether the access lets it in; pages for anyone are asked for all the same. */
+  readonly isAuthorized: boolean;
+}
+
+export interface Route {
+  readonly methods: readonly string[];
+  /** Whether it answers those, too, whom the access refuses: it tells them nothing that they may not know. */
+  readonly isPublic: boolean;
+  answer(exchange: Exchange): void | Promise<void>;
+}
+
+type Answer = Route['answer'];
+
+export interface RoutesOptions {
+  readonly backend: AdminBackend;
+  readonly assets: ReadonlyMap<string, Asset>;
+  readonly access: AccessControl;
+  readonly sessions: Sessions;
+}
+
+/** Every page by its path. */
+export function routesOf({ backend, assets, access, sessions }: RoutesOptions): ReadonlyMap<string, Route> {
+  const publicRoute = (answer: Answer): Route => ({ methods: ['GET', 'HEAD'], isPublic: true, answer });
+  const files = [...assets].map(([path, asset]) => {
+    return [path, publicRoute(({ response }) => send(response, 200, asset.contentType, asset.text))] as const;
+  });
+  return new Map<string, Route>([
+    ...files,
+    ['/healthz', publicRoute(({ response }) => sendText(response, 200, 'ok'))],
+    ['/readyz', publicRoute(readiness(backend))],
+    ...readingRoutes(backend, access),
+    ['/reload', { methods: ['POST'], isPublic: false, answer: reload(backend) }],
+    ['/streams/:id/sever', { methods: ['POST'], isPublic: false, answer: sever(backend) }],
+    ['/login', { methods: ['POST'], isPublic: true, answer: login(access, sessions) }],
+    ['/logout', { methods: ['POST'], isPublic: true, answer: logout(sessions) }],
+  ]);
+}
+
+function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): readonly (readonly [string, Route])[] {
+  const reading = (answer: Answer): Route => ({ methods: ['GET', 'HEAD'], isPublic: false, answer });
+  const metrics: Answer = async ({ response }) => {
+    const { contentType, text } = await backend.metrics();
+    send(response, 200, contentType, text);
+  };
+  const streams: Answer = async ({ response, query }) =>
+    sendJson(response, 200, listStreams(await backend.streams(), query, backend.keysOf));
+  const nodes: Answer = ({ response }) => {
+    const all = backend.nodes();
+    sendJson(response, 200, { total: all.length, nodes: all });
+  };
+  const events: Answer = ({ response, query }) => {
+    const found = backend.history.find(eventQuery(query, backend.keysOf));
+    sendJson(response, 200, { lastSeq: backend.history.lastSeq, events: found.map(backend.eventView) });
+  };
+  return [
+    ['/metrics', reading(metrics)],
+    ['/streams', reading(streams)],
+    ['/nodes', reading(nodes)],
+    ['/events', reading(events)],
+    ['/overview', reading(({ response }) => sendJson(response, 200, { ...backend.overview(), needsToken }))],
+  ];
+}
+
+/** Probes carry no token: without one it says whether it is ready, and nothing of Headscale. */
+function readiness(backend: AdminBackend): Answer {
+  return ({ response, isAuthorized }) => {
+    const { ready, detail } = backend.readiness();
+    sendJson(response, ready ? 200 : 503, isAuthorized ? detail : { ready });
+  };
+}
+
+function reload(backend: AdminBackend): Answer {
+  return ({ response }) => {
+    const outcome = backend.reload();
+    sendJson(response, outcome.ok ? 200 : 422, outcome);
+  };
+}
+
+function sever(backend: AdminBackend): Answer {
+  return ({ response, id, query }) => {
+    const outcome = backend.sever(Number(id) as StreamId, query.get('replica') ?? undefined);
+    const cure = 'GET /streams lists those that are open';
+    if (outcome === 'unknown') sendText(response, 404, `There is no stream ${id} (any more): ${cure}.`);
+    else if (outcome === 'ending') sendText(response, 409, `Stream ${id} is ending already: ${cure}.`);
+    else if (outcome === 'asked') sendJson(response, 202, { asked: Number(id) });
+    else sendJson(response, 200, { severed: Number(id) });
+  };
+}
+
+const LONGEST_LOGIN = 8 * 1024;
+
+function login(access: AccessControl, sessions: Sessions): Answer {
+  return async ({ request, response }) => {
+    const body = await readBody(request, LONGEST_LOGIN);
+    if (body === undefined || !access.isToken(tokenIn(body))) {
+      sendText(response, 401, 'This is not the token: it is what the file of --admin-token-file holds.');
+      return;
+    }
+    response.setHeader('Set-Cookie', sessions.begin());
+    sendJson(response, 200, { ok: true });
+  };
+}
+
+function tokenIn(body: string): string {
+  try {
+    const { token } = JSON.parse(body) as { token?: unknown };
+    return typeof token === 'string' ? token.trim() : '';
+  } catch {
+    return '';
+  }
+}
+
+function logout(sessions: Sessions): Answer {
+  return ({ request, response }) => {
+    response.setHeader('Set-Cookie', sessions.end(request.headers.cookie));
+    sendJson(response, 200, { ok: true });
+  };
+}
+
+/** A file of the status page. */
+export interface Asset {
+  readonly contentType: string;
+  readonly text: string;
+}
+
+const CONTENT_TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.svg': 'image/svg+xml',
+};
+
+const MISSING: Asset = {
+  contentType: 'text/plain; charset=utf-8',
+  text: "The status page's files are missing: run npm run build again. /streams and /events work without them.\n",
+};
+
+/** Reads the status page's files once, by the path each is served at: what is not among them cannot be asked for. */
+export function readAssets(folder = new URL('./page/', import.meta.url)): ReadonlyMap<string, Asset> {
+  const assets = new Map<string, Asset>();
+  for (const name of namesIn(folder)) {
+    const contentType = CONTENT_TYPES[extname(name)];
+    if (contentType === undefined) continue;
+    const path = name === 'index.html' ? '/' : `/page/${name}`;
+    assets.set(path, { contentType, text: readFileSync(new URL(name, folder), 'utf8') });
+  }
+  // No page is no reason to serve no node.
+  return assets.has('/') ? assets : new Map([['/', MISSING]]);
+}
+
+function namesIn(folder: URL): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+/** What the admin server shows, asked anew for every request, and what it can have done. */
+export interface AdminBackend {
+  metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
+  readiness(): { readonly ready: boolean; readonly detail: object };
+  /** In the order they were opened, replica by replica. */
+  streams(): Promise<readonly StreamView[]>;
+  nodes(): readonly object[];
+  /** The head of the status page. */
+  overview(): object;
+  readonly history: History;
+  eventView(happening: Happening): EventView;
+  /** The machine keys of a node, by its name, its id, or one of its keys; none where nobody is called so. */
+  keysOf(node: string): ReadonlySet<MachineKey>;
+  /** @param replica whose stream it is; undefined: ours. `asked`: it has been told, and does it by itself. */
+  sever(id: StreamId, replica: string | undefined): 'severed' | 'ending' | 'unknown' | 'asked';
+  /** Applies the configuration as it is now. */
+  reload(): { readonly ok: boolean };
+  failed(during: string, error: unknown): void;
+}
