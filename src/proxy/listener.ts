@@ -8,20 +8,18 @@ import type { Socket } from 'node:net';
 import type { Certificate } from '../config/certificate.ts';
 import type { Limits, Listen } from '../config/types.ts';
 import { plainAddress } from '../lib/addresses.ts';
-import type { Clock, Instant } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
-import type { Emit, RefusalReason } from '../streams/events.ts';
+import type { RefusalReason } from '../streams/events.ts';
 import { endToEnd, type ReadRequest, readRequest } from '../streams/request.ts';
-import type { Stream } from '../streams/stream.ts';
 import { answerWith, endConnectionAfter, ownAnswer, refuseUpgrade, tooMuch } from './answer.ts';
+import { type FirstBytes, readFirstBytes, withUpgrade } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import { boundBody, type PlainProxy } from './plain.ts';
-import { Claims, type FirstBytes, isProxyHeader, readFirstBytes } from './proxy-protocol.ts';
+import { Claims, isProxyHeader } from './proxy-protocol.ts';
 import type { Trust } from './trust.ts';
-import type { UpgradeRequest } from './tunnel-ports.ts';
-import { withUpgrade } from './upgrade-head.ts';
+import type { UpgradeRequest } from './tunnel.ts';
 
 const ignore = (): void => {};
 
@@ -243,49 +241,6 @@ function readAgain(serve: (client: Socket) => void, request: IncomingMessage, cl
   for (let i = 0; i + 1 < headers.length; i += 2) again += `${headers[i]}: ${headers[i + 1]}\r\n`;
   client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
   serve(client);
-}
-
-/** How many addresses are remembered: whoever comes from more of them than these is told of once more. */
-const MOST_REMEMBERED = 1000;
-
-/** Tells of connections that are closed before their first request, and which of them are news. */
-export class Refusals {
-  readonly #told = new Set<string>();
-  readonly #emit: Emit;
-
-  constructor(emit: Emit) {
-    this.#emit = emit;
-  }
-
-  readonly note = (because: RefusalReason, why: string, address: string): void => {
-    const who = `${because} ${address}`;
-    const isNews = !this.#told.has(who);
-    if (this.#told.size >= MOST_REMEMBERED) this.#told.clear();
-    this.#told.add(who);
-    this.#emit({ kind: 'connection_refused', because, why, address, isNews });
-  };
-}
-
-const TOLD_AGAIN_AFTER_MS = 60_000;
-
-/** Tells of upgrades that Headscale refuses. A status is news once a minute, so that one bad client does not hide another cause. */
-export class RefusedUpgrades {
-  readonly #clock: Clock;
-  readonly #emit: Emit;
-  readonly #toldAt = new Map<string, Instant>();
-
-  constructor(clock: Clock, emit: Emit) {
-    this.#clock = clock;
-    this.#emit = emit;
-  }
-
-  readonly note = ({ kind: streamKind, remoteAddress }: Stream, status: number): void => {
-    const now = this.#clock.now();
-    const what = `${streamKind} ${status}`;
-    const isNews = now - (this.#toldAt.get(what) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
-    if (isNews) this.#toldAt.set(what, now);
-    this.#emit({ kind: 'upstream_refused', streamKind, status, remoteAddress, isNews });
-  };
 }
 
 /** Of each connection the requests that have not been answered whole. */

@@ -2,9 +2,7 @@ import { Agent, type IncomingMessage, type ServerResponse } from 'node:http';
 import httpProxy from 'http-proxy';
 import { reasonOf } from '../lib/errors.ts';
 import { answerHeaders, answerWith } from './answer.ts';
-import { noteAnswer } from './ask.ts';
-import type { AwaitAnswer } from './tunnel-ports.ts';
-import { gatewayAnswer, type Upstream } from './upstream.ts';
+import { type AwaitAnswer, gatewayAnswer, limitAnswerTime, type Upstream } from './upstream.ts';
 
 export interface PlainPorts {
   readonly upstream: Upstream;
@@ -34,7 +32,7 @@ export function plainProxy({ upstream, upstreamReached, upstreamFailed, awaitAns
     answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
   };
   proxy.on('proxyReq', (asking, request, response) => {
-    noteAnswer(asking, awaitAnswer);
+    limitAnswerTime(asking, awaitAnswer);
     asking.on('upgrade', (answer, socket) => {
       socket.destroy();
       answerMisled(request, response, answer);

@@ -1,14 +1,55 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
+import type { Clock, Instant } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
+import type { AskedUpgrade } from '../streams/request.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import { abort, gaveUp, headOf, linger, ownAnswer, passOn, tooMuch } from './answer.ts';
-import { ask } from './ask.ts';
 import { readPooled } from './pooled-reads.ts';
-import type { ClientLine, TunnelPorts, UpgradeRequest } from './tunnel-ports.ts';
-import { gatewayAnswer } from './upstream.ts';
+import { type AwaitAnswer, gatewayAnswer, requestUpgrade, type Upstream } from './upstream.ts';
+
+/** Whom a tunnel tells. */
+export interface TunnelPorts {
+  readonly clock: Clock;
+  readonly upstream: Upstream;
+  /** How much a client may send before Headscale has answered. */
+  earlyBytes(): number;
+  /** The client's first whole record has reached an open session. */
+  firstRecord(stream: Stream): void;
+  /** One end is gone. */
+  ending(stream: Stream, reason: CloseReason): void;
+  /** The connection to Headscale is closed, or there will never be one. */
+  upstreamClosed(stream: Stream): void;
+  closed(stream: Stream, reason: CloseReason): void;
+  /** The connection to Headscale is open: what it was asked for may have got there. */
+  upstreamReached(stream: Stream): void;
+  upstreamFailed(): void;
+  awaitAnswer: AwaitAnswer;
+  /** Headscale has answered a request on an open stream long after it came. */
+  answeredLate(stream: Stream): void;
+  upstreamRefused(stream: Stream, status: number): void;
+  /** Headscale has switched to something that it was not asked for. */
+  upstreamMisled(stream: Stream, asked: string, switchedTo: string): void;
+}
+
+/** The client's line, see `Line`. */
+export interface ClientLine {
+  sending(): void;
+  isNotReading(now: Instant): boolean;
+}
+
+/** An upgrade request as it came in. */
+export interface UpgradeRequest {
+  readonly request: IncomingMessage;
+  readonly asked: AskedUpgrade;
+  readonly client: Socket;
+  /** What the client sent behind its request's head. */
+  readonly head: Buffer;
+  /** What Headscale is to see. */
+  readonly rawHeaders: string[];
+}
 
 /** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
 const REQUEST_BYTES = 200;
@@ -69,14 +110,14 @@ export class Tunnel {
     setState(this.stream, { kind: 'connecting' });
     try {
       const { request, rawHeaders, asked } = this.#upgrade;
-      const question = { ...{ method: request.method, path: request.url, rawHeaders }, body: undefined };
-      this.#asking = ask({ ...question, protocol: asked.protocol }, this.#ports.upstream, {
+      const head = { method: request.method, path: request.url, rawHeaders, protocol: asked.protocol };
+      this.#asking = requestUpgrade(head, this.#ports.upstream, {
         connect: () => this.#connect(),
-        switched: (response, head) => this.#open(response, head),
-        answered: (response) => this.#passOn(response),
-        misled: (protocol) => this.#misled(asked.protocol, protocol),
-        failed: (error) => this.#unanswered(error),
         awaitAnswer: this.#ports.awaitAnswer,
+        switched: (answer, rest) => this.#open(answer, rest),
+        refused: (answer) => this.#passOn(answer),
+        mismatched: (protocol) => this.#misled(asked.protocol, protocol),
+        failed: (error) => this.#unanswered(error),
       });
     } catch (error) {
       this.#answer(ownAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');

@@ -1,11 +1,13 @@
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostAndPortOf } from '../lib/addresses.ts';
 import { NoAnswerError } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
+import type { Protocol } from '../streams/request.ts';
 
-/** A client gives up on its control connection after ten seconds: by then it should have its 502. */
-const CONNECTS_WITHIN_MS = 5000;
+/** Tailscale clients give up on a control connection after ten seconds. They get their 502 before that. */
+const CONNECT_TIMEOUT_MS = 5000;
 
 /** Where Headscale is, and how to connect to it. */
 export interface Upstream {
@@ -13,23 +15,23 @@ export interface Upstream {
   readonly host: string;
   readonly port: number;
   /**
-   * A connection that fails when it has not come about in five seconds. Half-open is allowed, so that each side's FIN
-   * can be passed on by itself.
+   * Opens a connection, which fails if it is not established within five seconds. Half-open is allowed, so that the
+   * FIN of each side can be passed on separately.
    */
   connect(): Socket;
-  /** A stop ends what is left of them. */
+  /** All open connections to Headscale. Shutdown closes those that are left. */
   readonly connections: OpenConnections;
 }
 
 /**
  * @param url `http://host[:port]` or `https://host[:port]`, without a path.
- * @param keepAlive sets the TCP keepalive of a connection once there is one.
+ * @param keepAlive sets the TCP keepalive of a new connection.
  */
 export function upstreamOf(url: URL, keepAlive: (socket: Socket) => void = () => {}): Upstream {
   const tls = url.protocol === 'https:';
   const { host, port } = hostAndPortOf(url);
   const options = { host, port, allowHalfOpen: true, noDelay: true };
-  // The certificate is that of the host in the URL, whatever host the client asked for. An address is no server name.
+  // The certificate must match the host in the URL, not the host that the client asked for. SNI does not allow addresses.
   const tlsOptions = { ...options, servername: isIP(host) ? '' : host, ALPNProtocols: ['http/1.1'] };
   const connections = new OpenConnections();
   const connect = (): Socket => {
@@ -48,17 +50,94 @@ function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): S
     isAccepted = true;
   });
   const giveUp = (): void => {
-    const within = `within ${CONNECTS_WITHIN_MS / 1000} s`;
+    const within = `within ${CONNECT_TIMEOUT_MS / 1000} s`;
     socket.destroy(isAccepted ? new NoAnswerError(`no TLS session ${within}`) : new Error(`no connection ${within}`));
   };
-  socket.setTimeout(CONNECTS_WITHIN_MS, giveUp);
+  socket.setTimeout(CONNECT_TIMEOUT_MS, giveUp);
   socket.once(connected, () => socket.setTimeout(0, giveUp));
   return socket;
 }
 
-/** What a client is answered when Headscale has not answered. */
+/** A request that waits for Headscale's answer. */
+export interface PendingAnswer {
+  /** The whole request has been sent. */
+  sent(): void;
+  answered(): void;
+  /** Nobody waits for the answer any more. */
+  ended(): void;
+}
+
+/** Starts waiting for Headscale's answer to a request. @param giveUp is called when Headscale will not answer it. */
+export type AwaitAnswer = (giveUp: () => void) => PendingAnswer;
+
+/** Ends a request with a `NoAnswerError` when Headscale does not answer it. */
+export function limitAnswerTime(request: ClientRequest, awaitAnswer: AwaitAnswer): void {
+  const pending = awaitAnswer(() => request.destroy(new NoAnswerError('Headscale does not answer')));
+  request.once('finish', () => pending.sent());
+  for (const answer of ['upgrade', 'response'] as const) request.once(answer, () => pending.answered());
+  request.once('close', () => pending.ended());
+}
+
+/** What the client gets when Headscale has not answered. */
 export function gatewayAnswer(error: unknown): { readonly status: 502 | 504; readonly text: string } {
   return error instanceof NoAnswerError
     ? { status: 504, text: 'Headscale does not answer.' }
     : { status: 502, text: 'Headscale cannot be reached.' };
+}
+
+/** An upgrade request as Headscale gets it. */
+export interface UpgradeHead {
+  readonly method: string | undefined;
+  /** The request target, exactly as the client sent it. */
+  readonly path: string | undefined;
+  readonly rawHeaders: readonly string[];
+  /** The protocol that the client wants to switch to. */
+  readonly protocol: Protocol;
+}
+
+/** What can come of an upgrade request: exactly one of the last four, unless the request is destroyed. */
+export interface UpgradeHandlers {
+  connect(): Socket;
+  awaitAnswer: AwaitAnswer;
+  /** Headscale answered 101 and switched to the requested protocol. @param head the bytes that came after the answer. */
+  switched(answer: IncomingMessage, head: Buffer): void;
+  /** Headscale gave any other answer. Its body has not been read yet. */
+  refused(answer: IncomingMessage): void;
+  /** Headscale answered 101, but switched to another protocol. */
+  mismatched(protocol: string): void;
+  /** @param error a `NoAnswerError` when Headscale does not answer. */
+  failed(error: Error): void;
+}
+
+/**
+ * Sends an upgrade request to Headscale.
+ *
+ * @throws when Node refuses to send this head.
+ */
+export function requestUpgrade(
+  { method, path, rawHeaders, protocol }: UpgradeHead,
+  { host, port }: Pick<Upstream, 'host' | 'port'>,
+  { connect, awaitAnswer, switched, refused, mismatched, failed }: UpgradeHandlers,
+): ClientRequest {
+  const request = httpRequest({ method, path, headers: rawHeaders, createConnection: connect, host, port });
+  limitAnswerTime(request, awaitAnswer);
+  request.on('upgrade', (answer, socket, head) => {
+    if (answer.headers.upgrade?.toLowerCase() === protocol) switched(answer, head);
+    else {
+      socket.destroy();
+      mismatched(answer.headers.upgrade ?? '');
+      request.destroy();
+    }
+  });
+  request.on('response', (answer) => {
+    // For Node, a 101 that names no protocol is an ordinary response.
+    if (answer.statusCode !== 101) refused(answer);
+    else {
+      mismatched(answer.headers.upgrade ?? '');
+      request.destroy();
+    }
+  });
+  request.on('error', failed);
+  request.end();
+  return request;
 }

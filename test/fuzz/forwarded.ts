@@ -3,9 +3,9 @@ import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import fc from 'fast-check';
 import type { Cidr } from '../../src/config/types.ts';
+import { withUpgrade } from '../../src/proxy/first-bytes.ts';
 import { forwardedRawHeaders, originOf } from '../../src/proxy/forwarded.ts';
 import { trustOf } from '../../src/proxy/trust.ts';
-import { withUpgrade } from '../../src/proxy/upgrade-head.ts';
 import { bytes, mutated, target } from './target.ts';
 
 const CLAIMS = ['X-Forwarded-For', 'x-real-ip', 'X-Forwarded-Proto', 'X-FORWARDED-HOST', 'Forwarded', 'true-client-ip'];

@@ -1,6 +1,6 @@
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
-import { RefusedUpgrades } from '../../src/proxy/listener.ts';
+import { RefusedUpgrades } from '../../src/proxy/refusals.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { logEvents } from '../../src/telemetry/log.ts';
 import { FakeClock } from '../support/fake-clock.ts';

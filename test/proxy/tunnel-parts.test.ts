@@ -1,8 +1,7 @@
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Tunnel } from '../../src/proxy/tunnel.ts';
-import type { TunnelPorts } from '../../src/proxy/tunnel-ports.ts';
+import { Tunnel, type TunnelPorts } from '../../src/proxy/tunnel.ts';
 import { upstreamOf } from '../../src/proxy/upstream.ts';
 import type { Stream, StreamId } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';

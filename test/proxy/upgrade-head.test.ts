@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { withUpgrade } from '../../src/proxy/upgrade-head.ts';
+import { withUpgrade } from '../../src/proxy/first-bytes.ts';
 
 const LINE = 'POST /ts2021 HTTP/1.1\r\n';
 const START = `${LINE}Host: h\r\n`;
