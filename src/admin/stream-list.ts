@@ -40,7 +40,7 @@ export function streamView(
     state: stream.state.kind,
     heldUntil: stream.state.kind === 'held' ? iso(stream.state.until) : null,
     closing: stream.state.kind === 'closing' ? stream.state.reason : null,
-    wouldSever: stream.spared ?? null,
+    wouldSever: stream.wouldSever ?? null,
     kernel: kernel ?? null,
     contests: contests.map((contest) => ({
       role: contest.old === stream ? ('old' as const) : ('newcomer' as const),

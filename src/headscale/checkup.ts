@@ -178,7 +178,7 @@ export class Checkup {
     const { up, silentOn } = this.#health;
     if (up === false && silentOn === undefined) return;
     this.#health = { ...this.#health, up: false, silentOn: undefined, reason };
-    this.#options.emit({ kind: 'upstream_down', upstream: this.#upstream, reason });
+    this.#options.emit({ kind: 'upstream_down', upstream: this.#upstream, detail: reason });
   }
 
   #isSilent(silence: Silence): void {

@@ -285,7 +285,7 @@ export class NodeDirectory {
     // That was the old key; the new one is tried next.
     if (this.#askAgain || this.#reasonsTold.has(reason)) return;
     this.#reasonsTold.add(reason);
-    this.#emit({ kind: 'nodes_list_failed', reason });
+    this.#emit({ kind: 'nodes_list_failed', detail: reason });
   }
 
   #tell(listeners: Iterable<() => void>): void {

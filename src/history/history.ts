@@ -188,15 +188,15 @@ export function aboutOf(event: WatchdogEvent): About {
     case 'stream_held':
       return of(event.stream);
     case 'stream_released':
-      return { ...of(event.stream), reason: event.why };
+      return { ...of(event.stream), reason: event.reason };
     case 'stream_closed':
       return { ...of(event.stream), reason: event.reason };
     case 'stream_severed': {
-      const { stream, newcomer, because, silentMs, kernel } = event;
-      return { ...of(stream), otherStream: newcomer.id, reason: because, silentMs: Math.round(silentMs), kernel };
+      const { stream, newcomer, reason, silentMs, kernel } = event;
+      return { ...of(stream), otherStream: newcomer.id, reason, silentMs: Math.round(silentMs), kernel };
     }
     case 'would_sever':
-      return { ...of(event.stream), reason: event.because };
+      return { ...of(event.stream), reason: event.reason };
     case 'upstream_silent':
       return { ...NOBODY, reason: event.silence.on };
     case 'contest_opened':
@@ -216,7 +216,7 @@ export function aboutOf(event: WatchdogEvent): About {
     case 'upgrade_header_lost':
       return { ...NOBODY, address: event.address };
     case 'connection_refused':
-      return { ...NOBODY, address: event.address, reason: event.because };
+      return { ...NOBODY, address: event.address, reason: event.reason };
     case 'upstream_refused':
     case 'upstream_protocol_mismatched':
       return { ...NOBODY, address: event.remoteAddress };

@@ -1,6 +1,6 @@
 import type { NodePolicy } from '../config/types.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
-import { type Emit, spare } from '../streams/events.ts';
+import { type Emit, reportWouldSever } from '../streams/events.ts';
 import type { KernelEvidence, Stream } from '../streams/stream.ts';
 import { isOutstanding } from './evidence.ts';
 
@@ -75,12 +75,12 @@ export class Patrol {
     const { goneAfterMs, observeOnly } = this.#ports.policyOf(stream);
     // Of a stream that is not only observed, Linux itself takes care.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;
-    if (this.#stuckForMs(stream, now) >= goneAfterMs) spare(stream, 'gone', this.#ports.emit);
+    if (this.#stuckForMs(stream, now) >= goneAfterMs) reportWouldSever(stream, 'gone', this.#ports.emit);
   }
 
   #upstreamSilent(stream: Stream): void {
     if (!this.#ports.seversUpstreamSilent()) return;
-    if (this.#ports.policyOf(stream).observeOnly) spare(stream, 'upstream_silent', this.#ports.emit);
+    if (this.#ports.policyOf(stream).observeOnly) reportWouldSever(stream, 'upstream_silent', this.#ports.emit);
     else this.#ports.sever(stream);
   }
 

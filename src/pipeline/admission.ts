@@ -76,7 +76,7 @@ export class Admission {
     const now = this.#clock.now();
     const isNews = now - (this.#toldAt.get(limit) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
     if (isNews) this.#toldAt.set(limit, now);
-    this.#emit({ kind: 'limit_reached', limit, address, why, isNews });
+    this.#emit({ kind: 'limit_reached', limit, address, detail: why, isNews });
   }
 
   #closed(network: string | undefined): void {

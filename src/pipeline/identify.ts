@@ -39,7 +39,7 @@ export class Recognition {
   machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
     const result = replayedElsewhere ? 'replayed' : identity.kind;
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake_checked', result, why, remoteAddress });
+    this.#parts.emit({ kind: 'handshake_checked', result, detail: why, remoteAddress });
     return identity.kind === 'identified' && !replayedElsewhere ? identity.machineKey : undefined;
   }
 

@@ -231,7 +231,7 @@ export class Intake {
       bytesReceived: 0,
       bytesSent: 0,
       state: { kind: 'connecting' },
-      spared: undefined,
+      wouldSever: undefined,
     };
   }
 

@@ -19,7 +19,7 @@ export class Refusals {
     const isNews = !this.#told.has(who);
     if (this.#told.size >= MOST_REMEMBERED) this.#told.clear();
     this.#told.add(who);
-    this.#emit({ kind: 'connection_refused', because, why, address, isNews });
+    this.#emit({ kind: 'connection_refused', reason: because, detail: why, address, isNews });
   };
 }
 

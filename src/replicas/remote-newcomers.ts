@@ -182,6 +182,6 @@ function streamOf(replica: string, told: StreamReport, now: Instant): Stream {
     heardAt: plus(now, -told.heardAgoMs),
     spokenAt: undefined,
     firstRecordAt: firstRecordAgoMs === undefined ? undefined : plus(now, -firstRecordAgoMs),
-    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, spared: undefined },
+    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, wouldSever: undefined },
   };
 }

@@ -113,7 +113,7 @@ export class Replicas implements StreamDirectory {
   /** What of our own events others must hear. */
   readonly onEvent = (event: WatchdogEvent): void => {
     const { link, name: from } = this.#options;
-    if (event.kind === 'stream_severed' && event.because === 'silent' && event.stream.machineKey !== undefined) {
+    if (event.kind === 'stream_severed' && event.reason === 'silent' && event.stream.machineKey !== undefined) {
       const { machineKey, address: loser } = event.stream;
       const { address: winner } = event.newcomer;
       const isAsked = event.kernel !== undefined;
@@ -298,7 +298,7 @@ export function openReplicas(
     },
     changed: (isUp, reason) => {
       if (isUp) replicas.joined();
-      emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, reason: reason ?? 'it does not answer' });
+      emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, detail: reason ?? 'it does not answer' });
     },
   });
   const replicas: Replicas = new Replicas({ ...options, name, link });

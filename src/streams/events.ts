@@ -18,14 +18,14 @@ export type Silence =
   | { readonly on: 'streams'; readonly silent: number; readonly of: number };
 
 /** Why a held newcomer was let go. */
-export type ReleaseReason = 'old streams answered' | 'old streams ended' | 'hold over' | 'error';
+export type ReleaseReason = 'old_streams_answered' | 'old_streams_ended' | 'hold_over' | 'error';
 
 /** All that happens. Log, metrics and the page listen; nothing else knows that they exist. */
 export type WatchdogEvent =
   | {
       readonly kind: 'handshake_checked';
       readonly result: HandshakeResult;
-      readonly why: string | undefined;
+      readonly detail: string | undefined;
       readonly remoteAddress: string;
     }
   | { readonly kind: 'stream_opened'; readonly stream: Stream }
@@ -44,12 +44,17 @@ export type WatchdogEvent =
       readonly lastedMs: number;
     }
   | { readonly kind: 'stream_held'; readonly stream: Stream; readonly atMostMs: number }
-  | { readonly kind: 'stream_released'; readonly stream: Stream; readonly why: ReleaseReason; readonly heldMs: number }
+  | {
+      readonly kind: 'stream_released';
+      readonly stream: Stream;
+      readonly reason: ReleaseReason;
+      readonly heldMs: number;
+    }
   | {
       readonly kind: 'stream_severed';
       readonly stream: Stream;
       readonly newcomer: Stream;
-      readonly because: 'dead' | 'silent';
+      readonly reason: 'dead' | 'silent';
       /** Since the client's last byte. */
       readonly silentMs: number;
       /** How long it might have been silent. */
@@ -61,7 +66,7 @@ export type WatchdogEvent =
       readonly answers: boolean;
     }
   /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
-  | { readonly kind: 'would_sever'; readonly stream: Stream; readonly because: SeverReason }
+  | { readonly kind: 'would_sever'; readonly stream: Stream; readonly reason: SeverReason }
   | {
       readonly kind: 'machine_key_duplicated';
       readonly machineKey: MachineKey;
@@ -71,7 +76,7 @@ export type WatchdogEvent =
       readonly restMs: number;
     }
   | { readonly kind: 'nodes_listed'; readonly nodes: number }
-  | { readonly kind: 'nodes_list_failed'; readonly reason: string }
+  | { readonly kind: 'nodes_list_failed'; readonly detail: string }
   /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
   | { readonly kind: 'node_metrics_disabled'; readonly maxNodes: number }
   | { readonly kind: 'key_file_reloaded'; readonly key: WatchedFile; readonly file: string }
@@ -87,7 +92,7 @@ export type WatchdogEvent =
   | { readonly kind: 'upstream_up'; readonly upstream: string; readonly version: string | undefined }
   /** Something answers there, but without Headscale's Noise key. */
   | { readonly kind: 'upstream_not_headscale'; readonly upstream: string }
-  | { readonly kind: 'upstream_down'; readonly upstream: string; readonly reason: string }
+  | { readonly kind: 'upstream_down'; readonly upstream: string; readonly detail: string }
   /** It accepts connections but does not answer: see `headscale/silence.ts`. */
   | { readonly kind: 'upstream_silent'; readonly upstream: string; readonly silence: Silence }
   | {
@@ -110,8 +115,8 @@ export type WatchdogEvent =
   | { readonly kind: 'noise_key_checked'; readonly matches: boolean; readonly ours: string; readonly upstreams: string }
   | {
       readonly kind: 'connection_refused';
-      readonly because: RefusalReason;
-      readonly why: string;
+      readonly reason: RefusalReason;
+      readonly detail: string;
       /** Without a port. */
       readonly address: string;
       /** Whether this address was not refused for this before, as far as that is remembered. */
@@ -123,7 +128,7 @@ export type WatchdogEvent =
       readonly limit: Limit;
       /** Without a port; undefined where it is not known. */
       readonly address: string | undefined;
-      readonly why: string;
+      readonly detail: string;
       /** Whether it was not told of within the last minute. */
       readonly isNews: boolean;
     }
@@ -140,7 +145,7 @@ export type WatchdogEvent =
   /** Where several watchdogs meet: they know of each other's streams again. */
   | { readonly kind: 'redis_up'; readonly url: string }
   /** Each goes on alone. */
-  | { readonly kind: 'redis_down'; readonly url: string; readonly reason: string }
+  | { readonly kind: 'redis_down'; readonly url: string; readonly detail: string }
   /** A message there is not signed with our noise key. Told once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
@@ -244,9 +249,9 @@ export function machinesAt([one, other]: readonly [string, string]): string {
   return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
 }
 
-/** Notes, and tells once a stream, what it would have been severed for. */
-export function spare(stream: Stream, because: SeverReason, emit: Emit): void {
-  if (stream.spared !== undefined) return;
-  stream.spared = because;
-  emit({ kind: 'would_sever', stream, because });
+/** Notes what an observed stream would have been severed for, and reports it once per stream. */
+export function reportWouldSever(stream: Stream, reason: SeverReason, emit: Emit): void {
+  if (stream.wouldSever !== undefined) return;
+  stream.wouldSever = reason;
+  emit({ kind: 'would_sever', stream, reason });
 }

@@ -104,7 +104,7 @@ export interface Stream {
   /** The replica that has it, where another one does: then no more is known of it here than that one tells. */
   readonly replica?: string;
   /** What it would have been severed for first, were its node not only observed. */
-  spared: SeverReason | undefined;
+  wouldSever: SeverReason | undefined;
 }
 
 /** The states from which a stream can still become, or is, a session: what a contest is about. */

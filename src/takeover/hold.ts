@@ -34,7 +34,7 @@ export class Hold {
     this.#since = parts.clock.now();
     this.#waitsFor = new Set(parts.awaited);
     this.#onRelease = parts.onRelease;
-    this.#timer = parts.clock.after(parts.holdMs, () => this.release('hold over'));
+    this.#timer = parts.clock.after(parts.holdMs, () => this.release('hold_over'));
   }
 
   get since(): Instant {
@@ -71,7 +71,7 @@ export class Hold {
 
   #releaseWhenDone(): void {
     if (this.#waitsFor.size > 0) return;
-    this.release(this.#answers > 0 ? 'old streams answered' : 'old streams ended');
+    this.release(this.#answers > 0 ? 'old_streams_answered' : 'old_streams_ended');
   }
 }
 

@@ -1,7 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import { type Clock, plus } from '../lib/clock.ts';
 import { Inquiry, type Witness } from '../liveness/liveness-check.ts';
-import { type ContestVerdict, type Emit, spare } from '../streams/events.ts';
+import { type ContestVerdict, type Emit, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
@@ -276,10 +276,10 @@ export class Takeover {
       clock: this.#clock,
       awaited,
       holdMs,
-      onRelease: (why, heldMs) => {
+      onRelease: (reason, heldMs) => {
         this.#holds.remove(stream, hold);
         // Another replica's is held there, and told of there.
-        if (stream.replica === undefined) this.#emit({ kind: 'stream_released', stream, why, heldMs });
+        if (stream.replica === undefined) this.#emit({ kind: 'stream_released', stream, reason, heldMs });
         newcomer.member.forward();
       },
     });
@@ -304,7 +304,7 @@ export class Takeover {
     if (because === 'silent' && this.#seats.get(newcomer)?.member.isThere?.() === false) return;
     const { observeOnly, silentAfterMs } = this.#termsOf(stream);
     if (observeOnly) {
-      spare(stream, because, this.#emit);
+      reportWouldSever(stream, because, this.#emit);
       return;
     }
     const now = this.#clock.now();
@@ -312,7 +312,7 @@ export class Takeover {
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     const answers = old.inquiry.says() === 'answers';
     const kernel = member.evidence();
-    this.#emit({ kind: 'stream_severed', stream, newcomer, because, ...durations, kernel, answers });
+    this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, kernel, answers });
     for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
     // Last: what they show may let others be severed.

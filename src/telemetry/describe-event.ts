@@ -49,20 +49,20 @@ function streamSentence(event: StreamEvent, nameOf: NameOf): string {
     case 'stream_held':
       return `${nodesStream(stream, nameOf)} is held back for ${span(event.atMostMs)} at most, while its node's old stream is asked whether anybody is still there.`;
     case 'stream_released':
-      return `${nodesStream(stream, nameOf)} was let through to Headscale after ${span(event.heldMs)}: ${RELEASED[event.why]}.`;
+      return `${nodesStream(stream, nameOf)} was let through to Headscale after ${span(event.heldMs)}: ${RELEASED[event.reason]}.`;
     case 'stream_severed':
       return severedSentence(event, nameOf);
     case 'would_sever':
-      return `${nodesStream(stream, nameOf)} from ${stream.remoteAddress} would have been severed, were it not only observed: ${SPARED[event.because]}.`;
+      return `${nodesStream(stream, nameOf)} from ${stream.remoteAddress} would have been severed, were it not only observed: ${SPARED[event.reason]}.`;
     default:
       return event satisfies never;
   }
 }
 
-const RELEASED: Readonly<Record<Of<'stream_released'>['why'], string>> = {
-  'old streams answered': 'its old stream answered, so there is nothing to wait for',
-  'old streams ended': 'its old stream has ended',
-  'hold over': 'there was no verdict on its old stream in time',
+const RELEASED: Readonly<Record<Of<'stream_released'>['reason'], string>> = {
+  old_streams_answered: 'its old stream answered, so there is nothing to wait for',
+  old_streams_ended: 'its old stream has ended',
+  hold_over: 'there was no verdict on its old stream in time',
   error: 'an error of the watchdog, which never costs a node its stream',
 };
 
@@ -74,10 +74,10 @@ const SPARED: Readonly<Record<SeverReason, string>> = {
 };
 
 function severedSentence(event: Of<'stream_severed'>, nameOf: NameOf): string {
-  const { stream, newcomer, because, silentMs, silentAfterMs, kernel } = event;
+  const { stream, newcomer, reason, silentMs, silentAfterMs, kernel } = event;
   const what = `${nodesStream(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
   const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
-  if (because === 'dead') return `${what}: ${deadBecause(event)}, and ${back}.`;
+  if (reason === 'dead') return `${what}: ${deadBecause(event)}, and ${back}.`;
   const frozen = kernel?.unansweredProbes === 0 ? ' (its kernel still answered, as that of a frozen program does)' : '';
   return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after, ${span(silentAfterMs)}${frozen}, and ${back}.`;
 }
@@ -179,7 +179,7 @@ export function healthSentence(event: HealthEvent): string {
     case 'upstream_up':
       return `Headscale is up at ${event.upstream}${event.version === undefined ? '' : `, version ${event.version}`}.`;
     case 'upstream_down':
-      return `Headscale cannot be reached at ${event.upstream} (${event.reason}): clients get 502.`;
+      return `Headscale cannot be reached at ${event.upstream} (${event.detail}): clients get 502.`;
     case 'upstream_silent':
       return event.silence.on === 'requests'
         ? `Headscale accepts connections at ${event.upstream} but does not answer: clients get 504. See its log and load, and restart it.`
@@ -199,13 +199,13 @@ export function healthSentence(event: HealthEvent): string {
     case 'nodes_listed':
       return `Headscale lists ${event.nodes} ${event.nodes === 1 ? 'node' : 'nodes'}: they are known by name.`;
     case 'nodes_list_failed':
-      return `Headscale's nodes cannot be listed (${event.reason}): the last known names stay.`;
+      return `Headscale's nodes cannot be listed (${event.detail}): the last known names stay.`;
     case 'node_metrics_disabled':
       return `The metrics of single nodes are off: there are more nodes than --metrics-max-nodes, ${event.maxNodes}.`;
     case 'connection_refused':
-      return `A connection from ${event.address} was refused: ${event.why}.`;
+      return `A connection from ${event.address} was refused: ${event.detail}.`;
     case 'limit_reached':
-      return `A limit was reached, ${event.limit.replaceAll('_', ' ')}${event.address === undefined ? '' : ` (${event.address})`}: ${event.why}.`;
+      return `A limit was reached, ${event.limit.replaceAll('_', ' ')}${event.address === undefined ? '' : ` (${event.address})`}: ${event.detail}.`;
     case 'drain_started':
       return `The watchdog is stopping: ${event.streams} ${event.streams === 1 ? 'stream ends' : 'streams end'} ${event.overMs === 0 ? 'at once' : `one by one over ${span(event.overMs)}`}.`;
     case 'drain_ended':
@@ -213,7 +213,7 @@ export function healthSentence(event: HealthEvent): string {
     case 'redis_up':
       return `Redis is up at ${event.url}: the watchdogs that use it know of each other's streams.`;
     case 'redis_down':
-      return `Redis cannot be used at ${event.url} (${event.reason}): this watchdog goes on alone.`;
+      return `Redis cannot be used at ${event.url} (${event.detail}): this watchdog goes on alone.`;
     case 'replica_message_rejected':
       return `A message in Redis at ${event.url} was not believed: another watchdog there reads another noise key, or somebody else writes there.`;
     case 'proxy_not_trusted':
@@ -290,13 +290,13 @@ function settingsSentence(event: SettingsEvent): string {
 }
 
 function handshakeSentence(event: Extract<WatchdogEvent, { readonly kind: 'handshake_checked' }>): string {
-  const { result, remoteAddress, why } = event;
+  const { result, remoteAddress, detail } = event;
   const passedOn = 'it was passed on without knowing whose it is';
   switch (result) {
     case 'identified':
       return `A handshake from ${remoteAddress} was read.`;
     case 'unreadable':
-      return `A handshake from ${remoteAddress} could not be read${why === undefined ? '' : ` (${why})`}: ${passedOn}.`;
+      return `A handshake from ${remoteAddress} could not be read${detail === undefined ? '' : ` (${detail})`}: ${passedOn}.`;
     case 'missing':
       return `A connection from ${remoteAddress} had no handshake: ${passedOn}.`;
     case 'replayed':

@@ -82,9 +82,9 @@ function lineOf(event: WatchdogEvent, about: About, nodeOf: NodeOf): Line | unde
   }
 }
 
-function handshakeLine({ result, remoteAddress, why }: Of<'handshake_checked'>): Line | undefined {
+function handshakeLine({ result, remoteAddress, detail }: Of<'handshake_checked'>): Line | undefined {
   if (result === 'identified') return undefined;
-  return ['debug', { remoteAddress, why }, `handshake ${result}: passed on unidentified`];
+  return ['debug', { remoteAddress, detail }, `handshake ${result}: passed on unidentified`];
 }
 
 const SEVERED: Readonly<Record<SeverReason, string>> = {
@@ -107,14 +107,14 @@ function streamLine(
     case 'stream_held':
       return ['debug', { ...about(stream), atMostMs: event.atMostMs }, 'newcomer held'];
     case 'stream_released':
-      return ['debug', { ...about(stream), heldMs: whole(event.heldMs) }, `newcomer released: ${event.why}`];
+      return ['debug', { ...about(stream), heldMs: whole(event.heldMs) }, `newcomer released: ${event.reason}`];
     case 'stream_severed': {
-      const { newcomer, because, silentMs, kernel } = event;
+      const { newcomer, reason, silentMs, kernel } = event;
       const fields = { ...about(stream), newcomer: newcomer.id, silentMs: whole(silentMs), kernel };
-      return ['info', fields, `stream severed: ${SEVERED[because]}`];
+      return ['info', fields, `stream severed: ${SEVERED[reason]}`];
     }
     case 'would_sever':
-      return ['info', about(stream), `observed only; the stream would be severed: ${SEVERED[event.because]}`];
+      return ['info', about(stream), `observed only; the stream would be severed: ${SEVERED[event.reason]}`];
     default:
       return event satisfies never;
   }
@@ -183,8 +183,8 @@ function upstreamLine(
       return ['info', { upstream, version }, 'Headscale is up'];
     }
     case 'upstream_down': {
-      const { upstream, reason } = event;
-      return ['error', { upstream, reason }, 'Headscale cannot be reached: clients get 502'];
+      const { upstream, detail } = event;
+      return ['error', { upstream, detail }, 'Headscale cannot be reached: clients get 502'];
     }
     case 'upstream_silent': {
       const { upstream, silence } = event;
@@ -213,7 +213,7 @@ function nodesLine(event: Of<'nodes_listed' | 'nodes_list_failed' | 'node_metric
     case 'nodes_listed':
       return ['info', { nodes: event.nodes }, "Headscale's nodes are known by name"];
     case 'nodes_list_failed':
-      return ['error', { reason: event.reason }, "Headscale's nodes cannot be listed: the last known names stay"];
+      return ['error', { detail: event.detail }, "Headscale's nodes cannot be listed: the last known names stay"];
     case 'node_metrics_disabled': {
       const { maxNodes } = event;
       return ['warn', { maxNodes }, 'metrics of single nodes are off: there are more than --metrics-max-nodes'];

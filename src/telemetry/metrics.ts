@@ -118,10 +118,10 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
       histograms.contest.observe(event.lastedMs / 1000);
       break;
     case 'stream_severed':
-      counters.takeovers.inc({ evidence: event.because === 'dead' ? 'kernel' : 'silence' });
+      counters.takeovers.inc({ evidence: event.reason === 'dead' ? 'kernel' : 'silence' });
       break;
     case 'would_sever':
-      counters.wouldSever.inc({ reason: event.because });
+      counters.wouldSever.inc({ reason: event.reason });
       break;
     case 'stream_released':
       histograms.hold.observe(event.heldMs / 1000);
@@ -136,7 +136,7 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
       counters.lostHeaders.inc({ header: event.header });
       break;
     case 'connection_refused':
-      counters.refused.inc({ reason: event.because });
+      counters.refused.inc({ reason: event.reason });
       break;
     case 'internal_error':
       counters.internalErrors.inc();

@@ -13,6 +13,6 @@ export function redisLine(event: RedisEvent): readonly ['info' | 'warn' | 'error
       'a message in Redis was not believed: let all watchdogs there read the same --noise-key, or give this Headscale its own --redis-prefix',
     ];
   }
-  const { url: redis, reason } = event;
-  return ['error', { redis, reason }, 'Redis cannot be used: this watchdog goes on alone'];
+  const { url: redis, detail } = event;
+  return ['error', { redis, detail }, 'Redis cannot be used: this watchdog goes on alone'];
 }

@@ -13,8 +13,8 @@ const REFUSED: Readonly<Record<RefusalReason, string>> = {
   bad_request: 'request refused with 400: it could be read in two ways',
 };
 
-export function limitLine({ limit, address, why, isNews }: Of<'limit_reached'>): Line {
-  return [isNews ? 'warn' : 'debug', { limit, address, why }, LIMITED[limit]];
+export function limitLine({ limit, address, detail, isNews }: Of<'limit_reached'>): Line {
+  return [isNews ? 'warn' : 'debug', { limit, address, detail }, LIMITED[limit]];
 }
 
 const LIMITED: Readonly<Record<Limit, string>> = {
@@ -31,8 +31,8 @@ const LIMITED: Readonly<Record<Limit, string>> = {
 };
 
 /** Who scans the Internet fails at TLS all day; a proxy that is refused is a mistake of somebody's. */
-export function refusedLine({ because, why, address, isNews }: Of<'connection_refused'>): Line {
-  return [isNews && because !== 'tls_handshake' ? 'warn' : 'debug', { address, why }, REFUSED[because]];
+export function refusedLine({ reason, detail, address, isNews }: Of<'connection_refused'>): Line {
+  return [isNews && reason !== 'tls_handshake' ? 'warn' : 'debug', { address, detail }, REFUSED[reason]];
 }
 
 /** A node that is refused its control stream is cut off; a relay that is switched off is refused every day. */

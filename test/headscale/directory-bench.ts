@@ -65,6 +65,6 @@ export function bench() {
       directory.start();
       await settled();
     },
-    kinds: () => events.splice(0).map((event) => (event.kind === 'nodes_list_failed' ? event.reason : event.kind)),
+    kinds: () => events.splice(0).map((event) => (event.kind === 'nodes_list_failed' ? event.detail : event.kind)),
   };
 }

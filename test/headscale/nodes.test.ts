@@ -119,7 +119,7 @@ describe('NodeDirectory failures', () => {
     const directory = new NodeDirectory({ clock, list, emit: (event) => events.push(event) });
     directory.start();
     await settled();
-    expect(events).toEqual([{ kind: 'nodes_list_failed', reason: 'unreadable' }]);
+    expect(events).toEqual([{ kind: 'nodes_list_failed', detail: 'unreadable' }]);
     await directory.close();
   });
 });

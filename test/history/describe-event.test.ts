@@ -20,7 +20,7 @@ const kernel = {
   rttvarMs: 5,
 };
 const times = { silentMs: 90_000, silentAfterMs: 30_000, answers: false, contestedMs: 460 };
-const severed = { kind: 'stream_severed', stream: old, newcomer, because: 'dead', ...times, kernel } as const;
+const severed = { kind: 'stream_severed', stream: old, newcomer, reason: 'dead', ...times, kernel } as const;
 const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
 
 describe('sentenceOf', () => {
@@ -33,7 +33,7 @@ describe('sentenceOf', () => {
   test('by retransmissions, by silence, without a kernel', () => {
     const unacked = { ...kernel, unackedSegments: 2, retransmits: 4, unansweredProbes: 0 };
     expect(name({ ...severed, kernel: unacked })).toContain('acknowledged nothing through 4 retransmissions');
-    const silent = name({ ...severed, because: 'silent', kernel: undefined });
+    const silent = name({ ...severed, reason: 'silent', kernel: undefined });
     expect(silent).toContain(
       ': its client had sent nothing for 1 min 30 s, longer than silent-after, 30 s, and the node',
     );

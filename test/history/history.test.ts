@@ -60,7 +60,7 @@ describe('History', () => {
     const { history, open } = bench();
     const told: string[] = [];
     const end = history.onHappening(({ sentence }) => told.push(sentence));
-    const handshake = { kind: 'handshake_checked', why: undefined, remoteAddress: '192.0.2.1:1' } as const;
+    const handshake = { kind: 'handshake_checked', detail: undefined, remoteAddress: '192.0.2.1:1' } as const;
     history.listen({ ...handshake, result: 'identified' });
     open(history, keyOf(1));
     end();
@@ -80,7 +80,7 @@ describe('History', () => {
         kind: 'stream_severed',
         stream: old,
         newcomer,
-        because: 'dead',
+        reason: 'dead',
         silentMs: 1,
         silentAfterMs: 1,
         answers: false,

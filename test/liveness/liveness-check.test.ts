@@ -138,7 +138,7 @@ describe('Takeover', () => {
     };
     const newcomer = opens();
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
-    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'stream_released', why: 'error' }));
+    expect(bench.events).toContainEqual(expect.objectContaining({ kind: 'stream_released', reason: 'error' }));
     expectInternalErrors();
   });
 
@@ -148,9 +148,9 @@ describe('Takeover', () => {
     const newcomer = opens();
     bench.clock.advance(452);
     const told = (kind: string) => bench.events.filter((event) => event.kind === kind);
-    expect(told('stream_severed')).toMatchObject([{ because: 'dead', silentMs: 20_450 }]);
+    expect(told('stream_severed')).toMatchObject([{ reason: 'dead', silentMs: 20_450 }]);
     expect(told('contest_ended')).toMatchObject([{ verdict: 'dead', lastedMs: 450 }]);
-    expect(told('stream_released')).toMatchObject([{ why: 'old streams ended', heldMs: 452 }]);
+    expect(told('stream_released')).toMatchObject([{ reason: 'old_streams_ended', heldMs: 452 }]);
     expect(bench.takeover.contestsOf(newcomer.stream)).toEqual([]);
   });
 
@@ -160,7 +160,7 @@ describe('Takeover', () => {
     opens();
     bench.clock.advance(1500);
     expect(bench.events).toContainEqual(
-      expect.objectContaining({ kind: 'stream_released', why: 'hold over', heldMs: 1500 }),
+      expect.objectContaining({ kind: 'stream_released', reason: 'hold_over', heldMs: 1500 }),
     );
   });
 });

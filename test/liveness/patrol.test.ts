@@ -99,8 +99,8 @@ describe('Patrol, upstream silence', () => {
     policy.observeOnly = true;
     clock.advance(600_000);
     expect(severed).toEqual([]);
-    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, because: 'upstream_silent' }]);
-    expect(stream.spared).toBe('upstream_silent');
+    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, reason: 'upstream_silent' }]);
+    expect(stream.wouldSever).toBe('upstream_silent');
   });
 
   test.each(['derp', 'other'] as const)('a stream of kind %s may be silent for ever', (kind) => {
@@ -135,7 +135,7 @@ describe('Patrol, gone and observed only', () => {
       evidence = unacked(ago);
       clock.advance(5000);
     }
-    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, because: 'gone' }]);
+    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, reason: 'gone' }]);
   });
 
   test('an acknowledgement in between starts the wait anew', () => {
@@ -154,7 +154,7 @@ describe('Patrol, gone and observed only', () => {
       evidence = { ...QUIET, unsentBytes: 300, ackedBytes: 5000, receivedAgoMs: 100 };
       clock.advance(5000);
     }
-    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, because: 'gone' }]);
+    expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, reason: 'gone' }]);
   });
 
   test('long quiet before what was just sent does not count', () => {

@@ -87,7 +87,7 @@ describe('Intake, a browser', () => {
     const [, newcomer] = told('stream_opened');
     await until(() => newcomer?.stream.firstRecordAt !== undefined, 'the record is seen');
     clock.advance(1000);
-    expect(told('stream_severed')).toMatchObject([{ because: 'silent' }]);
+    expect(told('stream_severed')).toMatchObject([{ reason: 'silent' }]);
   });
 });
 

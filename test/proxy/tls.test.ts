@@ -94,8 +94,8 @@ describe('a listener with TLS', () => {
     await readAll(plain);
     await until(() => kinds(events, 'connection_refused').length === 2, 'both are refused');
     expect(kinds(events, 'connection_refused')).toMatchObject([
-      { because: 'tls_handshake' },
-      { because: 'tls_handshake', address: '127.0.0.1' },
+      { reason: 'tls_handshake' },
+      { reason: 'tls_handshake', address: '127.0.0.1' },
     ]);
     expect((await scrape(admin)).get('headscale_watchdog_connections_refused_total{reason="tls_handshake"}')).toBe(2);
   });

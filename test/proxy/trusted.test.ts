@@ -179,9 +179,9 @@ describe('with proxy-protocol', () => {
     }
     expect(seen).toEqual([]);
     expect(refused()).toMatchObject([
-      { because: 'bad_proxy_header', address: '127.0.0.1', isNews: true },
-      { because: 'bad_proxy_header', isNews: false },
-      { because: 'bad_proxy_header', isNews: false },
+      { reason: 'bad_proxy_header', address: '127.0.0.1', isNews: true },
+      { reason: 'bad_proxy_header', isNews: false },
+      { reason: 'bad_proxy_header', isNews: false },
     ]);
   });
 
@@ -191,7 +191,7 @@ describe('with proxy-protocol', () => {
     client.write(`${V1}GET /asked HTTP/1.1\r\nHost: h\r\n\r\n`);
     await until(() => refused().length === 1, 'it is refused');
     expect((await readAll(client)).toString()).toBe('');
-    expect(refused()).toMatchObject([{ because: 'untrusted_proxy', address: '127.0.0.1' }]);
+    expect(refused()).toMatchObject([{ reason: 'untrusted_proxy', address: '127.0.0.1' }]);
     expect(seen).toEqual([]);
   });
 
@@ -203,7 +203,7 @@ describe('with proxy-protocol', () => {
       expect((await readAll(client)).toString()).toBe('');
     }
     expect(seen).toEqual([]);
-    const told = { because: 'unexpected_proxy_header', why: expect.stringContaining('proxy-protocol=true') };
+    const told = { reason: 'unexpected_proxy_header', detail: expect.stringContaining('proxy-protocol=true') };
     expect(refused()).toMatchObject([
       { ...told, isNews: true },
       { ...told, isNews: false },

@@ -61,7 +61,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
       openedAt: now,
     },
     ...{ heardAt: now, spokenAt: undefined, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0 },
-    ...{ state: { kind: 'connecting' }, spared: undefined },
+    ...{ state: { kind: 'connecting' }, wouldSever: undefined },
   };
   const server = createServer();
   const made = new Promise<Tunnel>((resolve) => {

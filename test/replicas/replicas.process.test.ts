@@ -77,9 +77,9 @@ describe('two replicas', () => {
     expect(performance.now() - startedAt).toBeLessThan(1000);
     expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
     expect(a.told('stream_severed')).toMatchObject([
-      { because: 'dead', newcomer: { id: 1, replica: expect.stringMatching(/^b#/) } },
+      { reason: 'dead', newcomer: { id: 1, replica: expect.stringMatching(/^b#/) } },
     ]);
-    expect(b.told('stream_released')).toMatchObject([{ why: 'old streams ended' }]);
+    expect(b.told('stream_released')).toMatchObject([{ reason: 'old_streams_ended' }]);
     await announced(1);
   });
 
@@ -92,7 +92,7 @@ describe('two replicas', () => {
     const startedAt = performance.now();
     await isOpen(b.opens());
     expect(performance.now() - startedAt).toBeLessThan(1000);
-    expect(b.told('stream_released')).toMatchObject([{ why: 'old streams answered' }]);
+    expect(b.told('stream_released')).toMatchObject([{ reason: 'old_streams_answered' }]);
     expect(seen).toEqual(['open 1', 'open 2']);
     expect(a.told('stream_severed')).toEqual([]);
   });
@@ -112,7 +112,7 @@ describe('two replicas', () => {
     const recordedAt = performance.now();
     await until(() => a.told('stream_severed').length === 1, 'the old stream is severed');
     expect(performance.now() - recordedAt).toBeGreaterThan(950);
-    expect(a.told('stream_severed')).toMatchObject([{ because: 'silent' }]);
+    expect(a.told('stream_severed')).toMatchObject([{ reason: 'silent' }]);
     expect(b.told('stream_severed')).toEqual([]);
   });
 
@@ -231,7 +231,7 @@ describe('Redis away', () => {
     await until(() => b.told('stream_severed').length === 1, 'the one in between is severed');
     await announced(201);
     expect(b.told('stream_severed')).toMatchObject([
-      { because: 'silent', newcomer: { replica: expect.stringMatching(/^a#/) } },
+      { reason: 'silent', newcomer: { replica: expect.stringMatching(/^a#/) } },
     ]);
     expect(a.told('stream_severed')).toEqual([]);
     expect([first, inBetween, newest].map((client) => client.readableEnded || client.destroyed)).toEqual([

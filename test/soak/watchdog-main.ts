@@ -45,7 +45,7 @@ function note(what: string): void {
 
 function heard(event: WatchdogEvent): void {
   note(event.kind);
-  if (event.kind === 'stream_severed') note(`severed: ${event.because}`);
+  if (event.kind === 'stream_severed') note(`severed: ${event.reason}`);
   if (event.kind === 'stream_closed') note(`closed: ${event.reason}`);
   if (event.kind === 'internal_error') errors.push(`${event.during}: ${event.error}`);
 }

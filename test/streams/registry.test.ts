@@ -12,7 +12,7 @@ function stream(registry: Registry, machineKey: MachineKey | undefined = KEY): S
   return {
     ...{ id: registry.nextId(), kind: 'control', machineKey, address: '192.0.2.1', remoteAddress: '192.0.2.1:1000' },
     ...{ openedAt: NOW, heardAt: NOW, spokenAt: undefined, firstRecordAt: undefined },
-    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, spared: undefined },
+    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, wouldSever: undefined },
   };
 }
 

@@ -10,7 +10,7 @@ describe('Takeover, hold', () => {
     expect((newcomer.forwardedAt as number) - start).toBe(50);
     expect(old.severedAt).toBeUndefined();
     expect(bench.events).toContainEqual(
-      expect.objectContaining({ kind: 'stream_released', why: 'old streams answered' }),
+      expect.objectContaining({ kind: 'stream_released', reason: 'old_streams_answered' }),
     );
   });
 

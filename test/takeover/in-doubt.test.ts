@@ -43,8 +43,8 @@ test('a node is back from the address that it vanished from: a Headscale that re
   const { afterMs, refusedTries } = await node.accepted();
   const told = (kind: string) => watchdog.events.filter((event) => event.kind === kind);
   expect([refusedTries, server.refusals]).toEqual([0, 0]);
-  expect(told('stream_severed')).toMatchObject([{ because: 'dead' }]);
-  expect(told('stream_released')).toMatchObject([{ why: 'old streams ended' }]);
+  expect(told('stream_severed')).toMatchObject([{ reason: 'dead' }]);
+  expect(told('stream_released')).toMatchObject([{ reason: 'old_streams_ended' }]);
   const streams = events.map(({ kind }) => kind).filter((kind) => kind.startsWith('stream'));
   expect(streams).toEqual(['stream accepted', 'stream ended', 'stream accepted']);
   await until(() => server.streams().length === 1, 'one stream is left');

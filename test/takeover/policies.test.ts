@@ -121,7 +121,7 @@ describe('Takeover, guard', () => {
 });
 
 describe('Takeover, observe only', () => {
-  const wouldSever = () => bench.events.flatMap((event) => (event.kind === 'would_sever' ? [event.because] : []));
+  const wouldSever = () => bench.events.flatMap((event) => (event.kind === 'would_sever' ? [event.reason] : []));
 
   test('a dead old stream is told once, neither held for nor severed', () => {
     bench.observeOnly = true;
@@ -133,8 +133,8 @@ describe('Takeover, observe only', () => {
     opens();
     bench.clock.advance(600_000);
     expect(old.severedAt).toBeUndefined();
-    expect(old.stream.spared).toBe('dead');
-    expect(wouldSever().filter((because) => because === 'dead')).toHaveLength(1);
+    expect(old.stream.wouldSever).toBe('dead');
+    expect(wouldSever().filter((reason) => reason === 'dead')).toHaveLength(1);
     expect(bench.kinds()).not.toContain('stream_severed');
     expect(bench.kinds()).not.toContain('stream_held');
   });

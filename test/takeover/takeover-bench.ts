@@ -96,7 +96,7 @@ export class FakePeer implements Member {
       bytesReceived: 0,
       bytesSent: 0,
       state: { kind: 'connecting' },
-      spared: undefined,
+      wouldSever: undefined,
     };
   }
 

@@ -31,7 +31,7 @@ const severed = {
   kind: 'stream_severed',
   stream,
   newcomer,
-  because: 'dead',
+  reason: 'dead',
   silentMs: 12.3,
   ...times,
   kernel: undefined,
@@ -71,7 +71,7 @@ describe('logEvents', () => {
   });
 
   test.each([
-    [{ kind: 'would_sever', stream, because: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
+    [{ kind: 'would_sever', stream, reason: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
     [
       { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'requests' } },
       'error',
@@ -83,7 +83,7 @@ describe('logEvents', () => {
       /^Headscale has said nothing on these control streams/,
     ],
     [{ kind: 'nodes_listed', nodes: 3 }, 'info', /known by name/],
-    [{ kind: 'nodes_list_failed', reason: 'no' }, 'error', /last known names stay/],
+    [{ kind: 'nodes_list_failed', detail: 'no' }, 'error', /last known names stay/],
     [{ kind: 'node_metrics_disabled', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
     [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^the API key was read again/],
     [{ kind: 'key_file_reload_failed', problem: 'no' }, 'error', /the key in use stays/],
@@ -91,7 +91,7 @@ describe('logEvents', () => {
     [{ kind: 'settings_reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
     [{ kind: 'settings_reload_failed', problems: ['a'] }, 'error', /nothing has changed/],
     [
-      { kind: 'handshake_checked', result: 'replayed', why: undefined, remoteAddress: '192.0.2.1:1' },
+      { kind: 'handshake_checked', result: 'replayed', detail: undefined, remoteAddress: '192.0.2.1:1' },
       'debug',
       /^handshake replayed/,
     ],

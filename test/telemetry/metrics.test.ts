@@ -23,7 +23,7 @@ describe('createMetrics', () => {
     expect(await samples('would_sever_total')).toEqual(
       SEVER_REASONS.map((reason) => `would_sever_total{reason="${reason}"} 0`),
     );
-    metrics.listen({ kind: 'would_sever', stream: open(metrics, keyOf(1)), because: 'gone' });
+    metrics.listen({ kind: 'would_sever', stream: open(metrics, keyOf(1)), reason: 'gone' });
     expect(await samples('would_sever_total{reason="gone"')).toEqual(['would_sever_total{reason="gone"} 1']);
   });
 
@@ -68,7 +68,7 @@ describe('createMetrics', () => {
       kind: 'stream_severed',
       stream: first,
       newcomer,
-      because: 'dead',
+      reason: 'dead',
       silentMs: 1,
       silentAfterMs: 1,
       answers: false,

@@ -81,7 +81,7 @@ describe('NodeSeries', () => {
       answers: false,
       contestedMs: 1,
       kernel: undefined,
-      because: 'dead',
+      reason: 'dead',
     } as const;
     series.listen({ kind: 'stream_severed', stream: old, newcomer, ...evidence });
     series.listen({ kind: 'stream_severed', stream: open(series, undefined), newcomer, ...evidence });

@@ -52,7 +52,7 @@ export function stage() {
   const streamOf = (key: MachineKey | undefined, kind: Stream['kind']): Stream => ({
     ...{ id: ++lastId as StreamId, kind, machineKey: key, address: '192.0.2.1', remoteAddress: '192.0.2.1:1000' },
     ...{ openedAt: clock.now(), heardAt: clock.now(), spokenAt: undefined, firstRecordAt: undefined },
-    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'open' }, spared: undefined },
+    ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'open' }, wouldSever: undefined },
   });
   return {
     ...{ clock, source, world, events },

@@ -53,7 +53,7 @@ export class Peer implements Member {
         openedAt: now,
         heardAt: now,
       },
-      ...{ spokenAt: undefined, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0, spared: undefined },
+      ...{ spokenAt: undefined, firstRecordAt: undefined, bytesReceived: 0, bytesSent: 0, wouldSever: undefined },
       state: { kind: 'connecting' },
     };
   }
@@ -217,16 +217,16 @@ export class World {
     return this.peers.find(({ stream, replica }) => stream.id === id && replica.name === name);
   }
 
-  #checkSevering(replica: Replica, { stream, newcomer, because }: Severed): void {
+  #checkSevering(replica: Replica, { stream, newcomer, reason }: Severed): void {
     const old = this.#find(replica.name, stream.id);
     const winner = this.#find(newcomer.replica ?? replica.name, newcomer.id);
     const now = this.time.now();
-    const what = `${now}: ${replica.name}/${stream.id} severed (${because}) for ${newcomer.replica ?? replica.name}/${newcomer.id}`;
+    const what = `${now}: ${replica.name}/${stream.id} severed (${reason}) for ${newcomer.replica ?? replica.name}/${newcomer.id}`;
     this.severed.push(what);
     if (old === undefined || winner === undefined)
       return void this.#wrong.push(`${what}, of which one was never there`);
     if (old.truth.goneAt !== undefined) return;
-    if (because === 'dead') this.#wrong.push(`${what}, and its client is there`);
+    if (reason === 'dead') this.#wrong.push(`${what}, and its client is there`);
     if (winner.truth.takenAt < old.truth.arrivedAt) this.#wrong.push(`${what}, which is older`);
     // On a machine that has just woken up, a second may be an hour.
     const goneSince = Math.max(winner.truth.goneAt ?? now, replica.wokeAt);

@@ -89,7 +89,7 @@ export class Observer {
         this.#must(event.atMostMs <= this.#bench.holdMs, `held for ${event.atMostMs} ms`);
         return;
       case 'stream_released':
-        this.#checkRelease(event.stream, event.why);
+        this.#checkRelease(event.stream, event.reason);
         return;
       case 'machine_key_duplicated':
         this.#checkDuplicate(event);
@@ -102,13 +102,13 @@ export class Observer {
   }
 
   #checkSevering(event: Severed): void {
-    const { stream, newcomer, because } = event;
+    const { stream, newcomer, reason } = event;
     this.#must(stream.machineKey !== undefined && stream.machineKey === newcomer.machineKey, 'severed by another node');
     this.#must(newcomer.id > stream.id, 'the newer one was severed');
     this.#must(isLive(newcomer), 'severed for a newcomer that has gone itself');
     this.#must(isLive(stream), 'severed twice');
     this.#must(!this.#bench.observeOnly, 'severed where we only observe');
-    if (because === 'dead') this.#checkDead(stream);
+    if (reason === 'dead') this.#checkDead(stream);
     else this.#checkSilent(stream, newcomer);
   }
 
@@ -173,7 +173,7 @@ export class Observer {
 
   #checkRelease(stream: Stream, why: string): void {
     this.#must(isLive(stream), 'forwarded after it has left');
-    if (why !== 'old streams ended' && why !== 'old streams answered') return;
+    if (why !== 'old_streams_ended' && why !== 'old_streams_answered') return;
     const severed = this.#peers.filter(
       (peer) =>
         peer.stream.machineKey === stream.machineKey && peer.stream.id < stream.id && peer.severedBecause === 'dead',
