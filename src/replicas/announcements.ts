@@ -6,25 +6,25 @@ import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Link } from './link.ts';
 import type { Order } from './order.ts';
 
-/** How often is looked after streams that Redis does not know yet, and those that it should know no more. */
+/** How often streams are announced that Redis does not know yet, and withdrawn that have ended. */
 export const CATCH_UP_EVERY_MS = 1000;
-/** Announced in one go, so that newcomers need not wait behind thousands. */
-const CATCH_UP_AT_ONCE = 200;
-/** Redis forgets a node whose streams were not announced for a day. */
-const ANNOUNCE_AGAIN_MS = 6 * 3_600_000;
-/** Beyond that they stay in Redis until a newcomer of their node finds nobody there, or for a day. */
-const MOST_TO_WITHDRAW = 10_000;
+/** Announced in one batch. A larger one would keep newcomers waiting. */
+const CATCH_UP_BATCH = 200;
+/** Redis forgets a node after a day without an announcement. */
+const ANNOUNCE_AGAIN_AFTER_MS = 6 * 3_600_000;
+/** More ended streams than this stay in Redis, for a day or until a newcomer of their node finds nobody there. */
+const MAX_TO_WITHDRAW = 10_000;
 
-/** One of our streams, as far as Redis has to do with it. */
+/** What Redis knows about one of our streams. */
 interface Announcement {
   /** Undefined until Redis has answered. */
   order: Order | undefined;
-  /** As far as we know, Redis has it. */
+  /** Whether Redis has this stream, as far as we know. */
   isWritten: boolean;
-  /** When it was first announced: as it arrived, or later. */
+  /** When it was first announced: on arrival, or later. */
   readonly beganAt: Instant;
   writtenAt: Instant;
-  /** The replicas that judge its node's older streams. */
+  /** The replicas that judge older streams of its node. */
   readonly judges: Set<string>;
 }
 
@@ -32,11 +32,11 @@ export interface AnnouncementsOptions {
   readonly clock: Clock;
   readonly link: Link;
   readonly registry: Registry;
-  /** Another replica has streams of this node too, and one of ours was announced late: who is older is yet to be found out. */
+  /** Another replica also has streams of this node, and ours was announced late: which is older is still to be found out. */
   meet(machineKey: MachineKey, replica: string): void;
 }
 
-/** Which of our streams Redis knows. */
+/** Keeps Redis up to date about our streams. */
 export class Announcements {
   readonly #options: AnnouncementsOptions;
   readonly #announced = new Map<StreamId, Announcement>();
@@ -51,15 +51,15 @@ export class Announcements {
     return this.#announced.get(id);
   }
 
-  /** Those whose node's older streams others judge. */
+  /** The streams for which other replicas judge older ones. */
   judged(): readonly StreamId[] {
     return [...this.#announced].filter(([, { judges }]) => judges.size > 0).map(([id]) => id);
   }
 
-  /** Announces a newcomer, and reads what is known of it elsewhere. Rejects when Redis does not answer in time. */
-  async ask({ id, machineKey, ephemeral }: Arriving): Promise<Arrival> {
+  /** Announces a newcomer, and reads what other replicas know about it. Rejects when Redis does not answer in time. */
+  async announceNewcomer({ id, machineKey, ephemeral }: Arriving): Promise<Arrival> {
     const { link } = this.#options;
-    // Redis may have it from here on, whether its answer comes or not.
+    // From here on Redis may have the stream, even if its answer gets lost.
     const announcement = this.#announcement(id);
     const [{ order, others }, replayed] = await Promise.all([
       link.announce(machineKey, id, 'arriving'),
@@ -69,11 +69,11 @@ export class Announcements {
       this.withdraw(machineKey, id);
       return { replayed, elsewhere: [] };
     }
-    this.#note(announcement, order);
-    return { replayed, elsewhere: await this.#contested(announcement, machineKey, others) };
+    this.#markWritten(announcement, order);
+    return { replayed, elsewhere: await this.#replicasToContest(announcement, machineKey, others) };
   }
 
-  /** @returns who judged its node's older streams. */
+  /** @returns the replicas that judged older streams of its node. */
   withdraw(machineKey: MachineKey, id: StreamId): readonly string[] {
     const announcement = this.#announced.get(id);
     if (announcement === undefined) return [];
@@ -82,33 +82,33 @@ export class Announcements {
     return [...announcement.judges];
   }
 
-  /** Redis may know nothing of us. */
-  beginAnew(): void {
+  /** Announces every stream again: Redis may have forgotten them. */
+  announceAll(): void {
     for (const announcement of this.#announced.values()) announcement.isWritten = false;
     this.catchUp().catch(() => {});
   }
 
-  /** What was announced long ago will be announced again. */
-  renewOld(): void {
-    const longAgo = this.#options.clock.now() - ANNOUNCE_AGAIN_MS;
+  /** Marks streams that were announced long ago to be announced again. */
+  refreshOld(): void {
+    const longAgo = this.#options.clock.now() - ANNOUNCE_AGAIN_AFTER_MS;
     for (const announcement of this.#announced.values()) {
       if (announcement.writtenAt < longAgo) announcement.isWritten = false;
     }
   }
 
-  /** Withdraws what ended while Redis was away, and announces the streams that it does not know. */
+  /** Withdraws streams that ended while Redis was down, and announces those that it does not know. */
   async catchUp(): Promise<void> {
     const { registry, link } = this.#options;
     if (!link.isUp || this.#catchingUp) return;
     this.#catchingUp = true;
     try {
-      const ended = [...this.#toWithdraw].slice(0, CATCH_UP_AT_ONCE);
+      const ended = [...this.#toWithdraw].slice(0, CATCH_UP_BATCH);
       await Promise.all(ended.map(([id, machineKey]) => this.#remove(machineKey, id)));
       const unknown: Stream[] = [];
       for (const stream of registry.all()) {
         const isKnown = this.#announced.get(stream.id)?.isWritten === true;
         if (stream.machineKey !== undefined && isLive(stream) && !isKnown) unknown.push(stream);
-        if (unknown.length === CATCH_UP_AT_ONCE) break;
+        if (unknown.length === CATCH_UP_BATCH) break;
       }
       await Promise.all(unknown.map((stream) => this.#announceLate(stream)));
     } finally {
@@ -121,14 +121,14 @@ export class Announcements {
     if (machineKey === undefined) return;
     const announcement = this.#announcement(id);
     const { order, others } = await link.announce(machineKey, id, 'later', announcement.order);
-    // It has ended meanwhile, and was withdrawn behind the announcement.
+    // The stream has ended meanwhile, and its withdrawal follows the announcement.
     if (this.#announced.get(id) !== announcement) return;
-    this.#note(announcement, order);
-    for (const replica of await this.#contested(announcement, machineKey, others)) meet(machineKey, replica);
+    this.#markWritten(announcement, order);
+    for (const replica of await this.#replicasToContest(announcement, machineKey, others)) meet(machineKey, replica);
   }
 
-  /** Who is to be contested. Where that cannot be found out now, the stream is announced again later. */
-  async #contested(announcement: Announcement, machineKey: MachineKey, others: readonly string[]) {
+  /** @returns the replicas to contest. If Redis does not answer, the stream will be announced again. */
+  async #replicasToContest(announcement: Announcement, machineKey: MachineKey, others: readonly string[]) {
     try {
       return await this.#alive(machineKey, others);
     } catch (error) {
@@ -142,7 +142,7 @@ export class Announcements {
       await this.#options.link.withdraw(machineKey, id);
       this.#toWithdraw.delete(id);
     } catch {
-      if (this.#toWithdraw.size < MOST_TO_WITHDRAW) this.#toWithdraw.set(id, machineKey);
+      if (this.#toWithdraw.size < MAX_TO_WITHDRAW) this.#toWithdraw.set(id, machineKey);
     }
   }
 
@@ -155,11 +155,11 @@ export class Announcements {
     return made;
   }
 
-  #note(announcement: Announcement, order: Order): void {
+  #markWritten(announcement: Announcement, order: Order): void {
     Object.assign(announcement, { order, isWritten: true, writtenAt: this.#options.clock.now() });
   }
 
-  /** Those of the replicas that are there; what the others left behind is taken out. */
+  /** @returns the replicas that are alive. What the others left in Redis is removed. */
   async #alive(machineKey: MachineKey, replicas: readonly string[]): Promise<readonly string[]> {
     const { link } = this.#options;
     const asked = replicas.map(async (replica) => ({ replica, isAlive: await link.isAlive(replica) }));

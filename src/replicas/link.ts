@@ -3,46 +3,46 @@ import type { StreamId } from '../streams/stream.ts';
 import type { Message } from './messages.ts';
 import type { Order } from './order.ts';
 
-/** A lease runs for three of these. */
+/** How often a replica renews its lease. A lease lasts three times as long. */
 export const RENEW_EVERY_MS = 5000;
 
 export interface Announced {
   readonly order: Order;
-  /** Other replicas that have streams of the same node, by name, as far as Redis knows. They may be gone. */
+  /** The names of other replicas that have streams of the same node, according to Redis. They may be gone. */
   readonly others: readonly string[];
 }
 
-/** What replicas need of Redis. Each question rejects when there is no answer in time, or the link is closed. */
+/** What replicas need from Redis. Each request rejects when Redis does not answer in time, or when the link is closed. */
 export interface Link {
-  /** Whether it answers, as far as is known. */
+  /** Whether Redis answered last time. */
   readonly isUp: boolean;
   /**
-   * Writes a stream of this replica down, and reads the others of its node, in one step that no other replica's comes between.
+   * Records a stream of this replica and reads which replicas have streams of the same node. Both happen in one atomic step.
    *
-   * @param before the place it was given earlier. It keeps that place if Redis still counts in the same epoch.
+   * @param before the stream's earlier place. The stream keeps it if Redis is still in the same epoch.
    */
   announce(machineKey: MachineKey, id: StreamId, when: 'arriving' | 'later', before?: Order): Promise<Announced>;
   withdraw(machineKey: MachineKey, id: StreamId): Promise<void>;
-  /** Whether a handshake was shown to any replica before, by its ephemeral key (32 bytes); from here on it has. */
+  /** Tells whether any replica has seen this handshake, and remembers it. @param ephemeral its ephemeral key, 32 bytes. */
   hasSeen(ephemeral: Buffer): Promise<boolean>;
-  /** As if that handshake had never been shown to any. */
+  /** Forgets a handshake, so that the same one may come again. */
   forgetHandshake(ephemeral: Buffer): Promise<void>;
-  /** Takes all of a replica's streams of this node out. */
+  /** Removes all of a replica's streams of this node. */
   forget(machineKey: MachineKey, replica: string): Promise<void>;
-  /** Whether a replica's lease runs. */
+  /** Whether a replica's lease is still valid. */
   isAlive(replica: string): Promise<boolean>;
-  /** @returns whether it still ran; where not, Redis may have lost the rest as well. */
+  /** @returns whether the lease was still valid. If not, Redis may have lost everything else as well. */
   renewLease(): Promise<boolean>;
-  /** To one replica, or to all others. It may get lost. */
+  /** Sends to one replica, or to all others. The message may get lost. */
   send(message: Message, to?: string): void;
-  /** Ends the lease and the connections. */
+  /** Ends the lease and closes the connections. */
   close(): Promise<void>;
 }
 
 export interface LinkEvents {
   heard(message: Message): void;
-  /** A message was not signed with our key. */
+  /** A message came that was not signed with our key. */
   forged(): void;
-  /** `isUp` has changed. @param reason of the outage. */
+  /** `isUp` has changed. @param reason why Redis is down. */
   changed(isUp: boolean, reason: string | undefined): void;
 }

@@ -1,14 +1,18 @@
-import type { Clock, Timer } from '../lib/clock.ts';
+import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import { RENEW_EVERY_MS } from './link.ts';
 import type { Message } from './messages.ts';
 
-/** So long an operator waits for replicas that do not answer. */
-const ANSWERED_WITHIN_MS = 1000;
-/** Of one message, so that none of them is large. */
-const AT_ONCE = 500;
+/** A replica that has sent nothing for as long as a lease lasts counts as gone. */
+const GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
+/** An operator waits this long for replicas that do not answer. */
+const ANSWER_TIMEOUT_MS = 1000;
+/** Streams in one message, which keeps messages small. */
+const STREAMS_PER_MESSAGE = 500;
 
-type Shown = Extract<Message, { readonly kind: 'shown' }>;
+type StreamsShown = Extract<Message, { readonly kind: 'shown' }>;
 
-interface Call {
+interface Request {
+  /** The replicas that have not answered in full. */
   readonly awaited: Set<string>;
   readonly streams: object[];
   readonly timer: Timer;
@@ -17,57 +21,74 @@ interface Call {
 
 export interface MembersOptions {
   readonly clock: Clock;
+  /** The name of this replica. */
   readonly name: string;
   send(message: Message, to?: string): void;
 }
 
-/** Other replicas' streams, asked for when an operator looks. */
+/** The other replicas: which of them are there, and the streams that they show to an operator. */
 export class Members {
   readonly #options: MembersOptions;
-  readonly #calls = new Map<number, Call>();
-  #last = 0;
+  readonly #lastHeardAt = new Map<string, Instant>();
+  readonly #requests = new Map<number, Request>();
+  #lastRequest = 0;
 
   constructor(options: MembersOptions) {
     this.#options = options;
   }
 
-  /** @param replicas who is there. @returns all that have answered in time have shown. */
-  call(replicas: readonly string[]): Promise<readonly object[]> {
-    if (replicas.length === 0) return Promise.resolve([]);
+  /** Every message of a replica proves that it is there. */
+  heardFrom(replica: string): void {
+    this.#lastHeardAt.set(replica, this.#options.clock.now());
+  }
+
+  has(replica: string): boolean {
+    return this.#lastHeardAt.has(replica);
+  }
+
+  forgetGone(): void {
+    const now = this.#options.clock.now();
+    for (const [replica, at] of this.#lastHeardAt) if (now - at > GONE_AFTER_MS) this.#lastHeardAt.delete(replica);
+  }
+
+  /** @returns the streams of every replica that answers within a second, as `/streams` shows them. */
+  streams(): Promise<readonly object[]> {
+    if (this.#lastHeardAt.size === 0) return Promise.resolve([]);
     const { clock, name: from, send } = this.#options;
-    const request = ++this.#last;
+    const request = ++this.#lastRequest;
     return new Promise((resolve) => {
       const streams: object[] = [];
       const done = (): void => {
-        this.#calls.get(request)?.timer.cancel();
-        this.#calls.delete(request);
+        this.#requests.get(request)?.timer.cancel();
+        this.#requests.delete(request);
         resolve(streams);
       };
-      const timer = clock.after(ANSWERED_WITHIN_MS, done);
-      this.#calls.set(request, { awaited: new Set(replicas), streams, timer, done });
+      const timer = clock.after(ANSWER_TIMEOUT_MS, done);
+      this.#requests.set(request, { awaited: new Set(this.#lastHeardAt.keys()), streams, timer, done });
       send({ kind: 'show', from, request });
     });
   }
 
-  heard({ from, request, streams, isLast }: Shown): void {
-    const call = this.#calls.get(request);
-    if (call === undefined) return;
-    // One by one: there may be more than a call takes arguments.
-    for (const stream of streams) call.streams.push(stream);
-    if (isLast) call.awaited.delete(from);
-    if (call.awaited.size === 0) call.done();
+  /** Takes a part of a replica's answer to `streams`. */
+  receiveStreams({ from, request: number, streams, isLast }: StreamsShown): void {
+    const request = this.#requests.get(number);
+    if (request === undefined) return;
+    // One by one: `push(...streams)` fails when there are more streams than a call takes arguments.
+    for (const stream of streams) request.streams.push(stream);
+    if (isLast) request.awaited.delete(from);
+    if (request.awaited.size === 0) request.done();
   }
 
-  /** Answers another's call. */
-  answer(to: string, request: number, streams: readonly object[]): void {
+  /** Answers another replica's request for our streams. */
+  sendStreams(to: string, request: number, streams: readonly object[]): void {
     const { name: from, send } = this.#options;
-    for (let i = 0; i === 0 || i < streams.length; i += AT_ONCE) {
-      const isLast = i + AT_ONCE >= streams.length;
-      send({ kind: 'shown', from, request, streams: streams.slice(i, i + AT_ONCE), isLast }, to);
+    for (let i = 0; i === 0 || i < streams.length; i += STREAMS_PER_MESSAGE) {
+      const isLast = i + STREAMS_PER_MESSAGE >= streams.length;
+      send({ kind: 'shown', from, request, streams: streams.slice(i, i + STREAMS_PER_MESSAGE), isLast }, to);
     }
   }
 
   close(): void {
-    for (const { done } of [...this.#calls.values()]) done();
+    for (const { done } of [...this.#requests.values()]) done();
   }
 }

@@ -2,7 +2,7 @@ import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { Order } from './order.ts';
 
-/** A stream as its replica tells of it. Durations in milliseconds: no two replicas' clocks are ever compared. */
+/** A stream as its replica reports it. It holds durations in milliseconds, because clocks of two machines cannot be compared. */
 export interface StreamReport {
   readonly id: StreamId;
   readonly machineKey: MachineKey;
@@ -10,16 +10,16 @@ export interface StreamReport {
   readonly remoteAddress: string;
   readonly openedAgoMs: number;
   readonly heardAgoMs: number;
-  /** Since the client's first whole record; undefined before it. */
+  /** Time since the client's first whole Noise record; undefined before it. */
   readonly firstRecordAgoMs: number | undefined;
-  /** Its replica's clock has not stood still since it opened: see `Ages`. */
+  /** Whether the replica's clock has certainly run since the stream opened: see `Ages`. */
   readonly isAgeSure: boolean;
   readonly order: Order;
 }
 
-/** What replicas say to each other. `from` is the sender's name. */
+/** What replicas send each other. `from` is the sender's name. Replicas of other versions send these too: keep the names. */
 export type Message =
-  /** Judge your older streams of this newcomer's node; and how it is now. `askedAt`: it answers that `ask`. */
+  /** Judge your older streams of this newcomer's node; also reports its present state. `askedAt` is copied from an `ask`. */
   | {
       readonly kind: 'contest';
       readonly from: string;
@@ -27,8 +27,8 @@ export type Message =
       readonly askedAt: number | undefined;
     }
   /**
-   * Let your streams of this node contest mine, with my `askedAt` in them: by how long that took I know how old they are
-   * at most. `inTurn`: and ask me for mine, for I may have newer ones.
+   * Let your streams of this node contest mine, and send `askedAt` back unchanged: the round trip limits how old your report
+   * can be. `inTurn`: then ask for my streams as well, because mine may be newer.
    */
   | {
       readonly kind: 'ask';
@@ -37,13 +37,13 @@ export type Message =
       readonly askedAt: number;
       readonly inTurn: boolean;
     }
-  /** That newcomer has ended. */
+  /** My newcomer has ended. */
   | { readonly kind: 'left'; readonly from: string; readonly id: StreamId }
-  /** Nothing here needs that newcomer of yours to be held any more. */
+  /** No stream here requires that your newcomer is held any longer. */
   | { readonly kind: 'clear'; readonly from: string; readonly id: StreamId; readonly verdict: 'ended' | 'answered' }
-  /** No stream here is contested by that newcomer of yours any more. */
+  /** Your newcomer no longer contests any stream here. */
   | { readonly kind: 'over'; readonly from: string; readonly id: StreamId }
-  /** A stream of this key was severed by rule 2. Addresses without ports. */
+  /** A stream of this key was severed because it was silent. Addresses without ports. */
   | {
       readonly kind: 'turn';
       readonly from: string;
@@ -51,10 +51,10 @@ export type Message =
       readonly loser: string;
       readonly winner: string;
       readonly loserAnswers: boolean;
-      /** Whether its kernel could be asked; a replica of an earlier version does not say. */
+      /** Whether the loser's kernel could be asked. Earlier versions leave this out. */
       readonly isAsked?: boolean;
     }
-  /** A stream of this key, of which one was severed not long ago, has come here. */
+  /** A stream of this key has arrived here, soon after one was severed. */
   | {
       readonly kind: 'came';
       readonly from: string;
@@ -62,19 +62,20 @@ export type Message =
       readonly address: string;
       readonly openedAgoMs: number;
     }
+  /** Two machines use this key. */
   | {
       readonly kind: 'duplicate';
       readonly from: string;
       readonly machineKey: MachineKey;
       readonly addresses: readonly [string, string];
     }
-  /** I am there. */
+  /** I am alive. */
   | { readonly kind: 'here'; readonly from: string }
-  /** An operator wants a stream of yours severed. */
+  /** An operator asks you to sever one of your streams. */
   | { readonly kind: 'sever'; readonly from: string; readonly id: StreamId }
-  /** Show me your streams. */
+  /** An operator asks for your streams. */
   | { readonly kind: 'show'; readonly from: string; readonly request: number }
-  /** Some of them, as `/streams` has them. */
+  /** Some of my streams, as `/streams` shows them. */
   | {
       readonly kind: 'shown';
       readonly from: string;
@@ -85,17 +86,17 @@ export type Message =
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Whether it is one: another version may write others. */
+/** Whether a value is a message of a known kind. Replicas of other versions may send kinds that this one does not know. */
 export function isMessage(value: unknown): value is Message {
-  return isFields(value) && isText(value.from) && isOfItsKind(value);
+  return isFields(value) && isText(value.from) && hasFieldsOfItsKind(value);
 }
 
-function isOfItsKind(fields: Fields): boolean {
+function hasFieldsOfItsKind(fields: Fields): boolean {
   switch (fields.kind) {
     case 'contest':
       return (
         isFields(fields.newcomer) &&
-        isToldStream(fields.newcomer) &&
+        isStreamReport(fields.newcomer) &&
         (fields.askedAt === undefined || isDuration(fields.askedAt))
       );
     case 'ask':
@@ -130,7 +131,7 @@ function isOfItsKind(fields: Fields): boolean {
       return (
         isCount(fields.request) &&
         Array.isArray(fields.streams) &&
-        fields.streams.every(isShown) &&
+        fields.streams.every(isStreamView) &&
         typeof fields.isLast === 'boolean'
       );
     default:
@@ -138,7 +139,7 @@ function isOfItsKind(fields: Fields): boolean {
   }
 }
 
-function isToldStream(fields: Fields): boolean {
+function isStreamReport(fields: Fields): boolean {
   const { id, machineKey, address, remoteAddress, openedAgoMs, heardAgoMs, firstRecordAgoMs, isAgeSure, order } =
     fields;
   return (
@@ -155,8 +156,8 @@ function isToldStream(fields: Fields): boolean {
   );
 }
 
-/** As far as those who list it need it to be. */
-function isShown(value: unknown): boolean {
+/** Checks the fields that a list of streams reads. */
+function isStreamView(value: unknown): boolean {
   if (!isFields(value) || !isCount(value.id)) return false;
   const { kind, state, replica, remoteAddress, openedAt, lastHeardAt, bytesReceived, bytesSent } = value;
   const { machineKey, node, kernel, contests } = value;

@@ -1,43 +1,44 @@
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** Two machines' clocks run at most one part in a thousand apart. */
-const DRIFT = 0.001;
-/** A client may have connected so long before: what a busy event loop, and Redis, let it wait. */
-const OPENED_WITHIN_MS = 2000;
-/** A clock that was set forward by so much may as well have stood still. */
-const STOOD_STILL_MS = 1000;
-/** An answer that took longer says nothing of an age. */
-const LONGEST_ROUND_TRIP_MS = 5000;
+/** The clocks of two machines drift apart by at most one part in a thousand. */
+const MAX_DRIFT = 0.001;
+/** How much earlier the client may have connected: a busy event loop and Redis make a stream wait. */
+const MAX_WAIT_BEFORE_OPEN_MS = 2000;
+/** If the calendar jumps forward by more than this, the monotonic clock may have stood still. */
+const STANDSTILL_MS = 1000;
+/** An answer that took longer is too vague about a stream's age. */
+const MAX_ROUND_TRIP_MS = 5000;
 
-/** What is known of a stream's place in time. No two machines' clocks are ever compared: only durations are. */
+/** What is known about how old a stream is. Only durations are compared, never the clocks of two machines. */
 export interface Seniority {
-  /** Undefined where Redis has not told. */
+  /** Undefined if Redis has not assigned one. */
   readonly order: Order | undefined;
   readonly openedAgoMs: number;
-  /** Its replica's clock has not stood still since it opened. Else the stream is older than it says. */
+  /** False if its replica's clock may have stood still since it opened. The stream is then older than `openedAgoMs`. */
   readonly isAgeSure: boolean;
 }
 
 /**
- * Whether another replica's stream is newer than one of ours; undefined where that cannot be known.
+ * Whether another replica's stream is newer than one of ours. Undefined if that cannot be known.
  *
- * @param roundTripMs since we asked for what we were told; undefined where we had not asked, so that it may have been long on its way.
+ * @param told what the other replica reported.
+ * @param roundTripMs how long ago we asked for the report; undefined if we did not ask, and it may have travelled for long.
  */
 export function isNewer(told: Seniority, roundTripMs: number | undefined, ours: Seniority): boolean | undefined {
-  // However long it was on its way, it is not younger than it said when it was told.
+  // However long the report travelled, the stream is at least as old as it said.
   if (ours.isAgeSure && isLonger(told.openedAgoMs, ours.openedAgoMs)) return false;
   const byPlace = isNewerByPlace(told.order, ours.order);
   if (byPlace !== undefined) return byPlace;
-  if (roundTripMs === undefined || roundTripMs > LONGEST_ROUND_TRIP_MS || !told.isAgeSure) return undefined;
+  if (roundTripMs === undefined || roundTripMs > MAX_ROUND_TRIP_MS || !told.isAgeSure) return undefined;
   return isLonger(ours.openedAgoMs, told.openedAgoMs + roundTripMs) ? true : undefined;
 }
 
 function isLonger(ageMs: number, thanMs: number): boolean {
-  return ageMs * (1 - DRIFT) > thanMs * (1 + DRIFT) + OPENED_WITHIN_MS;
+  return ageMs * (1 - MAX_DRIFT) > thanMs * (1 + MAX_DRIFT) + MAX_WAIT_BEFORE_OPEN_MS;
 }
 
-/** A stream whose place is exact arrived at it; any other arrived at its place or before. */
+/** A stream with an exact place arrived when Redis assigned it. Any other stream arrived then or earlier. */
 function isNewerByPlace(told: Order | undefined, ours: Order | undefined): boolean | undefined {
   if (told === undefined || ours === undefined || told.epoch !== ours.epoch) return undefined;
   if (told.isExact && told.place > ours.place) return true;
@@ -45,8 +46,8 @@ function isNewerByPlace(told: Order | undefined, ours: Order | undefined): boole
 }
 
 /**
- * How long ago streams of ours opened. The clock stands still while a machine sleeps or is moved, and the calendar then
- * jumps: from there on the ages of those that were open are only known to be at least so much.
+ * How long ago our streams opened. The monotonic clock stands still while a machine is suspended or migrated, and then the
+ * calendar jumps ahead of it. From then on the streams that were open are known to be at least so old, but not how old.
  */
 export class Ages {
   readonly #clock: Clock;
@@ -58,19 +59,20 @@ export class Ages {
     this.#calendarAheadMs = calendarAheadMs(clock);
   }
 
-  /** @param arrivedAt when it began to wait for Redis, where it did. */
+  /** @param arrivedAt when the stream began to wait for Redis, if it did. */
   of({ openedAt }: Stream, arrivedAt: Instant = openedAt): Pick<Seniority, 'openedAgoMs' | 'isAgeSure'> {
-    this.look();
+    this.checkClock();
     const since = arrivedAt < openedAt ? arrivedAt : openedAt;
     const isAgeSure = this.#sureSince === undefined || since >= this.#sureSince;
     return { openedAgoMs: this.#clock.now() - since, isAgeSure };
   }
 
-  look(): void {
+  /** Notices a standstill. Call it regularly. */
+  checkClock(): void {
     const aheadMs = calendarAheadMs(this.#clock);
-    const isAsBefore = aheadMs - this.#calendarAheadMs <= STOOD_STILL_MS;
+    const isAsBefore = aheadMs - this.#calendarAheadMs <= STANDSTILL_MS;
     if (!isAsBefore) this.#sureSince = this.#clock.now();
-    // What it has stood still in small parts adds up.
+    // Many short standstills add up.
     this.#calendarAheadMs = isAsBefore ? Math.min(aheadMs, this.#calendarAheadMs) : aheadMs;
   }
 }
@@ -80,11 +82,11 @@ function calendarAheadMs(clock: Clock): number {
   return clock.dateOf(now).getTime() - now;
 }
 
-/** A stream's place among its node's streams, as Redis counts them. */
+/** A stream's place among the streams of its node. Redis counts them. */
 export interface Order {
-  /** What places can be compared within. It changes whenever Redis may have forgotten places that it gave. */
+  /** Only places of one epoch can be compared. A new epoch begins whenever Redis may have forgotten places. */
   readonly epoch: string;
   readonly place: number;
-  /** The place was given when the stream arrived. Else it was given later, and the stream is older than it says. */
+  /** True if the place was assigned on arrival. Otherwise it came later, and the stream is older than its place says. */
   readonly isExact: boolean;
 }

@@ -12,24 +12,27 @@ import type { Message } from './messages.ts';
 import type { Order } from './order.ts';
 import { MessageSigner } from './signer.ts';
 
-/** A newcomer waits so long at most. A Redis that needs more is as good as away. */
-const ANSWERS_WITHIN_MS = 250;
-const CONNECTS_WITHIN_MS = 2000;
-const RECONNECTS_AFTER_MS = { first: 100, most: 2000 };
-/** How often a Redis that did not answer in time is tried. */
-const TRIES_EVERY_MS = 1000;
-/** A node's streams are announced anew well within that. */
-const NODE_FORGOTTEN_AFTER_MS = 24 * 3_600_000;
-/** A replayer must wait so long, and still has no session. */
-const HANDSHAKE_FORGOTTEN_AFTER_MS = 3_600_000;
-/** As many handshakes are remembered at most, whatever strangers send. */
+/** A newcomer waits for Redis, so a Redis that needs longer than this counts as down. */
+const COMMAND_TIMEOUT_MS = 250;
+const CONNECT_TIMEOUT_MS = 2000;
+const RECONNECT_AFTER_MS = { first: 100, most: 2000 };
+/** How often a Redis that answered too late is pinged. */
+const PING_SLOW_EVERY_MS = 1000;
+/** A node's streams are announced again well before this. */
+const NODE_TTL_MS = 24 * 3_600_000;
+/** After this a handshake can be replayed, but the replayer still gets no session: it lacks the keys. */
+const HANDSHAKE_TTL_MS = 3_600_000;
+/** At most this many handshakes are remembered, however many strangers send. */
 export const HANDSHAKE_SLOTS = 65_536;
 
 /**
- * KEYS[1] the node's streams: a hash of `replica/id` → place, and of `epoch` and `last`, the place given last.
- * ARGV: our field, life in ms, a random word, epoch and place that we had before ('' where we had none).
- * No clock is read. Places are counted anew, in another epoch, where the hash was lost; and where it has another history than
- * ours (Redis was restarted from a file, a replica of it was promoted), for places may have been given that it does not know.
+ * Announces a stream, and returns the epoch, the stream's place and the whole hash.
+ *
+ * KEYS[1]: the node's hash. It maps `replica/id` to a place, and holds `epoch` and `last`, the place assigned last.
+ * ARGV: our field, the hash's TTL in ms, a random word, and the epoch and place that the stream had before (or '').
+ *
+ * The script reads no clock. It begins a new epoch when the hash was lost, and when Redis has another replication history
+ * (it restarted from a file, or a replica was promoted): places may then have been assigned that Redis has forgotten.
  */
 const ANNOUNCE = `
 local all, epoch, last = redis.call('HGETALL', KEYS[1]), false, 0
@@ -51,7 +54,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {epoch, place, all}
 `;
 
-/** KEYS[1] as above. ARGV: a field, or how fields begin. Without a stream nothing is left of the node. */
+/** Removes one field (ARGV[1]), or all fields of a replica (ARGV[1] ends in `/`), and the hash KEYS[1] with its last stream. */
 const WITHDRAW = `
 local left = 0
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
@@ -80,26 +83,26 @@ type Commands = (Redis | Cluster) & {
 export interface RedisLinkOptions extends LinkEvents {
   readonly clock: Clock;
   readonly target: RedisTarget;
-  /** This replica's own. */
+  /** The name of this replica. */
   readonly name: string;
-  /** Which all replicas read. */
+  /** The key that all replicas share. */
   noiseKey(): NoiseKey | undefined;
 }
 
-/** Redis, as replicas use it: one connection for questions, one that listens. */
+/** The link between replicas over Redis: one connection sends commands, another one subscribes to messages. */
 export class RedisLink implements Link {
   readonly #options: RedisLinkOptions;
   readonly #commands: Commands;
   readonly #listening: Redis | Cluster;
   readonly #keys: RedisKeys;
   readonly #signer: MessageSigner;
-  /** What ends those who wait for an answer. */
+  /** Rejects the requests that are waiting for an answer. */
   readonly #waiting = new Set<(reason: Error) => void>();
-  /** Undefined until it is known. */
+  /** Undefined until the first connection has come up or failed. */
   #isUp: boolean | undefined;
   #isSubscribed = false;
   #wasSlow = false;
-  #trying: Timer | undefined;
+  #pingTimer: Timer | undefined;
   #isClosed = false;
   #lastError: string | undefined;
 
@@ -113,10 +116,10 @@ export class RedisLink implements Link {
     this.#listening = connect(options.target);
     for (const connection of [this.#commands, this.#listening]) {
       connection.on('error', (error: unknown) => (this.#lastError = reasonOf(error)));
-      if (connection instanceof Cluster) connection.on('+node', hearLaterErrors);
-      else hearLaterErrors(connection);
-      connection.on('ready', () => this.#reconsider());
-      connection.on('close', () => this.#reconsider());
+      if (connection instanceof Cluster) connection.on('+node', ignoreLaterErrors);
+      else ignoreLaterErrors(connection);
+      connection.on('ready', () => this.#updateState());
+      connection.on('close', () => this.#updateState());
     }
     this.#listening.on('ready', () => this.#subscribe());
     this.#listening.on('close', () => (this.#isSubscribed = false));
@@ -133,42 +136,42 @@ export class RedisLink implements Link {
     const answer = this.#commands.announceStream(
       key,
       this.#fieldOf(id),
-      NODE_FORGOTTEN_AFTER_MS,
+      NODE_TTL_MS,
       word,
       before?.epoch ?? '',
       before?.place ?? '',
     );
-    const [epoch, place, all] = await this.#inTime(answer);
+    const [epoch, place, all] = await this.#answered(answer);
     const isKept = before !== undefined && before.epoch === epoch && before.place === place;
     const order = { epoch, place, isExact: isKept ? before.isExact : when === 'arriving' };
     return { order, others: othersIn(all, this.#options.name) };
   }
 
   async withdraw(machineKey: MachineKey, id: StreamId): Promise<void> {
-    await this.#inTime(this.#commands.withdrawStreams(this.#keys.node(machineKey), this.#fieldOf(id)));
+    await this.#answered(this.#commands.withdrawStreams(this.#keys.node(machineKey), this.#fieldOf(id)));
   }
 
   async hasSeen(ephemeral: Buffer): Promise<boolean> {
     const shown = ephemeral.toString('base64url');
-    const setting = this.#commands.set(this.#slotOf(ephemeral), shown, 'PX', HANDSHAKE_FORGOTTEN_AFTER_MS, 'GET');
-    return (await this.#inTime(setting)) === shown;
+    const setting = this.#commands.set(this.#slotOf(ephemeral), shown, 'PX', HANDSHAKE_TTL_MS, 'GET');
+    return (await this.#answered(setting)) === shown;
   }
 
   async forgetHandshake(ephemeral: Buffer): Promise<void> {
-    await this.#inTime(this.#commands.del(this.#slotOf(ephemeral)));
+    await this.#answered(this.#commands.del(this.#slotOf(ephemeral)));
   }
 
   async forget(machineKey: MachineKey, replica: string): Promise<void> {
-    await this.#inTime(this.#commands.withdrawStreams(this.#keys.node(machineKey), `${replica}/`));
+    await this.#answered(this.#commands.withdrawStreams(this.#keys.node(machineKey), `${replica}/`));
   }
 
   async isAlive(replica: string): Promise<boolean> {
-    return (await this.#inTime(this.#commands.exists(this.#keys.lease(replica)))) === 1;
+    return (await this.#answered(this.#commands.exists(this.#keys.lease(replica)))) === 1;
   }
 
   async renewLease(): Promise<boolean> {
     const key = this.#keys.lease(this.#options.name);
-    const ran = await this.#inTime(this.#commands.set(key, '1', 'PX', 3 * RENEW_EVERY_MS, 'GET'));
+    const ran = await this.#answered(this.#commands.set(key, '1', 'PX', 3 * RENEW_EVERY_MS, 'GET'));
     return ran !== null;
   }
 
@@ -176,22 +179,22 @@ export class RedisLink implements Link {
     const signed = this.isUp ? this.#signer.sign(message, to) : undefined;
     if (signed === undefined) return;
     const channel = to === undefined ? this.#keys.all : this.#keys.replica(to);
-    this.#inTime(this.#commands.publish(channel, signed)).catch(() => {});
+    this.#answered(this.#commands.publish(channel, signed)).catch(() => {});
   }
 
   async close(): Promise<void> {
     if (this.#isClosed) return;
     const wasUp = this.isUp;
     this.#isClosed = true;
-    this.#trying?.cancel();
-    // Whoever asks goes on alone now: nothing that stops may wait for Redis.
+    this.#pingTimer?.cancel();
+    // Reject whatever is waiting: a shutdown must not wait for Redis.
     for (const giveUp of [...this.#waiting]) giveUp(new Error('the watchdog is stopping'));
-    if (wasUp) await this.#inTime(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
+    if (wasUp) await this.#answered(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
     this.#commands.disconnect();
     this.#listening.disconnect();
   }
 
-  /** By a secret: nobody can choose the handshake that theirs replaces. */
+  /** The slot depends on a secret, so that nobody can choose which remembered handshake theirs overwrites. */
   #slotOf(ephemeral: Buffer): string {
     return this.#keys.handshake((this.#signer.mac(ephemeral)?.readUInt32BE() ?? 0) % HANDSHAKE_SLOTS);
   }
@@ -213,11 +216,11 @@ export class RedisLink implements Link {
     } catch (error) {
       this.#lastError = reasonOf(error);
     }
-    this.#reconsider();
+    this.#updateState();
   }
 
-  /** Notes when there is no answer in time: until one comes, nobody waits for it any more. */
-  async #inTime<T>(answer: Promise<T>): Promise<T> {
+  /** Waits for an answer. If it comes too late, Redis counts as down until a ping is answered in time. */
+  async #answered<T>(answer: Promise<T>): Promise<T> {
     let giveUp: ((reason: Error) => void) | undefined;
     try {
       return await new Promise<T>((resolve, reject) => {
@@ -227,34 +230,34 @@ export class RedisLink implements Link {
       });
     } catch (error) {
       this.#lastError = reasonOf(error);
-      if (/timed out/i.test(this.#lastError)) this.#slow();
+      if (/timed out/i.test(this.#lastError)) this.#becameSlow();
       throw error;
     } finally {
       if (giveUp !== undefined) this.#waiting.delete(giveUp);
     }
   }
 
-  #slow(): void {
+  #becameSlow(): void {
     this.#wasSlow = true;
-    this.#reconsider();
-    this.#tryAgain();
+    this.#updateState();
+    this.#pingAgain();
   }
 
-  #tryAgain(): void {
+  #pingAgain(): void {
     if (this.#isClosed) return;
-    this.#trying?.cancel();
-    this.#trying = this.#options.clock.after(TRIES_EVERY_MS, () => {
+    this.#pingTimer?.cancel();
+    this.#pingTimer = this.#options.clock.after(PING_SLOW_EVERY_MS, () => {
       this.#commands.ping().then(
         () => {
           this.#wasSlow = false;
-          this.#reconsider();
+          this.#updateState();
         },
-        () => this.#tryAgain(),
+        () => this.#pingAgain(),
       );
     });
   }
 
-  /** For the first time: it is neither up nor down yet. */
+  /** Whether the first connection is still being made: Redis is then neither up nor down. */
   #isConnecting(): boolean {
     return this.#isUp === undefined && this.#lastError === undefined && !this.#isReady();
   }
@@ -263,7 +266,7 @@ export class RedisLink implements Link {
     return this.#commands.status === 'ready' && this.#isSubscribed && !this.#wasSlow && !this.#isClosed;
   }
 
-  #reconsider(): void {
+  #updateState(): void {
     const isUp = this.#isReady();
     if (isUp === this.#isUp || this.#isConnecting()) return;
     this.#isUp = isUp;
@@ -275,10 +278,10 @@ export class RedisLink implements Link {
 
 function connect({ kind, nodes, tls, username, password, db, masterName }: RedisTarget): Redis | Cluster {
   const options = {
-    ...{ username, password, connectTimeout: CONNECTS_WITHIN_MS, commandTimeout: ANSWERS_WITHIN_MS },
-    // Without a connection there is no answer: whoever asks goes on alone.
+    ...{ username, password, connectTimeout: CONNECT_TIMEOUT_MS, commandTimeout: COMMAND_TIMEOUT_MS },
+    // Without a connection a command fails at once, and the watchdog goes on alone.
     ...{ enableOfflineQueue: false, maxRetriesPerRequest: 0, autoResubscribe: false, protocol: 2 as const },
-    // Redis 7.0 and older know no CLIENT SETINFO, and would be told of it at each connection.
+    // Redis 7.0 and older do not know CLIENT SETINFO, and would get it at each connection.
     disableClientInfo: true,
     retryStrategy: backOff,
     ...(tls === undefined ? {} : { tls }),
@@ -302,8 +305,8 @@ function connect({ kind, nodes, tls, username, password, db, masterName }: Redis
   }
 }
 
-/** ioredis hears one error of a socket. With TLS the server's alert may be a second one, which nobody would catch. */
-function hearLaterErrors(redis: Redis): void {
+/** ioredis listens for one error of a socket. With TLS the server's alert can be a second one, which would crash the process. */
+function ignoreLaterErrors(redis: Redis): void {
   redis.on('error', () => {
     const { stream } = redis as unknown as { readonly stream?: Socket };
     stream?.on('error', () => {});
@@ -311,10 +314,10 @@ function hearLaterErrors(redis: Redis): void {
 }
 
 function backOff(times: number): number {
-  return Math.min(RECONNECTS_AFTER_MS.first * 2 ** Math.min(times, 10), RECONNECTS_AFTER_MS.most);
+  return Math.min(RECONNECT_AFTER_MS.first * 2 ** Math.min(times, 10), RECONNECT_AFTER_MS.most);
 }
 
-/** Of field and value in turn, the replicas that are not us. */
+/** @param all fields and values in turn. @returns the other replicas that have a field. */
 function othersIn(all: readonly string[], own: string): readonly string[] {
   const replicas = all.map((field, i) => (i % 2 === 0 ? replicaIn(field) : undefined));
   return [...new Set(replicas)].filter((replica) => replica !== undefined && replica !== own) as string[];
@@ -324,7 +327,7 @@ function replicaIn(field: string): string | undefined {
   return /^(.+)\/\d+$/.exec(field)?.[1];
 }
 
-/** The names of keys and channels. What belongs to one node lies in one slot of a cluster. */
+/** The names of keys and channels. Braces keep everything of one node in one slot of a Redis cluster. */
 export class RedisKeys {
   readonly #prefix: string;
 
@@ -348,7 +351,7 @@ export class RedisKeys {
     return `${this.#prefix}:node:{${machineKey}}`;
   }
 
-  /** @param slot one of a fixed number. */
+  /** @param slot from 0 to `HANDSHAKE_SLOTS` - 1. */
   handshake(slot: number): string {
     return `${this.#prefix}:seen:{${slot}}`;
   }

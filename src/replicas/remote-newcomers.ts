@@ -7,9 +7,9 @@ import { RENEW_EVERY_MS } from './link.ts';
 import type { Message, StreamReport } from './messages.ts';
 import { isNewer, type Seniority } from './order.ts';
 
-/** A newcomer of which nothing was heard for so long is taken for gone, and severs nobody any more. */
+/** A newcomer without a report for this long counts as gone, and no longer severs anything. */
 const STALE_MS = 3 * RENEW_EVERY_MS;
-/** What its replica has told of it since is what it is now: it is still there. */
+/** How long a newcomer counts as present after its replica has confirmed it. */
 const CONFIRMED_FOR_MS = 1000;
 
 type AboutNewcomer = Extract<Message, { readonly kind: 'contest' | 'left' }>;
@@ -19,27 +19,27 @@ export interface RemoteNewcomersOptions {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;
-  /** Of a stream of ours. */
+  /** Returns how old one of our streams is. */
   seniorityOf(stream: Stream): Seniority;
-  /** Has a replica tell anew of its streams of this node: see `ask`. */
+  /** Asks a replica for a new report on its streams of this node: see the `ask` message. */
   ask(machineKey: MachineKey, replica: string): void;
-  say(message: Unsigned<Message>, to: string): void;
+  send(message: Unsigned<Message>, to: string): void;
 }
 
-/** Another replica's newcomer, as far as our old streams have to do with it. */
+/** Another replica's newcomer that contests old streams of ours. */
 interface RemoteNewcomer {
   readonly stream: Stream;
   readonly from: string;
-  /** Our streams that are older than it. */
+  /** Our streams that are older than this one. */
   readonly older: Set<Stream>;
-  heardOfAt: Instant;
-  /** It was there at this moment, or later. */
+  reportedAt: Instant;
+  /** The latest moment at which it was certainly still there. */
   confirmedAt: Instant | undefined;
   askedAt: Instant | undefined;
   isCleared: boolean;
 }
 
-/** Other replicas' newcomers that contest old streams of ours. Each is let into the takeover like one of our own. */
+/** Other replicas' newcomers that contest old streams of ours. Each takes part in the takeover like one of our own. */
 export class RemoteNewcomers {
   readonly #options: RemoteNewcomersOptions;
   readonly #newcomers = new Map<string, RemoteNewcomer>();
@@ -56,14 +56,14 @@ export class RemoteNewcomers {
       return;
     }
     const now = this.#options.clock.now();
-    // A moment of our own clock, which came back to us.
+    // This is an instant of our own clock: the other replica sent it back unchanged.
     const askedAt = message.askedAt === undefined || message.askedAt > now ? undefined : (message.askedAt as Instant);
     const remote = this.#newcomers.get(keyOf(from, message.newcomer.id));
     if (remote === undefined) this.#admit(from, message.newcomer, askedAt);
     else this.#update(remote, message.newcomer, askedAt);
   }
 
-  /** Called for every contest that ends. */
+  /** To be called for every contest that ends. */
   contestEnded({ id, replica }: Stream): void {
     const remote = replica === undefined ? undefined : this.#newcomers.get(keyOf(replica, id));
     if (remote !== undefined) this.#retire(remote);
@@ -71,32 +71,32 @@ export class RemoteNewcomers {
 
   forgetStale(): void {
     const oldest = this.#options.clock.now() - STALE_MS;
-    for (const remote of [...this.#newcomers.values()]) if (remote.heardOfAt < oldest) this.#end(remote);
+    for (const remote of [...this.#newcomers.values()]) if (remote.reportedAt < oldest) this.#end(remote);
   }
 
   close(): void {
     for (const remote of [...this.#newcomers.values()]) this.#end(remote);
   }
 
-  #admit(from: string, told: StreamReport, askedAt: Instant | undefined): void {
-    const { clock, takeover, say, ask } = this.#options;
-    const { older, isInDoubt } = this.#olderThan(told, askedAt);
+  #admit(from: string, report: StreamReport, askedAt: Instant | undefined): void {
+    const { clock, takeover, send, ask } = this.#options;
+    const { older, isInDoubt } = this.#olderThan(report, askedAt);
     if (isInDoubt && askedAt === undefined) {
-      ask(told.machineKey, from);
-      // It comes again with the answer.
+      ask(report.machineKey, from);
+      // The answer to `ask` reports it again.
       if (older.length === 0) return;
     }
     const now = clock.now();
-    const stream = streamOf(from, told, now);
+    const stream = streamOf(from, report, now);
     const remote: RemoteNewcomer = {
       ...{ stream, from, older: new Set(older), isCleared: false },
-      ...{ heardOfAt: now, confirmedAt: askedAt, askedAt: undefined },
+      ...{ reportedAt: now, confirmedAt: askedAt, askedAt: undefined },
     };
-    this.#newcomers.set(keyOf(from, told.id), remote);
+    this.#newcomers.set(keyOf(from, report.id), remote);
     const clear = (): void => {
       remote.isCleared = true;
       const verdict = [...remote.older].some(isLive) ? 'answered' : 'ended';
-      say({ kind: 'clear', id: told.id, verdict }, from);
+      send({ kind: 'clear', id: report.id, verdict }, from);
       this.#retire(remote);
     };
     const member = {
@@ -107,25 +107,25 @@ export class RemoteNewcomers {
     this.#retire(remote);
   }
 
-  #update(remote: RemoteNewcomer, told: StreamReport, askedAt: Instant | undefined): void {
+  #update(remote: RemoteNewcomer, report: StreamReport, askedAt: Instant | undefined): void {
     const { clock, takeover } = this.#options;
     const now = clock.now();
     const { stream, older } = remote;
-    remote.heardOfAt = now;
+    remote.reportedAt = now;
     if (askedAt !== undefined && (remote.confirmedAt ?? askedAt) <= askedAt) remote.confirmedAt = askedAt;
-    stream.heardAt = plus(now, -told.heardAgoMs);
-    if (stream.firstRecordAt === undefined && told.firstRecordAgoMs !== undefined) {
-      stream.firstRecordAt = plus(now, -told.firstRecordAgoMs);
+    stream.heardAt = plus(now, -report.heardAgoMs);
+    if (stream.firstRecordAt === undefined && report.firstRecordAgoMs !== undefined) {
+      stream.firstRecordAt = plus(now, -report.firstRecordAgoMs);
     }
     const before = older.size;
-    for (const old of this.#olderThan(told, askedAt).older) older.add(old);
+    for (const old of this.#olderThan(report, askedAt).older) older.add(old);
     if (older.size > before) takeover.contestMore(stream, (old) => older.has(old));
     takeover.recorded(stream);
   }
 
   /**
-   * Whether it is known to be there still. What told that it has ended may have been lost, and the stream that would be
-   * severed for it may be all that its node has. Where it is not known, its replica is asked, and it is judged anew then.
+   * Whether the newcomer is certainly still there. The message about its end may have been lost, and severing the old stream
+   * would then leave the node with no stream at all. If it is not certain, this asks the replica; its answer leads to a new judgement.
    */
   #isThere(remote: RemoteNewcomer): boolean {
     const { clock, ask } = this.#options;
@@ -138,28 +138,28 @@ export class RemoteNewcomers {
     return false;
   }
 
-  /** What is in doubt stays out of it. */
-  #olderThan(told: StreamReport, askedAt: Instant | undefined) {
+  /** Finds our streams that are certainly older. Those in doubt are left out. */
+  #olderThan(report: StreamReport, askedAt: Instant | undefined) {
     const { registry, seniorityOf, clock } = this.#options;
     const roundTripMs = askedAt === undefined ? undefined : clock.now() - askedAt;
     const older: Stream[] = [];
     let isInDoubt = false;
-    for (const stream of registry.ofMachineKey(told.machineKey).filter(isLive)) {
-      const newer = isNewer(told, roundTripMs, seniorityOf(stream));
+    for (const stream of registry.ofMachineKey(report.machineKey).filter(isLive)) {
+      const newer = isNewer(report, roundTripMs, seniorityOf(stream));
       if (newer === true) older.push(stream);
       isInDoubt ||= newer === undefined;
     }
     return { older, isInDoubt };
   }
 
-  /** Once it contests nothing and waits for nothing it is not needed. */
+  /** Drops a newcomer that contests nothing and waits for nothing any more. */
   #retire(remote: RemoteNewcomer): void {
-    const { takeover, say } = this.#options;
+    const { takeover, send } = this.#options;
     if (!remote.isCleared || takeover.contestsOf(remote.stream).length > 0) return;
-    if (this.#end(remote)) say({ kind: 'over', id: remote.stream.id }, remote.from);
+    if (this.#end(remote)) send({ kind: 'over', id: remote.stream.id }, remote.from);
   }
 
-  /** @returns whether it was there. */
+  /** @returns whether it was still known. */
   #end({ stream, from }: RemoteNewcomer): boolean {
     if (!this.#newcomers.delete(keyOf(from, stream.id))) return false;
     setState(stream, { kind: 'closing', reason: 'client_closed' });
@@ -174,12 +174,12 @@ function keyOf(replica: string, id: StreamId): string {
   return `${replica}/${id}`;
 }
 
-function streamOf(replica: string, told: StreamReport, now: Instant): Stream {
-  const { id, machineKey, address, remoteAddress, firstRecordAgoMs } = told;
+function streamOf(replica: string, report: StreamReport, now: Instant): Stream {
+  const { id, machineKey, address, remoteAddress, firstRecordAgoMs } = report;
   return {
     ...{ id, machineKey, address, remoteAddress, replica, kind: 'control' },
-    openedAt: plus(now, -told.openedAgoMs),
-    heardAt: plus(now, -told.heardAgoMs),
+    openedAt: plus(now, -report.openedAgoMs),
+    heardAt: plus(now, -report.heardAgoMs),
     spokenAt: undefined,
     firstRecordAt: firstRecordAgoMs === undefined ? undefined : plus(now, -firstRecordAgoMs),
     ...{ bytesReceived: 0, bytesSent: 0, state: { kind: 'connecting' }, wouldSever: undefined },

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
 import type { RedisSettings } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import { type Clock, plus, type Timer } from '../lib/clock.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -16,10 +16,10 @@ import { Ages, type Seniority } from './order.ts';
 import { RedisLink, type RedisLinkOptions } from './redis-link.ts';
 import { RemoteNewcomers } from './remote-newcomers.ts';
 
-/** As long as its lease. */
-const PEER_GONE_AFTER_MS = 3 * RENEW_EVERY_MS;
-/** A node has one or two streams; only its newest can be newer than anybody's. */
-const MOST_ANSWERED = 8;
+/** A node usually has one or two streams, and only its newest can be newer than another replica's. */
+const MAX_STREAMS_PER_ANSWER = 8;
+/** How often forged messages are reported at most. */
+const REPORT_FORGED_EVERY_MS = 60_000;
 
 export interface ReplicasOptions {
   readonly clock: Clock;
@@ -30,15 +30,15 @@ export interface ReplicasOptions {
   readonly emit: Emit;
 }
 
-/** What others may see of us, and have done here. */
+/** What other replicas may see and do here. */
 export interface LocalStreams {
   views(): readonly object[];
   sever(id: StreamId): void;
 }
 
 /**
- * The streams of several watchdogs as one: each announces its own in Redis and asks there on a newcomer. A contest is
- * judged by the replica that has the old stream: it has the socket. Whatever Redis does, each goes on by itself.
+ * Lets several watchdogs act as one. Each announces its streams in Redis and looks there for older streams of a newcomer's
+ * node. The replica that has the old stream judges the contest, because it has the socket. Without Redis each goes on alone.
  */
 export class Replicas implements StreamDirectory {
   readonly #options: ReplicasOptions;
@@ -46,8 +46,6 @@ export class Replicas implements StreamDirectory {
   readonly #newcomers: RemoteNewcomers;
   readonly #members: Members;
   readonly #ages: Ages;
-  /** When each of the others was last heard of. */
-  readonly #peers = new Map<string, Instant>();
   #local: LocalStreams = { views: () => [], sever() {} };
   #timers: readonly Timer[] = [];
 
@@ -63,7 +61,7 @@ export class Replicas implements StreamDirectory {
       ...{ clock, takeover, registry },
       seniorityOf: (stream) => this.#seniorityOf(stream),
       ask: (machineKey, replica) => this.#ask(machineKey, replica, false),
-      say: (message, to) => link.send({ ...message, from: name } as Message, to),
+      send: (message, to) => link.send({ ...message, from: name } as Message, to),
     });
     this.#members = new Members({ clock, name, send: (message, to) => link.send(message, to) });
   }
@@ -82,7 +80,7 @@ export class Replicas implements StreamDirectory {
 
   arrive(newcomer: Arriving): Promise<Arrival> | undefined {
     const { link } = this.#options;
-    return link.isUp ? this.#announcements.ask(newcomer).catch(() => NOWHERE_ELSE) : undefined;
+    return link.isUp ? this.#announcements.announceNewcomer(newcomer).catch(() => NOWHERE_ELSE) : undefined;
   }
 
   contest(newcomer: Stream, elsewhere: readonly string[]): void {
@@ -90,7 +88,7 @@ export class Replicas implements StreamDirectory {
   }
 
   recorded(stream: Stream): void {
-    this.#tellJudges(stream);
+    this.#updateJudges(stream);
     const { link, name: from, takeover, clock } = this.#options;
     const { machineKey, address, openedAt } = stream;
     if (machineKey === undefined || !takeover.duplicates.suspects(machineKey)) return;
@@ -106,11 +104,11 @@ export class Replicas implements StreamDirectory {
 
   forgetHandshake(ephemeral: Buffer): void {
     const { link } = this.#options;
-    // Where Redis is away the same handshake gives no identity for a while; it passes nevertheless.
+    // If Redis is down, the same handshake gives no identity for a while, but its connection is still forwarded.
     if (link.isUp) link.forgetHandshake(ephemeral).catch(() => {});
   }
 
-  /** What of our own events others must hear. */
+  /** Passes on those of our events that concern other replicas. */
   readonly onEvent = (event: WatchdogEvent): void => {
     const { link, name: from } = this.#options;
     if (event.kind === 'stream_severed' && event.reason === 'silent' && event.stream.machineKey !== undefined) {
@@ -127,8 +125,8 @@ export class Replicas implements StreamDirectory {
   };
 
   heard(message: Message): void {
-    const { takeover, registry, clock } = this.#options;
-    this.#peers.set(message.from, clock.now());
+    const { takeover, registry } = this.#options;
+    this.#members.heardFrom(message.from);
     switch (message.kind) {
       case 'contest':
       case 'left':
@@ -158,10 +156,10 @@ export class Replicas implements StreamDirectory {
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);
         return;
       case 'show':
-        this.#members.answer(message.from, message.request, this.#local.views());
+        this.#members.sendStreams(message.from, message.request, this.#local.views());
         return;
       case 'shown':
-        this.#members.heard(message);
+        this.#members.receiveStreams(message);
         return;
       case 'sever':
         this.#local.sever(message.id);
@@ -182,14 +180,14 @@ export class Replicas implements StreamDirectory {
     this.#local = local;
   }
 
-  /** The streams of all others that answer, as they show them. */
+  /** @returns the streams of all other replicas that answer, as `/streams` shows them. */
   remoteStreams(): Promise<readonly object[]> {
-    return this.#members.call(this.#options.link.isUp ? [...this.#peers.keys()] : []);
+    return this.#options.link.isUp ? this.#members.streams() : Promise.resolve([]);
   }
 
-  /** Asks another replica to sever a stream of its own. @returns whether it is there. */
+  /** Asks another replica to sever one of its streams. @returns whether that replica is there. */
   sever(replica: string, id: StreamId): boolean {
-    if (!this.#peers.has(replica)) return false;
+    if (!this.#members.has(replica)) return false;
     this.#options.link.send({ kind: 'sever', from: this.#options.name, id }, replica);
     return true;
   }
@@ -198,20 +196,24 @@ export class Replicas implements StreamDirectory {
     return this.#options.link.isUp;
   }
 
-  /** Redis is there, or there again, and may know nothing of us. */
+  /** Redis is up, perhaps after an outage, and may have forgotten this replica. */
   joined(): void {
     const { link, name } = this.#options;
     link.renewLease().catch(() => {});
     link.send({ kind: 'here', from: name });
-    this.#announcements.beginAnew();
+    this.#announcements.announceAll();
   }
 
-  /** @param askedAt of the question it answers. */
+  /**
+   * Has a replica judge its older streams of a newcomer's node, and tells it the newcomer's present state.
+   *
+   * @param askedAt copied from the `ask` message that this answers.
+   */
   #challenge(newcomer: Stream, replica: string, askedAt?: number): void {
-    const told = this.#tell(newcomer);
-    if (told === undefined || !isLive(newcomer)) return;
+    const report = this.#report(newcomer);
+    if (report === undefined || !isLive(newcomer)) return;
     this.#announcements.of(newcomer.id)?.judges.add(replica);
-    this.#options.link.send({ kind: 'contest', from: this.#options.name, newcomer: told, askedAt }, replica);
+    this.#options.link.send({ kind: 'contest', from: this.#options.name, newcomer: report, askedAt }, replica);
   }
 
   #ask(machineKey: MachineKey, replica: string, inTurn: boolean): void {
@@ -220,16 +222,16 @@ export class Replicas implements StreamDirectory {
   }
 
   #answer({ from, machineKey, askedAt, inTurn }: Extract<Message, { readonly kind: 'ask' }>): void {
-    const newest = this.#options.registry.ofMachineKey(machineKey).filter(isLive).slice(-MOST_ANSWERED);
+    const newest = this.#options.registry.ofMachineKey(machineKey).filter(isLive).slice(-MAX_STREAMS_PER_ANSWER);
     for (const stream of newest) this.#challenge(stream, from, askedAt);
     if (inTurn && newest.length > 0) this.#ask(machineKey, from, false);
   }
 
-  #tellJudges(stream: Stream): void {
+  #updateJudges(stream: Stream): void {
     for (const judge of this.#announcements.of(stream.id)?.judges ?? []) this.#challenge(stream, judge);
   }
 
-  #tell(stream: Stream): StreamReport | undefined {
+  #report(stream: Stream): StreamReport | undefined {
     const { id, machineKey, address, remoteAddress, heardAt, firstRecordAt } = stream;
     const { order, ...age } = this.#seniorityOf(stream);
     if (order === undefined || machineKey === undefined) return undefined;
@@ -246,20 +248,20 @@ export class Replicas implements StreamDirectory {
   }
 
   async #renew(): Promise<void> {
-    const { link, registry, clock, name } = this.#options;
-    this.#ages.look();
+    const { link, registry, name } = this.#options;
+    this.#ages.checkClock();
     this.#newcomers.forgetStale();
-    for (const [peer, at] of this.#peers) if (clock.now() - at > PEER_GONE_AFTER_MS) this.#peers.delete(peer);
+    this.#members.forgetGone();
     link.send({ kind: 'here', from: name });
     for (const id of this.#announcements.judged()) {
       const stream = registry.get(id);
-      if (stream !== undefined) this.#tellJudges(stream);
+      if (stream !== undefined) this.#updateJudges(stream);
     }
-    this.#announcements.renewOld();
+    this.#announcements.refreshOld();
     if (link.isUp && !(await link.renewLease())) this.joined();
   }
 
-  /** Again and again, until it is closed; an error is one of Redis', which `changed` tells of. */
+  /** Repeats until `close`. Errors come from Redis, and the link's `changed` event reports those. */
   #every(ms: number, act: () => Promise<void>): void {
     const slot = this.#timers.length;
     const again = (): void => {
@@ -275,9 +277,9 @@ export class Replicas implements StreamDirectory {
 }
 
 /**
- * Joins the other watchdogs that use the same Redis.
+ * Joins the other watchdogs that use the same Redis. Import this module dynamically: it loads ioredis.
  *
- * @throws StartError when a file of its settings cannot be used.
+ * @throws StartError when a file that the settings name cannot be used.
  */
 export function openReplicas(
   options: Omit<ReplicasOptions, 'name' | 'link'> & Pick<RedisLinkOptions, 'noiseKey'>,
@@ -285,15 +287,15 @@ export function openReplicas(
 ): Replicas {
   const { clock, emit, noiseKey } = options;
   const url = formatRedisUrl(settings.url);
-  // Of the same name, and yet another one: what one before it left in Redis is not its own.
+  // Unique for each start: what an earlier process of the same name left in Redis does not belong to this one.
   const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
-  let tellAgainAt = clock.now();
+  let reportForgedAt = clock.now();
   const link = new RedisLink({
     ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
     heard: (message) => replicas.heard(message),
     forged: () => {
-      if (clock.now() < tellAgainAt) return;
-      tellAgainAt = plus(clock.now(), 60_000);
+      if (clock.now() < reportForgedAt) return;
+      reportForgedAt = plus(clock.now(), REPORT_FORGED_EVERY_MS);
       emit({ kind: 'replica_message_rejected', url });
     },
     changed: (isUp, reason) => {

@@ -3,12 +3,12 @@ import type { NoiseKey } from '../identity/machine-key.ts';
 import { isMessage, type Message } from './messages.ts';
 
 const PURPOSE = 'headscale-watchdog: messages between replicas, 1';
-/** In base64url. */
-const SEAL_LENGTH = 43;
-/** Messages may overtake each other by so many. */
-const OVERTAKEN_BY = 1000;
-/** Each start of a replica is a sender of its own. */
-const MOST_SENDERS = 1000;
+/** 32 bytes in base64url. */
+const MAC_LENGTH = 43;
+/** How many messages of a sender may overtake another one. */
+const MAX_OVERTAKEN = 1000;
+/** Each start of a replica counts as a new sender. */
+const MAX_SENDERS = 1000;
 
 interface Sender {
   latest: number;
@@ -16,8 +16,8 @@ interface Sender {
 }
 
 /**
- * Signs what replicas say to each other with a secret that follows from the Noise key they all read. Who can write to Redis
- * alone can then neither make a message up, nor send one again, nor send it to another replica than it was for.
+ * Signs the messages between replicas with a secret that is derived from the Noise key they share. Somebody who can only write
+ * to Redis can then neither forge a message, nor repeat one, nor redirect it to another replica.
  */
 export class MessageSigner {
   readonly #name: string;
@@ -26,24 +26,24 @@ export class MessageSigner {
   readonly #senders = new Map<string, Sender>();
   #last = 0;
 
-  /** @param name of this replica. @param noiseKey without one nothing can be said, and nothing is believed. */
+  /** @param name the name of this replica. @param noiseKey without a key, nothing is signed or accepted. */
   constructor(name: string, noiseKey: () => NoiseKey | undefined) {
     this.#name = name;
     this.#noiseKey = noiseKey;
   }
 
-  /** @param to a replica; undefined: all. @returns undefined without a key. */
+  /** @param to the receiver; undefined means all replicas. @returns undefined without a key. */
   sign(message: Message, to: string | undefined): string | undefined {
     const text = JSON.stringify({ to, number: ++this.#last, message });
     const mac = this.mac(text);
     return mac && mac.toString('base64url') + text;
   }
 
-  /** @returns undefined where it is not for us, was heard before, or says nothing; or where we have no key. */
+  /** @returns undefined if the message is for another replica, was received before, is of an unknown kind, or if there is no key. */
   verify(signed: string): Message | 'forged' | undefined {
-    const text = signed.slice(SEAL_LENGTH);
+    const text = signed.slice(MAC_LENGTH);
     const mac = this.mac(text);
-    const given = Buffer.from(signed.slice(0, SEAL_LENGTH), 'base64url');
+    const given = Buffer.from(signed.slice(0, MAC_LENGTH), 'base64url');
     if (mac === undefined) return undefined;
     if (given.length !== mac.length || !timingSafeEqual(given, mac)) return 'forged';
     const { to, number, message } = JSON.parse(text) as { to?: string; number: number; message: unknown };
@@ -51,7 +51,7 @@ export class MessageSigner {
     return this.#isFirst(message.from, number) ? message : undefined;
   }
 
-  /** Of 32 bytes; undefined without a key. */
+  /** HMAC-SHA256, 32 bytes; undefined without a key. */
   mac(text: string | Buffer): Buffer | undefined {
     const key = this.#noiseKey();
     return key && createHmac('sha256', this.#secretOf(key)).update(text).digest();
@@ -68,18 +68,18 @@ export class MessageSigner {
 
   #isFirst(from: string, number: number): boolean {
     const sender = this.#senders.get(from) ?? { latest: 0, heard: new Set() };
-    if (number <= sender.latest - OVERTAKEN_BY || sender.heard.has(number)) return false;
-    // The one longest unheard goes first.
+    if (number <= sender.latest - MAX_OVERTAKEN || sender.heard.has(number)) return false;
+    // Moves this sender to the end, so that the one that has been quiet longest is dropped first.
     this.#senders.delete(from);
     this.#senders.set(from, sender);
     for (const oldest of this.#senders.keys()) {
-      if (this.#senders.size <= MOST_SENDERS) break;
+      if (this.#senders.size <= MAX_SENDERS) break;
       this.#senders.delete(oldest);
     }
     sender.latest = Math.max(sender.latest, number);
     sender.heard.add(number);
-    if (sender.heard.size > 2 * OVERTAKEN_BY) {
-      for (const each of sender.heard) if (each <= sender.latest - OVERTAKEN_BY) sender.heard.delete(each);
+    if (sender.heard.size > 2 * MAX_OVERTAKEN) {
+      for (const each of sender.heard) if (each <= sender.latest - MAX_OVERTAKEN) sender.heard.delete(each);
     }
     return true;
   }

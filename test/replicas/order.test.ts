@@ -74,7 +74,7 @@ describe('Ages', () => {
       for (const step of steps) {
         clock.aheadMs += step;
         clock.advance(1000);
-        ages.look();
+        ages.checkClock();
       }
       expect(ages.of(before)).toMatchObject({ isAgeSure: false });
       clock.advance(1);
