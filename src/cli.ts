@@ -3,7 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import type { ReloadOutcome } from './app/reload.ts';
 import { nextSignal, serve } from './app/serve.ts';
 import { startWatchdog } from './app/watchdog.ts';
-import { askAdmin } from './commands/admin-client.ts';
+import { apiErrorIn, askAdmin } from './commands/admin-client.ts';
 import { LIMITS } from './commands/limits.ts';
 import { addCompletion, addOperatorCommands, adminOf, asksAdmin } from './commands/register.ts';
 import { EXIT } from './commands/terminal.ts';
@@ -12,7 +12,7 @@ import { readConfigFile } from './config/file.ts';
 import { loadConfig } from './config/load.ts';
 import { readAdminToken } from './config/secrets.ts';
 import { type Config, LOG_LEVELS } from './config/types.ts';
-import { StartError, UsageError } from './lib/errors.ts';
+import { ERRORS, errorLine, StartError, UsageError } from './lib/errors.ts';
 import { version } from './lib/version.ts';
 import { createLogger } from './telemetry/logger.ts';
 
@@ -24,7 +24,7 @@ const program = new Command('headscale-watchdog')
       write(
         `${text
           .trimEnd()
-          .replace(/^error: /, 'headscale-watchdog: ')
+          .replace(/^error: /, 'error [HSW_USAGE_INVALID]: ')
           .replace(/\n/g, ' ')}\n`,
       ),
   })
@@ -171,9 +171,14 @@ async function check(readConfig: () => Config, node: string | undefined): Promis
 async function reload({ admin, adminTokenFile }: Config): Promise<number> {
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
   const { status, text } = await askAdmin(admin, 'POST', '/reload', token);
-  if (status !== 200 && status !== 422) throw new StartError(`reload: the answer was ${status}: ${text.trim()}`);
+  if (status !== 200 && status !== 422)
+    throw new StartError(apiErrorIn(text).code, `reload: the answer was ${status}: ${apiErrorIn(text).message}`);
   const outcome = JSON.parse(text) as ReloadOutcome;
-  if (!outcome.ok) throw new StartError(`not reloaded, nothing has changed:\n${outcome.problems.join('\n')}`);
+  if (!outcome.ok) {
+    const problems = outcome.problems.join('\n');
+    process.stderr.write(errorLine(outcome.code, `not reloaded, nothing has changed:\n${problems}`));
+    return EXIT.failed;
+  }
   for (const change of outcome.changes) process.stdout.write(`${change}\n`);
   for (const setting of outcome.needRestart) process.stdout.write(`needs a restart: ${setting}\n`);
   process.stdout.write(outcome.changes.length > 0 ? 'reloaded\n' : 'reloaded: no setting has changed\n');
@@ -205,15 +210,18 @@ async function demo(): Promise<number> {
 }
 
 function failed(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT.usage;
+  // Commander has printed its own.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ERRORS.HSW_USAGE_INVALID.exit;
   if (error instanceof UsageError) {
-    for (const problem of error.problems) process.stderr.write(`headscale-watchdog: ${problem}\n`);
-    return EXIT.usage;
+    for (const problem of error.problems) process.stderr.write(errorLine(error.code, problem));
+    return ERRORS[error.code].exit;
   }
-  process.stderr.write(
-    `headscale-watchdog: ${error instanceof StartError ? error.message : `internal error: ${(error as Error).stack}`}\n`,
-  );
-  return EXIT.failed;
+  if (error instanceof StartError) {
+    process.stderr.write(errorLine(error.code, error.message));
+    return ERRORS[error.code].exit;
+  }
+  process.stderr.write(errorLine('HSW_INTERNAL', String(error instanceof Error ? error.stack : error)));
+  return ERRORS.HSW_INTERNAL.exit;
 }
 
 // Nobody reads any more, or the disk under the log is full: there is nobody left to tell, and no reason to stop.

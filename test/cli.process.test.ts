@@ -99,7 +99,7 @@ describe('headscale-watchdog serve', () => {
     const { code, lines } = await failure(harness, 'serve', '--listen', address, '--admin', '127.0.0.1:0');
     expect(code).toBe(1);
     expect(lines).toEqual([
-      `headscale-watchdog: cannot listen on --listen ${address}: the port is in use; stop what uses it or choose another port`,
+      `error [HSW_LISTEN_FAILED]: cannot listen on --listen ${address}: the port is in use; stop what uses it or choose another port`,
     ]);
   });
 
@@ -111,7 +111,7 @@ describe('headscale-watchdog serve', () => {
   ])('an unreadable key (%s): one line, exit 1', async (_what, path, why) => {
     const { code, lines } = await failure(harness, 'serve', '--noise-key', path(), ...ANY_PORTS);
     expect(code).toBe(1);
-    expect(lines).toEqual([expect.stringContaining(`--noise-key ${path()}: `)]);
+    expect(lines).toEqual([expect.stringContaining(`error [HSW_NOISE_KEY_UNREADABLE]: --noise-key ${path()}: `)]);
     expect(lines[0]).toContain(why);
   });
 
@@ -119,8 +119,8 @@ describe('headscale-watchdog serve', () => {
     const { code, lines } = await failure(harness, 'serve', '--upstream', 'nonsense', '--hold', 'soon');
     expect(code).toBe(2);
     expect(lines).toEqual([
-      expect.stringContaining("--upstream: 'nonsense'"),
-      expect.stringContaining("--hold: 'soon'"),
+      expect.stringContaining("error [HSW_CONFIG_INVALID]: --upstream: 'nonsense'"),
+      expect.stringContaining("error [HSW_CONFIG_INVALID]: --hold: 'soon'"),
     ]);
   });
 
@@ -128,7 +128,7 @@ describe('headscale-watchdog serve', () => {
     const wrong = [['serve', '--silent', '3s'], ['serve', 'now'], [], ['serve', '--upstraem', 'http://h']];
     const results = await Promise.all(wrong.map((args) => failure(harness, ...args)));
     expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2]);
-    expect(results[0]?.lines).toEqual(["headscale-watchdog: unknown option '--silent'"]);
+    expect(results[0]?.lines).toEqual(["error [HSW_USAGE_INVALID]: unknown option '--silent'"]);
     expect(results[3]?.lines).toEqual([expect.stringContaining('Did you mean --upstream?')]);
   });
 });

@@ -108,6 +108,8 @@ describe('reload', () => {
     expect(status).toBe(422);
     expect(JSON.parse(text)).toEqual({
       ok: false,
+      code: 'HSW_CONFIG_INVALID',
+      message: expect.stringContaining('nothing has changed'),
       problems: [expect.stringContaining(`${file}:1:13: `), expect.stringContaining(`${file}:2:1: `)],
     });
     expect(orders).toEqual(['60000 75000']);
@@ -124,6 +126,7 @@ describe('reload', () => {
     const { watchdog, events } = await harness.watchdogOf(loadConfig(flags), undefined, { reread });
     expect(watchdog.reload()).toEqual({
       ok: false,
+      code: 'HSW_INTERNAL',
       problems: ['the watchdog could not finish the reload: unforeseen'],
     });
     expect(events.map(({ kind }) => kind)).toEqual(

@@ -1,6 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
+import type { ApiErrorCode } from '../lib/errors.ts';
 
 /** What of a request counts for whether it is let in. */
 export interface AccessRequest {
@@ -16,8 +17,8 @@ export interface AccessRequest {
 }
 
 export interface Refusal {
-  readonly status: 401 | 403;
-  readonly text: string;
+  readonly code: ApiErrorCode;
+  readonly message: string;
 }
 
 export interface AccessControlOptions {
@@ -64,8 +65,8 @@ function digestOf(text: string): Buffer {
 }
 
 const NEEDS_TOKEN: Refusal = {
-  status: 401,
-  text: 'This needs the admin token: send Authorization: Bearer TOKEN, or open / in a browser and log in.',
+  code: 'HSW_ADMIN_TOKEN_REQUIRED',
+  message: 'This needs the admin token: send Authorization: Bearer TOKEN, or open / in a browser and log in.',
 };
 
 /** Whether the `Host` header names the loopback, or what `--admin` says. */
@@ -83,7 +84,10 @@ function nameOf(host: string | undefined): string {
 
 function wrongHost(host: string | undefined, adminHost: string): Refusal {
   const cure = `ask for localhost or ${adminHost}, or set --admin-token-file to be reached by other names`;
-  return { status: 403, text: `The Host header ${said(host)} is no name of this machine's loopback: ${cure}.` };
+  return {
+    code: 'HSW_ADMIN_HOST_NOT_ALLOWED',
+    message: `The Host header ${said(host)} is no name of this machine's loopback: ${cure}.`,
+  };
 }
 
 /** A change, or a live feed, that another page's script asks for in a browser that is logged in here. */
@@ -93,8 +97,8 @@ function crossSiteRefusal({ host, origin, fetchSite, isSensitive }: AccessReques
   const saysOwn = fetchSite === undefined || fetchSite === 'same-origin' || fetchSite === 'none';
   if (isOwn && saysOwn) return undefined;
   return {
-    status: 403,
-    text: `Not from the page at ${said(origin)}: open this server's own page, or use headscale-watchdog, or curl.`,
+    code: 'HSW_ADMIN_ORIGIN_NOT_ALLOWED',
+    message: `Not from the page at ${said(origin)}: open this server's own page, or use headscale-watchdog, or curl.`,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type ApiErrorCode, ERRORS } from '../lib/errors.ts';
 
 /**
  * On every answer. The page needs its own files, its own server and nothing else; nobody may frame it; no other page may
@@ -26,6 +27,11 @@ export function sendJson(response: ServerResponse, status: number, value: object
 
 export function sendText(response: ServerResponse, status: number, text: string): void {
   send(response, status, 'text/plain; charset=utf-8', `${text}\n`);
+}
+
+/** Answers an error as `{ "code", "message" }`, with the status that belongs to the code. */
+export function sendError(response: ServerResponse, code: ApiErrorCode, message: string): void {
+  sendJson(response, ERRORS[code].status, { code, message });
 }
 
 export function send(response: ServerResponse, status: number, contentType: string, body: string): void {

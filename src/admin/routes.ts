@@ -6,7 +6,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
 import { type EventView, eventQuery } from './event-list.ts';
-import { readBody, send, sendJson, sendText } from './responses.ts';
+import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
 import { listStreams, type StreamView } from './stream-list.ts';
 
 /** One request and its answer. */
@@ -90,7 +90,8 @@ function readiness(backend: AdminBackend): Answer {
 function reload(backend: AdminBackend): Answer {
   return ({ response }) => {
     const outcome = backend.reload();
-    sendJson(response, outcome.ok ? 200 : 422, outcome);
+    if (outcome.ok) sendJson(response, 200, outcome);
+    else sendJson(response, 422, { message: 'Not reloaded: nothing has changed.', ...outcome });
   };
 }
 
@@ -98,8 +99,9 @@ function sever(backend: AdminBackend): Answer {
   return ({ response, id, query }) => {
     const outcome = backend.sever(Number(id) as StreamId, query.get('replica') ?? undefined);
     const cure = 'GET /streams lists those that are open';
-    if (outcome === 'unknown') sendText(response, 404, `There is no stream ${id} (any more): ${cure}.`);
-    else if (outcome === 'ending') sendText(response, 409, `Stream ${id} is ending already: ${cure}.`);
+    if (outcome === 'unknown')
+      sendError(response, 'HSW_STREAM_UNKNOWN', `There is no stream ${id} (any more): ${cure}.`);
+    else if (outcome === 'ending') sendError(response, 'HSW_STREAM_ENDING', `Stream ${id} is ending already: ${cure}.`);
     else if (outcome === 'asked') sendJson(response, 202, { asked: Number(id) });
     else sendJson(response, 200, { severed: Number(id) });
   };
@@ -111,7 +113,11 @@ function login(access: AccessControl, sessions: Sessions): Answer {
   return async ({ request, response }) => {
     const body = await readBody(request, LONGEST_LOGIN);
     if (body === undefined || !access.isToken(tokenIn(body))) {
-      sendText(response, 401, 'This is not the token: it is what the file of --admin-token-file holds.');
+      sendError(
+        response,
+        'HSW_ADMIN_TOKEN_WRONG',
+        'This is not the token: it is what the file of --admin-token-file holds.',
+      );
       return;
     }
     response.setHeader('Set-Cookie', sessions.begin());

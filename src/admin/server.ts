@@ -1,12 +1,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../lib/clock.ts';
+import { type ApiErrorCode, ERRORS } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
 import { type AccessControl, type AccessRequest, createAccessControl, type Refusal, Sessions } from './access.ts';
 import { eventQuery } from './event-list.ts';
 import { LiveFeed } from './live.ts';
 import { ParameterError } from './parameters.ts';
-import { sendText } from './responses.ts';
+import { sendError } from './responses.ts';
 import { type AdminBackend, type Route, readAssets, routesOf } from './routes.ts';
 
 export interface AdminServerOptions {
@@ -53,10 +54,11 @@ function answer(request: IncomingMessage, response: ServerResponse, { routes, ac
   const refusal = access.refusalFor(asked);
   const counts = route?.isPublic ? access.crossSiteRefusal(asked) : refusal;
   if (counts !== undefined) sendRefusal(response, counts);
-  else if (route === undefined) sendText(response, 404, `No such route. There are ${known(routes)}.`);
+  else if (route === undefined)
+    sendError(response, 'HSW_ADMIN_PATH_UNKNOWN', `No such route. There are ${known(routes)}.`);
   else if (!route.methods.includes(request.method ?? '')) {
     response.setHeader('Allow', route.methods.join(', '));
-    sendText(response, 405, `Only ${route.methods.join(' and ')}.`);
+    sendError(response, 'HSW_ADMIN_METHOD_NOT_ALLOWED', `Only ${route.methods.join(' and ')}.`);
   } else {
     Promise.resolve()
       .then(() => route.answer({ request, response, query, id, isAuthorized: refusal === undefined }))
@@ -66,21 +68,21 @@ function answer(request: IncomingMessage, response: ServerResponse, { routes, ac
 
 function sendFailure(response: ServerResponse, error: unknown, failed: (error: unknown) => void): void {
   if (error instanceof ParameterError) {
-    sendText(response, 400, error.message);
+    sendError(response, 'HSW_PARAMETER_INVALID', error.message);
     return;
   }
   failed(error);
   if (response.headersSent) response.destroy();
-  else sendText(response, 500, 'An error of the watchdog: see its log.');
+  else sendError(response, 'HSW_INTERNAL', 'The watchdog failed to answer: see its log.');
 }
 
-function sendRefusal(response: ServerResponse, { status, text }: Refusal): void {
-  if (status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
-  sendText(response, status, text);
+function sendRefusal(response: ServerResponse, { code, message }: Refusal): void {
+  if (ERRORS[code].status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
+  sendError(response, code, message);
 }
 
 function known(routes: ReadonlyMap<string, Route>): string {
-  return [...routes.keys(), LIVE].filter((path) => !path.startsWith('/route/')).join(', ');
+  return [...routes.keys(), LIVE].filter((path) => !path.startsWith('/page/')).join(', ');
 }
 
 interface UpgradeParts {
@@ -98,14 +100,15 @@ function upgrade(
   socket.on('error', () => socket.destroy());
   const { path, query } = urlOf(request);
   const refusal = access.refusalFor(accessRequestOf(request, true));
-  if (refusal !== undefined) refuseUpgrade(socket, refusal.status, refusal.text);
-  else if (path !== LIVE) refuseUpgrade(socket, 404, `The only WebSocket is ${LIVE}.`);
-  else if (live.isFull) refuseUpgrade(socket, 503, 'Too many listen already: ask /events now and then instead.');
+  if (refusal !== undefined) refuseUpgrade(socket, refusal.code, refusal.message);
+  else if (path !== LIVE) refuseUpgrade(socket, 'HSW_ADMIN_PATH_UNKNOWN', `The only WebSocket is ${LIVE}.`);
+  else if (live.isFull)
+    refuseUpgrade(socket, 'HSW_ADMIN_FULL', 'Too many clients listen already: poll /events instead.');
   else {
     try {
       live.take(request, socket, head, eventQuery(query, backend.keysOf));
     } catch (error) {
-      if (error instanceof ParameterError) refuseUpgrade(socket, 400, error.message);
+      if (error instanceof ParameterError) refuseUpgrade(socket, 'HSW_PARAMETER_INVALID', error.message);
       else {
         backend.failed(`answering ${path}`, error);
         socket.destroy();
@@ -114,11 +117,12 @@ function upgrade(
   }
 }
 
-function refuseUpgrade(socket: Socket, status: number, text: string): void {
-  const body = Buffer.from(`${text}\n`);
+function refuseUpgrade(socket: Socket, code: ApiErrorCode, message: string): void {
+  const { status } = ERRORS[code];
+  const body = Buffer.from(`${JSON.stringify({ code, message }, undefined, 2)}\n`);
   const lines = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
-    'Content-Type: text/plain; charset=utf-8',
+    'Content-Type: application/json; charset=utf-8',
     `Content-Length: ${body.length}`,
     'Connection: close',
   ];

@@ -1,6 +1,6 @@
 import { changesBetween } from '../config/changes.ts';
 import type { Config } from '../config/types.ts';
-import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { type ExitErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import type { Emit } from '../streams/events.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { Settings } from './settings.ts';
@@ -8,7 +8,7 @@ import type { Settings } from './settings.ts';
 /** What a reload came to, for whoever asked for it. */
 export type ReloadOutcome =
   | { readonly ok: true; readonly changes: readonly string[]; readonly needRestart: readonly string[] }
-  | { readonly ok: false; readonly problems: readonly string[] };
+  | { readonly ok: false; readonly code: ExitErrorCode; readonly problems: readonly string[] };
 
 export interface ReloadParts {
   /** @throws UsageError or StartError */
@@ -47,8 +47,8 @@ function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): Relo
     applied(before, settings.config);
     return { ok: true, changes, needRestart };
   } catch (error) {
-    if (error instanceof UsageError) return { ok: false, problems: error.problems };
-    if (error instanceof StartError) return { ok: false, problems: [error.message] };
+    if (error instanceof UsageError) return { ok: false, code: error.code, problems: error.problems };
+    if (error instanceof StartError) return { ok: false, code: error.code, problems: [error.message] };
     const halfUsed = settings.config;
     settings.replace(before);
     useOldKeys();
@@ -59,6 +59,10 @@ function tryReload({ reread, settings, keys, emit, applied }: ReloadParts): Relo
     }
     // A service manager waits for the end of the reload, whatever happens in it.
     emit({ kind: 'internal_error', during: 'a reload', error });
-    return { ok: false, problems: [`the watchdog could not finish the reload: ${reasonOf(error)}`] };
+    return {
+      ok: false,
+      code: 'HSW_INTERNAL',
+      problems: [`the watchdog could not finish the reload: ${reasonOf(error)}`],
+    };
   }
 }

@@ -118,6 +118,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
 function refuseSurplus({ listeners }: InheritedSockets, wanted: number): void {
   if (listeners <= wanted) return;
   throw new StartError(
+    'HSW_INHERITED_SOCKET_INVALID',
     `${listeners} sockets were passed in for ${wanted} --listen: add a --listen for each ListenStream= of the .socket unit, or remove the line; the admin server's needs a .socket unit of its own with FileDescriptorName=admin`,
   );
 }

@@ -5,7 +5,7 @@ import { nearest } from '../config/problem.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
-import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { plain } from './terminal.ts';
 
 const TIMEOUT_MS = 10_000;
@@ -22,7 +22,7 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
     const failed = (error: unknown): void => {
       const where = `${method} http://${addressAndPort(admin.host, admin.port)}${path}`;
       const cure = 'is a watchdog running, and is this the --admin address it was started with?';
-      reject(new StartError(`${where}: ${reasonOf(error)}; ${cure}`, { cause: error }));
+      reject(new StartError('HSW_ADMIN_UNREACHABLE', `${where}: ${reasonOf(error)}; ${cure}`, { cause: error }));
     };
     const asking = request(
       { ...whereToConnect(admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
@@ -78,7 +78,7 @@ export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'admi
       const given = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined);
       const asked = given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
       const { status, text } = await askAdmin(admin, 'GET', asked, token);
-      if (status === 400) throw new UsageError([text.trim()]);
+      if (status === 400) throw new UsageError('HSW_PARAMETER_INVALID', [apiErrorIn(text).message]);
       if (status !== 200) throw refused(path, status, text);
       return JSON.parse(text) as T;
     },
@@ -91,8 +91,23 @@ export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'admi
 }
 
 function refused(path: string, status: number, text: string): StartError {
-  if (status === 401) return new StartError(`${path}: the running watchdog asks for a token: give --admin-token-file`);
-  return new StartError(`${path}: the answer was ${status}: ${text.trim().slice(0, 300)}`);
+  const { code, message } = apiErrorIn(text);
+  if (status === 401) {
+    return new StartError(code, `${path}: the running watchdog asks for a token: give --admin-token-file`);
+  }
+  return new StartError(code, `${path}: the answer was ${status}: ${message}`);
+}
+
+/** What an answer of the admin API that is an error says; something else may answer in its place. */
+export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readonly message: string } {
+  try {
+    const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown };
+    if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof message === 'string')
+      return { code: code as ExitErrorCode, message };
+  } catch {
+    // It is no JSON: shown as it came.
+  }
+  return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
 }
 
 /** What is wrong with the name, id or key of a node that nobody knows, and the cure; undefined when it is known. */

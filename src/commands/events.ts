@@ -1,4 +1,5 @@
 import type { EventView } from '../admin/event-list.ts';
+import { errorLine } from '../lib/errors.ts';
 import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
 import { type Colour, type Console, coloured, EXIT, type ExitCode, plain } from './terminal.ts';
 
@@ -18,7 +19,7 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   const { node, stream, kind, limit } = options;
   const problem = node === undefined ? undefined : await unknownNode(api, node);
   if (problem !== undefined) {
-    console.stderr.write(`headscale-watchdog: ${problem}\n`);
+    console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
     return EXIT.nothing;
   }
   const query = { node, stream, kind };

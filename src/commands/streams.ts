@@ -1,6 +1,7 @@
 import type { StreamView } from '../admin/stream-list.ts';
+import { errorLine } from '../lib/errors.ts';
 import { span } from '../lib/units.ts';
-import { type Api, type StreamsAnswer, unknownNode } from './admin-client.ts';
+import { type Api, apiErrorIn, type StreamsAnswer, unknownNode } from './admin-client.ts';
 import { type Column, type Console, coloured, EXIT, type ExitCode, plain, tableLines } from './terminal.ts';
 
 export interface StreamsOptions {
@@ -103,7 +104,7 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
   const found = await find(api, target);
   if (STREAM.test(target) && found.length > 1) {
     const each = found.map(({ id, replica }) => `${replica}/${id}`).join(' or ');
-    console.stderr.write(`headscale-watchdog: several watchdogs have a stream ${target}: write ${each}\n`);
+    console.stderr.write(errorLine('HSW_STREAM_AMBIGUOUS', `several watchdogs have a stream ${target}: write ${each}`));
     return EXIT.failed;
   }
   if (found.length === 0) {
@@ -111,7 +112,11 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
     const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
     const none = isId ? `there is no open stream ${target}` : `${plain(target)} has no open stream`;
     const cure = 'headscale-watchdog streams lists those that are open';
-    console.stderr.write(`headscale-watchdog: ${problem ?? `${none}: ${cure}`}\n`);
+    console.stderr.write(
+      problem === undefined
+        ? errorLine('HSW_STREAM_UNKNOWN', `${none}: ${cure}`)
+        : errorLine('HSW_NODE_UNKNOWN', problem),
+    );
     return EXIT.nothing;
   }
   if (!isSure && !(await isConfirmed(found, console))) return EXIT.failed;
@@ -133,7 +138,7 @@ async function find(api: Api, target: string): Promise<readonly StreamView[]> {
 async function isConfirmed(found: readonly StreamView[], console: Console): Promise<boolean> {
   for (const stream of found) console.stderr.write(`${describe(stream)}, from ${stream.remoteAddress}\n`);
   if (!console.isInteractive) {
-    console.stderr.write('headscale-watchdog: nobody is there to confirm it: add --yes\n');
+    console.stderr.write(errorLine('HSW_NOT_CONFIRMED', 'nobody is there to confirm it: add --yes'));
     return false;
   }
   const answer = await console.ask(found.length === 1 ? 'Sever it? [y/N] ' : `Sever all ${found.length}? [y/N] `);
@@ -153,7 +158,8 @@ async function severOne(api: Api, stream: StreamView, console: Console): Promise
     console.stdout.write(`severed: ${describe(stream)}\n`);
     return true;
   }
-  console.stderr.write(`headscale-watchdog: stream ${stream.id} was not severed: ${text.trim()}\n`);
+  const { code, message } = apiErrorIn(text);
+  console.stderr.write(errorLine(code, `stream ${stream.id} was not severed: ${message}`));
   return false;
 }
 

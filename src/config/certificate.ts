@@ -41,7 +41,10 @@ export function readCertificate({ certFile, keyFile }: CertificateFiles): Certif
     throw error;
   }
   key.fill(0);
-  throw new StartError(`--listen: the key ${keyFile} is not that of the certificate ${certFile}: name the pair`);
+  throw new StartError(
+    'HSW_CERTIFICATE_UNREADABLE',
+    `--listen: the key ${keyFile} is not that of the certificate ${certFile}: name the pair`,
+  );
 }
 
 function belong(cert: X509Certificate, key: KeyObject): boolean {
@@ -58,13 +61,21 @@ function readPem(what: 'certificate' | 'key', path: string): Buffer {
     folder: 'name the file in it',
     larger: `so it is no ${what}`,
   };
-  return readSmallFile({ flag: `--listen: the ${what}`, path, largestKiB: LARGEST_KIB, cures });
+  return readSmallFile({
+    code: 'HSW_CERTIFICATE_UNREADABLE',
+    flag: `--listen: the ${what}`,
+    path,
+    largestKiB: LARGEST_KIB,
+    cures,
+  });
 }
 
 function attempt<T>(what: string, cure: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    throw new StartError(`${what} cannot be read: ${reasonOf(error)}; ${cure}`, { cause: error });
+    throw new StartError('HSW_CERTIFICATE_UNREADABLE', `${what} cannot be read: ${reasonOf(error)}; ${cure}`, {
+      cause: error,
+    });
   }
 }

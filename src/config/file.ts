@@ -12,6 +12,7 @@ const LARGEST_KIB = 128;
  */
 export function readConfigFile(path: string): ConfigFile {
   const bytes = readSmallFile({
+    code: 'HSW_CONFIG_UNREADABLE',
     flag: '--config',
     path,
     largestKiB: LARGEST_KIB,
@@ -24,6 +25,8 @@ export function readConfigFile(path: string): ConfigFile {
   try {
     return { path, text: new TextDecoder('utf-8', { fatal: true }).decode(bytes) };
   } catch (error) {
-    throw new StartError(`--config ${path}: is not UTF-8; save it in that encoding`, { cause: error });
+    throw new StartError('HSW_CONFIG_UNREADABLE', `--config ${path}: is not UTF-8; save it in that encoding`, {
+      cause: error,
+    });
   }
 }

@@ -56,7 +56,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
     return ruleOf(read.values, flags.observeOnly === true);
   });
   const told = [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems, mistakes)];
-  if (told.length > 0) throw new UsageError(told);
+  if (told.length > 0) throw new UsageError('HSW_CONFIG_INVALID', told);
   const listen = lists.listens.map((each) => each.listen);
   return { ...configOf(values as Settings, rules), listen, trustedProxies: lists.trustedProxies };
 }

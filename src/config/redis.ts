@@ -78,7 +78,7 @@ export function redisTargetOf({ url, passwordFile, caFile, prefix }: RedisSettin
 
 function readRedisPassword(path: string): string {
   return readSecretLine({
-    ...{ flag: '--redis-password-file', path },
+    ...{ code: 'HSW_REDIS_FILE_UNREADABLE', flag: '--redis-password-file', path },
     cures: { missing: 'put the password of the ACL user there', folder: 'name the file in it that holds the password' },
     cure: 'it should hold one line, the password of the ACL user',
     badCharacters: 'holds spaces or characters other than those of ASCII',
@@ -87,7 +87,7 @@ function readRedisPassword(path: string): string {
 
 function readCa(path: string): Buffer {
   return readSmallFile({
-    ...{ flag: '--redis-ca-file', path, largestKiB: LARGEST_CA_KIB },
+    ...{ code: 'HSW_REDIS_FILE_UNREADABLE', flag: '--redis-ca-file', path, largestKiB: LARGEST_CA_KIB },
     cures: {
       missing: "put the certificate authority's certificate there, as PEM",
       folder: "name the file in it that holds the certificate authority's certificate",

@@ -1,11 +1,13 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
-import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
+import { codeOf, type ExitErrorCode, reasonOf, StartError } from '../lib/errors.ts';
 
 /** A key takes a line; what is larger is some other file. */
 export const LARGEST_KEY_KIB = 4;
 
 export interface SmallFile {
+  /** What an error is called when it cannot be used. */
+  readonly code: ExitErrorCode;
   /** The flag that names it: `--config`. */
   readonly flag: string;
   readonly path: string;
@@ -22,17 +24,17 @@ export interface SmallFile {
  * @throws StartError when it cannot be read, is no regular file or is larger.
  */
 export function readSmallFile(file: SmallFile): Buffer {
-  const { flag, path, largestKiB } = file;
+  const { code, flag, path, largestKiB } = file;
   let bytes: Buffer | undefined;
   try {
     bytes = regularBytes(path, largestKiB * 1024 + 1);
   } catch (error) {
-    throw new StartError(`${flag} ${path}: ${cureOf(error, file)}`, { cause: error });
+    throw new StartError(code, `${flag} ${path}: ${cureOf(error, file)}`, { cause: error });
   }
-  if (bytes === undefined) throw new StartError(`${flag} ${path}: ${NO_REGULAR_FILE}`);
+  if (bytes === undefined) throw new StartError(code, `${flag} ${path}: ${NO_REGULAR_FILE}`);
   if (bytes.length <= largestKiB * 1024) return bytes;
   bytes.fill(0);
-  throw new StartError(`${flag} ${path}: is larger than ${largestKiB} KiB; ${file.cures.larger}`);
+  throw new StartError(code, `${flag} ${path}: is larger than ${largestKiB} KiB; ${file.cures.larger}`);
 }
 
 const NO_REGULAR_FILE = 'is a pipe, a socket or a device; name a regular file';
@@ -86,6 +88,7 @@ function cureOf(error: unknown, { cures }: SmallFile): string {
 
 /** A file that holds one secret in one line. */
 export interface SecretLine {
+  readonly code: ExitErrorCode;
   /** The flag that names it: `--admin-token-file`. */
   readonly flag: string;
   readonly path: string;
@@ -103,8 +106,8 @@ export interface SecretLine {
  * @throws StartError when the file cannot be read or holds none; what it holds is not in the message.
  */
 export function readSecretLine(line: SecretLine): string {
-  const { flag, path, cures, cure } = line;
-  const file = readSmallFile({ flag, path, largestKiB: LARGEST_KEY_KIB, cures: { ...cures, larger: cure } });
+  const { code, flag, path, cures, cure } = line;
+  const file = readSmallFile({ code, flag, path, largestKiB: LARGEST_KEY_KIB, cures: { ...cures, larger: cure } });
   const secret = file.toString('utf8').trim();
   const problem = problemOf(secret, line);
   if (problem !== undefined) throw noSecret(line, problem);
@@ -112,8 +115,8 @@ export function readSecretLine(line: SecretLine): string {
 }
 
 /** What holds something else than it should. */
-export function noSecret({ flag, path, cure }: SecretLine, problem: string): StartError {
-  return new StartError(`${flag} ${path}: ${problem}; ${cure}`);
+export function noSecret({ code, flag, path, cure }: SecretLine, problem: string): StartError {
+  return new StartError(code, `${flag} ${path}: ${problem}; ${cure}`);
 }
 
 function problemOf(secret: string, { badCharacters }: SecretLine): string | undefined {
@@ -132,6 +135,7 @@ const SHORTEST = 16;
  */
 export function readAdminToken(path: string): string {
   const line: SecretLine = {
+    code: 'HSW_ADMIN_TOKEN_UNREADABLE',
     flag: '--admin-token-file',
     path,
     cures: {
@@ -154,6 +158,7 @@ export function readAdminToken(path: string): string {
  */
 export function readApiKey(path: string): string {
   return readSecretLine({
+    code: 'HSW_API_KEY_UNREADABLE',
     flag: '--headscale-api-key-file',
     path,
     cures: {
@@ -174,6 +179,7 @@ const CURE = "it should read 'privkey:' and 64 hex digits, as the file that Head
  */
 export function readNoiseKey(path: string): NoiseKey {
   const file = readSmallFile({
+    code: 'HSW_NOISE_KEY_UNREADABLE',
     flag: '--noise-key',
     path,
     largestKiB: LARGEST_KEY_KIB,
@@ -189,5 +195,5 @@ export function readNoiseKey(path: string): NoiseKey {
   } finally {
     file.fill(0);
   }
-  throw new StartError(`--noise-key ${path}: holds no Noise key; ${CURE}`);
+  throw new StartError('HSW_NOISE_KEY_UNREADABLE', `--noise-key ${path}: holds no Noise key; ${CURE}`);
 }

@@ -25,7 +25,7 @@ async function main(): Promise<void> {
   const { listen, 'noise-key': keyFile, 'second-stream': secondStream } = values;
   const [, host, port] = /^\[?([^\]]+)\]?:(\d+)$/.exec(listen ?? '') ?? [];
   if (host === undefined || keyFile === undefined || (secondStream !== 'refuse' && secondStream !== 'accept')) {
-    throw new StartError(USAGE);
+    throw new StartError('HSW_USAGE_INVALID', USAGE);
   }
   const noiseKey = loadOrCreateKey(keyFile);
   const server = await startControlServer({
@@ -51,7 +51,11 @@ function loadOrCreateKey(path: string): NoiseKey {
     return created;
   }
   const key = parseNoiseKey(file);
-  if (key === undefined) throw new StartError(`${path} is not a Noise key: expected 'privkey:' and 64 hex digits`);
+  if (key === undefined)
+    throw new StartError(
+      'HSW_NOISE_KEY_UNREADABLE',
+      `${path} is not a Noise key: expected 'privkey:' and 64 hex digits`,
+    );
   return key;
 }
 

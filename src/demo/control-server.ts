@@ -128,7 +128,11 @@ function httpServer(noiseKey: NoiseKey, secondStream: SecondStream, sessions: Co
 async function listen(server: Server, host: string, port: number): Promise<AddressInfo> {
   return await new Promise((resolve, reject) => {
     server.once('error', (cause) => {
-      reject(new StartError(`The control server cannot listen on ${host}:${port}: ${cause.message}`, { cause }));
+      reject(
+        new StartError('HSW_LISTEN_FAILED', `The control server cannot listen on ${host}:${port}: ${cause.message}`, {
+          cause,
+        }),
+      );
     });
     server.listen(port, host, () => resolve(server.address() as AddressInfo));
   });

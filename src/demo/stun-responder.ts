@@ -25,7 +25,9 @@ export async function startStunResponder(host: string): Promise<StunResponder> {
   const socket = createSocket('udp4');
   await new Promise<void>((resolve, reject) => {
     socket.once('error', (cause) => {
-      reject(new StartError(`The STUN responder cannot listen on ${host}: ${cause.message}`, { cause }));
+      reject(
+        new StartError('HSW_LISTEN_FAILED', `The STUN responder cannot listen on ${host}: ${cause.message}`, { cause }),
+      );
     });
     socket.bind(0, isIPv4(host) ? host : '0.0.0.0', resolve);
   });

@@ -1,17 +1,117 @@
-/** A mistake of the operator's: the message names what was tried, the value, and the cure. */
-export class StartError extends Error {
-  override readonly name = 'StartError';
+/** Where a code is seen: as a command's exit code, or as the status of an answer of the admin API; else in the log only. */
+interface Seen {
+  /** 1: it went wrong. 2: it was called wrong. 3: nothing matched. */
+  readonly exit?: 1 | 2 | 3;
+  readonly status?: 400 | 401 | 403 | 404 | 405 | 409 | 500 | 503;
 }
 
-/** Flags or a file that make no configuration: every mistake at once. */
+/**
+ * Every error code, for scripts, alerts and searches. A code keeps its meaning for good; docs/errors.md says of each what
+ * has happened and what to do.
+ */
+export const ERRORS = {
+  // The command line and the configuration.
+  HSW_USAGE_INVALID: { exit: 2 },
+  HSW_CONFIG_INVALID: { exit: 2 },
+  HSW_CONFIG_UNREADABLE: { exit: 1 },
+  HSW_RESTART_REQUIRED: {},
+  // Keys, secrets and certificates in files.
+  HSW_NOISE_KEY_MISSING: {},
+  HSW_NOISE_KEY_UNREADABLE: { exit: 1 },
+  HSW_NOISE_KEY_MISMATCH: {},
+  HSW_API_KEY_UNREADABLE: { exit: 1 },
+  HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1 },
+  HSW_CERTIFICATE_UNREADABLE: { exit: 1 },
+  HSW_CERTIFICATE_EXPIRING: {},
+  HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
+  // Listening, and what the machine offers.
+  HSW_LISTEN_FAILED: { exit: 1 },
+  HSW_INHERITED_SOCKET_INVALID: { exit: 1 },
+  HSW_INHERITED_SOCKETS_UNUSED: {},
+  HSW_SERVICE_MANAGER_UNREACHABLE: {},
+  HSW_KERNEL_EVIDENCE_UNAVAILABLE: {},
+  HSW_READS_NOT_POOLED: {},
+  // Headscale.
+  HSW_UPSTREAM_UNREACHABLE: {},
+  HSW_UPSTREAM_SILENT: {},
+  HSW_UPSTREAM_NOT_HEADSCALE: {},
+  HSW_UPSTREAM_REFUSED: {},
+  HSW_UPSTREAM_WRONG_PROTOCOL: {},
+  HSW_NODES_NOT_LISTED: {},
+  HSW_NODE_METRICS_OFF: {},
+  // Clients, and proxies in front.
+  HSW_DUPLICATE_MACHINE_KEY: {},
+  HSW_CONNECTION_REFUSED: {},
+  HSW_LIMIT_REACHED: {},
+  HSW_PROXY_NOT_TRUSTED: {},
+  HSW_CLIENT_ADDRESSES_HIDDEN: {},
+  HSW_UPGRADE_HEADER_LOST: {},
+  // Replicas.
+  HSW_REDIS_UNREACHABLE: {},
+  HSW_REPLICA_NOT_BELIEVED: {},
+  // The admin API, and the commands that ask it.
+  HSW_ADMIN_UNREACHABLE: { exit: 1 },
+  HSW_ADMIN_TOKEN_REQUIRED: { exit: 1, status: 401 },
+  HSW_ADMIN_TOKEN_WRONG: { exit: 1, status: 401 },
+  HSW_ADMIN_HOST_NOT_ALLOWED: { exit: 1, status: 403 },
+  HSW_ADMIN_ORIGIN_NOT_ALLOWED: { exit: 1, status: 403 },
+  HSW_ADMIN_PATH_UNKNOWN: { exit: 1, status: 404 },
+  HSW_ADMIN_METHOD_NOT_ALLOWED: { exit: 1, status: 405 },
+  HSW_ADMIN_FULL: { exit: 1, status: 503 },
+  HSW_ADMIN_ANSWER_UNEXPECTED: { exit: 1 },
+  HSW_PARAMETER_INVALID: { exit: 2, status: 400 },
+  HSW_NODE_UNKNOWN: { exit: 3 },
+  HSW_STREAM_UNKNOWN: { exit: 3, status: 404 },
+  HSW_STREAM_AMBIGUOUS: { exit: 1 },
+  HSW_STREAM_ENDING: { exit: 1, status: 409 },
+  HSW_NOT_CONFIRMED: { exit: 1 },
+  // A fault of the watchdog's own.
+  HSW_INTERNAL: { exit: 1, status: 500 },
+} as const satisfies Readonly<Record<`HSW_${string}`, Seen>>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** The codes with which a command ends. */
+export type ExitErrorCode = {
+  [C in ErrorCode]: (typeof ERRORS)[C] extends { readonly exit: number } ? C : never;
+}[ErrorCode];
+
+/** The codes that an answer of the admin API carries. */
+export type ApiErrorCode = {
+  [C in ErrorCode]: (typeof ERRORS)[C] extends { readonly status: number } ? C : never;
+}[ErrorCode];
+
+export function isErrorCode(code: unknown): code is ErrorCode {
+  return typeof code === 'string' && Object.hasOwn(ERRORS, code);
+}
+
+/** What stops a start, a reload or a command. The message says what was tried, with which value, and what to do. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
+  readonly code: ExitErrorCode;
+
+  constructor(code: ExitErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** Flags, a file or parameters that cannot be used: every mistake at once. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
+  readonly code: ExitErrorCode;
   readonly problems: readonly string[];
 
-  constructor(problems: readonly string[]) {
+  constructor(code: ExitErrorCode, problems: readonly string[]) {
     super(problems.join('\n'));
+    this.code = code;
     this.problems = problems;
   }
+}
+
+/** One line of an error as a command prints it, its end of line included. */
+export function errorLine(code: ExitErrorCode, message: string): string {
+  return `error [${code}]: ${message}\n`;
 }
 
 /** A connection was accepted, and then nothing was said on it in time. */
@@ -19,7 +119,7 @@ export class NoAnswerError extends Error {
   override readonly name = 'NoAnswerError';
 }
 
-/** The short reason of a socket or file error, for a log line: its code where it has one. */
+/** The short reason of a socket or file error, for a log line. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   // An AggregateError (every address of a name refused) says nothing itself.

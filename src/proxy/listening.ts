@@ -30,6 +30,7 @@ export function listen(server: Server, where: HostPort, flag: string, inherited?
   function inheritedError(problem: string): StartError {
     const socket = `the socket that was passed in for ${flag} ${addressAndPort(host, port)}, descriptor ${inherited},`;
     return new StartError(
+      'HSW_INHERITED_SOCKET_INVALID',
       `${socket} ${problem}: write ListenStream=${port} into the .socket unit, the lines in the order of --listen, and Accept=no`,
     );
   }
@@ -46,17 +47,27 @@ function listenError(error: Error, flag: string, host: string, port: number): St
   const where = `cannot listen on ${flag} ${addressAndPort(host, port)}`;
   switch (codeOf(error)) {
     case 'EADDRINUSE':
-      return new StartError(`${where}: the port is in use; stop what uses it or choose another port`, { cause: error });
+      return new StartError(
+        'HSW_LISTEN_FAILED',
+        `${where}: the port is in use; stop what uses it or choose another port`,
+        { cause: error },
+      );
     case 'EACCES':
-      return new StartError(`${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, { cause: error });
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return new StartError(`${where}: the name '${host}' is unknown; write an address of this machine`, {
+      return new StartError('HSW_LISTEN_FAILED', `${where}: not allowed; ports below 1024 need CAP_NET_BIND_SERVICE`, {
         cause: error,
       });
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new StartError(
+        'HSW_LISTEN_FAILED',
+        `${where}: the name '${host}' is unknown; write an address of this machine`,
+        {
+          cause: error,
+        },
+      );
     case 'EADDRNOTAVAIL':
-      return new StartError(`${where}: this machine does not have that address`, { cause: error });
+      return new StartError('HSW_LISTEN_FAILED', `${where}: this machine does not have that address`, { cause: error });
     default:
-      return new StartError(`${where}: ${reasonOf(error)}`, { cause: error });
+      return new StartError('HSW_LISTEN_FAILED', `${where}: ${reasonOf(error)}`, { cause: error });
   }
 }

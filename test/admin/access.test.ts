@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type AccessRequest, createAccessControl } from '../../src/admin/access.ts';
+import { ERRORS } from '../../src/lib/errors.ts';
 
 const TOKEN = 'a-token-of-enough-characters';
 const ASKING: AccessRequest = {
@@ -9,7 +10,10 @@ const ASKING: AccessRequest = {
 const hasSession = (cookie: string | undefined): boolean => cookie === 'logged in';
 const open = createAccessControl({ token: undefined, adminHost: '127.0.0.1', hasSession });
 const guarded = createAccessControl({ token: TOKEN, adminHost: '10.0.0.5', hasSession });
-const ask = (access: typeof open, more: Partial<AccessRequest>) => access.refusalFor({ ...ASKING, ...more })?.status;
+const ask = (access: typeof open, more: Partial<AccessRequest>): number | undefined => {
+  const refusal = access.refusalFor({ ...ASKING, ...more });
+  return refusal && ERRORS[refusal.code].status;
+};
 
 describe('an admin server without a token', () => {
   test.each(['127.0.0.1:9191', 'localhost:9191', 'LOCALHOST', '[::1]:9191', '127.8.8.8'])('lets in for %s', (host) => {

@@ -56,7 +56,7 @@ describe('socket activation', () => {
     });
     expect(await manager.end(await manager.start())).toBe(1);
     expect(manager.output).toMatch(
-      /headscale-watchdog: 2 sockets were passed in for 1 --listen: add a --listen for each/,
+      /error \[HSW_INHERITED_SOCKET_INVALID\]: 2 sockets were passed in for 1 --listen: add a --listen for each/,
     );
   });
 
@@ -66,7 +66,9 @@ describe('socket activation', () => {
       args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
     });
     expect(await manager.end(await manager.start())).toBe(1);
-    expect(manager.output).toMatch(/headscale-watchdog: the socket that was passed in for --listen .* is no listening/);
+    expect(manager.output).toMatch(
+      /error \[HSW_INHERITED_SOCKET_INVALID\]: the socket that was passed in for --listen .* is no listening/,
+    );
   });
 
   test('sockets for another process: it says so and listens by itself', async () => {

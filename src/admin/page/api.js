@@ -21,8 +21,21 @@ async function ask(path, options) {
   const response = await fetch(path, { ...options, credentials: 'same-origin', signal });
   if (response.status === 401 && path !== '/login') throw new NeedsLogin();
   const text = await response.text();
-  if (!response.ok) throw new Error(text.trim() || `${path}: ${response.status}`);
+  if (!response.ok) throw new Error(messageIn(text) || `${path}: ${response.status}`);
   return JSON.parse(text);
+}
+
+/**
+ * The message of an error; a proxy in between may answer with something else than ours.
+ *
+ * @param {string} text
+ */
+function messageIn(text) {
+  try {
+    return String(JSON.parse(text).message);
+  } catch {
+    return text.trim();
+  }
 }
 
 /** @returns {Promise<Overview>} */
