@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeyFiles } from '../src/app/key-files.ts';
-import { formatNoiseKey } from '../src/identity/machine-key.ts';
+import { formatNoiseKey } from '../src/identity/noise.ts';
 import { StartError } from '../src/lib/errors.ts';
 import type { WatchdogEvent } from '../src/streams/events.ts';
 import { FakeClock } from './support/fake-clock.ts';

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { roomForConnections } from '../src/pipeline/admission.ts';
+import { connectionCapacity } from '../src/pipeline/admission.ts';
 import type { WatchdogEvent } from '../src/streams/events.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
@@ -165,12 +165,12 @@ describe('limits', () => {
   });
 });
 
-describe('roomForConnections', () => {
+describe('connectionCapacity', () => {
   test('two descriptors each, less what else is open', () => {
     const text = (soft: string): string =>
       `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  4096  files\n`;
-    expect(roomForConnections(text('1128'))).toBe(500);
-    expect(roomForConnections(text('20'))).toBe(1);
-    expect(roomForConnections('')).toBeUndefined();
+    expect(connectionCapacity(text('1128'))).toBe(500);
+    expect(connectionCapacity(text('20'))).toBe(1);
+    expect(connectionCapacity('')).toBeUndefined();
   });
 });

@@ -6,7 +6,7 @@ import { readConfigFile } from '../src/config/file.ts';
 import { loadConfig } from '../src/config/load.ts';
 import type { Config } from '../src/config/types.ts';
 import { generateNoiseKey } from '../src/demo/noise-handshake.ts';
-import { formatNoiseKey } from '../src/identity/machine-key.ts';
+import { formatNoiseKey } from '../src/identity/noise.ts';
 import type { KernelOrNot } from '../src/liveness/kernel.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { get } from './support/http.ts';
@@ -36,7 +36,7 @@ async function bench(text: string) {
     ok: true,
     kernel: {
       evidenceOf: () => undefined,
-      order: (_socket, { userTimeoutMs, idleMs, probes }) => {
+      applyTimeouts: (_socket, { userTimeoutMs, idleMs, probes }) => {
         if (userTimeoutMs === UNUSABLE) throw new Error('the kernel does not take it');
         const isStream = userTimeoutMs > 0 || probes > 9;
         if (isStream) orders.push(`${userTimeoutMs} ${idleMs}`);

@@ -52,7 +52,7 @@ function readiness({ listeners, checkup, settings, isDraining }: AdminSource) {
 }
 
 function sever(
-  { registry, intake, replicas }: AdminSource,
+  { registry, acceptor, replicas }: AdminSource,
   id: StreamId,
   replica: string | undefined,
 ): ReturnType<AdminBackend['sever']> {
@@ -60,7 +60,7 @@ function sever(
   const stream = registry.get(id);
   if (stream === undefined) return 'unknown';
   if (!isLive(stream)) return 'ending';
-  intake.sever(stream, 'severed_by_operator');
+  acceptor.sever(stream, 'severed_by_operator');
   return 'severed';
 }
 

@@ -24,7 +24,7 @@ export interface AdminServerParts extends Omit<AdminSource, 'history' | 'isDrain
 
 /** What listens for operators: metrics, history, and the server that shows both. */
 export function adminServerOf(parts: AdminServerParts, token: string | undefined, isDraining: () => boolean): Server {
-  const { clock, events, registry, takeover, checkup, settings, intake, directory, nodeOf, keys } = parts;
+  const { clock, events, registry, takeover, checkup, settings, acceptor, directory, nodeOf, keys } = parts;
   const isNode = (key: MachineKey): boolean => !directory.loaded || nodeOf(key) !== undefined;
   const metrics = createMetrics({
     clock,
@@ -45,7 +45,7 @@ export function adminServerOf(parts: AdminServerParts, token: string | undefined
     certificateExpires: () => keys.firstCertificateToExpire,
     nodeOf,
     isNode,
-    rttMsOf: (stream) => intake.evidenceOf(stream)?.rttMs,
+    rttMsOf: (stream) => acceptor.evidenceOf(stream)?.rttMs,
     maxNodes: () => settings.config.metricsMaxNodes,
     version,
   });

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { type Certificate, readCertificate } from '../config/certificate.ts';
 import { readApiKey, readNoiseKey } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import type { Emit, WatchedFile } from '../streams/events.ts';

@@ -1,7 +1,7 @@
 import { policyForAny } from '../config/rules.ts';
 import type { Config, NodePolicy } from '../config/types.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
-import type { StandingOrders } from '../liveness/client-connection.ts';
+import type { TcpTimeouts } from '../liveness/client-connection.ts';
 import type { Stream } from '../streams/stream.ts';
 import { LONGEST_HOLD_MS, USUAL_HOLD_MS } from '../takeover/hold.ts';
 import type { TakeoverTerms } from '../takeover/takeover.ts';
@@ -61,7 +61,7 @@ export class Settings {
   }
 
   /** Observe-only streams must not be closed by a kernel timeout either. */
-  ordersOf(stream: Stream): StandingOrders {
+  tcpTimeoutsOf(stream: Stream): TcpTimeouts {
     const { goneAfterMs, probeIdleMs, observeOnly } = this.policyOf(stream);
     return observeOnly ? { goneAfterMs: 0, probeIdleMs: 0 } : { goneAfterMs, probeIdleMs };
   }

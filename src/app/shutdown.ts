@@ -1,14 +1,14 @@
 import type { Server } from 'node:http';
 import type { Clock, Timer } from '../lib/clock.ts';
-import type { Intake } from '../pipeline/stream-acceptor.ts';
-import { endConnectionAfter } from '../proxy/answer.ts';
+import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import { closeAfter } from '../proxy/answer.ts';
 import type { ClientListener } from '../proxy/listener.ts';
 import type { Emit } from '../streams/events.ts';
 
 export interface ShutdownParts {
   readonly clock: Clock;
   readonly emit: Emit;
-  readonly intake: Intake;
+  readonly acceptor: StreamAcceptor;
   /** For clients. */
   readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered' | 'connections'>[];
   readonly admin: Server;
@@ -53,7 +53,7 @@ export class Shutdown {
     for (const { server } of parts.listeners) {
       // First of all: who answers may do so at once.
       server.prependListener('request', (_request, response) => {
-        if (this.#isDraining) endConnectionAfter(response);
+        if (this.#isDraining) closeAfter(response);
       });
     }
   }
@@ -67,19 +67,19 @@ export class Shutdown {
    * `close` in the middle of it ends it now.
    */
   async drain(): Promise<void> {
-    const { clock, emit, intake, listeners } = this.#parts;
+    const { clock, emit, acceptor, listeners } = this.#parts;
     const startedAt = clock.now();
     const { overMs, isShortened } = this.#parts.drainTerms();
     this.#isDraining = true;
     for (const { unanswered } of listeners) {
-      for (const [, response] of unanswered.all()) endConnectionAfter(response);
+      for (const [, response] of unanswered.all()) closeAfter(response);
     }
-    emit({ kind: 'drain_started', streams: intake.size, overMs, isShortened });
+    emit({ kind: 'drain_started', streams: acceptor.size, overMs, isShortened });
     const stopped = this.#stopListening();
     this.#endIdle();
     await new Promise<void>((resolve) => {
       const end = clock.after(Math.max(overMs, LEAST_FOR_REQUESTS_MS), resolve);
-      void Promise.all([stopped, intake.drain(overMs)]).then(() => {
+      void Promise.all([stopped, acceptor.drain(overMs)]).then(() => {
         end.cancel();
         resolve();
       });
@@ -95,12 +95,12 @@ export class Shutdown {
   }
 
   async #close(): Promise<void> {
-    const { intake, listeners, admin, closeRest } = this.#parts;
+    const { acceptor, listeners, admin, closeRest } = this.#parts;
     this.#timer?.cancel();
     const closed = Promise.all([this.#stopListening(), closeServer(admin)]);
     admin.closeAllConnections();
     // A stream's upstream connection goes first, as it always does.
-    await intake.end();
+    await acceptor.end();
     for (const { connections } of listeners) connections.endAll();
     await Promise.all([closed, closeRest()]);
   }

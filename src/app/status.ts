@@ -4,7 +4,7 @@ import type { Checkup } from '../headscale/checkup.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Intake } from '../pipeline/stream-acceptor.ts';
+import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { ClientListener } from '../proxy/listener.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -14,7 +14,7 @@ export interface StatusSource {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;
-  readonly intake: Intake;
+  readonly acceptor: StreamAcceptor;
   nodeOf(key: MachineKey | undefined): NodeInfo | undefined;
   /** Undefined where this watchdog is alone. */
   readonly replicas: Pick<Replicas, 'name' | 'remoteStreams' | 'sever'> | undefined;
@@ -51,12 +51,12 @@ export async function allStreamViews(source: StatusSource): Promise<readonly Str
 }
 
 /** Our own. */
-export function streamViews({ clock, registry, takeover, intake, nodeOf, replicas }: StatusSource): StreamView[] {
+export function streamViews({ clock, registry, takeover, acceptor, nodeOf, replicas }: StatusSource): StreamView[] {
   return [...registry.all()].map((stream) => {
     const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
       const wait = verdict?.kind === 'wait' ? verdict : undefined;
       return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
     });
-    return streamView(clock, stream, nodeOf(stream.machineKey), intake.evidenceOf(stream), contests, replicas?.name);
+    return streamView(clock, stream, nodeOf(stream.machineKey), acceptor.evidenceOf(stream), contests, replicas?.name);
   });
 }

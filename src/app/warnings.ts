@@ -1,5 +1,5 @@
 import type { Config } from '../config/types.ts';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import type { KernelOrNot } from '../liveness/kernel.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';
 import type { Logger } from '../telemetry/logger.ts';

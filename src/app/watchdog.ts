@@ -7,23 +7,23 @@ import { Checkup, needsHold } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent, PendingAnswers } from '../headscale/silence.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import { formatNoiseKey, type NoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
 import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
 import { StartError } from '../lib/errors.ts';
-import { keepAlive } from '../liveness/client-connection.ts';
+import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts';
 import { Patrol } from '../liveness/patrol.ts';
-import { Admission, roomForConnections } from '../pipeline/admission.ts';
+import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
-import { Intake } from '../pipeline/stream-acceptor.ts';
+import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Origin } from '../proxy/forwarded.ts';
 import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
-import { type ClientListener, createListener, type ListenerPorts } from '../proxy/listener.ts';
+import { type ClientListener, createListener, type ListenerHandlers } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
 import { Refusals } from '../proxy/refusals.ts';
-import { trustAsSet } from '../proxy/trust.ts';
+import { currentTrust } from '../proxy/trusted-proxies.ts';
 import type { UpgradeRequest } from '../proxy/tunnel.ts';
 import { type PendingAnswer, upstreamOf } from '../proxy/upstream.ts';
 import type { openReplicas as openReplicasOf } from '../replicas/replicas.ts';
@@ -88,11 +88,11 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const { inherited = NO_SOCKETS } = options;
   refuseSurplus(inherited, config.listen.length);
   const parts = await build(config, options);
-  const { clock, events, checkup, directory, keys, listeners, settings, intake } = parts;
+  const { clock, events, checkup, directory, keys, listeners, settings, acceptor } = parts;
   const drainTerms = (): DrainTerms => drainTermsOf(settings.config.drainMs, inherited.listeners > 0);
   const admin = adminServerOf(parts, token, () => shutdown.isDraining);
   const shutdown: Shutdown = new Shutdown({
-    ...{ clock, intake, admin, drainTerms, emit: events.emit, listeners },
+    ...{ clock, acceptor, admin, drainTerms, emit: events.emit, listeners },
     closeRest: () => closeRest(parts),
   });
   const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal_error', during, error });
@@ -140,8 +140,8 @@ async function build(config: Config, options: WatchdogOptions) {
   const { settings, keys, directory, checkup } = knowledge;
   const reconsider = (): void => {
     settings.forget();
-    way.intake.renewOrders();
-    way.takeover.rejudge();
+    way.acceptor.reapplyTimeouts();
+    way.takeover.rejudgeAll();
   };
   directory.onChange(reconsider);
   directory.onConfirmed(() => {
@@ -249,7 +249,7 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     emit,
     {
       most: () => settings.config.limits.held,
-      reached: ({ address }) => admission.reached('held', address, `${takeover.held} are held already`),
+      reached: ({ address }) => admission.limitReached('held', address, `${takeover.held} are held already`),
     },
     {
       random: Math.random,
@@ -257,21 +257,21 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
     },
   );
   const health = {
-    upstream: upstreamOf(config.upstream, (socket) => keepAlive(kernel, socket, 'upstream')),
+    upstream: upstreamOf(config.upstream, (socket) => enableKeepAlive(kernel, socket, 'upstream')),
     upstreamReached: (): void => checkup.reached(),
     upstreamFailed: (): void => checkup.suspect(),
     awaitAnswer: (giveUp: () => void): PendingAnswer => pending.begin(giveUp),
   };
   const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit, noiseKey }, config.redis);
   if (replicas !== undefined) events.listen(replicas.onEvent);
-  const intake = new Intake({
+  const acceptor = new StreamAcceptor({
     ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },
-    ordersOf: (stream) => settings.ordersOf(stream),
+    tcpTimeoutsOf: (stream) => settings.tcpTimeoutsOf(stream),
     answeredLate: (stream) => knowledge.loginMayHaveEnded(stream),
     limits: () => settings.config.limits,
     directory: replicas ?? ALONE,
   });
-  const trust = trustAsSet(() => settings.config.trustedProxies);
+  const trust = currentTrust(() => settings.config.trustedProxies);
   const frontProxies = new FrontProxies({
     ...{ clock, emit, trust },
     isGateway: (address) => gateways.has(address),
@@ -284,33 +284,34 @@ export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge
       misled: (switchedTo, remoteAddress) =>
         emit({ kind: 'upstream_protocol_mismatched', asked: undefined, switchedTo, remoteAddress }),
     }),
-    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => intake.upgrade(upgrade, origin),
+    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => acceptor.upgrade(upgrade, origin),
     trust,
     requested: (request, sender) => frontProxies.requested(request, sender),
     pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
     refused: new Refusals(emit).note,
-    connected: (address) => admission.connect(address),
-    keepAlive: (socket) => keepAlive(kernel, socket, 'waiting client'),
-    tooLarge: (address) => admission.reached('body', address, `larger than ${settings.config.limits.bodyBytes} bytes`),
+    connected: (address) => admission.admitConnection(address),
+    keepAlive: (socket) => enableKeepAlive(kernel, socket, 'waiting client'),
+    tooLarge: (address) =>
+      admission.limitReached('body', address, `larger than ${settings.config.limits.bodyBytes} bytes`),
     limits: () => settings.config.limits,
   });
   const patrol = new Patrol({
     clock,
     emit,
     streams: () => registry.all(),
-    tend: (stream) => intake.tend(stream),
-    evidenceOf: (stream) => intake.evidenceOf(stream),
+    refresh: (stream) => acceptor.refresh(stream),
+    evidenceOf: (stream) => acceptor.evidenceOf(stream),
     policyOf: (stream) => settings.policyOf(stream),
     isSilent: (stream) => isStreamSilent(stream, clock.now()),
     silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => settings.config.upstreamSilentSever,
-    sever: (stream) => intake.sever(stream, 'upstream_silent'),
+    sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
   });
-  return { admission, pacer, takeover, intake, patrol, replicas, frontProxies, upstream: health.upstream };
+  return { admission, pacer, takeover, acceptor, patrol, replicas, frontProxies, upstream: health.upstream };
 }
 
 function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {
-  const room = roomForConnections() ?? Number.POSITIVE_INFINITY;
+  const room = connectionCapacity() ?? Number.POSITIVE_INFINITY;
   const admission = new Admission(
     clock,
     () => {
@@ -323,7 +324,7 @@ function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {
 }
 
 /** In place: whoever renews a certificate has this list. */
-function listenWith(config: Config, { keys, listeners }: Knowledge, ports: ListenerPorts): void {
+function listenWith(config: Config, { keys, listeners }: Knowledge, ports: ListenerHandlers): void {
   for (const [i, each] of config.listen.entries()) {
     listeners.push(createListener(each, keys.certificateOf(i), config.limits, ports));
   }

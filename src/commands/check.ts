@@ -8,17 +8,17 @@ import type { Config, HostPort, NodePolicy } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { needsHold } from '../headscale/checkup.ts';
 import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
-import { formatNoiseKey } from '../identity/machine-key.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { formatDuration } from '../lib/units.ts';
-import { keepAlive } from '../liveness/client-connection.ts';
+import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
-import { trustOf } from '../proxy/trust.ts';
+import { trustOf } from '../proxy/trusted-proxies.ts';
 import { askAdmin } from './admin-client.ts';
 
 /** One line of what `check` says. */
@@ -171,7 +171,7 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
   }
   const found: Finding[] = [];
   const says = await withLoopback((socket) => {
-    keepAlive(loaded.kernel, socket, 'waiting client');
+    enableKeepAlive(loaded.kernel, socket, 'waiting client');
     return loaded.kernel.evidenceOf(socket);
   });
   found.push(

@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
+import { type NoiseKey, parseNoiseKey } from '../identity/noise.ts';
 import { codeOf, type ExitErrorCode, reasonOf, StartError } from '../lib/errors.ts';
 
 /** A key takes a line; what is larger is some other file. */

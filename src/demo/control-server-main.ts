@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { formatMachineKey } from '../identity/keys.ts';
-import { type NoiseKey, parseNoiseKey } from '../identity/machine-key.ts';
+import { type NoiseKey, parseNoiseKey } from '../identity/noise.ts';
 import { codeOf, StartError } from '../lib/errors.ts';
 import { startControlServer } from './control-server.ts';
 import type { ControlEvent } from './control-state.ts';

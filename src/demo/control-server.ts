@@ -3,7 +3,7 @@ import { performServerHandshake } from 'node:http2';
 import { type AddressInfo, isIPv4 } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { formatMachineKey, machineKeyOf } from '../identity/keys.ts';
-import { formatNoiseKey, type NoiseKey } from '../identity/machine-key.ts';
+import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { StartError } from '../lib/errors.ts';

@@ -1,4 +1,4 @@
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import { type Clock, pause, systemClock } from '../lib/clock.ts';
 import { startControlServer } from './control-server.ts';
 import type { ControlEvent } from './control-state.ts';

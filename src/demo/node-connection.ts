@@ -3,7 +3,7 @@ import { request as httpRequest } from 'node:http';
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import { connectNoise, readExactly, skipEarlyPayload } from './noise-connection.ts';
 import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from './noise-handshake.ts';
 

@@ -1,7 +1,7 @@
 import { diffieHellman, generateKeyPairSync } from 'node:crypto';
 import { decodeHandshakeHeader, INITIATION_LENGTH, INITIATION_TYPE, parseInitiation } from '../identity/initiation.ts';
 import { type MachineKey, publicKeyOf, rawPublicKeyOf } from '../identity/keys.ts';
-import { type NoiseKey, prologueOf, readInitiation, SymmetricState } from '../identity/machine-key.ts';
+import { type NoiseKey, prologueOf, readInitiation, SymmetricState } from '../identity/noise.ts';
 
 /**
  * The server's answer to an initiation, 51 bytes:

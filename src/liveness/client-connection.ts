@@ -2,10 +2,10 @@ import type { Socket } from 'node:net';
 import type { Instant } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 import { isOutstanding, receivedAt } from './evidence.ts';
-import type { Kernel, TcpTimeouts } from './kernel.ts';
+import type { Kernel, SocketTimeouts } from './kernel.ts';
 
 /** What a stream's policy asks of its client's connection. In milliseconds; 0: nothing. */
-export interface StandingOrders {
+export interface TcpTimeouts {
   /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. */
   readonly goneAfterMs: number;
   /** Ask the client's kernel for a sign of life after so much quiet, sooner than the standing keepalive; needs `goneAfterMs`. */
@@ -48,10 +48,11 @@ const ANSWERED_WITHIN = 3 / 4;
 export type OtherEnd = 'waiting client' | 'upstream';
 
 /** Sets the keepalive of a connection that is no stream, or none yet. It is dropped when nine probes go unanswered. */
-export function keepAlive(kernel: Kernel | undefined, socket: Socket, other: OtherEnd): void {
+export function enableKeepAlive(kernel: Kernel | undefined, socket: Socket, other: OtherEnd): void {
   const idleMs = other === 'upstream' ? KEEPALIVE_IDLE_MS : WAITING_IDLE_MS;
   if (kernel === undefined) keepAliveByNode(socket, true);
-  else kernel.order(socket, { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES });
+  else
+    kernel.applyTimeouts(socket, { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES });
 }
 
 /** Where the kernel cannot be asked. Before Node 26 interval and count are Node's: ten probes, a second apart. */
@@ -61,14 +62,14 @@ function keepAliveByNode(socket: Socket, enable: boolean): void {
 }
 
 /** One client's connection, as far as its kernel is concerned: its TCP timeouts, which rest while it is being asked. */
-export class Line {
+export class ClientConnection {
   readonly #kernel: Kernel | undefined;
   readonly #socket: Socket;
   readonly #isDirect: boolean;
-  #orders: StandingOrders | undefined;
+  #orders: TcpTimeouts | undefined;
   #waiting = false;
   #probing = false;
-  #timeouts: TcpTimeouts | undefined;
+  #timeouts: SocketTimeouts | undefined;
   /** Something was sent, and has not been seen to have arrived. */
   #outstanding = false;
   /** When the client's kernel was last heard, as last seen while something was outstanding. */
@@ -92,7 +93,7 @@ export class Line {
   }
 
   /** Gives new standing orders; while probes are out they take effect afterwards. */
-  order(orders: StandingOrders): void {
+  applyTimeouts(orders: TcpTimeouts): void {
     const before = this.#orders;
     if (before?.goneAfterMs === orders.goneAfterMs && before.probeIdleMs === orders.probeIdleMs) return;
     this.#orders = orders;
@@ -104,7 +105,7 @@ export class Line {
    * timeout from that data: a client that vanished just before would get all of it once more. So, where idle connections
    * are probed and the client's silence means something, the time that it has been silent is taken off.
    */
-  sending(): void {
+  beforeSend(): void {
     this.#outstanding = true;
     if (this.#probing || this.#timeouts === undefined) return;
     if (!this.#probesIdle) {
@@ -126,7 +127,7 @@ export class Line {
    *
    * @param waiting whether the client waits for an answer.
    */
-  tend(waiting: boolean, now: Instant): void {
+  refresh(waiting: boolean, now: Instant): void {
     this.#noteHeard(now);
     const isNews = waiting !== this.#waiting;
     this.#waiting = waiting;
@@ -163,7 +164,7 @@ export class Line {
     this.#kernel?.probe(this.#socket);
   }
 
-  endProbes(): void {
+  stopProbing(): void {
     if (!this.#probing) return;
     this.#probing = false;
     this.#giveOrders();
@@ -191,7 +192,7 @@ export class Line {
       everyMs: probesIdle ? PROBE_IDLE_EVERY_MS : KEEPALIVE_EVERY_MS,
       probes: goneAfterMs > 0 ? KEEPALIVE_PROBES : PROBES_WITHOUT_DROP,
     };
-    this.#kernel.order(this.#socket, this.#timeouts);
+    this.#kernel.applyTimeouts(this.#socket, this.#timeouts);
     if (!probesIdle) {
       this.#adaptToQuiet();
       return;

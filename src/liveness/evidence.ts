@@ -2,7 +2,7 @@ import { type Instant, plus } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 
 /** Rule 1's view of a connection. `unknown`: no evidence either way, or none to be had. */
-export type KernelSays = 'dead' | 'answers' | 'unknown';
+export type Liveness = 'dead' | 'answers' | 'unknown';
 
 const SHORTEST_WAIT_MS = 450;
 /**

@@ -3,7 +3,7 @@ import { reasonOf } from '../lib/errors.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 
 /** What Linux does about a connection by itself, with no timer of ours. In milliseconds. */
-export interface TcpTimeouts {
+export interface SocketTimeouts {
   /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. 0: only `probes` counts. */
   readonly userTimeoutMs: number;
   /** Ask the other kernel for a sign of life after so much quiet, and again every so often while it does not answer. */
@@ -18,7 +18,7 @@ export interface Kernel {
   /** Undefined when the connection is gone, or is none of TCP's. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;
   /** Sets all timeouts, and ends what `probe` began. */
-  order(socket: Socket, timeouts: TcpTimeouts): void;
+  applyTimeouts(socket: Socket, timeouts: SocketTimeouts): void;
   /** Changes only how long data that is sent from here on may stay unacknowledged. */
   setUserTimeout(socket: Socket, ms: number): void;
   /** Sends a keepalive probe as soon as the line has been quiet for a second; the timeouts rest from here on. */
@@ -51,7 +51,7 @@ const AT = {
   notSent: 144,
 } as const;
 
-/** The kernel's own next probe: further off than any inquiry lasts, so that each probe is one of ours. */
+/** The kernel's own next probe: further off than any check lasts, so that each probe is one of ours. */
 const OWN_PROBES_EVERY_S = 75;
 /** The kernel drops a connection after this many unanswered probes. The verdict is ours to find, so: its maximum. */
 const PROBES_BEFORE_DROP = 127;
@@ -92,7 +92,7 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info);
     },
-    order(socket, timeouts) {
+    applyTimeouts(socket, timeouts) {
       const fd = fdOf(socket);
       if (fd !== undefined) order((level, option, to) => set(fd, level, option, to), timeouts);
     },
@@ -116,7 +116,7 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
 
 function order(
   set: (level: number, option: number, to: number) => void,
-  { userTimeoutMs, idleMs, everyMs, probes }: TcpTimeouts,
+  { userTimeoutMs, idleMs, everyMs, probes }: SocketTimeouts,
 ): void {
   // First of all: with a probe out, the user timeout alone might end the connection.
   set(SOL_SOCKET, SO_KEEPALIVE, 0);

@@ -1,21 +1,14 @@
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
-import {
-  answerWaitMs,
-  isDead,
-  type KernelSays,
-  QUIET_BEFORE_PROBE_MS,
-  receivedAt,
-  verdictWithinMs,
-} from './evidence.ts';
+import { answerWaitMs, isDead, type Liveness, QUIET_BEFORE_PROBE_MS, receivedAt, verdictWithinMs } from './evidence.ts';
 
-/** What an inquiry may do to its stream's connection. */
-export interface Witness {
+/** What an check may do to its stream's connection. */
+export interface CheckedConnection {
   /** Fresh evidence; undefined where there is none (not Linux, behind a proxy, connection gone). */
   evidence(): KernelEvidence | undefined;
   /** Asks the client's kernel for a sign of life. Linux waits until the line has been quiet for a second. */
   probe(): void;
-  endProbes(): void;
+  stopProbing(): void;
 }
 
 const PROBE_EVERY_MS = 150;
@@ -30,10 +23,10 @@ const JIFFY_MS = 10;
  * until it answers or the hold ends (in doubt, until a verdict can be had), then one a second for ten seconds.
  * Looks every 50 ms while one is out.
  */
-export class Inquiry {
+export class LivenessCheck {
   readonly #clock: Clock;
-  readonly #witness: Witness;
-  readonly #onNews: () => void;
+  readonly #witness: CheckedConnection;
+  readonly #onUpdate: () => void;
   #timer: Timer | undefined;
   #eagerUntil: Instant;
   #calmUntil: Instant;
@@ -41,16 +34,16 @@ export class Inquiry {
   #firstProbeAt: Instant | undefined;
   #receivedBefore: Instant | undefined;
   #answeredAt: Instant | undefined;
-  #says: KernelSays = 'unknown';
+  #liveness: Liveness = 'unknown';
   /** There is a reason to think that the client is there: it answered a moment ago, or its address is in use. */
   #inDoubt = false;
 
-  /** @param onNews called after every look; it may stop the inquiry. */
-  constructor(clock: Clock, witness: Witness, onNews: () => void) {
+  /** @param onUpdate called after every look; it may stop the check. */
+  constructor(clock: Clock, witness: CheckedConnection, onUpdate: () => void) {
     const now = clock.now();
     this.#clock = clock;
     this.#witness = witness;
-    this.#onNews = onNews;
+    this.#onUpdate = onUpdate;
     this.#eagerUntil = now;
     this.#calmUntil = now;
     this.#nextProbeAt = now;
@@ -61,7 +54,7 @@ export class Inquiry {
    *
    * @returns in how many milliseconds there is an answer or a verdict; undefined where there is no evidence to be had.
    */
-  ask(eagerMs: number, inDoubt: boolean): number | undefined {
+  start(eagerMs: number, inDoubt: boolean): number | undefined {
     const reading = this.#read();
     if (reading === undefined) return undefined;
     const { evidence, now } = reading;
@@ -78,10 +71,10 @@ export class Inquiry {
   }
 
   /** Rule 1's view, from evidence read now. */
-  says(): KernelSays {
+  liveness(): Liveness {
     const evidence = this.#witness.evidence();
     if (evidence === undefined) return 'unknown';
-    return isDead(evidence, this.#firstProbeAt, this.#clock.now(), this.#inDoubt) ? 'dead' : this.#says;
+    return isDead(evidence, this.#firstProbeAt, this.#clock.now(), this.#inDoubt) ? 'dead' : this.#liveness;
   }
 
   /** Whether the client's kernel has been heard since `instant`, in answer to a probe sent meanwhile or of its own accord. */
@@ -91,21 +84,21 @@ export class Inquiry {
 
   stop(): void {
     this.#timer?.cancel();
-    if (this.#timer !== undefined) this.#witness.endProbes();
+    if (this.#timer !== undefined) this.#witness.stopProbing();
     this.#timer = undefined;
-    // Probes of an earlier inquiry are no evidence in a later one.
+    // Probes of an earlier check are no evidence in a later one.
     this.#firstProbeAt = undefined;
   }
 
   readonly #look = (): void => {
     const reading = this.#read();
     if (reading === undefined) {
-      this.#says = 'unknown';
+      this.#liveness = 'unknown';
       this.stop();
     } else {
       this.#step(reading.evidence, reading.now);
     }
-    this.#onNews();
+    this.#onUpdate();
   };
 
   /** Evidence and the moment it is of. A pause between the two would make an old segment look new, so it reads again. */
@@ -137,7 +130,7 @@ export class Inquiry {
     this.#receivedBefore = received;
     this.#firstProbeAt = undefined;
     this.#answeredAt = now;
-    this.#says = 'answers';
+    this.#liveness = 'answers';
     this.#inDoubt = true;
     // Answered: calm from here on.
     if (now < this.#eagerUntil) {

@@ -8,12 +8,12 @@ const EVERY_MS = 4000;
 /** A round this late comes after we were held up ourselves, and what was said meanwhile has not been read yet. */
 const LATE_MS = 2000;
 
-export interface PatrolPorts {
+export interface PatrolOptions {
   readonly clock: Clock;
   readonly emit: Emit;
   streams(): Iterable<Stream>;
   /** Whatever else has to be done for a stream now and then. */
-  tend(stream: Stream): void;
+  refresh(stream: Stream): void;
   evidenceOf(stream: Stream): KernelEvidence | undefined;
   policyOf(stream: Stream): Pick<NodePolicy, 'goneAfterMs' | 'observeOnly'>;
   /** Whether Headscale has said nothing on it for too long. */
@@ -30,13 +30,13 @@ export interface PatrolPorts {
  * stream which is only observed would have been gone.
  */
 export class Patrol {
-  readonly #ports: PatrolPorts;
+  readonly #ports: PatrolOptions;
   #timer: Timer | undefined;
   #closed = false;
   /** Since when a client has acknowledged no byte more, although there were some for it. */
   readonly #stuck = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
-  constructor(ports: PatrolPorts) {
+  constructor(ports: PatrolOptions) {
     this.#ports = ports;
     this.#schedule();
   }
@@ -62,7 +62,7 @@ export class Patrol {
 
   #round(isLate: boolean): void {
     const streams = [...this.#ports.streams()];
-    for (const stream of streams) this.#ports.tend(stream);
+    for (const stream of streams) this.#ports.refresh(stream);
     if (isLate) return;
     const control = streams.filter(({ kind, state }) => kind === 'control' && state.kind === 'open');
     this.#ports.silent(control.filter((stream) => this.#ports.isSilent(stream)).length, control.length);

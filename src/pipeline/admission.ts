@@ -4,7 +4,7 @@ import { type Rate, TokenBucket, TokenBuckets } from '../lib/token-bucket.ts';
 import type { Emit, Limit } from '../streams/events.ts';
 
 /** How much is let in; asked anew each time. */
-export interface AdmissionTerms {
+export interface AdmissionLimits {
   readonly connections: number;
   readonly connectionsPerAddress: number;
   readonly handshakes: Rate;
@@ -17,7 +17,7 @@ const TOLD_AGAIN_AFTER_MS = 60_000;
 /** Counts what is let in, in all and from each address, and says what is too much. */
 export class Admission {
   readonly #clock: Clock;
-  readonly #terms: () => AdmissionTerms;
+  readonly #terms: () => AdmissionLimits;
   readonly #emit: Emit;
   #connections = 0;
   readonly #perNetwork = new Map<string, number>();
@@ -25,7 +25,7 @@ export class Admission {
   readonly #handshakesPerNetwork = new TokenBuckets();
   readonly #toldAt = new Map<Limit, number>();
 
-  constructor(clock: Clock, terms: () => AdmissionTerms, emit: Emit) {
+  constructor(clock: Clock, terms: () => AdmissionLimits, emit: Emit) {
     this.#clock = clock;
     this.#terms = terms;
     this.#emit = emit;
@@ -42,16 +42,16 @@ export class Admission {
    * @param address undefined where it is a proxy's, and says nothing of the client's.
    * @returns what is to be called when it has closed; undefined when there are too many.
    */
-  connect(address: string | undefined): (() => void) | undefined {
+  admitConnection(address: string | undefined): (() => void) | undefined {
     const { connections, connectionsPerAddress } = this.#terms();
     if (this.#connections >= connections) {
-      this.reached('connections', address, `there are ${this.#connections} already`);
+      this.limitReached('connections', address, `there are ${this.#connections} already`);
       return undefined;
     }
     const network = address === undefined ? undefined : networkOf(address);
     const ofNetwork = network === undefined ? 0 : (this.#perNetwork.get(network) ?? 0);
     if (ofNetwork >= connectionsPerAddress) {
-      this.reached('connections_per_address', address, `there are ${ofNetwork} from ${network} already`);
+      this.limitReached('connections_per_address', address, `there are ${ofNetwork} from ${network} already`);
       return undefined;
     }
     this.#connections += 1;
@@ -60,19 +60,19 @@ export class Admission {
   }
 
   /** @returns whether a handshake from there may be read now. */
-  handshake(address: string): boolean {
+  admitHandshake(address: string): boolean {
     const { handshakes, handshakesPerAddress } = this.#terms();
     const now = this.#clock.now();
     if (!this.#handshakesPerNetwork.take(networkOf(address), handshakesPerAddress, now)) {
-      this.reached('handshakes_per_address', address, `more than ${handshakesPerAddress.perSecond} a second`);
+      this.limitReached('handshakes_per_address', address, `more than ${handshakesPerAddress.perSecond} a second`);
       return false;
     }
     if (this.#handshakes.take(handshakes, now)) return true;
-    this.reached('handshakes', address, `more than ${handshakes.perSecond} a second`);
+    this.limitReached('handshakes', address, `more than ${handshakes.perSecond} a second`);
     return false;
   }
 
-  reached(limit: Limit, address: string | undefined, why: string): void {
+  limitReached(limit: Limit, address: string | undefined, why: string): void {
     const now = this.#clock.now();
     const isNews = now - (this.#toldAt.get(limit) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
     if (isNews) this.#toldAt.set(limit, now);
@@ -111,7 +111,7 @@ const RESERVED = 128;
 const PER_CONNECTION = 2;
 
 /** How many connections the limit of open files leaves room for; undefined where it is not known. */
-export function roomForConnections(limits = readLimits()): number | undefined {
+export function connectionCapacity(limits = readLimits()): number | undefined {
   const soft = /^Max open files\s+(\d+)/m.exec(limits)?.[1];
   return soft === undefined ? undefined : Math.max(1, Math.floor((Number(soft) - RESERVED) / PER_CONNECTION));
 }

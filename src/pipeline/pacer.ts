@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../lib/clock.ts';
 import { type Rate, TokenBucket } from '../lib/token-bucket.ts';
 
 /** A client gives up on its control connection after ten seconds, and has its own way to go after this. */
-export const WAITS_AT_MOST_MS = 4000;
+export const LONGEST_WAIT_MS = 4000;
 
 interface Waiting {
   readonly go: () => void;
@@ -47,7 +47,7 @@ export class Pacer {
       return;
     }
     this.#paced += 1;
-    const deadline = this.#clock.after(WAITS_AT_MOST_MS, () => {
+    const deadline = this.#clock.after(LONGEST_WAIT_MS, () => {
       this.leave(who);
       giveUp();
     });

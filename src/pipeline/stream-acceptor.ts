@@ -1,15 +1,15 @@
 import type { Socket } from 'node:net';
 import type { Limits } from '../config/types.ts';
 import { formatMachineKey } from '../identity/keys.ts';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
-import { Line, type StandingOrders } from '../liveness/client-connection.ts';
+import { ClientConnection, type TcpTimeouts } from '../liveness/client-connection.ts';
 import type { Kernel } from '../liveness/kernel.ts';
-import { refuseUpgrade, tooMuch } from '../proxy/answer.ts';
+import { refuseUpgrade, unavailableAnswer } from '../proxy/answer.ts';
 import type { Origin } from '../proxy/forwarded.ts';
 import { RefusedUpgrades } from '../proxy/refusals.ts';
-import { Tunnel, type TunnelPorts, type UpgradeRequest } from '../proxy/tunnel.ts';
+import { Tunnel, type TunnelHandlers, type UpgradeRequest } from '../proxy/tunnel.ts';
 import type { AwaitAnswer, Upstream } from '../proxy/upstream.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit } from '../streams/events.ts';
@@ -24,10 +24,10 @@ import {
 } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import type { Admission } from './admission.ts';
-import { type Read, Recognition } from './identify.ts';
-import { type Pacer, WAITS_AT_MOST_MS } from './pacer.ts';
+import { HandshakeReader, type Read } from './handshake-reader.ts';
+import { LONGEST_WAIT_MS, type Pacer } from './pacer.ts';
 
-export interface IntakeParts {
+export interface StreamAcceptorOptions {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;
@@ -40,39 +40,39 @@ export interface IntakeParts {
   /** Undefined without a key: nobody is identified then. */
   noiseKey(): NoiseKey | undefined;
   /** What Linux is to do about a stream's client by itself. */
-  ordersOf(stream: Stream): StandingOrders;
+  tcpTimeoutsOf(stream: Stream): TcpTimeouts;
   readonly upstream: Upstream;
   readonly emit: Emit;
   upstreamReached(): void;
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
-  /** See `TunnelPorts.answeredLate`. */
+  /** See `TunnelHandlers.answeredLate`. */
   answeredLate(stream: Stream): void;
 }
 
 /** A stream's two ends, and its client's kernel. */
 interface Passage {
   readonly tunnel: Tunnel;
-  readonly line: Line;
+  readonly line: ClientConnection;
 }
 
 /** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
-export class Intake {
-  readonly #parts: IntakeParts;
+export class StreamAcceptor {
+  readonly #parts: StreamAcceptorOptions;
   readonly #passages = new Map<Stream, Passage>();
   /** The handshakes that Headscale has not seen yet. */
   readonly #unshown = new Map<Stream, Buffer>();
-  readonly #recognition: Recognition;
-  readonly #ports: TunnelPorts;
+  readonly #recognition: HandshakeReader;
+  readonly #ports: TunnelHandlers;
   /** The clients of upgrades for which the directory is being asked. */
   readonly #arriving = new Set<Socket>();
   #hasEnded = false;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
 
-  constructor(parts: IntakeParts) {
+  constructor(parts: StreamAcceptorOptions) {
     this.#parts = parts;
-    this.#recognition = new Recognition(parts);
+    this.#recognition = new HandshakeReader(parts);
     this.#ports = this.#tunnelPorts();
   }
 
@@ -83,13 +83,13 @@ export class Intake {
       return;
     }
     const { streamKind, handshake } = upgrade.asked;
-    if (streamKind === 'control' && !admission.handshake(origin.address)) {
-      refuseUpgrade(upgrade.client, tooMuch('Too many connections begin here at once.'));
+    if (streamKind === 'control' && !admission.admitHandshake(origin.address)) {
+      refuseUpgrade(upgrade.client, unavailableAnswer('Too many connections begin here at once.'));
       return;
     }
     const id = this.#parts.registry.nextId();
     const identity = streamKind === 'control' ? this.#recognition.read(handshake) : undefined;
-    const arrival = identity?.kind === 'identified' ? this.#parts.directory.arrive({ id, ...identity }) : undefined;
+    const arrival = identity?.kind === 'identified' ? this.#parts.directory.announce({ id, ...identity }) : undefined;
     if (arrival === undefined) {
       this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
       return;
@@ -99,7 +99,7 @@ export class Intake {
       this.#arriving.delete(upgrade.client);
       if (!upgrade.client.destroyed) this.#take(upgrade, origin, id, identity, found);
       else if (identity?.kind === 'identified') {
-        this.#parts.directory.left({ id, ...identity });
+        this.#parts.directory.withdraw({ id, ...identity });
         if (!found.replayed) this.#forgetHandshake(identity.ephemeral);
       }
     });
@@ -113,16 +113,16 @@ export class Intake {
       this.#unshown.set(stream, identity.ephemeral);
     }
     this.#parts.registry.add(stream);
-    const line = new Line(this.#parts.kernel, upgrade.client, origin.isDirect);
+    const line = new ClientConnection(this.#parts.kernel, upgrade.client, origin.isDirect);
     const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
-    line.order(this.#parts.ordersOf(stream));
+    line.applyTimeouts(this.#parts.tcpTimeoutsOf(stream));
     this.#passages.set(stream, { tunnel, line });
     this.#parts.emit({ kind: 'stream_opened', stream });
     const member = {
       stream,
       evidence: () => line.evidence(),
       probe: () => line.probe(),
-      endProbes: () => line.endProbes(),
+      stopProbing: () => line.stopProbing(),
       sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => this.#forward(stream, tunnel),
     };
@@ -136,7 +136,7 @@ export class Intake {
     if (machineKey === undefined) return;
     const open = registry.ofMachineKey(machineKey).filter(isLive);
     if (open.length < limits().streamsPerNode) return;
-    admission.reached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open.length} already`);
+    admission.limitReached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open.length} already`);
     const unneeded = leastNeeded(open);
     if (unneeded !== undefined) this.sever(unneeded, 'surplus');
   }
@@ -154,7 +154,7 @@ export class Intake {
       return;
     }
     const giveUp = (): void => {
-      admission.reached('upstream_rate', stream.address, `waited for ${WAITS_AT_MOST_MS / 1000} s`);
+      admission.limitReached('upstream_rate', stream.address, `waited for ${LONGEST_WAIT_MS / 1000} s`);
       tunnel.refuse('Headscale is busy taking all nodes back.');
     };
     pacer.enter(stream, () => tunnel.forward(), giveUp);
@@ -164,10 +164,10 @@ export class Intake {
     return this.#passages.get(stream)?.line.evidence();
   }
 
-  /** See `Line.tend`. */
-  tend(stream: Stream): void {
+  /** See `ClientConnection.tend`. */
+  refresh(stream: Stream): void {
     const passage = this.#passages.get(stream);
-    passage?.line.tend(passage.tunnel.owesAnswer, this.#parts.clock.now());
+    passage?.line.refresh(passage.tunnel.owesAnswer, this.#parts.clock.now());
   }
 
   /** Ends a stream: the upstream connection first, then the client's. */
@@ -176,8 +176,8 @@ export class Intake {
   }
 
   /** Gives every open stream's line its standing orders anew: settings, or what is known of its node, have changed. */
-  renewOrders(): void {
-    for (const [stream, { line }] of this.#passages) line.order(this.#parts.ordersOf(stream));
+  reapplyTimeouts(): void {
+    for (const [stream, { line }] of this.#passages) line.applyTimeouts(this.#parts.tcpTimeoutsOf(stream));
   }
 
   /** How many streams there are. */
@@ -235,7 +235,7 @@ export class Intake {
     };
   }
 
-  #tunnelPorts(): TunnelPorts {
+  #tunnelPorts(): TunnelHandlers {
     const {
       clock,
       registry,
@@ -264,18 +264,18 @@ export class Intake {
         emit({ kind: 'upstream_protocol_mismatched', asked, switchedTo, remoteAddress }),
       firstRecord: (stream) => {
         // Others first: whom the takeover acquits nobody would tell them of.
-        directory.recorded(stream);
-        takeover.recorded(stream);
+        directory.firstRecord(stream);
+        takeover.firstRecord(stream);
       },
       ending: (stream, reason) => {
         const unshown = this.#unshown.get(stream);
         this.#unshown.delete(stream);
         if (unshown !== undefined) this.#forgetHandshake(unshown);
-        directory.left(stream);
+        directory.withdraw(stream);
         pacer.leave(stream);
-        takeover.ending(stream, reason);
+        takeover.streamEnding(stream, reason);
       },
-      upstreamClosed: (stream) => takeover.closed(stream),
+      upstreamClosed: (stream) => takeover.upstreamClosed(stream),
       closed: (stream, reason) => {
         this.#passages.delete(stream);
         registry.remove(stream);

@@ -9,7 +9,12 @@ import { endToEnd } from '../streams/request.ts';
  *
  * @returns whether its head could be passed on (a status of 99, say, cannot); `done` is called when all has been written.
  */
-export function passOn(request: IncomingMessage, response: IncomingMessage, client: Socket, done: () => void): boolean {
+export function forwardAnswer(
+  request: IncomingMessage,
+  response: IncomingMessage,
+  client: Socket,
+  done: () => void,
+): boolean {
   const answer = new ServerResponse(request);
   answer.shouldKeepAlive = false;
   try {
@@ -20,7 +25,7 @@ export function passOn(request: IncomingMessage, response: IncomingMessage, clie
   }
   // The server would have told it of the socket's drains.
   client.on('drain', () => answer.emit('drain'));
-  response.on('error', () => abort(client));
+  response.on('error', () => resetConnection(client));
   answer.on('finish', () => {
     answer.detachSocket(client);
     done();
@@ -30,7 +35,7 @@ export function passOn(request: IncomingMessage, response: IncomingMessage, clie
 }
 
 /** The head of an answer as it came, to be written as latin1. */
-export function headOf(response: IncomingMessage): string {
+export function answerHead(response: IncomingMessage): string {
   let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
   for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
     head += `${response.rawHeaders[i]}: ${response.rawHeaders[i + 1]}\r\n`;
@@ -45,7 +50,7 @@ export function answerHeaders(rawHeaders: readonly string[]): string[] {
 }
 
 /** A whole answer of our own, behind which the connection ends. @param more further header lines, each with its end. */
-export function ownAnswer(status: number, text: string, more = ''): string {
+export function textAnswer(status: number, text: string, more = ''): string {
   const body = `${text}\n`;
   return (
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
@@ -57,8 +62,8 @@ export function ownAnswer(status: number, text: string, more = ''): string {
 const RETRY_AFTER_S = 5;
 
 /** The answer to what is too much. */
-export function tooMuch(text: string): string {
-  return ownAnswer(503, text, `Retry-After: ${RETRY_AFTER_S}\r\n`);
+export function unavailableAnswer(text: string): string {
+  return textAnswer(503, text, `Retry-After: ${RETRY_AFTER_S}\r\n`);
 }
 
 const GONE_WITHIN_MS = 10_000;
@@ -80,12 +85,12 @@ export function answerWith(response: ServerResponse, status: number, text: strin
 }
 
 /** So that its client sends no other request into a connection that is about to close. */
-export function endConnectionAfter(response: ServerResponse): void {
+export function closeAfter(response: ServerResponse): void {
   response.shouldKeepAlive = false;
 }
 
 /** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
-export function abort(socket: Socket): void {
+export function resetConnection(socket: Socket): void {
   // While our FIN is on its way libuv refuses a reset (EINVAL), and Node loses the descriptor. All is written by then.
   const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
   if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
@@ -96,7 +101,7 @@ export function abort(socket: Socket): void {
  * Whether Linux gave a connection up because nobody acknowledged anything (TCP_USER_TIMEOUT, or its own limit of retransmissions).
  * Where a router said on the way that the peer cannot be reached, the error is that router's (tcp_write_err).
  */
-export function gaveUp(error: unknown): boolean {
+export function isKernelTimeout(error: unknown): boolean {
   return ['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(codeOf(error) ?? '');
 }
 
@@ -104,6 +109,6 @@ export function gaveUp(error: unknown): boolean {
 const LINGER_MS = 60_000;
 
 /** The ends of such a tunnel: from now on they time out. */
-export function linger(...ends: readonly (Socket | undefined)[]): void {
+export function setLingerTimeout(...ends: readonly (Socket | undefined)[]): void {
   for (const end of ends) end?.setTimeout(LINGER_MS);
 }

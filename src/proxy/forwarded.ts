@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import { plainAddress } from '../lib/addresses.ts';
-import type { Claimed } from './proxy-protocol.ts';
-import { clientAddress, type Trust } from './trust.ts';
+import type { ProxySource } from './proxy-protocol.ts';
+import { clientAddress, type Trust } from './trusted-proxies.ts';
 
 /** What anybody may claim about where a request comes from: all of it is dropped, and ours put in its place. */
-export const CLAIMS: ReadonlySet<string> = new Set([
+export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
   'forwarded',
   'true-client-ip',
   'x-forwarded-for',
@@ -31,7 +31,7 @@ export interface Origin {
  * Where a request comes from: what a proxy told us by the PROXY protocol, if it did; behind trusted ones what their headers
  * say; else who has connected to us.
  */
-export function originOf(request: IncomingMessage, claimed: Claimed | undefined, trust: Trust): Origin {
+export function originOf(request: IncomingMessage, claimed: ProxySource | undefined, trust: Trust): Origin {
   const { socket, headers } = request;
   const peer = plainAddress(socket.remoteAddress);
   const isDirect = claimed === undefined && !trust(peer);
@@ -72,7 +72,7 @@ export function forwardedRawHeaders(rawHeaders: readonly string[], origin: Origi
   const kept: string[] = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string;
-    if (!CLAIMS.has(name.toLowerCase())) kept.push(name, rawHeaders[i + 1] as string);
+    if (!ORIGIN_HEADERS.has(name.toLowerCase())) kept.push(name, rawHeaders[i + 1] as string);
   }
   for (const [name, value] of truthsAbout(origin)) kept.push(name, value);
   return kept;

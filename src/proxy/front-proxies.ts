@@ -7,8 +7,8 @@ import type { MachineKey } from '../identity/keys.ts';
 import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
-import { CLAIMS } from './forwarded.ts';
-import { type Trust, trustOf } from './trust.ts';
+import { ORIGIN_HEADERS } from './forwarded.ts';
+import { type Trust, trustOf } from './trusted-proxies.ts';
 
 /** Where an operator's own proxies are: RFC 1918, CGNAT, link-local, unique local. Of strangers we tell nothing. */
 const isPrivate = trustOf([
@@ -22,7 +22,7 @@ const MANY_NODES = 4;
 const MANY_NODES_OF_PROXY = 2;
 const TOLD_AGAIN_MS = 3_600_000;
 
-export interface FrontProxiesParts {
+export interface FrontProxiesOptions {
   readonly clock: Clock;
   readonly emit: Emit;
   trusted(): readonly Cidr[];
@@ -36,20 +36,20 @@ export interface FrontProxiesParts {
  * hide who their clients are, or they remove what an upgrade needs. Each is told once an address, or once an hour.
  */
 export class FrontProxies {
-  readonly #parts: FrontProxiesParts;
+  readonly #parts: FrontProxiesOptions;
   readonly #untrusted = new Map<string, FrontProxyEvent>();
   readonly #hidden = new Map<string, FrontProxyEvent>();
   readonly #lost = new Map<string, { readonly event: FrontProxyEvent; readonly at: number }>();
   /** Who came from a private address, as far as it takes to see that many did. */
   readonly #nodes = new Map<string, Set<MachineKey>>();
 
-  constructor(parts: FrontProxiesParts) {
+  constructor(parts: FrontProxiesOptions) {
     this.#parts = parts;
   }
 
   /** @param sender who sent this request's head: whoever has connected, or whom a PROXY protocol header names. */
   requested(request: IncomingMessage, sender: string): void {
-    const header = Object.keys(request.headers).find((name) => CLAIMS.has(name));
+    const header = Object.keys(request.headers).find((name) => ORIGIN_HEADERS.has(name));
     if (header !== undefined) this.#forwarded(sender, header);
     const [path, query = ''] = (request.url ?? '').split('?', 2);
     if (path !== '/ts2021') return;

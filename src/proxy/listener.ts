@@ -12,18 +12,18 @@ import { reasonOf } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
 import type { RefusalReason } from '../streams/events.ts';
 import { endToEnd, type ReadRequest, readRequest } from '../streams/request.ts';
-import { answerWith, endConnectionAfter, ownAnswer, refuseUpgrade, tooMuch } from './answer.ts';
+import { answerWith, closeAfter, refuseUpgrade, textAnswer, unavailableAnswer } from './answer.ts';
 import { type FirstBytes, readFirstBytes, withUpgrade } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import { boundBody, type PlainProxy } from './plain.ts';
-import { Claims, isProxyHeader } from './proxy-protocol.ts';
-import type { Trust } from './trust.ts';
+import { isProxyHeader, ProxyProtocolSources } from './proxy-protocol.ts';
+import type { Trust } from './trusted-proxies.ts';
 import type { UpgradeRequest } from './tunnel.ts';
 
 const ignore = (): void => {};
 
-export interface ListenerPorts {
+export interface ListenerHandlers {
   readonly plain: PlainProxy;
   upgrade(upgrade: UpgradeRequest, origin: Origin): void;
   /** Whose word about where a client is counts; asked for every connection. */
@@ -78,7 +78,7 @@ export function createListener(
   listen: Listen,
   certificate: Certificate | undefined,
   limits: ServerLimits,
-  ports: ListenerPorts,
+  ports: ListenerHandlers,
 ): ClientListener {
   const options = optionsOf(limits);
   const server: Server =
@@ -88,7 +88,7 @@ export function createListener(
   certificate?.key.fill(0);
   // All of them: Node would drop those beyond a thousand without a word, and what they say of the body with them.
   server.maxHeadersCount = 0;
-  const claims = new Claims();
+  const claims = new ProxyProtocolSources();
   const connections = new OpenConnections();
   // The last of the steps first: each is put before those that are there.
   const serveAgain = before(server, certificate === undefined ? 'connection' : 'secureConnection', (socket, serve) => {
@@ -96,7 +96,7 @@ export function createListener(
     // a client that leaves in the middle of the handshake would stay.
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
-    const slow = (): void => void socket.end(ownAnswer(408, 'The head of this request came too slowly.'));
+    const slow = (): void => void socket.end(textAnswer(408, 'The head of this request came too slowly.'));
     const read = (bytes: Buffer): FirstBytes => {
       if (listen.proxyProtocol || !isProxyHeader(bytes)) return withUpgrade(bytes);
       const why =
@@ -141,10 +141,10 @@ export function createListener(
     else if (read.kind === 'upgrade') passUpgrade({ request, client, head }, read, origin(request), ports);
     else if (read.kind === 'refused') {
       ports.refused('bad_request', read.why, origin(request).address);
-      refuseUpgrade(client, ownAnswer(400, badRequest(read.why)));
+      refuseUpgrade(client, textAnswer(400, badRequest(read.why)));
     }
     // From 26 on Node reads the body of an upgrade, and hands out no socket while it does.
-    else if (stream !== client || request.readableLength > 0) refuseUpgrade(client, tooMuch(COME_AGAIN));
+    else if (stream !== client || request.readableLength > 0) refuseUpgrade(client, unavailableAnswer(COME_AGAIN));
     else readAgain(serveAgain, request, client, head);
   });
   server.on('tlsClientError', (error, socket) => {
@@ -185,19 +185,19 @@ function passRequest(
   response: ServerResponse,
   origin: Origin,
   listen: Listen,
-  ports: ListenerPorts,
+  ports: ListenerHandlers,
 ): void {
-  if (!origin.isDirect || isForwarded(request)) endConnectionAfter(response);
+  if (!origin.isDirect || isForwarded(request)) closeAfter(response);
   const read = readRequest(request);
   if (read.kind === 'refused') {
     ports.refused('bad_request', read.why, origin.address);
-    endConnectionAfter(response);
+    closeAfter(response);
     answerWith(response, 400, badRequest(read.why));
     return;
   }
   if (read.kind === 'upgrade') {
     // Connection does not name it, which can be mended in a connection's first head alone.
-    endConnectionAfter(response);
+    closeAfter(response);
     answerWith(response, 503, COME_AGAIN);
     return;
   }
@@ -223,7 +223,7 @@ function passUpgrade(
   { request, client, head }: Pick<UpgradeRequest, 'request' | 'client' | 'head'>,
   { headers, asked }: Extract<ReadRequest, { kind: 'upgrade' }>,
   origin: Origin,
-  ports: ListenerPorts,
+  ports: ListenerHandlers,
 ): void {
   const rawHeaders = forwardedRawHeaders(headers, origin);
   // Node would send a POST without a length as chunked.

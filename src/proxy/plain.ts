@@ -4,7 +4,7 @@ import { reasonOf } from '../lib/errors.ts';
 import { answerHeaders, answerWith } from './answer.ts';
 import { type AwaitAnswer, gatewayAnswer, limitAnswerTime, type Upstream } from './upstream.ts';
 
-export interface PlainPorts {
+export interface PlainProxyOptions {
   readonly upstream: Upstream;
   upstreamReached(): void;
   upstreamFailed(): void;
@@ -22,7 +22,13 @@ export type PlainProxy = (
 ) => void;
 
 /** The proxy for everything that is not an upgrade: `/key`, `/health`, registration pages, OIDC, the REST API. */
-export function plainProxy({ upstream, upstreamReached, upstreamFailed, awaitAnswer, misled }: PlainPorts): PlainProxy {
+export function plainProxy({
+  upstream,
+  upstreamReached,
+  upstreamFailed,
+  awaitAnswer,
+  misled,
+}: PlainProxyOptions): PlainProxy {
   const { host, port } = upstream;
   // The agent speaks TLS where Headscale does, so http-proxy only sees plain HTTP.
   const proxy = httpProxy.createProxyServer({ target: { protocol: 'http:', host, port }, agent: agentOf(upstream) });

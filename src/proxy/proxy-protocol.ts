@@ -2,10 +2,10 @@ import { isIPv4, isIPv6, type Socket } from 'node:net';
 import { plainAddress } from '../lib/addresses.ts';
 import type { RefusalReason } from '../streams/events.ts';
 import { readFirstBytes } from './first-bytes.ts';
-import type { Trust } from './trust.ts';
+import type { Trust } from './trusted-proxies.ts';
 
 /** Where a connection comes from, as the proxy before us says. */
-export interface Claimed {
+export interface ProxySource {
   /** Without brackets. */
   readonly address: string;
   readonly port: number;
@@ -21,7 +21,7 @@ export type ProxyHeader =
       /** In bytes; what follows is the client's. */
       readonly length: number;
       /** Undefined where the proxy speaks for itself, as in its health checks. */
-      readonly from: Claimed | undefined;
+      readonly from: ProxySource | undefined;
     };
 
 const MORE: ProxyHeader = { kind: 'more' };
@@ -126,11 +126,11 @@ function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket):
  * Where a listener's connections come from, by the PROXY protocol. They are known by their two ends: a TLS socket is
  * another object than the socket below it.
  */
-export class Claims {
-  readonly #byEnds = new Map<string, Claimed>();
+export class ProxyProtocolSources {
+  readonly #byEnds = new Map<string, ProxySource>();
 
   /** Undefined where no header came, or the proxy spoke for itself. */
-  of(socket: Socket): Claimed | undefined {
+  of(socket: Socket): ProxySource | undefined {
     return this.#byEnds.size === 0 ? undefined : this.#byEnds.get(endsOf(socket));
   }
 
@@ -160,7 +160,7 @@ export class Claims {
     readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, serve);
   }
 
-  #remember(socket: Socket, ends: string, from: Claimed): void {
+  #remember(socket: Socket, ends: string, from: ProxySource): void {
     this.#byEnds.set(ends, { ...from, address: plainAddress(from.address) });
     socket.once('close', () => this.#byEnds.delete(ends));
   }

@@ -6,12 +6,20 @@ import { reasonOf } from '../lib/errors.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import type { AskedUpgrade } from '../streams/request.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
-import { abort, gaveUp, headOf, linger, ownAnswer, passOn, tooMuch } from './answer.ts';
+import {
+  answerHead,
+  forwardAnswer,
+  isKernelTimeout,
+  resetConnection,
+  setLingerTimeout,
+  textAnswer,
+  unavailableAnswer,
+} from './answer.ts';
 import { readPooled } from './pooled-reads.ts';
 import { type AwaitAnswer, gatewayAnswer, requestUpgrade, type Upstream } from './upstream.ts';
 
 /** Whom a tunnel tells. */
-export interface TunnelPorts {
+export interface TunnelHandlers {
   readonly clock: Clock;
   readonly upstream: Upstream;
   /** How much a client may send before Headscale has answered. */
@@ -36,7 +44,7 @@ export interface TunnelPorts {
 
 /** The client's line, see `Line`. */
 export interface ClientLine {
-  sending(): void;
+  beforeSend(): void;
   isNotReading(now: Instant): boolean;
 }
 
@@ -64,7 +72,7 @@ export class Tunnel {
   readonly stream: Stream;
   /** Also for those who ask the kernel about it. */
   readonly client: Socket;
-  readonly #ports: TunnelPorts;
+  readonly #ports: TunnelHandlers;
   readonly #line: ClientLine;
   /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
   #upgrade: UpgradeRequest | undefined;
@@ -81,7 +89,7 @@ export class Tunnel {
   /** From the client since Headscale last said anything. */
   #unansweredBytes = 0;
 
-  constructor(stream: Stream, upgrade: UpgradeRequest, line: ClientLine, ports: TunnelPorts) {
+  constructor(stream: Stream, upgrade: UpgradeRequest, line: ClientLine, ports: TunnelHandlers) {
     this.stream = stream;
     this.#line = line;
     this.#upgrade = upgrade;
@@ -115,18 +123,18 @@ export class Tunnel {
         connect: () => this.#connect(),
         awaitAnswer: this.#ports.awaitAnswer,
         switched: (answer, rest) => this.#open(answer, rest),
-        refused: (answer) => this.#passOn(answer),
+        refused: (answer) => this.#forwardAnswer(answer),
         mismatched: (protocol) => this.#misled(asked.protocol, protocol),
         failed: (error) => this.#unanswered(error),
       });
     } catch (error) {
-      this.#answer(ownAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
+      this.#answer(textAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
     }
   }
 
   /** Ends what has not been shown to Headscale, and will not be: its client is to come again. */
   refuse(text: string): void {
-    if (isLive(this.stream)) this.#answer(tooMuch(text), 'limit');
+    if (isLive(this.stream)) this.#answer(unavailableAnswer(text), 'limit');
   }
 
   /** Ends the upstream connection, and once that has closed, the client's. */
@@ -155,7 +163,7 @@ export class Tunnel {
       if (this.#joined) {
         this.#leave('client_closed');
         this.#upstream?.end();
-        linger(this.client, this.#upstream);
+        setLingerTimeout(this.client, this.#upstream);
       } else if (isLive(this.stream)) {
         this.end('client_left_early');
       }
@@ -164,7 +172,7 @@ export class Tunnel {
       if (this.#joined) this.stream.spokenAt = this.#ports.clock.now();
       this.#upstream?.resume();
     });
-    this.client.on('error', (error) => this.#leave(gaveUp(error) ? this.#gone() : 'client_error'));
+    this.client.on('error', (error) => this.#leave(isKernelTimeout(error) ? this.#gone() : 'client_error'));
     this.client.on('timeout', () => this.client.destroy());
     this.client.on('close', () => {
       this.#clientIsClosed = true;
@@ -173,7 +181,7 @@ export class Tunnel {
       const upstream = this.#upstream;
       if (upstream === undefined) this.#upstreamClosed();
       // Ended both ways it only flushes; anything else is cut short, and Headscale is told so.
-      else if (!upstream.readableEnded || !upstream.writableEnded) abort(upstream);
+      else if (!upstream.readableEnded || !upstream.writableEnded) resetConnection(upstream);
       this.#closeWhenDone();
     });
   }
@@ -219,7 +227,7 @@ export class Tunnel {
     this.#joined = true;
     this.stream.spokenAt = this.#ports.clock.now();
     this.#attachUpstream(upstream);
-    this.client.write(headOf(response), 'latin1');
+    this.client.write(answerHead(response), 'latin1');
     if (head.length > 0) this.#fromUpstream(head);
     for (const chunk of this.#early.take()) {
       upstream.write(chunk);
@@ -233,12 +241,12 @@ export class Tunnel {
     upstream.on('end', () => {
       this.#leave('upstream_closed');
       this.client.end();
-      linger(this.client, this.#upstream);
+      setLingerTimeout(this.client, this.#upstream);
     });
     upstream.on('drain', () => this.client.resume());
     upstream.on('error', () => {
       this.#leave('upstream_error');
-      abort(this.client);
+      resetConnection(this.client);
     });
     upstream.on('timeout', () => upstream.destroy());
   }
@@ -250,7 +258,7 @@ export class Tunnel {
     this.stream.spokenAt = now;
     this.stream.bytesSent += chunk.length;
     this.#unansweredBytes = 0;
-    this.#line.sending();
+    this.#line.beforeSend();
     const hasRoom = this.client.write(chunk, written);
     if (this.client.writableLength === 0) return true;
     if (!hasRoom) {
@@ -267,33 +275,33 @@ export class Tunnel {
     if (this.#joined) this.#leave('upstream_error');
     this.#ports.upstreamClosed(this.stream);
     if (this.#clientFollows) this.client.destroy();
-    else if (this.#joined && !this.client.writableEnded) abort(this.client);
+    else if (this.#joined && !this.client.writableEnded) resetConnection(this.client);
     this.#closeWhenDone();
   }
 
   /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
-  #passOn(response: IncomingMessage): void {
+  #forwardAnswer(response: IncomingMessage): void {
     const { request } = this.#upgrade ?? {};
-    if (request === undefined || !passOn(request, response, this.client, () => this.#finishClient())) {
+    if (request === undefined || !forwardAnswer(request, response, this.client, () => this.#finishClient())) {
       this.#unanswered(undefined);
       return;
     }
     this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
-    linger(this.client, this.#upstream);
+    setLingerTimeout(this.client, this.#upstream);
   }
 
   #misled(asked: string, switchedTo: string): void {
     if (!isLive(this.stream)) return;
     this.#ports.upstreamMisled(this.stream, asked, switchedTo);
-    this.#answer(ownAnswer(502, 'Headscale answered with an upgrade that nobody asked for.'), 'upstream_refused');
+    this.#answer(textAnswer(502, 'Headscale answered with an upgrade that nobody asked for.'), 'upstream_refused');
   }
 
   #unanswered(error: Error | undefined): void {
     if (!isLive(this.stream)) return;
     this.#ports.upstreamFailed();
     const { status, text } = gatewayAnswer(error);
-    this.#answer(ownAnswer(status, text), status === 504 ? 'upstream_unanswered' : 'upstream_unreachable');
+    this.#answer(textAnswer(status, text), status === 504 ? 'upstream_unanswered' : 'upstream_unreachable');
   }
 
   #answer(whole: string, reason: CloseReason): void {
@@ -307,7 +315,7 @@ export class Tunnel {
   #finishClient(): void {
     this.client.end();
     this.client.resume();
-    linger(this.client, this.#upstream);
+    setLingerTimeout(this.client, this.#upstream);
   }
 
   /** Notes the first cause of the end; later ones follow from it. */

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
 import type { RedisTarget } from '../config/redis.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 import type { StreamId } from '../streams/stream.ts';

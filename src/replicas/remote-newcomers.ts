@@ -100,7 +100,7 @@ export class RemoteNewcomers {
       this.#retire(remote);
     };
     const member = {
-      ...{ stream, evidence: () => undefined, probe() {}, endProbes() {}, sever() {}, forward: clear },
+      ...{ stream, evidence: () => undefined, probe() {}, stopProbing() {}, sever() {}, forward: clear },
       isThere: () => this.#isThere(remote),
     };
     takeover.admit(member, [], (old) => remote.older.has(old));
@@ -119,8 +119,8 @@ export class RemoteNewcomers {
     }
     const before = older.size;
     for (const old of this.#olderThan(report, askedAt).older) older.add(old);
-    if (older.size > before) takeover.contestMore(stream, (old) => older.has(old));
-    takeover.recorded(stream);
+    if (older.size > before) takeover.contestAlso(stream, (old) => older.has(old));
+    takeover.firstRecord(stream);
   }
 
   /**
@@ -163,8 +163,8 @@ export class RemoteNewcomers {
   #end({ stream, from }: RemoteNewcomer): boolean {
     if (!this.#newcomers.delete(keyOf(from, stream.id))) return false;
     setState(stream, { kind: 'closing', reason: 'client_closed' });
-    this.#options.takeover.ending(stream, 'client_closed');
-    this.#options.takeover.closed(stream);
+    this.#options.takeover.streamEnding(stream, 'client_closed');
+    this.#options.takeover.upstreamClosed(stream);
     setState(stream, { kind: 'closed', reason: 'client_closed' });
     return true;
   }

@@ -78,7 +78,7 @@ export class Replicas implements StreamDirectory {
     return this.#options.link.close();
   }
 
-  arrive(newcomer: Arriving): Promise<Arrival> | undefined {
+  announce(newcomer: Arriving): Promise<Arrival> | undefined {
     const { link } = this.#options;
     return link.isUp ? this.#announcements.announceNewcomer(newcomer).catch(() => NOWHERE_ELSE) : undefined;
   }
@@ -87,15 +87,15 @@ export class Replicas implements StreamDirectory {
     for (const replica of elsewhere) this.#challenge(newcomer, replica);
   }
 
-  recorded(stream: Stream): void {
+  firstRecord(stream: Stream): void {
     this.#updateJudges(stream);
     const { link, name: from, takeover, clock } = this.#options;
     const { machineKey, address, openedAt } = stream;
-    if (machineKey === undefined || !takeover.duplicates.suspects(machineKey)) return;
+    if (machineKey === undefined || !takeover.duplicates.isSuspect(machineKey)) return;
     link.send({ kind: 'came', from, machineKey, address, openedAgoMs: clock.now() - openedAt });
   }
 
-  left({ id, machineKey }: Arriving | Stream): void {
+  withdraw({ id, machineKey }: Arriving | Stream): void {
     if (machineKey === undefined) return;
     const { link, name } = this.#options;
     for (const judge of this.#announcements.withdraw(machineKey, id))
@@ -134,7 +134,7 @@ export class Replicas implements StreamDirectory {
         return;
       case 'clear': {
         const stream = registry.get(message.id);
-        if (stream !== undefined) takeover.judgedElsewhere(stream, message.from, message.verdict);
+        if (stream !== undefined) takeover.replicaJudged(stream, message.from, message.verdict);
         return;
       }
       case 'over':
@@ -150,7 +150,7 @@ export class Replicas implements StreamDirectory {
         });
         return;
       case 'came':
-        takeover.duplicates.cameElsewhere(message.machineKey, message.address, message.openedAgoMs);
+        takeover.duplicates.sessionBeganElsewhere(message.machineKey, message.address, message.openedAgoMs);
         return;
       case 'duplicate':
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);

@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import type { NoiseKey } from '../identity/machine-key.ts';
+import type { NoiseKey } from '../identity/noise.ts';
 import { isMessage, type Message } from './messages.ts';
 
 const PURPOSE = 'headscale-watchdog: messages between replicas, 1';

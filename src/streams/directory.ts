@@ -22,22 +22,22 @@ export const NOWHERE_ELSE: Arrival = { replayed: false, elsewhere: [] };
 /** Where a node's streams are: in this process alone, or in several replicas of it. */
 export interface StreamDirectory {
   /** Announces a newcomer. @returns what is known of it elsewhere, and never rejects; undefined where there is nobody to ask. */
-  arrive(newcomer: Arriving): Promise<Arrival> | undefined;
+  announce(newcomer: Arriving): Promise<Arrival> | undefined;
   /** It has been taken in: those that have its node's older streams are to judge them. */
   contest(newcomer: Stream, elsewhere: readonly string[]): void;
   /** The stream's first whole record from its client has reached an open session. */
-  recorded(stream: Stream): void;
+  firstRecord(stream: Stream): void;
   /** It is no stream of its node's any more. */
-  left(stream: Arriving | Stream): void;
+  withdraw(stream: Arriving | Stream): void;
   /** Headscale has never seen its handshake: the same one may come again, here or elsewhere. */
   forgetHandshake(ephemeral: Buffer): void;
 }
 
 /** One watchdog alone: all streams are in its registry. */
 export const ALONE: StreamDirectory = {
-  arrive: () => undefined,
+  announce: () => undefined,
   contest() {},
-  recorded() {},
-  left() {},
+  firstRecord() {},
+  withdraw() {},
   forgetHandshake() {},
 };

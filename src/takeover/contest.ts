@@ -1,14 +1,14 @@
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
-import type { Inquiry } from '../liveness/liveness-check.ts';
+import type { LivenessCheck } from '../liveness/liveness-check.ts';
 import type { Stream } from '../streams/stream.ts';
 import { judge, type Question, type Verdict } from './judge.ts';
 
-/** What of a contest's question is neither of its two streams nor its inquiry's. */
+/** What of a contest's question is neither of its two streams nor its check's. */
 export type ContestTerms = Pick<Question, 'silentAfterMs' | 'restsUntil'>;
 
 /**
  * One contest: an old stream against a newer one of its node. It lasts until one of the two ends. It decides
- * nothing itself: it puts the question to `judge` when it opens, when the inquiry has news, when the newcomer's
+ * nothing itself: it puts the question to `judge` when it opens, when the check has news, when the newcomer's
  * first record has come, when settings have changed, and at the moment the last verdict named.
  */
 export class Contest {
@@ -16,7 +16,7 @@ export class Contest {
   readonly newcomer: Stream;
   readonly openedAt: Instant;
   readonly #clock: Clock;
-  readonly #inquiry: Inquiry;
+  readonly #check: LivenessCheck;
   readonly #terms: () => ContestTerms;
   readonly #onSever: (because: 'dead' | 'silent') => void;
   readonly #onWait: () => void;
@@ -28,7 +28,7 @@ export class Contest {
     readonly clock: Clock;
     readonly old: Stream;
     readonly newcomer: Stream;
-    readonly inquiry: Inquiry;
+    readonly check: LivenessCheck;
     /** Asked anew for each judgement: a reload may have changed them. */
     readonly terms: () => ContestTerms;
     readonly onSever: (because: 'dead' | 'silent') => void;
@@ -39,7 +39,7 @@ export class Contest {
     this.newcomer = parts.newcomer;
     this.openedAt = parts.clock.now();
     this.#clock = parts.clock;
-    this.#inquiry = parts.inquiry;
+    this.#check = parts.check;
     this.#terms = parts.terms;
     this.#onSever = parts.onSever;
     this.#onWait = parts.onWait;
@@ -56,7 +56,7 @@ export class Contest {
     const now = this.#clock.now();
     this.#verdict = judge({
       now,
-      kernel: this.#inquiry.says(),
+      kernel: this.#check.liveness(),
       oldHeardAt: this.old.heardAt,
       ...this.#terms(),
       newcomerFirstRecordAt: this.newcomer.firstRecordAt,

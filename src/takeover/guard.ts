@@ -4,7 +4,7 @@ import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /** A severing by rule 2, as the guard sees it. Addresses are without ports. */
-export interface Turn {
+export interface SilentSevering {
   readonly at: Instant;
   /** Whose old stream was severed. */
   readonly loser: string;
@@ -15,7 +15,7 @@ export interface Turn {
 }
 
 /** A stream that a node has opened, once its session has begun. */
-export interface Coming {
+export interface NewSession {
   readonly address: string;
   readonly openedAt: Instant;
   /** How many other streams of its node are open, as far as is known here. */
@@ -28,7 +28,7 @@ export interface Duplicate {
 }
 
 /** What a coming has shown. `moved`: the node moves between networks, and whatever was put off is due. */
-export type Shown = Duplicate | 'moved' | undefined;
+export type Finding = Duplicate | 'moved' | undefined;
 
 const MINUTE_MS = 60_000;
 const FIRST_REST_MS = MINUTE_MS;
@@ -55,7 +55,7 @@ const FORGOTTEN_AFTER_MS = 15 * MINUTE_MS;
 
 /** A severing that nobody has come back from yet. */
 interface Pending {
-  readonly turn: Turn;
+  readonly turn: SilentSevering;
   /** For how long nobody had come before it. */
   readonly quietMs: number;
   readonly until: Instant;
@@ -81,7 +81,7 @@ interface Suspect {
 /** How long past the newcomer's first record both streams must still be heard to be two machines', and then once more. */
 const BOTH_SPEAK_AFTER_MS = 30_000;
 
-export interface GuardPorts {
+export interface GuardEnvironment {
   /** From 0 to 1. Nobody can adapt to when the next test begins. */
   random(): number;
   /** Whether the address says anything about the machine behind it. */
@@ -95,17 +95,17 @@ export interface GuardPorts {
  * late or comes from elsewhere has moved, and all counts from nothing; who comes back at once each time is two machines.
  */
 export class Guard {
-  readonly #ports: GuardPorts;
+  readonly #ports: GuardEnvironment;
   /** Only keys with a severing by rule 2 within the last minutes, and those that were found within the last hour. */
   readonly #suspects = new Map<MachineKey, Suspect>();
   #forgetsAt: Instant | undefined;
 
-  constructor(ports: GuardPorts) {
+  constructor(ports: GuardEnvironment) {
     this.#ports = ports;
   }
 
   /** Notes a severing by rule 2. @returns `moved`: nobody was there, so what was put off is due. */
-  severed(key: MachineKey, turn: Turn): Shown {
+  severed(key: MachineKey, turn: SilentSevering): Finding {
     this.#forget(turn.at);
     const suspect = this.#suspect(key, turn.at);
     if (turn.loserAnswers === false && this.#ports.isTelling(turn.loser)) return acquit(suspect);
@@ -119,13 +119,13 @@ export class Guard {
   }
 
   /** A stream of this key was found dead: nobody is there. */
-  died(key: MachineKey): Shown {
+  foundDead(key: MachineKey): Finding {
     const suspect = this.#suspects.get(key);
     return suspect && acquit(suspect);
   }
 
   /** Notes that a stream of this key has come. */
-  came(key: MachineKey, coming: Coming, now: Instant): Shown {
+  sessionBegan(key: MachineKey, coming: NewSession, now: Instant): Finding {
     const suspect = this.#suspects.get(key);
     if (suspect === undefined) return undefined;
     const cause = suspect.pending.find((pending) => this.#explains(pending, coming));
@@ -137,7 +137,7 @@ export class Guard {
   }
 
   /** Both of two streams stay for now: a machine uses one, and what it left behind falls silent. */
-  stay(key: MachineKey, old: Stream, newcomer: Stream, now: Instant): Duplicate | undefined {
+  bothStay(key: MachineKey, old: Stream, newcomer: Stream, now: Instant): Duplicate | undefined {
     if (newcomer.firstRecordAt === undefined || old.address === newcomer.address) return undefined;
     if (!bothSpeak(old, newcomer, newcomer.firstRecordAt)) return undefined;
     if (![old.address, newcomer.address].every((address) => this.#ports.isTelling(address))) return undefined;
@@ -169,12 +169,12 @@ export class Guard {
   }
 
   /** Whether what comes of this key matters. */
-  suspects(key: MachineKey): boolean {
+  isSuspect(key: MachineKey): boolean {
     return this.#suspects.has(key);
   }
 
   /** How many keys two machines have been shown to have: while rule 2 rests for them, and until a return is due after it. */
-  found(now: Instant): number {
+  foundCount(now: Instant): number {
     this.#forget(now);
     let found = 0;
     for (const { isFound, restsUntil } of this.#suspects.values()) {
@@ -183,7 +183,7 @@ export class Guard {
     return found;
   }
 
-  #returned(key: MachineKey, suspect: Suspect, cause: Pending, coming: Coming, now: Instant): Shown {
+  #returned(key: MachineKey, suspect: Suspect, cause: Pending, coming: NewSession, now: Instant): Finding {
     suspect.pending = suspect.pending.filter((each) => each !== cause);
     const { turn } = cause;
     const addresses = [turn.loser, turn.winner] as const;
@@ -199,7 +199,7 @@ export class Guard {
     return undefined;
   }
 
-  #putOff(suspect: Suspect, coming: Coming): void {
+  #putOff(suspect: Suspect, coming: NewSession): void {
     const [shortestMs] = PUT_OFF_MS;
     const inTurnMs = PUT_OFF_MS[(suspect.returns - RETURNS_BEFORE_TESTS) % PUT_OFF_MS.length] ?? shortestMs;
     const neededMs = inTurnMs * Math.max(1, suspect.slowestMs / USUAL_RETURN_MS);
@@ -207,7 +207,7 @@ export class Guard {
     suspect.restsUntil = plus(coming.openedAt, Math.min(ms, LONGEST_PUT_OFF_MS));
   }
 
-  #explains({ turn, until }: Pending, { address, openedAt }: Coming): boolean {
+  #explains({ turn, until }: Pending, { address, openedAt }: NewSession): boolean {
     if (openedAt < turn.at || openedAt > until) return false;
     if (address === turn.loser) return true;
     // Nobody else is there where nobody else can be told.
@@ -240,7 +240,7 @@ export class Guard {
 }
 
 /** More than two streams are more often a phone's than three machines': they are not to stay for long. */
-function isCrowd({ others }: Coming): boolean {
+function isCrowd({ others }: NewSession): boolean {
   return others > 1;
 }
 
@@ -257,7 +257,7 @@ function acquit(suspect: Suspect): 'moved' | undefined {
   return wasPutOff ? 'moved' : undefined;
 }
 
-export interface DuplicatesParts extends GuardPorts {
+export interface DuplicateKeysOptions extends GuardEnvironment {
   readonly clock: Clock;
   readonly emit: Emit;
   /** How many streams of this key are open here. */
@@ -267,18 +267,18 @@ export interface DuplicatesParts extends GuardPorts {
 }
 
 /** Which machine keys two machines have: what contests show goes to the guard, and what it finds is told. */
-export class Duplicates {
-  readonly #parts: DuplicatesParts;
+export class DuplicateKeys {
+  readonly #parts: DuplicateKeysOptions;
   readonly #guard: Guard;
 
-  constructor(parts: DuplicatesParts) {
+  constructor(parts: DuplicateKeysOptions) {
     this.#parts = parts;
     this.#guard = new Guard(parts);
   }
 
   /** How many machine keys two machines have. */
   get count(): number {
-    return this.#guard.found(this.#parts.clock.now());
+    return this.#guard.foundCount(this.#parts.clock.now());
   }
 
   restsUntil({ machineKey }: Stream): Instant | undefined {
@@ -286,8 +286,8 @@ export class Duplicates {
   }
 
   /** A stream was severed by rule 1. */
-  died({ machineKey }: Stream): void {
-    if (machineKey !== undefined) this.#shown(machineKey, this.#guard.died(machineKey));
+  foundDead({ machineKey }: Stream): void {
+    if (machineKey !== undefined) this.#report(machineKey, this.#guard.foundDead(machineKey));
   }
 
   /** A stream was severed by rule 2. @param loserAnswers undefined where its kernel cannot be asked. */
@@ -297,46 +297,46 @@ export class Duplicates {
   }
 
   /** Another replica severed, by rule 2, a stream of this key. */
-  severedElsewhere(machineKey: MachineKey, { loser, winner, loserAnswers }: Omit<Turn, 'at'>): void {
+  severedElsewhere(machineKey: MachineKey, { loser, winner, loserAnswers }: Omit<SilentSevering, 'at'>): void {
     const at = this.#parts.clock.now();
-    this.#shown(machineKey, this.#guard.severed(machineKey, { at, loser, winner, loserAnswers }));
+    this.#report(machineKey, this.#guard.severed(machineKey, { at, loser, winner, loserAnswers }));
   }
 
   /** A stream's session has begun. */
-  came({ machineKey, address, openedAt }: Stream): void {
-    if (machineKey !== undefined) this.#came(machineKey, address, openedAt, 1);
+  sessionBegan({ machineKey, address, openedAt }: Stream): void {
+    if (machineKey !== undefined) this.#sessionBegan(machineKey, address, openedAt, 1);
   }
 
   /** A stream's session has begun at another replica. */
-  cameElsewhere(machineKey: MachineKey, address: string, openedAgoMs: number): void {
-    this.#came(machineKey, address, plus(this.#parts.clock.now(), -openedAgoMs), 0);
+  sessionBeganElsewhere(machineKey: MachineKey, address: string, openedAgoMs: number): void {
+    this.#sessionBegan(machineKey, address, plus(this.#parts.clock.now(), -openedAgoMs), 0);
   }
 
-  #came(machineKey: MachineKey, address: string, openedAt: Instant, ofThoseOpen: number): void {
-    if (!this.suspects(machineKey)) return;
+  #sessionBegan(machineKey: MachineKey, address: string, openedAt: Instant, ofThoseOpen: number): void {
+    if (!this.isSuspect(machineKey)) return;
     const others = this.#parts.openOf(machineKey) - ofThoseOpen;
     const coming = { address, openedAt, others };
-    this.#shown(machineKey, this.#guard.came(machineKey, coming, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.sessionBegan(machineKey, coming, this.#parts.clock.now()));
   }
 
   /** Whether other replicas must hear of what comes of this key. */
-  suspects(machineKey: MachineKey): boolean {
-    return this.#guard.suspects(machineKey);
+  isSuspect(machineKey: MachineKey): boolean {
+    return this.#guard.isSuspect(machineKey);
   }
 
   /** Both of two streams stay for now. */
-  stay(old: Stream, newcomer: Stream): void {
+  bothStay(old: Stream, newcomer: Stream): void {
     const { machineKey } = old;
     if (machineKey === undefined) return;
-    this.#shown(machineKey, this.#guard.stay(machineKey, old, newcomer, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.bothStay(machineKey, old, newcomer, this.#parts.clock.now()));
   }
 
   /** Another replica has found that two machines have this key. */
   foundElsewhere(machineKey: MachineKey, addresses: Duplicate['addresses']): void {
-    this.#shown(machineKey, this.#guard.rest(machineKey, addresses, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.rest(machineKey, addresses, this.#parts.clock.now()));
   }
 
-  #shown(machineKey: MachineKey, shown: Shown): void {
+  #report(machineKey: MachineKey, shown: Finding): void {
     if (shown === undefined) return;
     if (shown === 'moved') this.#parts.moved(machineKey);
     else this.#parts.emit({ kind: 'machine_key_duplicated', machineKey, ...shown });

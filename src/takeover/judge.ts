@@ -1,11 +1,11 @@
 import { type Instant, plus } from '../lib/clock.ts';
-import type { KernelSays } from '../liveness/evidence.ts';
+import type { Liveness } from '../liveness/evidence.ts';
 
 /** All that a contest between an old stream and its node's newcomer turns on. */
 export interface Question {
   readonly now: Instant;
   /** What the kernel says of the old stream's client. */
-  readonly kernel: KernelSays;
+  readonly kernel: Liveness;
   /** When the old stream's client last sent a byte. */
   readonly oldHeardAt: Instant;
   /** The node's threshold, in milliseconds. */

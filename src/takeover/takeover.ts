@@ -1,15 +1,15 @@
 import type { MachineKey } from '../identity/keys.ts';
 import { type Clock, plus } from '../lib/clock.ts';
-import { Inquiry, type Witness } from '../liveness/liveness-check.ts';
+import { type CheckedConnection, LivenessCheck } from '../liveness/liveness-check.ts';
 import { type ContestVerdict, type Emit, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
-import { Duplicates, type GuardPorts } from './guard.ts';
+import { DuplicateKeys, type GuardEnvironment } from './guard.ts';
 import { type Awaited, Hold, Holds, USUAL_HOLD_MS } from './hold.ts';
 
 /** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
-export interface Member extends Witness {
+export interface Contestant extends CheckedConnection {
   readonly stream: Stream;
   /** Ends it: the upstream connection first, then the client's. */
   sever(because: 'dead' | 'silent'): void;
@@ -32,15 +32,15 @@ export interface TakeoverTerms {
 }
 
 /** How many newcomers are held at once. */
-export interface HoldBound {
+export interface HoldLimit {
   most(): number;
   reached(stream: Stream): void;
 }
 
 interface Seat {
-  readonly member: Member;
+  readonly member: Contestant;
   /** Asks about this stream, once it is an old one. */
-  readonly inquiry: Inquiry;
+  readonly check: LivenessCheck;
   /** Keeps this stream back, while it is a held newcomer. */
   hold: Hold | undefined;
   /** The contests it is part of, as the old one or as the newcomer. */
@@ -62,19 +62,19 @@ export class Takeover {
   readonly #registry: Registry;
   readonly #termsOf: (stream: Stream) => TakeoverTerms;
   readonly #emit: Emit;
-  readonly #bound: HoldBound;
+  readonly #bound: HoldLimit;
   readonly #seats = new Map<Stream, Seat>();
   readonly #holds = new Holds();
   /** Of machine keys. */
-  readonly duplicates: Duplicates;
+  readonly duplicates: DuplicateKeys;
 
   constructor(
     clock: Clock,
     registry: Registry,
     termsOf: (stream: Stream) => TakeoverTerms,
     emit: Emit,
-    bound: HoldBound = { most: () => Number.POSITIVE_INFINITY, reached() {} },
-    guard: GuardPorts = { random: Math.random, isTelling: () => true },
+    bound: HoldLimit = { most: () => Number.POSITIVE_INFINITY, reached() {} },
+    guard: GuardEnvironment = { random: Math.random, isTelling: () => true },
   ) {
     this.#clock = clock;
     this.#registry = registry;
@@ -83,17 +83,17 @@ export class Takeover {
     this.#bound = bound;
     const moved = (key: MachineKey): void => this.#rejudge(registry.ofMachineKey(key));
     const openOf = (key: MachineKey): number => registry.ofMachineKey(key).filter(isLive).length;
-    this.duplicates = new Duplicates({ clock, emit, ...guard, openOf, moved });
+    this.duplicates = new DuplicateKeys({ clock, emit, ...guard, openOf, moved });
   }
 
   /**
    * Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once.
    *
-   * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `judgedElsewhere`.
+   * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `replicaJudged`.
    * @param isOlder which of its node's streams here are older than it; by their numbers, where it is one of ours.
    */
   admit(
-    member: Member,
+    member: Contestant,
     elsewhere: readonly string[] = [],
     isOlder = (old: Stream): boolean => old.id < member.stream.id,
   ): void {
@@ -113,12 +113,12 @@ export class Takeover {
   #contestOvertaken(stream: Stream): void {
     if (stream.machineKey === undefined || stream.replica !== undefined) return;
     for (const newer of this.#registry.ofMachineKey(stream.machineKey)) {
-      if (newer.id > stream.id) this.contestMore(newer, (old) => old === stream);
+      if (newer.id > stream.id) this.contestAlso(newer, (old) => old === stream);
     }
   }
 
   /** More of its node's streams have turned out to be older than a newcomer that was admitted before. */
-  contestMore(newcomer: Stream, isOlder: (old: Stream) => boolean): void {
+  contestAlso(newcomer: Stream, isOlder: (old: Stream) => boolean): void {
     const seat = this.#seats.get(newcomer);
     if (seat === undefined || !isLive(newcomer)) return;
     const contested = new Set(this.contestsOf(newcomer).map(({ old }) => old));
@@ -129,24 +129,24 @@ export class Takeover {
   }
 
   /** A replica has nothing left to keep this newcomer back for: its old streams have ended, or have answered. */
-  judgedElsewhere(stream: Stream, replica: string, verdict: 'ended' | 'answered'): void {
+  replicaJudged(stream: Stream, replica: string, verdict: 'ended' | 'answered'): void {
     const hold = this.#seats.get(stream)?.hold;
     if (verdict === 'ended') hold?.oldClosed(replica);
     else hold?.oldAnswered(replica);
   }
 
   /** The stream's first whole record from its client has reached an open session. */
-  recorded(stream: Stream): void {
+  firstRecord(stream: Stream): void {
     // Another replica's is told of by that one.
-    if (stream.replica === undefined) this.duplicates.came(stream);
+    if (stream.replica === undefined) this.duplicates.sessionBegan(stream);
     for (const contest of this.contestsOf(stream)) contest.judge();
   }
 
   /** One end of the stream is gone: it takes part in nothing any more, but Headscale may still hold it. */
-  ending(stream: Stream, reason: CloseReason): void {
+  streamEnding(stream: Stream, reason: CloseReason): void {
     const seat = this.#seats.get(stream);
     if (seat === undefined) return;
-    seat.inquiry.stop();
+    seat.check.stop();
     seat.hold?.drop();
     if (seat.hold !== undefined) this.#holds.remove(stream, seat.hold);
     for (const contest of seat.contests) {
@@ -155,13 +155,13 @@ export class Takeover {
   }
 
   /** Headscale's connection of the stream has closed: who waited for that may go on. */
-  closed(stream: Stream): void {
+  upstreamClosed(stream: Stream): void {
     if (!this.#seats.delete(stream) || stream.machineKey === undefined) return;
     for (const hold of this.#holds.of(stream)) hold.oldClosed(stream);
   }
 
   /** Judges every contest anew: their terms may have changed. */
-  rejudge(): void {
+  rejudgeAll(): void {
     this.#rejudge([...this.#seats.keys()]);
   }
 
@@ -183,9 +183,9 @@ export class Takeover {
     return this.#seats.size;
   }
 
-  #seat(member: Member): Seat {
-    const inquiry = new Inquiry(this.#clock, member, () => this.#news(seat));
-    const seat: Seat = { member, inquiry, hold: undefined, contests: new Set() };
+  #seat(member: Contestant): Seat {
+    const check = new LivenessCheck(this.#clock, member, () => this.#news(seat));
+    const seat: Seat = { member, check, hold: undefined, contests: new Set() };
     this.#seats.set(member.stream, seat);
     return seat;
   }
@@ -218,7 +218,7 @@ export class Takeover {
     // Of what goes on elsewhere it is not known how long it takes.
     let neededMs = awaited.some((other) => typeof other === 'string') ? WITH_REPLICAS_MS : 0;
     for (const old of rivals) {
-      const withinMs = old.inquiry.ask(eagerMs, sameAddress(old));
+      const withinMs = old.check.start(eagerMs, sameAddress(old));
       // To wait for less than the verdict takes would only delay it.
       if (withinMs === undefined || withinMs > holdMs) continue;
       neededMs = Math.max(neededMs, withinMs);
@@ -237,13 +237,13 @@ export class Takeover {
       clock: this.#clock,
       old: old.member.stream,
       newcomer: newcomer.member.stream,
-      inquiry: old.inquiry,
+      check: old.check,
       terms: () => ({
         silentAfterMs: this.#termsOf(old.member.stream).silentAfterMs,
         restsUntil: this.duplicates.restsUntil(old.member.stream),
       }),
       onSever: (because) => this.#sever(old, newcomer.member.stream, because),
-      onWait: () => this.duplicates.stay(old.member.stream, newcomer.member.stream),
+      onWait: () => this.duplicates.bothStay(old.member.stream, newcomer.member.stream),
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
@@ -258,7 +258,7 @@ export class Takeover {
     this.#seats.get(newcomer)?.contests.delete(contest);
     this.#emit({ kind: 'contest_ended', old, newcomer, verdict, lastedMs });
     const stillContested = [...(this.#seats.get(old)?.contests ?? [])].some((other) => other.old === old);
-    if (!stillContested) this.#seats.get(old)?.inquiry.stop();
+    if (!stillContested) this.#seats.get(old)?.check.stop();
   }
 
   /** Beyond that a newcomer goes on unheld. */
@@ -292,7 +292,7 @@ export class Takeover {
     for (const contest of old.contests) {
       if (contest.old !== old.member.stream) continue;
       const hold = this.#seats.get(contest.newcomer)?.hold;
-      if (hold && old.inquiry.answeredSince(hold.since)) hold.oldAnswered(old.member.stream);
+      if (hold && old.check.answeredSince(hold.since)) hold.oldAnswered(old.member.stream);
       contest.judge();
     }
   }
@@ -310,13 +310,13 @@ export class Takeover {
     const now = this.#clock.now();
     const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
-    const answers = old.inquiry.says() === 'answers';
+    const answers = old.check.liveness() === 'answers';
     const kernel = member.evidence();
     this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, kernel, answers });
     for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
     member.sever(because);
     // Last: what they show may let others be severed.
-    if (because === 'dead') this.duplicates.died(stream);
+    if (because === 'dead') this.duplicates.foundDead(stream);
     else this.duplicates.severed(stream, newcomer, kernel === undefined ? undefined : answers);
   }
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
-import { formatNoiseKey } from '../../src/identity/machine-key.ts';
+import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run, runWith } from '../support/process.ts';

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../src/config/file.ts';
 import { readApiKey, readNoiseKey } from '../../src/config/secrets.ts';
-import { formatNoiseKey } from '../../src/identity/machine-key.ts';
+import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { StartError } from '../../src/lib/errors.ts';
 import { initiations } from '../support/initiations.ts';
 

@@ -7,7 +7,7 @@ import { type NodeConnection, openNodeConnection } from '../../src/demo/node-con
 import { connectNoise, readExactly, skipEarlyPayload } from '../../src/demo/noise-connection.ts';
 import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
-import { parseNoiseKey } from '../../src/identity/machine-key.ts';
+import { parseNoiseKey } from '../../src/identity/noise.ts';
 import { type Harness, readHead } from '../support/harness.ts';
 
 /** A stand-in with every event written down. */

@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, test } from 'vitest';
-import { formatNoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
+import { formatNoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
 import { Harness, until } from '../support/harness.ts';
 import {
   answer,

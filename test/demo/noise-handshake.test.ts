@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { answerHandshake, generateNoiseKey, RESPONSE_LENGTH, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { machineKeyOf } from '../../src/identity/keys.ts';
-import { identify } from '../../src/identity/machine-key.ts';
+import { identify } from '../../src/identity/noise.ts';
 
 const VERSION = 142;
 

@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 import fc from 'fast-check';
 import { loadConfig } from '../../src/config/load.ts';
 import { createListener } from '../../src/proxy/listener.ts';
-import { trustOf } from '../../src/proxy/trust.ts';
+import { trustOf } from '../../src/proxy/trusted-proxies.ts';
 import type { AskedUpgrade } from '../../src/streams/request.ts';
 import { mutated, type Target } from './target.ts';
 

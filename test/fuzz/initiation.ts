@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { decodeHandshakeHeader } from '../../src/identity/initiation.ts';
-import { identify } from '../../src/identity/machine-key.ts';
+import { identify } from '../../src/identity/noise.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 import { bytes, mutated, target } from './target.ts';
 

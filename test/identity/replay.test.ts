@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { ReplayMemory } from '../../src/identity/replay.ts';
+import { ReplayMemory } from '../../src/identity/replay-memory.ts';
 
 describe('ReplayMemory', () => {
   test('knows a key it has seen, and no other', () => {

@@ -119,10 +119,10 @@ describe.runIf(process.platform === 'linux')('a client that does not read', () =
       ok: true,
       kernel: {
         ...kernel,
-        order: (socket, timeouts) => {
+        applyTimeouts: (socket, timeouts) => {
           if (timeouts.userTimeoutMs === 0) return;
           clients.push(socket);
-          kernel.order(socket, { ...timeouts, userTimeoutMs: USER_TIMEOUT_MS });
+          kernel.applyTimeouts(socket, { ...timeouts, userTimeoutMs: USER_TIMEOUT_MS });
         },
       },
     };

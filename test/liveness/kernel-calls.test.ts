@@ -73,7 +73,7 @@ describe('kernelOf', () => {
 
   test('order: keepalive is off while the rest is set, durations in seconds rounded up, and the idle time comes last', () => {
     const { kernel, calls } = bench();
-    kernel.order(socketWith(7), { userTimeoutMs: 120_000, idleMs: 74_001, everyMs: 15_000, probes: 9 });
+    kernel.applyTimeouts(socketWith(7), { userTimeoutMs: 120_000, idleMs: 74_001, everyMs: 15_000, probes: 9 });
     expect(calls).toEqual([
       [7, SOL_SOCKET, SO_KEEPALIVE, 0],
       [7, IPPROTO_TCP, TCP_USER_TIMEOUT, 120_000],
@@ -89,7 +89,7 @@ describe('kernelOf', () => {
     const { kernel, calls } = bench();
     expect(kernel.evidenceOf(socketWith(-1))).toBeUndefined();
     kernel.probe(socketWith(-1));
-    kernel.order(socketWith(-1), { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
+    kernel.applyTimeouts(socketWith(-1), { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
     expect(calls).toEqual([]);
   });
 });

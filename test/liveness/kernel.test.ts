@@ -93,7 +93,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     await until(() => accepted.closed, 'closed');
     expect(kernel.evidenceOf(accepted)).toBeUndefined();
     kernel.probe(accepted);
-    kernel.order(accepted, { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
+    kernel.applyTimeouts(accepted, { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
   });
 });
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { bench, expectInternalErrors, oldStream, opens } from '../takeover/stage.ts';
 
-describe('Inquiry', () => {
+describe('LivenessCheck', () => {
   test('probes at once and every 150 ms while nobody answers', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;

@@ -37,7 +37,7 @@ beforeEach(() => {
     clock,
     emit: (event) => events.push(event),
     streams: () => [stream],
-    tend: () => {
+    refresh: () => {
       tended += 1;
     },
     evidenceOf: () => evidence,

@@ -19,28 +19,28 @@ function bench(terms = {}) {
 describe('Admission', () => {
   test('so many connections in all, and one more once one has closed', () => {
     const { admission, events } = bench();
-    const closes = Array.from({ length: 5 }, (_, i) => admission.connect(`192.0.2.${i}`));
-    expect(admission.connect('192.0.2.9')).toBeUndefined();
+    const closes = Array.from({ length: 5 }, (_, i) => admission.admitConnection(`192.0.2.${i}`));
+    expect(admission.admitConnection('192.0.2.9')).toBeUndefined();
     expect(events).toMatchObject([{ kind: 'limit_reached', limit: 'connections', address: '192.0.2.9', isNews: true }]);
     closes[0]?.();
-    expect(admission.connect('192.0.2.9')).toBeDefined();
+    expect(admission.admitConnection('192.0.2.9')).toBeDefined();
     expect(admission.connections).toBe(5);
   });
 
   test('so many from one address, or one /64; a proxy is no one address', () => {
     const { admission, events } = bench();
-    const [first] = ['2001:db8::1', '2001:db8::2'].map((address) => admission.connect(address));
-    expect(admission.connect('2001:db8::3')).toBeUndefined();
-    expect(admission.connect('2001:db8:0:1::3')).toBeDefined();
-    expect(admission.connect(undefined)).toBeDefined();
+    const [first] = ['2001:db8::1', '2001:db8::2'].map((address) => admission.admitConnection(address));
+    expect(admission.admitConnection('2001:db8::3')).toBeUndefined();
+    expect(admission.admitConnection('2001:db8:0:1::3')).toBeDefined();
+    expect(admission.admitConnection(undefined)).toBeDefined();
     first?.();
-    expect(admission.connect('2001:db8::3')).toBeDefined();
+    expect(admission.admitConnection('2001:db8::3')).toBeDefined();
     expect(events).toMatchObject([{ limit: 'connections_per_address' }]);
   });
 
   test('handshakes have a rate, for each address and for all', () => {
     const { admission, clock, events } = bench({ handshakes: { perSecond: 2, burst: 6 } });
-    const four = (address: string): boolean[] => Array.from({ length: 5 }, () => admission.handshake(address));
+    const four = (address: string): boolean[] => Array.from({ length: 5 }, () => admission.admitHandshake(address));
     expect(four('192.0.2.1')).toEqual([true, true, true, true, false]);
     expect(four('192.0.2.2')).toEqual([true, true, false, false, false]);
     expect(events.map((event) => event.kind === 'limit_reached' && event.limit)).toEqual([
@@ -48,15 +48,15 @@ describe('Admission', () => {
       ...['handshakes', 'handshakes', 'handshakes_per_address'],
     ]);
     clock.advance(500);
-    expect(admission.handshake('192.0.2.1')).toBe(true);
+    expect(admission.admitHandshake('192.0.2.1')).toBe(true);
   });
 
   test('tells of a limit once a minute', () => {
     const { admission, clock, events } = bench({ connections: 0 });
     const news = (): unknown => events.map((event) => event.kind === 'limit_reached' && event.isNews);
-    for (let i = 0; i < 3; i++) admission.connect('192.0.2.1');
+    for (let i = 0; i < 3; i++) admission.admitConnection('192.0.2.1');
     clock.advance(60_000);
-    admission.connect('192.0.2.1');
+    admission.admitConnection('192.0.2.1');
     expect(news()).toEqual([true, false, false, true]);
   });
 });

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
-import { WAITS_AT_MOST_MS } from '../../src/pipeline/pacer.ts';
+import { LONGEST_WAIT_MS } from '../../src/pipeline/pacer.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';
@@ -44,7 +44,7 @@ function webSocketHead(query: string, more = ''): string {
   return `GET /ts2021?${query} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key}${more}\r\n`;
 }
 
-describe('Intake, a browser', () => {
+describe('StreamAcceptor, a browser', () => {
   test.each([
     [
       'in the query',
@@ -91,7 +91,7 @@ describe('Intake, a browser', () => {
   });
 });
 
-describe('Intake, a stranger', () => {
+describe('StreamAcceptor, a stranger', () => {
   test('with the handshake of somebody else beside their own is who Headscale takes them for, and severs nobody', async () => {
     const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
     const victim = opens();
@@ -127,7 +127,7 @@ describe('Intake, a stranger', () => {
   );
 });
 
-describe('Intake', () => {
+describe('StreamAcceptor', () => {
   test('a dead old stream: Headscale sees it close, and only then the newcomer; its client is asked, and left in peace after', async () => {
     const { kernel, dead, calls } = fakeKernel();
     const { seen, opens, told } = await bench(kernel);
@@ -174,7 +174,7 @@ describe('Intake', () => {
   });
 });
 
-describe('Intake, the same handshake again', () => {
+describe('StreamAcceptor, the same handshake again', () => {
   const head = (handshake: string): string => upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`);
   const unreachable = async (): Promise<string> => {
     const { server, url } = await harness.upstream(() => {});
@@ -199,7 +199,7 @@ describe('Intake, the same handshake again', () => {
       for (let i = 0; i < crowd; i++) await opens(freshHandshake(recorded));
       const client = await opens(handshake);
       said.push(read().at(-1) ?? '');
-      clock.advance(WAITS_AT_MOST_MS);
+      clock.advance(LONGEST_WAIT_MS);
       said.push((await readHead(client)).slice(9, 12));
     }
     return said;

@@ -4,7 +4,7 @@ import { LOOPBACK } from '../../src/config/trusted-proxies.ts';
 import type { Cidr } from '../../src/config/types.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import { FrontProxies } from '../../src/proxy/front-proxies.ts';
-import { trustOf } from '../../src/proxy/trust.ts';
+import { trustOf } from '../../src/proxy/trusted-proxies.ts';
 import type { FrontProxyEvent } from '../../src/streams/events.ts';
 import type { Stream } from '../../src/streams/stream.ts';
 import { frontProxySentence } from '../../src/telemetry/describe-event.ts';

@@ -57,7 +57,7 @@ describe('behind a trusted proxy', () => {
 
   test("the kernel's evidence, which would be about the proxy, is not used", async () => {
     const asked: (number | undefined)[] = [];
-    const nothing = { order: () => {}, setUserTimeout: () => {}, probe: () => {} };
+    const nothing = { applyTimeouts: () => {}, setUserTimeout: () => {}, probe: () => {} };
     const evidenceOf = ({ remotePort }: { remotePort?: number | undefined }) => void asked.push(remotePort);
     const kernel = { ok: true as const, kernel: { ...nothing, evidenceOf } };
     const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));

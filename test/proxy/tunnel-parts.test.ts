@@ -1,7 +1,7 @@
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Tunnel, type TunnelPorts } from '../../src/proxy/tunnel.ts';
+import { Tunnel, type TunnelHandlers } from '../../src/proxy/tunnel.ts';
 import { upstreamOf } from '../../src/proxy/upstream.ts';
 import type { Stream, StreamId } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -28,7 +28,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
   const told: string[] = [];
   const sockets: Socket[] = [];
   const target = upstreamOf(new URL(upstream.url));
-  const ports: TunnelPorts = {
+  const ports: TunnelHandlers = {
     clock,
     earlyBytes: () => 64 * 1024,
     upstream: {
@@ -68,7 +68,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
     server.on('upgrade', (request, client: Socket, head) => {
       const asked = { protocol: 'tailscale-control-protocol', streamKind: 'control', handshake: undefined } as const;
       const upgrade = { request, asked, client, head, rawHeaders: request.rawHeaders };
-      resolve(new Tunnel(stream, upgrade, { sending: () => {}, isNotReading: () => isNotReading }, ports));
+      resolve(new Tunnel(stream, upgrade, { beforeSend: () => {}, isNotReading: () => isNotReading }, ports));
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

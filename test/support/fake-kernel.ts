@@ -21,7 +21,7 @@ export function fakeKernel() {
         return answered ? { ...QUIET, receivedAgoMs: 0 } : QUIET;
       },
       // Without a user timeout it is a connection that is no stream.
-      order: ({ remotePort }, { userTimeoutMs, idleMs }) => {
+      applyTimeouts: ({ remotePort }, { userTimeoutMs, idleMs }) => {
         if (userTimeoutMs > 0) calls.push(`order ${remotePort} ${userTimeoutMs} ${idleMs}`);
       },
       setUserTimeout: () => {},

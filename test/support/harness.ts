@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/types.ts';
-import type { NoiseKey } from '../../src/identity/machine-key.ts';
+import type { NoiseKey } from '../../src/identity/noise.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
-import { type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
+import { type NoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
 
 /** A handshake made by Tailscale's own code: see test/e2e/go/tailscale/record-initiation. */
 export interface RecordedInitiation {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type Instant, plus } from '../../src/lib/clock.ts';
-import { Guard, type Shown } from '../../src/takeover/guard.ts';
+import { type Finding, Guard } from '../../src/takeover/guard.ts';
 import { ALICE, BOB } from './takeover-bench.ts';
 
 const MINUTE = 60_000;
@@ -26,13 +26,13 @@ class Play {
   }
 
   /** Rule 2 severs when it may and half a minute has passed; who has lost comes back. */
-  round({ loser, winner, back = loser, backAfterMs = 500, answers, others = 1 }: Round): Shown {
+  round({ loser, winner, back = loser, backAfterMs = 500, answers, others = 1 }: Round): Finding {
     this.pass(30_000);
     this.now = this.guard.restsUntil(ALICE, this.now) ?? this.now;
     const turn = { at: this.now, loser, winner, loserAnswers: answers };
     const shown = this.guard.severed(ALICE, turn);
     this.pass(backAfterMs);
-    return shown ?? this.guard.came(ALICE, { address: back, openedAt: this.now, others }, this.now);
+    return shown ?? this.guard.sessionBegan(ALICE, { address: back, openedAt: this.now, others }, this.now);
   }
 
   /** Clones take turns. @returns in which round they were found. */
@@ -61,7 +61,7 @@ describe('Guard', () => {
     const play = new Play();
     expect(play.rounds(20, { answers }, addresses)).toBe(inRound);
     expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
-    expect([play.guard.found(play.now), play.guard.restsUntil(BOB, play.now)]).toEqual([1, undefined]);
+    expect([play.guard.foundCount(play.now), play.guard.restsUntil(BOB, play.now)]).toEqual([1, undefined]);
   });
 
   test('while it is not sure nothing is put off before the second return, and then by another time each', () => {
@@ -72,7 +72,7 @@ describe('Guard', () => {
       putOff.push(Math.round(((play.guard.restsUntil(ALICE, play.now) ?? play.now) - play.now) / 1000));
     }
     expect(putOff).toEqual([0, 23, 45, 90, 23, 45, 90]);
-    expect(play.guard.found(play.now)).toBe(0);
+    expect(play.guard.foundCount(play.now)).toBe(0);
   });
 
   test.each([
@@ -93,7 +93,7 @@ describe('Guard', () => {
     play.rounds(5);
     play.pass(1000);
     expect(play.guard.restsUntil(ALICE, play.now)).toBeDefined();
-    expect(play.guard.came(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBe('moved');
+    expect(play.guard.sessionBegan(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBe('moved');
     expect(play.guard.restsUntil(ALICE, play.now)).toBeUndefined();
   });
 
@@ -108,7 +108,7 @@ describe('Guard', () => {
   test('one that is found dead was left: begins anew', () => {
     const play = new Play();
     play.rounds(7);
-    expect(play.guard.died(ALICE)).toBe('moved');
+    expect(play.guard.foundDead(ALICE)).toBe('moved');
     expect(play.rounds(7)).toBeUndefined();
   });
 
@@ -131,7 +131,7 @@ describe('Guard', () => {
     }
     expect(restsMs).toEqual([2, 4, 8, 15, 15, 15]);
     play.pass(15 * MINUTE + 61 * MINUTE);
-    expect(play.guard.found(play.now)).toBe(0);
+    expect(play.guard.foundCount(play.now)).toBe(0);
     expect(play.rounds(20)).toBe(8);
     expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
   });
@@ -140,7 +140,7 @@ describe('Guard', () => {
     const play = new Play();
     play.rounds(8);
     play.pass(10_000);
-    expect(play.guard.came(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBeUndefined();
+    expect(play.guard.sessionBegan(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBeUndefined();
     expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, 50_000));
   });
 
@@ -148,10 +148,10 @@ describe('Guard', () => {
     const play = new Play();
     play.rounds(7);
     play.guard.severed(BOB, { at: play.now, loser: 'B', winner: 'A', loserAnswers: true });
-    expect(play.guard.came(BOB, { address: 'B', openedAt: play.now, others: 1 }, play.now)).toBeUndefined();
-    expect([play.guard.suspects(ALICE), play.guard.suspects(BOB)]).toEqual([true, true]);
+    expect(play.guard.sessionBegan(BOB, { address: 'B', openedAt: play.now, others: 1 }, play.now)).toBeUndefined();
+    expect([play.guard.isSuspect(ALICE), play.guard.isSuspect(BOB)]).toEqual([true, true]);
     play.pass(20 * MINUTE);
-    expect(play.guard.found(play.now)).toBe(0);
-    expect([play.guard.suspects(ALICE), play.guard.suspects(BOB)]).toEqual([false, false]);
+    expect(play.guard.foundCount(play.now)).toBe(0);
+    expect([play.guard.isSuspect(ALICE), play.guard.isSuspect(BOB)]).toEqual([false, false]);
   });
 });

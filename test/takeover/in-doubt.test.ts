@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from 'vitest';
-import { parseNoiseKey } from '../../src/identity/machine-key.ts';
+import { parseNoiseKey } from '../../src/identity/noise.ts';
 import type { Kernel } from '../../src/liveness/kernel.ts';
 import { controlServer, simulatedNode } from '../demo/control-lab.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';

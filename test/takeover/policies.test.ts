@@ -101,11 +101,11 @@ describe('Takeover, guard', () => {
     const [left, now] = [opens(ALICE, '192.0.2.11'), opens(ALICE, '192.0.2.12')];
     bench.clock.advance(45_000);
     for (const each of [left, now]) each.speaks();
-    bench.takeover.rejudge();
+    bench.takeover.rejudgeAll();
     for (let spoken = 0; spoken < 300_000; spoken += 500) {
       now.speaks();
       bench.clock.advance(500);
-      bench.takeover.rejudge();
+      bench.takeover.rejudgeAll();
     }
     expect(duplicates()).toEqual([]);
   });
@@ -166,7 +166,7 @@ describe('Takeover, observe only', () => {
     opens();
     bench.clock.advance(60_000);
     bench.observeOnly = false;
-    bench.takeover.rejudge();
+    bench.takeover.rejudgeAll();
     expect(old.severedBecause).toBe('silent');
   });
 });
@@ -186,11 +186,11 @@ describe('Takeover, terms', () => {
     opens();
     bench.clock.advance(5000);
     bench.silentAfterMs = 60_000;
-    bench.takeover.rejudge();
+    bench.takeover.rejudgeAll();
     bench.clock.advance(20_000);
     expect(old.severedAt).toBeUndefined();
     bench.silentAfterMs = 20_000;
-    bench.takeover.rejudge();
+    bench.takeover.rejudgeAll();
     expect(old.severedBecause).toBe('silent');
   });
 });

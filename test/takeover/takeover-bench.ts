@@ -3,7 +3,7 @@ import type { Clock, Instant, Timer } from '../../src/lib/clock.ts';
 import { Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import { type CloseReason, type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
-import { type Member, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
+import { type Contestant, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export const ALICE = machineKeyOf(Buffer.alloc(32, 0xa1));
@@ -50,7 +50,7 @@ export class FakeLine {
     this.#keepalive = this.#clock.after(Math.max(0, 1000 - quietMs), () => this.#sendProbe());
   }
 
-  endProbes(): void {
+  stopProbing(): void {
     this.probing = false;
     this.#keepalive?.cancel();
   }
@@ -71,7 +71,7 @@ export class FakeLine {
 }
 
 /** A node's connection in the tests: what its client does, and what the watchdog did to it. */
-export class FakePeer implements Member {
+export class FakePeer implements Contestant {
   readonly stream: Stream;
   readonly line: FakeLine;
   forwardedAt: Instant | undefined;
@@ -102,7 +102,7 @@ export class FakePeer implements Member {
 
   evidence = (): KernelEvidence | undefined => this.line.evidence();
   probe = (): void => this.line.probe();
-  endProbes = (): void => this.line.endProbes();
+  stopProbing = (): void => this.line.stopProbing();
 
   /** Headscale takes it, and the client's first record follows, both at once. */
   forward(): void {
@@ -124,7 +124,7 @@ export class FakePeer implements Member {
   /** Its client's first whole record. */
   speaksFirst(): void {
     this.stream.firstRecordAt = this.#bench.clock.now();
-    this.#bench.takeover.recorded(this.stream);
+    this.#bench.takeover.firstRecord(this.stream);
   }
 
   /** Its client sends a byte. */
@@ -142,11 +142,11 @@ export class FakePeer implements Member {
     const { takeover, registry, clock, closing } = this.#bench;
     setState(this.stream, { kind: 'closing', reason });
     closing.add(this.stream);
-    takeover.ending(this.stream, reason);
+    takeover.streamEnding(this.stream, reason);
     clock.after(tookMs, () => {
       closing.delete(this.stream);
       setState(this.stream, { kind: 'closed', reason });
-      takeover.closed(this.stream);
+      takeover.upstreamClosed(this.stream);
       registry.remove(this.stream);
     });
   }

@@ -10,7 +10,7 @@ import {
   type StreamId,
   setState,
 } from '../../../src/streams/stream.ts';
-import { type Member, Takeover } from '../../../src/takeover/takeover.ts';
+import { type Contestant, Takeover } from '../../../src/takeover/takeover.ts';
 import { ALICE, FakeLine } from '../../takeover/takeover-bench.ts';
 import { FakeLink, FakeRedis } from './fake-redis.ts';
 import { Machine, WorldTime } from './machine.ts';
@@ -30,7 +30,7 @@ interface Truth {
 }
 
 /** A client's connection to one of the replicas. */
-export class Peer implements Member {
+export class Peer implements Contestant {
   readonly stream: Stream;
   readonly truth: Truth;
   readonly line: FakeLine;
@@ -60,7 +60,7 @@ export class Peer implements Member {
 
   evidence = (): KernelEvidence | undefined => this.line.evidence();
   probe = (): void => this.line.probe();
-  endProbes = (): void => this.line.endProbes();
+  stopProbing = (): void => this.line.stopProbing();
 
   forward(): void {
     this.forwardedAt = this.replica.world.time.now();
@@ -79,8 +79,8 @@ export class Peer implements Member {
     line.received();
     if (stream.state.kind !== 'open' || stream.firstRecordAt !== undefined) return;
     stream.firstRecordAt = replica.machine.now();
-    replica.takeover.recorded(stream);
-    replica.replicas.recorded(stream);
+    replica.takeover.firstRecord(stream);
+    replica.replicas.firstRecord(stream);
   }
 
   leaves(): void {
@@ -98,11 +98,11 @@ export class Peer implements Member {
     const { takeover, replicas, registry, machine, world } = this.replica;
     this.truth.goneAt ??= world.time.now();
     setState(this.stream, { kind: 'closing', reason });
-    replicas.left(this.stream);
-    takeover.ending(this.stream, reason);
+    replicas.withdraw(this.stream);
+    takeover.streamEnding(this.stream, reason);
     machine.after(2, () => {
       setState(this.stream, { kind: 'closed', reason });
-      takeover.closed(this.stream);
+      takeover.upstreamClosed(this.stream);
       registry.remove(this.stream);
     });
   }
@@ -140,7 +140,7 @@ export class Replica {
     this.link.connect();
   }
 
-  /** As the intake does it. */
+  /** As the acceptor does it. */
   opens(address: string): void {
     const { machine, registry, world, replicas, takeover, name } = this;
     const arrivedAt = world.time.now();
@@ -153,7 +153,7 @@ export class Replica {
       takeover.admit(peer, elsewhere);
       replicas.contest(peer.stream, elsewhere);
     };
-    const arrival = replicas.arrive({ id, machineKey: ALICE, ephemeral });
+    const arrival = replicas.announce({ id, machineKey: ALICE, ephemeral });
     if (arrival === undefined) take(NOWHERE_ELSE.elsewhere);
     else void arrival.then(({ elsewhere }) => machine.run(() => take(elsewhere)));
   }

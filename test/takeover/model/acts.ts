@@ -173,7 +173,7 @@ const reloads = act(
   }),
   ({ bench }, terms) => {
     Object.assign(bench, terms);
-    bench.takeover.rejudge();
+    bench.takeover.rejudgeAll();
   },
 );
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { formatMachineKey } from '../../src/identity/keys.ts';
-import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/machine-key.ts';
+import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 function readBy(key: NoiseKey, header: string | undefined): string {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Cidr } from '../../src/config/types.ts';
-import { clientAddress, trustOf } from '../../src/proxy/trust.ts';
+import { clientAddress, trustOf } from '../../src/proxy/trusted-proxies.ts';
 
 const trust = trustOf(['127.0.0.1', '10.0.0.0/8', 'fd00::/8'] as Cidr[]);
 

@@ -18,7 +18,7 @@ export function trustOf(cidrs: readonly Cidr[]): Trust {
 }
 
 /** Whom we trust, by what is configured now; asked for every connection, and made anew only where it has changed. */
-export function trustAsSet(configured: () => readonly Cidr[]): () => Trust {
+export function currentTrust(configured: () => readonly Cidr[]): () => Trust {
   let from: readonly Cidr[] = [];
   let trust = trustOf(from);
   return () => {

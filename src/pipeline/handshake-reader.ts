@@ -1,9 +1,9 @@
 import type { MachineKey } from '../identity/keys.ts';
-import { type Identity, identify, type NoiseKey } from '../identity/machine-key.ts';
-import { ReplayMemory } from '../identity/replay.ts';
+import { type Identity, identify, type NoiseKey } from '../identity/noise.ts';
+import { ReplayMemory } from '../identity/replay-memory.ts';
 import type { Emit } from '../streams/events.ts';
 
-export interface RecognitionParts {
+export interface HandshakeReaderOptions {
   /** Undefined without a key: nobody is identified then. */
   noiseKey(): NoiseKey | undefined;
   readonly emit: Emit;
@@ -13,11 +13,11 @@ export interface RecognitionParts {
 export type Read = Identity | { readonly kind: 'replayed' };
 
 /** Who an upgrade comes from. An error of ours, or no key: nobody in particular. */
-export class Recognition {
-  readonly #parts: RecognitionParts;
+export class HandshakeReader {
+  readonly #parts: HandshakeReaderOptions;
   readonly #replays = new ReplayMemory();
 
-  constructor(parts: RecognitionParts) {
+  constructor(parts: HandshakeReaderOptions) {
     this.#parts = parts;
   }
 
