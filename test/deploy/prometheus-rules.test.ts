@@ -50,11 +50,12 @@ describe('alert rules', () => {
     }
   });
 
-  test.for(rules)('$alert: says how bad it is, what is the matter and what to do, and where more is said', (rule) => {
+  test.for(rules)('$alert: says how bad it is, what to do first, what is the matter, and where to read more', (rule) => {
     const { alert, labels, annotations } = rule;
     expect(['critical', 'warning']).toContain(labels.severity);
     expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
-    expect(annotations.runbook).toBe(`docs/alerts.md#${alert.toLowerCase()}`);
+    expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
+    expect(annotations.description).toMatch(/^First \S.*\./);
     const [, section] = page.split(`\n## ${alert}\n`);
     expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
   });
