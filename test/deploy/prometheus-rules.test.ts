@@ -50,15 +50,18 @@ describe('alert rules', () => {
     }
   });
 
-  test.for(rules)('$alert: says how bad it is, what to do first, what is the matter, and where to read more', (rule) => {
-    const { alert, labels, annotations } = rule;
-    expect(['critical', 'warning']).toContain(labels.severity);
-    expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
-    expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
-    expect(annotations.description).toMatch(/^First \S.*\./);
-    const [, section] = page.split(`\n## ${alert}\n`);
-    expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
-  });
+  test.for(rules)(
+    '$alert: says how bad it is, what to do first, what is the matter, and where to read more',
+    (rule) => {
+      const { alert, labels, annotations } = rule;
+      expect(['critical', 'warning']).toContain(labels.severity);
+      expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
+      expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
+      expect(annotations.description).toMatch(/^First \S.*\./);
+      const [, section] = page.split(`\n## ${alert}\n`);
+      expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
+    },
+  );
 
   test('docs/alerts.md: has a section for each alert, in their order, and no other', () => {
     const sections = [...page.matchAll(/^## (.*)$/gm)].map(([, title]) => title);
