@@ -3,16 +3,16 @@ import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { ApiErrorCode } from '../lib/errors.ts';
 
-/** What of a request counts for whether it is let in. */
+/** The parts of a request that decide whether it is allowed. */
 export interface AccessRequest {
   readonly host: string | undefined;
   readonly origin: string | undefined;
-  /** `Sec-Fetch-Site`: what a browser says of who asks. */
+  /** `Sec-Fetch-Site`: the browser's word on which site the request comes from. */
   readonly fetchSite: string | undefined;
   readonly authorization: string | undefined;
   /** The `Cookie` header. */
   readonly cookie: string | undefined;
-  /** Whether it changes something, or opens a WebSocket, whose answer no browser keeps from other pages. */
+  /** Whether it changes something or opens a WebSocket. Browsers let any site open one and read from it. */
   readonly isSensitive: boolean;
 }
 
@@ -22,7 +22,7 @@ export interface Refusal {
 }
 
 export interface AccessControlOptions {
-  /** Undefined: nobody needs one, which only an admin server on the loopback may do. */
+  /** Undefined if no token is needed. Only an admin server on the loopback may do that. */
   readonly token: string | undefined;
   /** The host of `--admin`. */
   readonly adminHost: string;
@@ -30,11 +30,11 @@ export interface AccessControlOptions {
   hasSession(cookie: string | undefined): boolean;
 }
 
-/** Who may ask the admin server what. */
+/** Decides who may use the admin server. */
 export interface AccessControl {
-  /** Undefined: let in. */
+  /** @returns undefined if the request is allowed. */
   refusalFor(asked: AccessRequest): Refusal | undefined;
-  /** Only whether another page is behind it: for what needs no token. */
+  /** Checks only whether another site caused the request: for routes that need no token. */
   crossSiteRefusal(asked: AccessRequest): Refusal | undefined;
   isToken(text: string): boolean;
   readonly needsToken: boolean;
@@ -49,27 +49,27 @@ export function createAccessControl({ token, adminHost, hasSession }: AccessCont
     crossSiteRefusal,
     refusalFor(asked) {
       const bearer = /^Bearer +(\S+)$/i.exec(asked.authorization ?? '')?.[1];
-      // No page can send this header to another host without asked first, and the answer to that question is no.
+      // A page of another site cannot send this header: the browser asks first (CORS preflight), and we do not allow it.
       if (bearer !== undefined && isToken(bearer)) return undefined;
       if (digest !== undefined && !hasSession(asked.cookie)) return NEEDS_TOKEN;
-      // Without a token the browser's own idea of who we are is all that keeps other pages out (DNS rebinding).
+      // Without a token, the Host header is all that keeps out a site that points its name at this address (DNS rebinding).
       if (digest === undefined && !isOurName(asked.host, adminHost)) return wrongHost(asked.host, adminHost);
       return crossSiteRefusal(asked);
     },
   };
 }
 
-/** Of equal length whatever is compared, so that the comparison takes equally long. */
+/** Digests have equal length, as `timingSafeEqual` requires. */
 function digestOf(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }
 
 const NEEDS_TOKEN: Refusal = {
   code: 'HSW_ADMIN_TOKEN_REQUIRED',
-  message: 'This needs the admin token: send Authorization: Bearer TOKEN, or open / in a browser and log in.',
+  message: 'This needs the admin token. Send Authorization: Bearer TOKEN, or open / in a browser and log in.',
 };
 
-/** Whether the `Host` header names the loopback, or what `--admin` says. */
+/** Whether the `Host` header names the loopback or the host of `--admin`. */
 function isOurName(host: string | undefined, adminHost: string): boolean {
   const name = nameOf(host);
   return isLoopback(name) || (name !== '' && name === adminHost.toLowerCase());
@@ -83,14 +83,14 @@ function nameOf(host: string | undefined): string {
 }
 
 function wrongHost(host: string | undefined, adminHost: string): Refusal {
-  const cure = `ask for localhost or ${adminHost}, or set --admin-token-file to be reached by other names`;
+  const hint = `Use localhost or ${adminHost}, or set --admin-token-file to allow other names`;
   return {
     code: 'HSW_ADMIN_HOST_NOT_ALLOWED',
-    message: `The Host header ${said(host)} is no name of this machine's loopback: ${cure}.`,
+    message: `The Host header ${quoted(host)} does not name this machine's loopback. ${hint}.`,
   };
 }
 
-/** A change, or a live feed, that another page's script asks for in a browser that is logged in here. */
+/** Refuses sensitive requests that a page of another site makes in a browser that is logged in here. */
 function crossSiteRefusal({ host, origin, fetchSite, isSensitive }: AccessRequest): Refusal | undefined {
   if (!isSensitive) return undefined;
   const isOwn = origin === undefined || hostOf(origin) === host?.toLowerCase();
@@ -98,7 +98,7 @@ function crossSiteRefusal({ host, origin, fetchSite, isSensitive }: AccessReques
   if (isOwn && saysOwn) return undefined;
   return {
     code: 'HSW_ADMIN_ORIGIN_NOT_ALLOWED',
-    message: `Not from the page at ${said(origin)}: open this server's own page, or use headscale-watchdog, or curl.`,
+    message: `A page at ${quoted(origin)} may not do this. Use this server's own page, headscale-watchdog or curl.`,
   };
 }
 
@@ -106,45 +106,45 @@ function hostOf(origin: string): string | undefined {
   return URL.canParse(origin) ? new URL(origin).host || undefined : undefined;
 }
 
-/** A header's value for a message; whatever it holds, it is one short line. */
-function said(value: string | undefined): string {
+/** A header's value as one short printable line, for a message. */
+function quoted(value: string | undefined): string {
   return value === undefined ? '(none)' : `'${value.slice(0, 80).replace(/[^\x20-\x7e]/g, '?')}'`;
 }
 
 const COOKIE = 'headscale_watchdog';
-const LASTS_MS = 12 * 3_600_000;
-const MOST = 100;
+const SESSION_MS = 12 * 3_600_000;
+const MAX_SESSIONS = 100;
 
 /**
- * The browsers that have logged in. A cookie that scripts cannot read, rather than sessionStorage: a browser can send no
- * header with a WebSocket, and what no script can read no script can give away. It holds no token, and ends with the process.
+ * The browsers that have logged in. Each has a cookie that scripts cannot read and therefore cannot leak, and that browsers also
+ * send with a WebSocket. The cookie does not hold the token. Sessions end with the process.
  */
 export class Sessions {
   readonly #clock: Clock;
-  /** When each ends, the oldest first. */
-  readonly #ends = new Map<string, Instant>();
+  /** When each session ends, the oldest first. */
+  readonly #endsAt = new Map<string, Instant>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** @returns the value of `Set-Cookie`. */
+  /** Logs a browser in. @returns the value of `Set-Cookie`. */
   begin(): string {
-    const [oldest] = this.#ends.keys();
-    if (oldest !== undefined && this.#ends.size >= MOST) this.#ends.delete(oldest);
+    const [oldest] = this.#endsAt.keys();
+    if (oldest !== undefined && this.#endsAt.size >= MAX_SESSIONS) this.#endsAt.delete(oldest);
     const id = randomBytes(32).toString('base64url');
-    this.#ends.set(id, (this.#clock.now() + LASTS_MS) as Instant);
-    return cookie(id, LASTS_MS / 1000);
+    this.#endsAt.set(id, (this.#clock.now() + SESSION_MS) as Instant);
+    return cookie(id, SESSION_MS / 1000);
   }
 
-  /** @returns the value of `Set-Cookie`. */
+  /** Logs a browser out. @returns the value of `Set-Cookie`. */
   end(cookies: string | undefined): string {
-    for (const id of idsIn(cookies)) this.#ends.delete(id);
+    for (const id of idsIn(cookies)) this.#endsAt.delete(id);
     return cookie('', 0);
   }
 
   has(cookies: string | undefined): boolean {
-    return idsIn(cookies).some((id) => (this.#ends.get(id) ?? 0) > this.#clock.now());
+    return idsIn(cookies).some((id) => (this.#endsAt.get(id) ?? 0) > this.#clock.now());
   }
 }
 

@@ -10,19 +10,19 @@ export interface LiveFeedOptions {
   view(happening: Happening): object;
 }
 
-const MOST_LISTENERS = 32;
+const MAX_LISTENERS = 32;
 /**
- * A listener that reads slower than things happen is let go: it can come back and say where it was. More than a whole
- * history, which whoever comes with `after=0` is sent at once.
+ * A listener that reads too slowly is disconnected; it can reconnect with the number of its last event. The limit is larger
+ * than a whole history, because `after=0` sends all of it at once.
  */
-const MOST_WAITING_BYTES = 24 * 1024 * 1024;
+const MAX_BUFFERED_BYTES = 24 * 1024 * 1024;
 const PING_EVERY_MS = 30_000;
 
-/** What happens, as it happens, over WebSocket: first what came after `after`, then every new one. */
+/** Sends events over WebSocket as they happen: first those after the number `after`, then each new one. */
 export class LiveFeed {
   readonly #options: LiveFeedOptions;
   readonly #server = new WebSocketServer({ noServer: true, maxPayload: 1024, perMessageDeflate: false });
-  readonly #awaited = new Set<WebSocket>();
+  readonly #awaitingPong = new Set<WebSocket>();
   #timer: Timer | undefined;
   #closed = false;
 
@@ -31,10 +31,10 @@ export class LiveFeed {
   }
 
   get isFull(): boolean {
-    return this.#closed || this.#server.clients.size >= MOST_LISTENERS;
+    return this.#closed || this.#server.clients.size >= MAX_LISTENERS;
   }
 
-  /** Takes over an upgrade that the gate has let in. */
+  /** Takes over an upgrade request that access control has allowed. */
   take(request: IncomingMessage, socket: Duplex, head: Buffer, query: HistoryQuery): void {
     this.#server.handleUpgrade(request, socket, head, (listener) => this.#serve(listener, query));
   }
@@ -50,33 +50,34 @@ export class LiveFeed {
     const { history } = this.#options;
     const send = (happening: Happening): void => {
       listener.send(JSON.stringify(this.#options.view(happening)));
-      if (listener.bufferedAmount > MOST_WAITING_BYTES) listener.terminate();
+      if (listener.bufferedAmount > MAX_BUFFERED_BYTES) listener.terminate();
     };
-    // Who comes with a number of a watchdog that ran before this one hears what is new all the same.
+    // A number from before a restart may be too high. New events must be sent all the same.
     const from = Math.min(query.after ?? 0, history.lastSeq);
     const end = history.onHappening((happening) => {
       if (matches(happening, query, from)) send(happening);
     });
     listener.on('error', () => listener.terminate());
     listener.on('close', end);
-    listener.on('pong', () => this.#awaited.delete(listener));
-    // All of it: what is left out here would never be told.
+    listener.on('pong', () => this.#awaitingPong.delete(listener));
+    // No limit here: an event that is left out would never be sent.
     const missed = query.after === undefined ? [] : history.find({ ...query, limit: Number.POSITIVE_INFINITY });
     for (const happening of missed) send(happening);
     this.#schedule();
   }
 
-  /** Whoever has not answered the last ping is not there any more. */
+  /** Disconnects listeners that have not answered the last ping. */
   #schedule(): void {
     if (this.#closed || this.#timer !== undefined) return;
     this.#timer = this.#options.clock.after(PING_EVERY_MS, () => {
       this.#timer = undefined;
       for (const listener of this.#server.clients) {
-        if (this.#awaited.has(listener)) listener.terminate();
-        this.#awaited.add(listener);
+        if (this.#awaitingPong.has(listener)) listener.terminate();
+        this.#awaitingPong.add(listener);
         listener.ping();
       }
-      for (const listener of this.#awaited) if (!this.#server.clients.has(listener)) this.#awaited.delete(listener);
+      for (const listener of this.#awaitingPong)
+        if (!this.#server.clients.has(listener)) this.#awaitingPong.delete(listener);
       if (this.#server.clients.size > 0) this.#schedule();
     });
   }

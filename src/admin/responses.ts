@@ -2,8 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ApiErrorCode, ERRORS } from '../lib/errors.ts';
 
 /**
- * On every answer. The page needs its own files, its own server and nothing else; nobody may frame it; no other page may
- * use what is here; nothing stays in a cache.
+ * Headers of every response. The page may load its own files and talk to its own server only. No other site may frame it or
+ * read its responses, and nothing is cached.
  */
 const HEADERS = {
   'Cache-Control': 'no-store',
@@ -16,11 +16,11 @@ const HEADERS = {
   'X-Frame-Options': 'DENY',
 } as const;
 
-/** Longer JSON is for programs, and costs a third more to write with indentation. */
-const MOST_FOR_PEOPLE = 200;
+/** Lists up to this length are indented for people. Longer ones are for programs, and indenting takes a third more time. */
+const MAX_INDENTED_ITEMS = 200;
 
 export function sendJson(response: ServerResponse, status: number, value: object): void {
-  const isLong = Object.values(value).some((each) => Array.isArray(each) && each.length > MOST_FOR_PEOPLE);
+  const isLong = Object.values(value).some((each) => Array.isArray(each) && each.length > MAX_INDENTED_ITEMS);
   const text = isLong ? JSON.stringify(value) : JSON.stringify(value, undefined, 2);
   send(response, status, 'application/json; charset=utf-8', `${text}\n`);
 }
@@ -38,7 +38,7 @@ export function send(response: ServerResponse, status: number, contentType: stri
   response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
 }
 
-/** A request's body as text; undefined when it is longer than `most` bytes, or its client left. */
+/** Reads a request's body as text. @returns undefined if it is longer than `most` bytes, or if the client left. */
 export function readBody(request: IncomingMessage, most: number): Promise<string | undefined> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];

@@ -9,20 +9,20 @@ import { type EventView, eventQuery } from './event-list.ts';
 import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
 import { listStreams, type StreamView } from './stream-list.ts';
 
-/** One request and its answer. */
+/** One request and its response. */
 export interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly query: URLSearchParams;
-  /** What the path's `:id` stands for. */
+  /** The value of `:id` in the path; empty for paths without one. */
   readonly id: string;
-  /** Whether the access lets it in; pages for anyone are asked for all the same. */
+  /** Whether access control allows the request. Public routes answer others too. */
   readonly isAuthorized: boolean;
 }
 
 export interface Route {
   readonly methods: readonly string[];
-  /** Whether it answers those, too, whom the access refuses: it tells them nothing that they may not know. */
+  /** Whether it answers requests without the token. It must not reveal anything to them. */
   readonly isPublic: boolean;
   answer(exchange: Exchange): void | Promise<void>;
 }
@@ -36,7 +36,7 @@ export interface RoutesOptions {
   readonly sessions: Sessions;
 }
 
-/** Every page by its path. */
+/** All routes, by path. */
 export function routesOf({ backend, assets, access, sessions }: RoutesOptions): ReadonlyMap<string, Route> {
   const publicRoute = (answer: Answer): Route => ({ methods: ['GET', 'HEAD'], isPublic: true, answer });
   const files = [...assets].map(([path, asset]) => {
@@ -79,7 +79,7 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   ];
 }
 
-/** Probes carry no token: without one it says whether it is ready, and nothing of Headscale. */
+/** Probes send no token: without one the answer says whether the watchdog is ready, and nothing about Headscale. */
 function readiness(backend: AdminBackend): Answer {
   return ({ response, isAuthorized }) => {
     const { ready, detail } = backend.readiness();
@@ -98,25 +98,25 @@ function reload(backend: AdminBackend): Answer {
 function sever(backend: AdminBackend): Answer {
   return ({ response, id, query }) => {
     const outcome = backend.sever(Number(id) as StreamId, query.get('replica') ?? undefined);
-    const cure = 'GET /streams lists those that are open';
-    if (outcome === 'unknown')
-      sendError(response, 'HSW_STREAM_UNKNOWN', `There is no stream ${id} (any more): ${cure}.`);
-    else if (outcome === 'ending') sendError(response, 'HSW_STREAM_ENDING', `Stream ${id} is ending already: ${cure}.`);
+    const hint = 'GET /streams lists the open streams';
+    if (outcome === 'unknown') sendError(response, 'HSW_STREAM_UNKNOWN', `There is no open stream ${id}: ${hint}.`);
+    else if (outcome === 'ending')
+      sendError(response, 'HSW_STREAM_ENDING', `Stream ${id} is already closing: ${hint}.`);
     else if (outcome === 'asked') sendJson(response, 202, { asked: Number(id) });
     else sendJson(response, 200, { severed: Number(id) });
   };
 }
 
-const LONGEST_LOGIN = 8 * 1024;
+const MAX_LOGIN_BYTES = 8 * 1024;
 
 function login(access: AccessControl, sessions: Sessions): Answer {
   return async ({ request, response }) => {
-    const body = await readBody(request, LONGEST_LOGIN);
+    const body = await readBody(request, MAX_LOGIN_BYTES);
     if (body === undefined || !access.isToken(tokenIn(body))) {
       sendError(
         response,
         'HSW_ADMIN_TOKEN_WRONG',
-        'This is not the token: it is what the file of --admin-token-file holds.',
+        'This is not the admin token. The token is in the file that --admin-token-file names.',
       );
       return;
     }
@@ -156,10 +156,10 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
 
 const MISSING: Asset = {
   contentType: 'text/plain; charset=utf-8',
-  text: "The status page's files are missing: run npm run build again. /streams and /events work without them.\n",
+  text: "The status page's files are missing; run npm run build again. /streams and /events work without them.\n",
 };
 
-/** Reads the status page's files once, by the path each is served at: what is not among them cannot be asked for. */
+/** Reads the status page's files once, by URL path. No other file can be requested. */
 export function readAssets(folder = new URL('./page/', import.meta.url)): ReadonlyMap<string, Asset> {
   const assets = new Map<string, Asset>();
   for (const name of namesIn(folder)) {
@@ -168,7 +168,7 @@ export function readAssets(folder = new URL('./page/', import.meta.url)): Readon
     const path = name === 'index.html' ? '/' : `/page/${name}`;
     assets.set(path, { contentType, text: readFileSync(new URL(name, folder), 'utf8') });
   }
-  // No page is no reason to serve no node.
+  // A missing page must not stop the proxy.
   return assets.has('/') ? assets : new Map([['/', MISSING]]);
 }
 
@@ -180,22 +180,26 @@ function namesIn(folder: URL): readonly string[] {
   }
 }
 
-/** What the admin server shows, asked anew for every request, and what it can have done. */
+/** What the admin server can show and do. It asks again for every request. */
 export interface AdminBackend {
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
   readiness(): { readonly ready: boolean; readonly detail: object };
-  /** In the order they were opened, replica by replica. */
+  /** Replica by replica, each in the order in which they opened. */
   streams(): Promise<readonly StreamView[]>;
   nodes(): readonly object[];
-  /** The head of the status page. */
+  /** The figures and warnings at the top of the status page. */
   overview(): object;
   readonly history: History;
   eventView(happening: Happening): EventView;
-  /** The machine keys of a node, by its name, its id, or one of its keys; none where nobody is called so. */
+  /** The machine keys of the nodes with this name, id or key. Empty if there is no such node. */
   keysOf(node: string): ReadonlySet<MachineKey>;
-  /** @param replica whose stream it is; undefined: ours. `asked`: it has been told, and does it by itself. */
+  /**
+   * @param replica the replica that has the stream; undefined means this one.
+   * @returns `asked` if another replica was asked to sever it.
+   */
   sever(id: StreamId, replica: string | undefined): 'severed' | 'ending' | 'unknown' | 'asked';
-  /** Applies the configuration as it is now. */
+  /** Reads flags and file again, and applies them. */
   reload(): { readonly ok: boolean };
+  /** Reports an error in our own code. */
   failed(during: string, error: unknown): void;
 }

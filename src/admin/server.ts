@@ -12,17 +12,17 @@ import { type AdminBackend, type Route, readAssets, routesOf } from './routes.ts
 
 export interface AdminServerOptions {
   readonly clock: Clock;
-  /** What everyone must send but the probes; undefined: nobody must. */
+  /** The token that all requests need except probes; undefined if no token is needed. */
   readonly token: string | undefined;
   /** The host of `--admin`. */
   readonly adminHost: string;
 }
 
 const LIVE = '/events/live';
-/** A client whose upgrade was refused has this long to leave. */
-const GONE_WITHIN_MS = 10_000;
+/** How long a client whose upgrade was refused may take to disconnect. */
+const LINGER_MS = 10_000;
 
-/** The status route, the admin API, `/metrics`, `/healthz` and `/readyz`: for Prometheus, probes and people. */
+/** Serves the status page, the admin API, `/metrics`, `/healthz` and `/readyz`. */
 export function createAdminServer(backend: AdminBackend, { clock, token, adminHost }: AdminServerOptions): Server {
   const sessions = new Sessions(clock);
   const access = createAccessControl({ token, adminHost, hasSession: (cookie) => sessions.has(cookie) });
@@ -32,7 +32,7 @@ export function createAdminServer(backend: AdminBackend, { clock, token, adminHo
   server.on('upgrade', (request, socket: Socket, head) => upgrade(request, socket, head, { live, access, backend }));
   const connections = new OpenConnections();
   server.prependListener('connection', (socket: Socket) => connections.add(socket));
-  // Node's own knows nothing of connections that have asked for an upgrade.
+  // Node's own closeAllConnections leaves out upgraded connections.
   server.closeAllConnections = () => {
     live.close();
     connections.endAll();
@@ -40,13 +40,13 @@ export function createAdminServer(backend: AdminBackend, { clock, token, adminHo
   return server;
 }
 
-interface Parts {
+interface RequestContext {
   readonly routes: ReadonlyMap<string, Route>;
   readonly access: AccessControl;
   readonly backend: AdminBackend;
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, { routes, access, backend }: Parts): void {
+function answer(request: IncomingMessage, response: ServerResponse, { routes, access, backend }: RequestContext): void {
   const { path, query } = urlOf(request);
   const [, id = ''] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
   const route = routes.get(id === '' ? path : '/streams/:id/sever');
@@ -55,10 +55,10 @@ function answer(request: IncomingMessage, response: ServerResponse, { routes, ac
   const counts = route?.isPublic ? access.crossSiteRefusal(asked) : refusal;
   if (counts !== undefined) sendRefusal(response, counts);
   else if (route === undefined)
-    sendError(response, 'HSW_ADMIN_PATH_UNKNOWN', `No such route. There are ${known(routes)}.`);
+    sendError(response, 'HSW_ADMIN_PATH_UNKNOWN', `No such path. Known paths: ${known(routes)}.`);
   else if (!route.methods.includes(request.method ?? '')) {
     response.setHeader('Allow', route.methods.join(', '));
-    sendError(response, 'HSW_ADMIN_METHOD_NOT_ALLOWED', `Only ${route.methods.join(' and ')}.`);
+    sendError(response, 'HSW_ADMIN_METHOD_NOT_ALLOWED', `Use ${route.methods.join(' or ')}.`);
   } else {
     Promise.resolve()
       .then(() => route.answer({ request, response, query, id, isAuthorized: refusal === undefined }))
@@ -73,7 +73,7 @@ function sendFailure(response: ServerResponse, error: unknown, failed: (error: u
   }
   failed(error);
   if (response.headersSent) response.destroy();
-  else sendError(response, 'HSW_INTERNAL', 'The watchdog failed to answer: see its log.');
+  else sendError(response, 'HSW_INTERNAL', 'The watchdog failed to answer. See its log.');
 }
 
 function sendRefusal(response: ServerResponse, { code, message }: Refusal): void {
@@ -85,7 +85,7 @@ function known(routes: ReadonlyMap<string, Route>): string {
   return [...routes.keys(), LIVE].filter((path) => !path.startsWith('/page/')).join(', ');
 }
 
-interface UpgradeParts {
+interface UpgradeContext {
   readonly live: LiveFeed;
   readonly access: AccessControl;
   readonly backend: AdminBackend;
@@ -95,15 +95,15 @@ function upgrade(
   request: IncomingMessage,
   socket: Socket,
   head: Buffer,
-  { live, access, backend }: UpgradeParts,
+  { live, access, backend }: UpgradeContext,
 ): void {
   socket.on('error', () => socket.destroy());
   const { path, query } = urlOf(request);
   const refusal = access.refusalFor(accessRequestOf(request, true));
   if (refusal !== undefined) refuseUpgrade(socket, refusal.code, refusal.message);
-  else if (path !== LIVE) refuseUpgrade(socket, 'HSW_ADMIN_PATH_UNKNOWN', `The only WebSocket is ${LIVE}.`);
+  else if (path !== LIVE) refuseUpgrade(socket, 'HSW_ADMIN_PATH_UNKNOWN', `The only WebSocket path is ${LIVE}.`);
   else if (live.isFull)
-    refuseUpgrade(socket, 'HSW_ADMIN_FULL', 'Too many clients listen already: poll /events instead.');
+    refuseUpgrade(socket, 'HSW_ADMIN_FULL', 'Too many clients are listening. Poll /events instead.');
   else {
     try {
       live.take(request, socket, head, eventQuery(query, backend.keysOf));
@@ -127,8 +127,8 @@ function refuseUpgrade(socket: Socket, code: ApiErrorCode, message: string): voi
     'Connection: close',
   ];
   socket.end(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), body]));
-  // Unread, its end would never be seen.
-  socket.resume().setTimeout(GONE_WITHIN_MS, () => socket.destroy());
+  // Without reading, we would not notice when the client closes.
+  socket.resume().setTimeout(LINGER_MS, () => socket.destroy());
 }
 
 function accessRequestOf({ headers }: IncomingMessage, isSensitive: boolean): AccessRequest {

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import { type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
 import { ParameterError, Parameters } from './parameters.ts';
 
-/** A contest as far as it is shown. */
+/** The part of a contest that `/streams` shows. */
 export interface ContestView {
   readonly old: Stream;
   readonly newcomer: Stream;
@@ -59,11 +59,11 @@ export function nodeView({ id, name, user, nodeKey }: NodeInfo) {
 }
 
 const STATES = ['held', 'connecting', 'open', 'closing'] as const;
-const MOST = 100_000;
+const MAX_LIMIT = 100_000;
 
-type Column = (stream: StreamView) => string | number;
+type SortKey = (stream: StreamView) => string | number;
 
-const COLUMNS: Readonly<Record<string, Column>> = {
+const SORT_KEYS: Readonly<Record<string, SortKey>> = {
   id: ({ id }) => id,
   node: ({ node, machineKey }) => node?.name.toLowerCase() ?? machineKey ?? '\uffff',
   address: ({ remoteAddress }) => remoteAddress,
@@ -78,7 +78,7 @@ const COLUMNS: Readonly<Record<string, Column>> = {
 export const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', 'sort', 'limit', 'offset'];
 
 /**
- * Filters, sorts and pages.
+ * Filters, sorts and pages streams.
  *
  * @param keysOf the machine keys of a node, by its name, id or one of its keys.
  * @throws ParameterError
@@ -94,8 +94,8 @@ export function listStreams(
   const node = given.text('node');
   const keys = node === undefined ? undefined : new Set([...keysOf(node)].map(formatMachineKey));
   const words = given.text('q')?.toLowerCase();
-  const offset = given.number('offset', 0, MOST) ?? 0;
-  const limit = given.number('limit', 0, MOST) ?? MOST;
+  const offset = given.number('offset', 0, MAX_LIMIT) ?? 0;
+  const limit = given.number('limit', 0, MAX_LIMIT) ?? MAX_LIMIT;
   const order = orderOf(given.text('sort'));
   const found = all.filter(
     (stream) =>
@@ -108,15 +108,15 @@ export function listStreams(
   return { total: found.length, streams: found.slice(offset, offset + limit) };
 }
 
-/** `rtt`, or `-rtt` for the largest first; equals stay in the order they were opened. */
+/** `rtt` sorts in ascending order, `-rtt` in descending order. Equal streams stay in the order in which they opened. */
 function orderOf(text: string | undefined): ((a: StreamView, b: StreamView) => number) | undefined {
   if (text === undefined) return undefined;
   const name = text.replace(/^-/, '');
-  const column = Object.hasOwn(COLUMNS, name) ? COLUMNS[name] : undefined;
+  const column = Object.hasOwn(SORT_KEYS, name) ? SORT_KEYS[name] : undefined;
   if (column === undefined) {
-    const known = Object.keys(COLUMNS).join(', ');
+    const known = Object.keys(SORT_KEYS).join(', ');
     throw new ParameterError(
-      `sort='${text.slice(0, 40)}' is unknown: write one of ${known}, with - before it for the largest first.`,
+      `sort='${text.slice(0, 40)}' is unknown. Use one of ${known}. A leading - sorts in descending order.`,
     );
   }
   const sign = text.startsWith('-') ? -1 : 1;
@@ -126,7 +126,7 @@ function orderOf(text: string | undefined): ((a: StreamView, b: StreamView) => n
   };
 }
 
-/** What a search looks in. */
+/** The text in which a search (`q=`) looks. */
 function textOf({ id, node, machineKey, remoteAddress, state, kind }: StreamView): string {
   const who = node === null ? '' : `${node.name} ${node.user} ${node.id} ${node.nodeKey}`;
   return `${id} ${who} ${machineKey ?? ''} ${remoteAddress} ${state} ${kind}`.toLowerCase();

@@ -86,10 +86,10 @@ describe('GET /streams', () => {
   });
 
   test.each([
-    ['state=opne', "state='opne' is unknown: write one of held, connecting, open, closing."],
-    ['sort=constructor', "sort='constructor' is unknown: write one of id, node"],
-    ['limit=-1', "limit='-1' cannot be used: write a whole number from 0"],
-    ['stat=open', "'stat' is no parameter here: there are state, kind"],
+    ['state=opne', "state='opne' is unknown. Use one of held, connecting, open, closing."],
+    ['sort=constructor', "sort='constructor' is unknown. Use one of id, node"],
+    ['limit=-1', "limit='-1' is invalid. Use a whole number from 0"],
+    ['stat=open', "'stat' is not a parameter here. Use one of state, kind"],
   ])('%s: 400, with the value and the cure', async (query, text) => {
     const { admin } = await bench();
     expect(await get(`${admin}/streams?${query}`)).toMatchObject({ status: 400, text: expect.stringContaining(text) });
@@ -102,7 +102,7 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     await connect();
     expect(await ask(`${admin}/streams/99/sever`, { method: 'POST' })).toMatchObject({
       status: 404,
-      text: expect.stringContaining('There is no stream 99'),
+      text: expect.stringContaining('There is no open stream 99'),
     });
     expect(await ask(`${admin}/streams/1/sever`, { method: 'POST' })).toMatchObject({ status: 200 });
     await until(() => ended.sessions === 1, "Headscale's connection has ended");

@@ -73,7 +73,7 @@ describe('headscale-watchdog streams', () => {
     expect([nothing.code, nothing.stdout]).toEqual([3, 'No stream matches.\n']);
     expect([wrong.code, wrong.stderr]).toEqual([
       2,
-      expect.stringContaining("state='opne' is unknown: write one of held"),
+      expect.stringContaining("state='opne' is unknown. Use one of held"),
     ]);
     expect(descending.code).toBe(0);
   });

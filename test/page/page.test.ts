@@ -133,7 +133,7 @@ describe('the status page', () => {
     const { page } = await openPage(browser, watchdog.admin);
     await page.getByLabel('Token').fill('wrong');
     await page.keyboard.press('Enter');
-    await page.getByText('This is not the token').waitFor();
+    await page.getByText('This is not the admin token').waitFor();
     await shoot(page, 'login');
     expect(await faults(page)).toEqual([]);
     await page.getByLabel('Token').fill('a-token-of-enough-characters');
