@@ -23,18 +23,17 @@ const TAG_LENGTH = 16;
 const ZERO_NONCE = Buffer.alloc(12);
 const EMPTY = Buffer.alloc(0);
 
-// The name is 33 bytes, one more than the hash is long, so it is hashed (Noise section 5.2, InitializeSymmetric).
+// The name has 33 bytes, one more than the hash, so it is hashed (Noise section 5.2, InitializeSymmetric).
 const INITIAL_HASH = createHash(HASH).update(PROTOCOL_NAME).digest();
 
-/** The prologue both sides mix in: it binds the session to the version in the clear header. */
+/** The prologue that both sides mix in. It binds the session to the version in the clear-text header. */
 export function prologueOf(version: number): Buffer {
   return Buffer.from(`Tailscale Control Protocol v${version}`, 'ascii');
 }
 
 /**
- * The SymmetricState object of Noise (revision 34, section 5.2) for
- * Noise_IK_25519_ChaChaPoly_BLAKE2s. Every key it derives during the handshake
- * is used for one message only, so the nonce is always zero.
+ * The SymmetricState object of Noise (revision 34, section 5.2) for Noise_IK_25519_ChaChaPoly_BLAKE2s. Each key of the
+ * handshake encrypts only one message, so the nonce is always zero.
  */
 export class SymmetricState {
   #h: Buffer = INITIAL_HASH;
@@ -59,7 +58,7 @@ export class SymmetricState {
     return sealed;
   }
 
-  /** The plaintext, or undefined when the tag does not fit; the state must not be used after that. */
+  /** @returns the plaintext, or undefined when the tag is wrong. After that this state must not be used any more. */
   decryptAndHash(sealed: Uint8Array): Buffer | undefined {
     const split = sealed.length - TAG_LENGTH;
     const decipher = createDecipheriv('chacha20-poly1305', this.#k, ZERO_NONCE, { authTagLength: TAG_LENGTH });
@@ -81,7 +80,7 @@ export class SymmetricState {
   }
 }
 
-/** HKDF with two outputs (Noise section 4.3); by hand, since it takes half the time of hkdfSync. */
+/** HKDF with two outputs (Noise section 4.3). Written with HMAC calls, because hkdfSync takes twice the time. */
 function hkdf(chainingKey: Uint8Array, input: Uint8Array): [Buffer, Buffer] {
   const temp = createHmac(HASH, chainingKey).update(input).digest();
   const first = createHmac(HASH, temp).update(Buffer.of(1)).digest();
@@ -89,37 +88,37 @@ function hkdf(chainingKey: Uint8Array, input: Uint8Array): [Buffer, Buffer] {
   return [first, second];
 }
 
-/** The server's static key pair, as far as reading initiations needs it. */
+/** The static key pair of the server, as far as it is needed to read initiations. */
 export interface NoiseKey {
   readonly privateKey: KeyObject;
   readonly publicRaw: Buffer;
 }
 
-/** The key pair of a `noise_private.key`'s bytes; undefined when they hold none. */
+/** @param file the bytes of Headscale's `noise_private.key`. @returns undefined when they contain no key. */
 export function parseNoiseKey(file: Uint8Array): NoiseKey | undefined {
   const privateKey = parsePrivateKeyFile(file);
   return privateKey && { privateKey, publicRaw: rawPublicKeyOf(createPublicKey(privateKey)) };
 }
 
-/** The public half as Headscale's `/key` gives it: `mkey:<64 hex>`. */
+/** The public half, in the form that Headscale's `/key` answers: `mkey:<64 hex>`. */
 export function formatNoiseKey(key: NoiseKey): string {
   return formatMachineKey(machineKeyOf(key.publicRaw));
 }
 
-/** Who sent this handshake; `missing` when there was no header, `unreadable` when it says nothing. */
+/** Who sent a handshake. `missing`: there was no header. `unreadable`: the header could not be decrypted. */
 export type Identity =
   | {
       readonly kind: 'identified';
       readonly machineKey: MachineKey;
-      /** The handshake's own key, 32 bytes: a second handshake with it is a replay. */
+      /** The ephemeral key of the handshake, 32 bytes. A second handshake with the same key is a replay. */
       readonly ephemeral: Buffer;
     }
   | { readonly kind: 'unreadable'; readonly why: string }
   | { readonly kind: 'missing' };
 
 /**
- * Reads the machine key from the value of `X-Tailscale-Handshake`. The tag proves that
- * the sender of the *original* message holds the key; a replay proves nothing more.
+ * Reads the machine key from the value of `X-Tailscale-Handshake`. The tag proves that whoever first sent this message
+ * holds the key. A replay proves nothing about its sender.
  */
 export function identify(key: NoiseKey, header: string | undefined): Identity {
   if (header === undefined) return { kind: 'missing' };
@@ -134,13 +133,13 @@ export function identify(key: NoiseKey, header: string | undefined): Identity {
 
 export interface ReadInitiation {
   readonly machineKey: MachineKey;
-  /** The handshake's state after the message: what a responder goes on from. */
+  /** The handshake state after this message, from which a responder continues. */
   readonly state: SymmetricState;
 }
 
 /**
- * The responder's half of Noise IK, first message (Noise revision 34, section 7.5; tailscale
- * `control/controlbase/handshake.go`, Server). Constant work: two X25519, two AEAD.
+ * The responder's part of Noise IK, first message (Noise revision 34, section 7.5; tailscale
+ * `control/controlbase/handshake.go`, `Server`). It costs two X25519 and two AEAD operations, whatever the client sends.
  */
 export function readInitiation(key: NoiseKey, initiation: Initiation): Parsed<ReadInitiation> {
   const state = new SymmetricState();
@@ -160,12 +159,12 @@ export function readInitiation(key: NoiseKey, initiation: Initiation): Parsed<Re
   const ss = exchange(key.privateKey, machineRaw);
   if (ss === undefined) return { ok: false, why: 'key exchange' };
   state.mixKey(ss);
-  // the empty payload: its tag proves that the client holds the machine key
+  // The tag of the empty payload proves that the client holds the machine key.
   if (state.decryptAndHash(initiation.sealedPayload) === undefined) return { ok: false, why: 'tag' };
   return { ok: true, value: { machineKey: machineKeyOf(machineRaw), state } };
 }
 
-/** X25519, or undefined for a point of low order, whose shared secret would be all zero. */
+/** X25519. @returns undefined for a point of low order, which would give an all-zero shared secret. */
 function exchange(privateKey: KeyObject, peerRaw: Uint8Array): Buffer | undefined {
   try {
     return diffieHellman({ privateKey, publicKey: publicKeyOf(peerRaw) });

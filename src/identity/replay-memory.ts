@@ -1,9 +1,10 @@
-/** How many handshakes each of the two generations remembers. */
+/** How many handshakes each of the two generations holds. */
 const GENERATION = 32_768;
 
 /**
- * Remembers handshakes by their ephemeral keys, which no honest client uses twice, in bounded memory: the last 32 768 at
- * least, twice as many at most. What has been forgotten can be replayed once more; it still never settles (see `judge`).
+ * Remembers handshakes by their ephemeral keys, which an honest client never uses twice. Memory is bounded: at least the
+ * last 32 768 handshakes are remembered, and at most twice as many. A forgotten handshake can be replayed once more, but its
+ * stream never settles (see `judge`).
  */
 export class ReplayMemory {
   readonly #generation: number;
@@ -14,12 +15,12 @@ export class ReplayMemory {
     this.#generation = generation;
   }
 
-  /** Whether this ephemeral key (32 bytes) has been seen before; from here on it has. */
+  /** Notes an ephemeral key (32 bytes). @returns whether it was seen before. */
   hasSeen(ephemeral: Buffer): boolean {
     const key = ephemeral.toString('latin1');
     if (this.#young.has(key)) return true;
     const seen = this.#old.has(key);
-    // One that comes again is remembered afresh: a replayer cannot wait until it is forgotten while trying.
+    // A repeated key moves to the young generation, so that repeated attempts keep it from being forgotten.
     this.#young.add(key);
     if (this.#young.size >= this.#generation) {
       this.#old = this.#young;
@@ -28,7 +29,7 @@ export class ReplayMemory {
     return seen;
   }
 
-  /** As if it had never been seen. */
+  /** Removes a key, as if it had never been seen. */
   forget(ephemeral: Buffer): void {
     const key = ephemeral.toString('latin1');
     this.#young.delete(key);

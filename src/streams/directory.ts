@@ -1,39 +1,43 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Stream, StreamId } from './stream.ts';
 
-/** A newcomer before it is taken in. */
+/** A newcomer that has been identified, but is not a stream yet. */
 export interface Arriving {
   readonly id: StreamId;
   readonly machineKey: MachineKey;
-  /** Of its handshake, 32 bytes. */
+  /** The ephemeral public key of its handshake, 32 bytes. */
   readonly ephemeral: Buffer;
 }
 
-/** What is known elsewhere of a newcomer. */
+/** What other replicas know about a newcomer. */
 export interface Arrival {
-  /** Its handshake was shown to another replica before: it gives no identity. */
+  /** Another replica has seen this handshake before, so it proves no identity. */
   readonly replayed: boolean;
-  /** The replicas, by name, that have older streams of its node. */
+  /** The names of the replicas that have older streams of the same node. */
   readonly elsewhere: readonly string[];
 }
 
 export const NOWHERE_ELSE: Arrival = { replayed: false, elsewhere: [] };
 
-/** Where a node's streams are: in this process alone, or in several replicas of it. */
+/** Finds the other streams of a node: those of this process alone, or those of other replicas too. */
 export interface StreamDirectory {
-  /** Announces a newcomer. @returns what is known of it elsewhere, and never rejects; undefined where there is nobody to ask. */
+  /**
+   * Announces a newcomer to the other replicas.
+   *
+   * @returns what they know about it. The promise never rejects. Undefined when there is no other replica to ask.
+   */
   announce(newcomer: Arriving): Promise<Arrival> | undefined;
-  /** It has been taken in: those that have its node's older streams are to judge them. */
+  /** The newcomer is now a stream: the replicas in `elsewhere` start contests against their older streams of its node. */
   contest(newcomer: Stream, elsewhere: readonly string[]): void;
-  /** The stream's first whole record from its client has reached an open session. */
+  /** The client's first complete record has reached an open session. */
   firstRecord(stream: Stream): void;
-  /** It is no stream of its node's any more. */
+  /** The stream no longer counts as one of its node. */
   withdraw(stream: Arriving | Stream): void;
-  /** Headscale has never seen its handshake: the same one may come again, here or elsewhere. */
+  /** Headscale never saw this handshake, so the client may send it again, here or to another replica. */
   forgetHandshake(ephemeral: Buffer): void;
 }
 
-/** One watchdog alone: all streams are in its registry. */
+/** The directory of a single watchdog: all streams are in its own registry. */
 export const ALONE: StreamDirectory = {
   announce: () => undefined,
   contest() {},

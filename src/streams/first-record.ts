@@ -1,5 +1,5 @@
 /*
- * A frame of a client's (RFC 6455, section 5.2):
+ * A WebSocket frame from a client (RFC 6455, section 5.2):
  * 1 FIN, three reserved bits, opcode | 1 MASK, length 0–125, 126 (two bytes follow) or 127 (eight bytes follow) | 4 masking key | payload
  */
 const LONG = 126;
@@ -10,21 +10,21 @@ const FIRST_CONTROL = 8;
 
 type Part = 'head' | 'length' | 'mask' | 'payload';
 
-/** Takes a client's WebSocket frames apart, over any chunking: what they carry, without masks, control frames and texts. */
+/** Extracts the unmasked binary payload from a client's WebSocket frames. Chunks may split frames anywhere. */
 export class WebSocketPayload {
   #part: Part = 'head';
-  /** Bytes of the part that are still to come. */
+  /** Bytes of the current part that have not arrived yet. */
   #left = 1;
-  /** Whether the message in progress is binary; control frames stand between its parts. */
+  /** Whether the current message is binary. Control frames may come between its fragments. */
   #isBinary = false;
-  /** Whether this frame is a part of it. */
+  /** Whether the payload of the current frame belongs to a binary message. */
   #carries = false;
   #isMasked = false;
   #length = 0;
   readonly #mask = Buffer.alloc(4);
   #at = 0;
 
-  /** Feeds what the client sent. @returns what it carries. */
+  /** @param chunk what the client sent. @returns the payload in it. */
   feed(chunk: Uint8Array): Buffer {
     const payload = Buffer.allocUnsafe(chunk.length);
     let length = 0;
@@ -102,15 +102,17 @@ export class WebSocketPayload {
 
 const RECORD_HEADER_LENGTH = 3;
 /**
- * Four times the longest record. A client can send pings and texts for ever, and reading them costs more than passing them
- * on: where no record has come in so many bytes of WebSocket frames, none is looked for any more, and the stream never settles.
+ * Four times the longest record. A client can send pings and text frames for ever, and parsing them costs more than
+ * forwarding them. After this many bytes without a record we stop looking, and the stream never settles.
  */
 const MOST_FRAMED_BYTES = 256 * 1024;
 
 /**
- * Watches a client's half of a Noise session for the end of its first whole record
- * (1 byte type, 2 bytes length big-endian, payload), over any chunking. Only a whole record
- * says something: Headscale cannot judge a part of one, so the part of a replayer's may last for ever.
+ * Finds the end of the first complete record that a client sends in its Noise session: 1 byte type, 2 bytes length
+ * (big-endian), payload. Chunks may split it anywhere. Only a complete record counts: Headscale cannot reject half a record,
+ * so a replayed handshake followed by half a record could stay open for ever.
+ *
+ * Source: tailscale `control/controlbase/messages.go`.
  */
 export class FirstRecord {
   #headerBytes = 0;
@@ -119,12 +121,12 @@ export class FirstRecord {
   readonly #webSocket: WebSocketPayload | undefined;
   #framedBytes = 0;
 
-  /** @param isWebSocket whether the session is carried by WebSocket frames, as a browser's is. */
+  /** @param isWebSocket whether WebSocket frames carry the session, as with a browser client. */
   constructor(isWebSocket: boolean) {
     this.#webSocket = isWebSocket ? new WebSocketPayload() : undefined;
   }
 
-  /** Feeds what the client sent; true from the chunk on that completes the record. */
+  /** @param sent what the client sent. @returns whether the first record is complete. */
   feed(sent: Uint8Array): boolean {
     if (this.#framedBytes >= MOST_FRAMED_BYTES) return false;
     const chunk = this.#webSocket === undefined ? sent : this.#webSocket.feed(sent);

@@ -2,7 +2,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { Instant } from '../lib/clock.ts';
 import type { Stream, StreamId } from './stream.ts';
 
-/** All streams that are not closed, by id and by machine key; in the order they were opened. */
+/** All streams that are not closed, by id and by machine key, in the order in which they were opened. */
 export class Registry {
   readonly #byId = new Map<StreamId, Stream>();
   readonly #byKey = new Map<MachineKey, Stream[]>();
@@ -17,7 +17,7 @@ export class Registry {
     this.#byId.set(stream.id, stream);
     if (stream.machineKey === undefined) return;
     const siblings = this.#byKey.get(stream.machineKey);
-    // One that waited longer for Redis than a newer one comes after it.
+    // A stream that waited longer for Redis than a newer one is added after it.
     if (siblings) siblings.splice(siblings.findLastIndex(({ id }) => id < stream.id) + 1, 0, stream);
     else this.#byKey.set(stream.machineKey, [stream]);
   }
@@ -43,7 +43,7 @@ export class Registry {
     return this.#byKey.get(key) ?? [];
   }
 
-  /** When Headscale last said anything on one of them. */
+  /** When Headscale last sent anything on any stream. */
   get lastSpokenAt(): Instant | undefined {
     let last: Instant | undefined;
     for (const { spokenAt } of this.#byId.values()) {
@@ -52,7 +52,7 @@ export class Registry {
     return last;
   }
 
-  /** Whether `many` nodes or more, by their machine keys, have a stream from this address. */
+  /** Whether at least `many` machine keys have a stream from this address. */
   isShared(address: string, many: number): boolean {
     const keys = new Set<MachineKey>();
     for (const stream of this.#byId.values()) {

@@ -1,8 +1,8 @@
 import type { StreamKind } from './stream.ts';
 
 /**
- * What a request asks for, decided here and nowhere else, exactly as Headscale decides it: with Go's `http.ReadRequest`,
- * its router, and tailscale `control/controlhttp/controlhttpserver`. What two readers might read differently is refused.
+ * What a request asks for. This is decided only here, exactly as Headscale decides it: Go's `http.ReadRequest`, Headscale's
+ * router and tailscale `control/controlhttp/controlhttpserver`. A request that two parsers may read differently is refused.
  */
 export type ReadRequest =
   | { readonly kind: 'refused'; readonly why: string }
@@ -16,11 +16,11 @@ const PROTOCOLS: ReadonlySet<string> = new Set<Protocol>(['tailscale-control-pro
 export interface AskedUpgrade {
   readonly protocol: Protocol;
   readonly streamKind: StreamKind;
-  /** The handshake that Headscale is going to read; undefined where it will find none. */
+  /** The handshake that Headscale will read. Undefined if Headscale will find no handshake. */
   readonly handshake: string | undefined;
 }
 
-/** A request's head as Node's parser gives it. */
+/** The head of a request, as Node's parser gives it. */
 export interface RequestHead {
   readonly method?: string | undefined;
   readonly url?: string | undefined;
@@ -31,10 +31,10 @@ export interface RequestHead {
 
 const HANDSHAKE = 'X-Tailscale-Handshake';
 const KINDS: Readonly<Record<string, StreamKind>> = { '/ts2021': 'control', '/derp': 'derp' };
-/** A name or an address, and a port: as Go has it, but without marks that no host's name has. */
+/** A name or an address, and a port: as in Go, but only with characters that occur in host names. */
 const HOST = /^([A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+(%25[A-Za-z0-9._~-]+)?\])(:\d{0,5})?$/;
 
-/** About one connection alone, so they stay on it (RFC 9110, section 7.6.1). Our own server answers Expect. */
+/** Headers about one connection, which a proxy must not forward (RFC 9110, section 7.6.1). Node's server answers Expect. */
 const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'connection',
   'expect',
@@ -47,23 +47,24 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'trailer',
   'upgrade',
 ]);
-/** Whatever Connection says: without them a message would mean something else. */
+/** Headers that are forwarded even if Connection names them: without them the message would mean something else. */
 const NEVER_NAMED: ReadonlySet<string> = new Set(['content-length', 'host', 'transfer-encoding']);
 
+/** Decides what a request asks for. @returns the headers to forward, or why the request is refused. */
 export function readRequest(head: RequestHead): ReadRequest {
   const target = targetOf(head);
   if (target === undefined) return refused('its target is neither a path nor an http URL');
   const encoded = target.path.includes('%') ? KINDS[unescaped(target.path)] : undefined;
-  // Headscale's routers differ here: up to 0.28 it decodes the path first, from 0.29 it does not.
+  // Headscale's routers differ: up to 0.28 the path is decoded first, from 0.29 it is not.
   if (encoded !== undefined) return refused('its path is written with percent signs that it does not need');
   const headers = endToEnd(head.rawHeaders);
   const values = new Values(head.rawHeaders);
   const why = whyRefused(head, target, values);
   if (why !== undefined) return refused(why);
-  // HTTP/1.0 may leave it out, and the request goes on as HTTP/1.1.
+  // HTTP/1.0 requests may have no Host. We forward them as HTTP/1.1, which needs one.
   if (values.host.length === 0) headers.push('Host', '');
   const protocol = values.upgrade[0]?.toLowerCase() ?? '';
-  // With a body it is a plain request: a server may ignore Upgrade (RFC 9110, section 7.8).
+  // An upgrade with a body is handled as a plain request: a server may ignore Upgrade (RFC 9110, section 7.8).
   if (!isProtocol(protocol) || values.hasBody) return { kind: 'plain', headers };
   const streamKind = KINDS[target.path] ?? 'other';
   const told = streamKind === 'control' ? handshakesOf(protocol, target, headers) : [];
@@ -80,7 +81,7 @@ export function isProtocol(text: string): text is Protocol {
   return PROTOCOLS.has(text);
 }
 
-/** Of the headers that say what a request is, all values in their order. */
+/** All values of the headers that decide what a request is, in their order. */
 class Values {
   readonly host: string[] = [];
   readonly upgrade: string[] = [];
@@ -136,11 +137,11 @@ function whyRefused(
 interface Target {
   readonly path: string;
   readonly query: string;
-  /** Of a whole URL alone. */
+  /** Only set when the target is a whole URL. */
   readonly host?: string;
 }
 
-/** As `url.ParseRequestURI` splits it. It knows no fragments: a `#` is a part of the path or of the query. */
+/** Splits the target like Go's `url.ParseRequestURI`. That knows no fragments: `#` is part of the path or the query. */
 function targetOf({ method, url = '' }: RequestHead): Target | undefined {
   if (url.startsWith('/')) {
     const mark = url.indexOf('?');
@@ -152,16 +153,16 @@ function targetOf({ method, url = '' }: RequestHead): Target | undefined {
   return { path, query, host };
 }
 
-/** Each where Headscale reads it, and nowhere else: another one would be another node's. A browser can set no header. */
+/** The handshakes, only from where Headscale reads them: the header, or the query of a browser, which cannot set headers. */
 function handshakesOf(protocol: Protocol, { query }: Target, headers: readonly string[]): string[] {
   if (protocol === 'websocket') return parametersOf(query, HANDSHAKE);
-  // On this path Headscale refuses it.
+  // Headscale refuses DERP on this path.
   if (protocol === 'derp') return [];
   const name = HANDSHAKE.toLowerCase();
   return headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === name);
 }
 
-/** As Go's `url.ParseQuery`; none where it finds a mistake anywhere, for then Headscale closes the session. */
+/** Like Go's `url.ParseQuery`. An error anywhere in the query gives no values: Headscale then closes the session. */
 function parametersOf(query: string, wanted: string): string[] {
   if (query.includes(';') || /%(?![0-9A-Fa-f]{2})/.test(query)) return [];
   const values: string[] = [];
@@ -173,12 +174,12 @@ function parametersOf(query: string, wanted: string): string[] {
   return values;
 }
 
-/** Each byte for itself: what is no ASCII is neither a path nor a handshake that we know. */
+/** Decodes byte by byte, not as UTF-8: the paths and handshakes that we know are ASCII. */
 function unescaped(text: string): string {
   return text.replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 
-/** A message's headers without those that are about its connection: the known ones and all that Connection names. */
+/** The end-to-end headers of a message: without the hop-by-hop headers and those that Connection names. */
 export function endToEnd(rawHeaders: readonly string[]): string[] {
   const named = namedByConnection(rawHeaders);
   const kept: string[] = [];
@@ -190,7 +191,7 @@ export function endToEnd(rawHeaders: readonly string[]): string[] {
   return kept;
 }
 
-/** @returns undefined where there is nothing but what is usual. */
+/** @returns undefined when Connection has only its usual values. */
 function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> | undefined {
   let named: Set<string> | undefined;
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {

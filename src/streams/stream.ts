@@ -3,45 +3,45 @@ import type { Instant } from '../lib/clock.ts';
 
 export type StreamId = number & { readonly __brand: 'StreamId' };
 
-/** `control`: ts2021, a node's one connection to Headscale. `derp`: Headscale's embedded relay. `other`: any other upgrade. */
+/** `control`: ts2021, the one connection of a node to Headscale. `derp`: Headscale's embedded relay. `other`: any other upgrade. */
 export type StreamKind = 'control' | 'derp' | 'other';
 export const STREAM_KINDS: readonly StreamKind[] = ['control', 'derp', 'other'];
 
-/** What ended a stream: the first cause, whatever followed from it. */
+/** What ended a stream. Only the first cause counts. */
 export type CloseReason =
   /** The client sent FIN. */
   | 'client_closed'
   /** The client's connection broke (reset, timed out). */
   | 'client_error'
-  /** The client left while it was held or before Headscale had answered. */
+  /** The client left while its stream was held, or before Headscale answered. */
   | 'client_left_early'
   /** Headscale sent FIN. */
   | 'upstream_closed'
   /** The connection to Headscale broke. */
   | 'upstream_error'
-  /** Headscale answered the upgrade with something other than 101. */
+  /** Headscale did not answer the upgrade with 101. */
   | 'upstream_refused'
   /** Headscale could not be reached. */
   | 'upstream_unreachable'
-  /** Headscale accepted the connection and did not answer the upgrade. */
+  /** Headscale accepted the connection but did not answer the upgrade. */
   | 'upstream_unanswered'
-  /** There was too much of something: see `Limit`. */
+  /** A limit was reached: see `Limit`. */
   | 'limit'
-  /** Its node had as many streams as it may, opened another one, and had said nothing on this one for longest. */
+  /** The node opened more streams than it may have, and this one was silent for the longest time. */
   | 'surplus'
-  /** Rule 1: nobody answers at the other end. */
+  /** Rule 1: the client's kernel does not answer. */
   | 'severed_dead'
-  /** Rule 2: silent past its threshold, and its node is back on a newer stream. */
+  /** Rule 2: the client was silent for longer than the threshold, and its node is back on a newer stream. */
   | 'severed_silent'
   /** An operator asked for it. */
   | 'severed_by_operator'
-  /** What was sent to the client, or a probe, stayed unanswered for `gone-after`, or our kernel gave up by itself. */
+  /** Data or a probe stayed unanswered for `gone-after`, or our kernel gave the connection up. */
   | 'gone'
-  /** The client's machine answered, but its program read nothing for `gone-after`. */
+  /** The client's kernel answered, but its program read nothing for `gone-after`. */
   | 'not_reading'
-  /** Headscale said nothing for too long, and the operator wants such streams ended. */
+  /** Headscale sent nothing for too long, and `upstream-silent` is set to `sever`. */
   | 'upstream_silent'
-  /** The watchdog itself stopped. */
+  /** The watchdog stopped. */
   | 'shutdown';
 export const CLOSE_REASONS: readonly CloseReason[] = [
   'client_closed',
@@ -63,64 +63,67 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'shutdown',
 ];
 
-/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, or because Headscale fell silent. */
+/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, or Headscale fell silent. */
 export type SeverReason = 'dead' | 'silent' | 'gone' | 'upstream_silent';
 export const SEVER_REASONS: readonly SeverReason[] = ['dead', 'silent', 'gone', 'upstream_silent'];
 
 export type StreamState =
-  /** Read, but not yet shown to Headscale: its node's old stream is being asked. */
+  /** Not forwarded to Headscale yet: the kernel of the old stream's client is being probed. */
   | { readonly kind: 'held'; readonly since: Instant; readonly until: Instant }
-  /** On its way to Headscale, which has not answered the upgrade yet. */
+  /** Forwarded to Headscale, which has not answered the upgrade yet. */
   | { readonly kind: 'connecting' }
   | { readonly kind: 'open' }
-  /** One end is gone; what is still on its way is passed on. */
+  /** One end is gone. What has been read already is still delivered. */
   | { readonly kind: 'closing'; readonly reason: CloseReason }
   | { readonly kind: 'closed'; readonly reason: CloseReason };
 
-/** One upgraded connection and what is known of it. Bytes and times are those of the client's side. */
+/** One upgraded connection and what is known about it. Bytes and times are measured on the client's side. */
 export interface Stream {
   readonly id: StreamId;
   readonly kind: StreamKind;
-  /** Undefined where no handshake could be read: such a stream takes part in nothing. */
+  /** Undefined when no handshake could be read. Such a stream takes part in no contest. */
   readonly machineKey: MachineKey | undefined;
-  /** The client's, without a port. */
+  /** The client's address, without a port. */
   readonly address: string;
-  /** `address:port`, an IPv6 address in brackets; the address alone where a proxy before us told no port. */
+  /** `address:port`, with an IPv6 address in brackets. The address alone when a proxy in front of us told no port. */
   readonly remoteAddress: string;
   readonly openedAt: Instant;
-  /** When the client last sent a byte; its upgrade request counts. */
+  /** When the client last sent a byte. The upgrade request counts. */
   heardAt: Instant;
-  /** When its client may last have logged in as another user: Headscale answered it late, as it answers a login. */
+  /** When the client may last have logged in as another user: Headscale answered late, as it does for a login. */
   loginEndedAt?: Instant;
-  /** When Headscale last sent a byte; undefined before its 101, and while its bytes wait for a client that does not read. */
+  /** When Headscale last sent a byte. Undefined before its 101, and while a client that does not read blocks its bytes. */
   spokenAt: Instant | undefined;
-  /** When the client's first whole Noise record had reached an open session. */
+  /** When the client's first complete Noise record reached an open session. */
   firstRecordAt: Instant | undefined;
-  /** From the client, after its request. */
+  /** From the client, after the upgrade request. */
   bytesReceived: number;
   /** To the client, after the 101. */
   bytesSent: number;
   state: StreamState;
-  /** The replica that has it, where another one does: then no more is known of it here than that one tells. */
+  /** The replica that has this stream, if it is not this one. We then know only what that replica reports. */
   readonly replica?: string;
   /** What it would have been severed for first, were its node not only observed. */
   wouldSever: SeverReason | undefined;
 }
 
-/** The states from which a stream can still become, or is, a session: what a contest is about. */
+/** Whether a stream is a session or can still become one. Only such streams take part in contests. */
 export function isLive(stream: Stream): boolean {
   const { kind } = stream.state;
   return kind === 'held' || kind === 'connecting' || kind === 'open';
 }
 
-/** Whether its two ends are being closed because it has lost a contest, or an operator asked for it. */
+/** Whether the stream is closing because it lost a contest or an operator severed it. */
 export function isBeingSevered({ state }: Stream): boolean {
   return state.kind === 'closing' && state.reason.startsWith('severed_');
 }
 
 /**
- * Of a node's streams, oldest first, the one longest unheard, but not the newest. One whose session has never begun goes
- * before all others: it may be a replayed handshake, and those must not push out the node's own.
+ * Chooses the stream to close when a node has too many: the one that was silent for the longest time, but never the newest.
+ * A stream without a first record goes before all others. It may be a replayed handshake, which must not push out the
+ * node's own streams.
+ *
+ * @param streams the streams of one node, oldest first.
  */
 export function leastNeeded(streams: readonly Stream[]): Stream | undefined {
   const older = streams.slice(0, -1);
@@ -140,26 +143,26 @@ const FOLLOWERS: { readonly [from in StreamState['kind']]: readonly StreamState[
   closed: [],
 };
 
-/** Moves a stream on, and says whether that was a legal step: an illegal one changes nothing. */
+/** Changes the state of a stream. @returns false if the change is not allowed; then the state stays as it was. */
 export function setState(stream: Stream, next: StreamState): boolean {
   if (!FOLLOWERS[stream.state.kind].includes(next.kind)) return false;
   stream.state = next;
   return true;
 }
 
-/** What Linux knows of a client's TCP connection at one moment (TCP_INFO; durations in milliseconds). */
+/** What Linux knows about a client's TCP connection at one moment (TCP_INFO). Durations are in milliseconds. */
 export interface KernelEvidence {
-  /** Segments sent and not yet acknowledged. */
+  /** Segments that were sent and are not acknowledged yet. */
   readonly unackedSegments: number;
-  /** Bytes that wait to be sent: what Linux sends next, or what the client, its receive window full, does not take. */
+  /** Bytes not sent yet: Linux will send them next, or the client's receive window is full. */
   readonly unsentBytes: number;
   /** Bytes acknowledged so far. */
   readonly ackedBytes: number;
-  /** Retransmission timeouts in a row, without an acknowledgement between them. */
+  /** Retransmission timeouts in a row, without an acknowledgement in between. */
   readonly retransmits: number;
-  /** Probes sent in a row that nothing answered. */
+  /** Probes in a row that were not answered. */
   readonly unansweredProbes: number;
-  /** Since the client's kernel last sent us any segment. */
+  /** Time since the client's kernel last sent any segment. */
   readonly receivedAgoMs: number;
   readonly rttMs: number;
   readonly rttvarMs: number;
