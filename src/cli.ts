@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError, Option } from 'commander';
-import type { ReloadOutcome } from './app/reload.ts';
+import type { ReloadOutcome } from './app/live-config.ts';
 import { nextSignal, serve } from './app/serve.ts';
 import { startWatchdog } from './app/watchdog.ts';
 import { apiErrorIn, askAdmin } from './commands/admin-client.ts';

@@ -36,10 +36,13 @@ afterEach(() => {
 
 function open() {
   const emit = (event: WatchdogEvent): void => void events.push(event);
-  return new KeyFiles(
-    { listen: [], noiseKeyFile, apiKeyFile },
-    { clock, emit, changed: (key) => changed.push(key), renewed: () => {} },
-  );
+  const keys = new KeyFiles({ listen: [], noiseKeyFile, apiKeyFile }, { clock, emit });
+  keys.onChange({
+    noiseKey: () => changed.push('noise key'),
+    apiKey: () => changed.push('API key'),
+    certificate: () => {},
+  });
+  return keys;
 }
 
 const publicKeyIn = (keys: KeyFiles): string | undefined => keys.noiseKey && formatNoiseKey(keys.noiseKey);

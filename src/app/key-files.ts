@@ -13,10 +13,14 @@ const LOOK_EVERY_MS = 5000;
 export interface KeyFilesPorts {
   readonly clock: Clock;
   readonly emit: Emit;
-  /** A file has changed and its key was read again. */
-  changed(key: 'noise key' | 'API key'): void;
-  /** The same of the certificate of one of `listen`, by its place there. */
-  renewed(listener: number, certificate: Certificate): void;
+}
+
+/** Whoever uses a key is told when its file has changed and was read again. */
+export interface KeyFileUsers {
+  noiseKey(): void;
+  apiKey(): void;
+  /** @param listener the position in `listen`. */
+  certificate(listener: number, certificate: Certificate): void;
 }
 
 /** The keys and certificates that come from files, read again when their files change. What cannot be used leaves the key in use. */
@@ -26,6 +30,7 @@ export class KeyFiles {
   readonly #api: KeyFile<string>;
   /** By their place in `listen`, which stays as it was at the start. */
   readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
+  #users: KeyFileUsers = { noiseKey() {}, apiKey() {}, certificate() {} };
   #timer: Timer | undefined;
   #closed = false;
 
@@ -35,22 +40,26 @@ export class KeyFiles {
     this.#noise = new KeyFile(
       'noise key',
       ([path]) => readNoiseKey(path),
-      () => ports.changed('noise key'),
+      () => this.#users.noiseKey(),
     );
     this.#api = new KeyFile(
       'API key',
       ([path]) => readApiKey(path),
-      () => ports.changed('API key'),
+      () => this.#users.apiKey(),
     );
     this.#certificates = config.listen.map(({ tls }, i) => {
       if (tls === undefined) return undefined;
       const read = ([certFile, keyFile = '']: Paths): Certificate => readCertificate({ certFile, keyFile });
-      const file = new KeyFile<Certificate>('certificate', read, (renewed) => ports.renewed(i, renewed));
+      const file = new KeyFile<Certificate>('certificate', read, (renewed) => this.#users.certificate(i, renewed));
       file.prepare([tls.certFile, tls.keyFile])();
       return file;
     });
     this.prepare(config)();
     this.#schedule();
+  }
+
+  onChange(users: KeyFileUsers): void {
+    this.#users = users;
   }
 
   /** Of one of `listen`, by its place there; undefined where it speaks plain HTTP. */

@@ -11,7 +11,6 @@ export interface ShutdownParts {
   readonly acceptor: StreamAcceptor;
   /** For clients. */
   readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered' | 'connections'>[];
-  readonly admin: Server;
   /** Over how long streams are ended now; 0: at once. */
   drainTerms(): DrainTerms;
   /** Closes all that has no socket of a client's. */
@@ -43,6 +42,7 @@ const LOOK_FOR_IDLE_MS = 250;
 /** The way down: stop accepting, end the streams evenly, then close all that is left. */
 export class Shutdown {
   readonly #parts: ShutdownParts;
+  #admin: Server | undefined;
   #stopped: Promise<unknown> | undefined;
   #closed: Promise<void> | undefined;
   #isDraining = false;
@@ -56,6 +56,11 @@ export class Shutdown {
         if (this.#isDraining) closeAfter(response);
       });
     }
+  }
+
+  /** The admin server answers until the end, so that operators can watch the drain. */
+  closeLast(admin: Server): void {
+    this.#admin = admin;
   }
 
   get isDraining(): boolean {
@@ -95,10 +100,10 @@ export class Shutdown {
   }
 
   async #close(): Promise<void> {
-    const { acceptor, listeners, admin, closeRest } = this.#parts;
+    const { acceptor, listeners, closeRest } = this.#parts;
     this.#timer?.cancel();
-    const closed = Promise.all([this.#stopListening(), closeServer(admin)]);
-    admin.closeAllConnections();
+    const closed = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
+    this.#admin?.closeAllConnections();
     // A stream's upstream connection goes first, as it always does.
     await acceptor.end();
     for (const { connections } of listeners) connections.endAll();

@@ -5,28 +5,25 @@ import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
 import { Checkup, needsHold } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
-import { isStreamSilent, PendingAnswers } from '../headscale/silence.ts';
-import type { MachineKey } from '../identity/keys.ts';
-import type { NodeInfo } from '../identity/node-info.ts';
+import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
-import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
-import { StartError } from '../lib/errors.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
+import { type ErrorCode, StartError } from '../lib/errors.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts';
 import { Patrol } from '../liveness/patrol.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
-import type { Origin } from '../proxy/forwarded.ts';
 import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
-import { type ClientListener, createListener, type ListenerHandlers } from '../proxy/listener.ts';
+import { type ClientListener, createListener } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
+import { readsArePooled } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
-import type { UpgradeRequest } from '../proxy/tunnel.ts';
-import { type PendingAnswer, upstreamOf } from '../proxy/upstream.ts';
-import type { openReplicas as openReplicasOf } from '../replicas/replicas.ts';
+import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
+import type { Replicas } from '../replicas/replicas.ts';
 import { type InheritedSockets, NO_SOCKETS } from '../service/inherited.ts';
 import { ALONE } from '../streams/directory.ts';
 import { Events, type Listener } from '../streams/events.ts';
@@ -35,12 +32,10 @@ import type { Stream } from '../streams/stream.ts';
 import { Takeover } from '../takeover/takeover.ts';
 import { logEvents } from '../telemetry/log.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import { adminServerOf } from './admin-server.ts';
+import { startAdmin } from './admin.ts';
 import { KeyFiles } from './key-files.ts';
-import { type ReloadOutcome, reload } from './reload.ts';
-import { Settings } from './settings.ts';
+import { LiveConfig, type ReloadOutcome } from './live-config.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
-import { warnOfCertificates, warnOfWhatIsOff } from './warnings.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
@@ -79,43 +74,128 @@ export interface Watchdog {
 }
 
 /**
- * Builds everything, wires it, and starts it.
+ * Loads, builds in order, starts to listen. Each part knows only those that are built before it; what must reach back is
+ * connected once both are there.
  *
  * @throws StartError when a key file cannot be used or an address cannot be listened on; nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
-  const token = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
-  const { inherited = NO_SOCKETS } = options;
-  refuseSurplus(inherited, config.listen.length);
-  const parts = await build(config, options);
-  const { clock, events, checkup, directory, keys, listeners, settings, acceptor } = parts;
-  const drainTerms = (): DrainTerms => drainTermsOf(settings.config.drainMs, inherited.listeners > 0);
-  const admin = adminServerOf(parts, token, () => shutdown.isDraining);
-  const shutdown: Shutdown = new Shutdown({
-    ...{ clock, acceptor, admin, drainTerms, emit: events.emit, listeners },
-    closeRest: () => closeRest(parts),
+  const { log, clock = systemClock, inherited = NO_SOCKETS } = options;
+
+  // Load: what cannot be used stops the start before anything is open.
+  const adminToken = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
+  refuseSurplusSockets(inherited, config.listen.length);
+  const loadedKernel = options.kernel ?? (await loadKernel());
+  const kernel = loadedKernel.ok ? loadedKernel.kernel : undefined;
+  const events = new Events();
+  const { emit } = events;
+  const keys = new KeyFiles(config, { clock, emit });
+  const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
+  warnOfMissing(log, noiseKey(), loadedKernel);
+  warnOfCertificates(log, config, keys, clock.dateOf(clock.now()));
+
+  // What is known: the streams, Headscale, its nodes, and what the configuration says of each stream.
+  const registry = new Registry();
+  const api = headscaleApi(config.upstream);
+  const ourKey = (): string | undefined => {
+    const key = noiseKey();
+    return key && formatNoiseKey(key);
+  };
+  const lastSpokenAt = () => registry.lastSpokenAt;
+  const checkup = new Checkup({ clock, emit, api, upstream: config.upstream, ourKey, lastSpokenAt });
+  const directory = new NodeDirectory({ clock, emit, list: () => api.nodes(keys.apiKey ?? '') });
+  const live = new LiveConfig(config, {
+    nodesOf: (stream) => directory.nodesOf(stream),
+    needsHold: () => needsHold(checkup.health),
   });
-  const failed = (during: string, error: unknown): void => events.emit({ kind: 'internal_error', during, error });
+  events.listen(logEvents(log, (key) => directory.nodeOf(key)));
+
+  // The way of a connection.
+  const services: Services = { clock, events, registry, kernel, noiseKey, keys, checkup, directory, live };
+  const pipeline = await buildPipeline(config, services);
+  const { takeover, acceptor, upstream, replicas } = pipeline;
+  const frontProxies = buildFrontProxies(services, pipeline.gateways);
+  const listeners = buildListeners(config, services, pipeline, frontProxies);
+  const patrol = buildPatrol(services, acceptor);
+
+  // Changes: of files, of the configuration, of what Headscale says.
+  const reconsider = (): void => {
+    live.forgetPolicies();
+    acceptor.reapplyTimeouts();
+    takeover.rejudgeAll();
+  };
+  keys.onChange({
+    noiseKey: () => checkup.keyChanged(),
+    apiKey: () => directory.keyChanged(),
+    certificate: (i, certificate) => listeners[i]?.useCertificate(certificate),
+  });
+  directory.onChange(reconsider);
+  directory.onConfirmed(() => {
+    if (live.config.rules.length > 0) reconsider();
+  });
+  events.listen((event) => {
+    // Nodes may have come or gone during an outage, and Headscale may start after us.
+    if (event.kind === 'upstream_up') directory.refresh();
+    if (event.kind === 'stream_opened' && event.stream.machineKey !== undefined)
+      directory.refreshFor(event.stream.machineKey);
+  });
+  const reload = (): ReloadOutcome =>
+    live.reload({
+      reread: options.reread ?? (() => live.config),
+      keys,
+      emit,
+      applied(before, after) {
+        if (after.logLevel !== before.logLevel) log.level = after.logLevel;
+        reconsider();
+        checkup.keyChanged();
+        if (keys.apiKey === undefined) directory.stop();
+        else directory.start();
+      },
+    });
+
+  // The end, prepared before anything is open.
+  const drainTerms = (): DrainTerms => drainTermsOf(live.config.drainMs, inherited.listeners > 0);
+  const shutdown = new Shutdown({
+    ...{ clock, emit, acceptor, listeners, drainTerms },
+    async closeRest() {
+      upstream.connections.endAll();
+      patrol.close();
+      keys.close();
+      await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
+    },
+  });
+
+  // Listen.
+  const admin = startAdmin({
+    ...{ ...services, ...pipeline, frontProxies, listeners, reload },
+    token: adminToken,
+    isDraining: () => shutdown.isDraining,
+  });
+  shutdown.closeLast(admin);
   try {
     const adminAddress = await listen(admin, config.admin, '--admin', inherited.forAdmin);
     const listenAddresses: AddressInfo[] = [];
     for (const [i, { server, listen: where }] of listeners.entries()) {
       listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
     }
-    // Not waited for: until Headscale has said its version, newcomers are held.
+    // Not awaited: newcomers are held until Headscale has told its version.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();
-    const onEvent = (heard: Listener): (() => void) => events.listen(heard);
-    const [drain, close] = [() => shutdown.drain(), () => shutdown.close()];
-    return { listenAddresses, adminAddress, onEvent, failed, reload: parts.reload, drainTerms, drain, close };
+    return {
+      ...{ listenAddresses, adminAddress, reload, drainTerms },
+      onEvent: (listener) => events.listen(listener),
+      failed: (during, error) => emit({ kind: 'internal_error', during, error }),
+      drain: () => shutdown.drain(),
+      close: () => shutdown.close(),
+    };
   } catch (error) {
     await shutdown.close();
     throw error;
   }
 }
 
-/** @throws StartError where more sockets were passed in than there is use for: one would never be answered. */
-function refuseSurplus({ listeners }: InheritedSockets, wanted: number): void {
+/** @throws StartError where more sockets were passed in than are used: clients on the others would never be answered. */
+function refuseSurplusSockets({ listeners }: InheritedSockets, wanted: number): void {
   if (listeners <= wanted) return;
   throw new StartError(
     'HSW_INHERITED_SOCKET_INVALID',
@@ -123,209 +203,185 @@ function refuseSurplus({ listeners }: InheritedSockets, wanted: number): void {
   );
 }
 
-type Parts = Awaited<ReturnType<typeof build>>;
-
-/** Everything on the way of a connection, and what tells of it; nothing listens yet. */
-async function build(config: Config, options: WatchdogOptions) {
-  const { log, clock = systemClock } = options;
-  const events = new Events();
-  const loaded = options.kernel ?? (await loadKernel());
-  const ground = { clock, events, registry: new Registry() };
-  const knowledge = buildKnowledge(config, options, ground);
-  warnOfWhatIsOff(log, knowledge.noiseKey(), loaded);
-  warnOfCertificates(log, config, knowledge.keys, clock.dateOf(clock.now()));
-  const kernel = loaded.ok ? loaded.kernel : undefined;
-  const openReplicas = config.redis && (await import('../replicas/replicas.ts')).openReplicas;
-  const way = buildWay(config, { ...ground, kernel, openReplicas }, knowledge);
-  const { settings, keys, directory, checkup } = knowledge;
-  const reconsider = (): void => {
-    settings.forget();
-    way.acceptor.reapplyTimeouts();
-    way.takeover.rejudgeAll();
-  };
-  directory.onChange(reconsider);
-  directory.onConfirmed(() => {
-    if (settings.config.rules.length > 0) reconsider();
-  });
-  events.listen(({ kind }) => {
-    // After an outage nodes may have come or gone; and at the start Headscale may come up later than we.
-    if (kind === 'upstream_up') directory.refresh();
-  });
-  const applied = (before: Config, after: Config): void => {
-    if (after.logLevel !== before.logLevel) log.level = after.logLevel;
-    reconsider();
-    checkup.keyChanged();
-    if (keys.apiKey === undefined) directory.stop();
-    else directory.start();
-  };
-  const reread = options.reread ?? (() => settings.config);
-  const reloads = { reread, settings, keys, emit: events.emit, applied };
-  return { ...ground, kernel, ...knowledge, ...way, reload: () => reload(reloads) };
+/** What is off, and the operator may not know it. */
+function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
+  if (noiseKey === undefined) {
+    log.warn(
+      { code: 'HSW_NOISE_KEY_MISSING' satisfies ErrorCode },
+      'no --noise-key: nodes cannot be told apart, so no stream is contested; everything else works',
+    );
+  }
+  if (!kernel.ok) {
+    log.warn(
+      { code: 'HSW_KERNEL_EVIDENCE_UNAVAILABLE' satisfies ErrorCode, why: kernel.why },
+      'no kernel evidence: a dead stream is only severed once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
+    );
+  }
+  if (!readsArePooled()) {
+    log.warn(
+      { code: 'HSW_READS_NOT_POOLED' satisfies ErrorCode, node: process.version },
+      'reads are not pooled: this version of Node does not let the watchdog choose the memory it reads into; everything works, but busy streams take more CPU; use a version of Node that the README names',
+    );
+  }
 }
 
-export interface Ground {
+const WARN_OF_CERTIFICATE_MS = 14 * 86_400_000;
+
+/** Which certificates have expired, or expire soon. */
+function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles, now: Date): void {
+  for (const [i, { tls }] of listen.entries()) {
+    const expires = keys.certificateOf(i)?.expires;
+    if (expires === undefined || expires.getTime() > now.getTime() + WARN_OF_CERTIFICATE_MS) continue;
+    const text = expires < now ? 'has expired' : 'expires within two weeks';
+    log.warn(
+      { code: 'HSW_CERTIFICATE_EXPIRING' satisfies ErrorCode, file: tls?.certFile, expires },
+      `a certificate ${text}: renew it; the watchdog reads the file again when it changes`,
+    );
+  }
+}
+
+/** What the parts on the way of a connection ask. */
+interface Services {
   readonly clock: Clock;
   readonly events: Events;
   readonly registry: Registry;
+  /** Undefined where the kernel cannot be asked. */
+  readonly kernel: Kernel | undefined;
+  /** Undefined without a key: no node is identified then. */
+  noiseKey(): NoiseKey | undefined;
+  readonly keys: KeyFiles;
+  readonly checkup: Checkup;
+  readonly directory: NodeDirectory;
+  readonly live: LiveConfig;
 }
 
-/** What is known beside the streams: settings, keys, Headscale's health, its nodes. */
-function buildKnowledge(config: Config, options: WatchdogOptions, { clock, events, registry }: Ground) {
-  const { emit } = events;
-  const api = headscaleApi(config.upstream);
-  const changed = (key: 'noise key' | 'API key'): void => {
-    if (key === 'noise key') checkup.keyChanged();
-    else directory.keyChanged();
-  };
-  const listeners: ClientListener[] = [];
-  const keys = new KeyFiles(config, {
-    ...{ clock, emit, changed },
-    renewed: (i, certificate) => listeners[i]?.useCertificate(certificate),
-  });
-  const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
-  const publicHalf = (): string | undefined => {
-    const key = noiseKey();
-    return key && formatNoiseKey(key);
-  };
-  const pending = new PendingAnswers(clock, () => checkup.suspect());
-  const checkup = new Checkup({
-    ...{ clock, api, upstream: config.upstream, ourKey: publicHalf, emit },
-    lastSignOfLife: () => newest(pending.answeredAt, registry.lastSpokenAt),
-    answered: () => pending.answered(),
-  });
-  const directory = new NodeDirectory({ clock, list: () => api.nodes(keys.apiKey ?? ''), emit });
-  const nodeOf = (key: MachineKey | undefined): NodeInfo | undefined => directory.nodeOf(key);
-  const settings = new Settings(config, {
-    nodesOf: (stream) => directory.nodesOf(stream),
-    needsHold: () => needsHold(checkup.health),
-  });
-  events.listen(logEvents(options.log, nodeOf));
-  events.listen((event) => {
-    if (event.kind === 'stream_opened' && event.stream.machineKey !== undefined)
-      directory.refreshFor(event.stream.machineKey);
-  });
-  const loginMayHaveEnded = (stream: Stream): void => {
-    if (stream.machineKey === undefined) return;
-    stream.loginEndedAt = clock.now();
-    settings.forgetOf(stream);
-    directory.refreshFor(stream.machineKey);
-  };
-  return { loginMayHaveEnded, keys, noiseKey, checkup, pending, directory, nodeOf, settings, listeners };
+/** The way of a stream: admission → identity → registry → takeover → pacer → tunnel. */
+interface Pipeline {
+  readonly admission: Admission;
+  readonly pacer: Pacer;
+  readonly gateways: Gateways;
+  readonly takeover: Takeover;
+  /** Undefined without Redis: this watchdog is alone. */
+  readonly replicas: Replicas | undefined;
+  readonly upstream: Upstream;
+  readonly acceptor: StreamAcceptor;
 }
 
-function newest(one: Instant | undefined, other: Instant | undefined): Instant | undefined {
-  return one === undefined || (other !== undefined && other > one) ? other : one;
-}
-
-export type Knowledge = ReturnType<typeof buildKnowledge>;
-
-async function closeRest({ patrol, keys, checkup, directory, replicas, upstream }: Parts): Promise<void> {
-  upstream.connections.endAll();
-  patrol.close();
-  keys.close();
-  await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
-}
-
-/** An address that so many nodes have is a NAT's or a proxy's, and says nothing of who is behind it. */
+/** An address that this many nodes share belongs to a NAT or a proxy, and does not tell machines apart. */
 const SHARED_BY = 5;
 
-interface WayGround extends Ground {
-  readonly kernel: Kernel | undefined;
-  /** Loaded where it is needed alone. */
-  readonly openReplicas: typeof openReplicasOf | undefined;
-}
-
-/** The way of a connection: listener → admission → identity → registry → takeover → pacer → tunnel. Nothing listens yet. */
-export function buildWay(config: Config, ground: WayGround, knowledge: Knowledge) {
-  const { clock, events, registry, kernel, openReplicas } = ground;
-  const { checkup, pending, settings, noiseKey } = knowledge;
+/** @throws StartError when a file for Redis cannot be used. */
+async function buildPipeline(config: Config, services: Services): Promise<Pipeline> {
+  const { clock, events, registry, kernel, noiseKey, checkup, directory, live } = services;
   const { emit } = events;
-  const { admission, pacer } = buildDoor(ground, knowledge);
+  const capacity = connectionCapacity() ?? Number.POSITIVE_INFINITY;
+  const admission = new Admission(
+    clock,
+    () => ({ ...live.config.limits, connections: Math.min(live.config.limits.connections, capacity) }),
+    emit,
+  );
+  const pacer = new Pacer(clock, () => live.config.pace);
   const gateways = new Gateways(clock);
   const takeover = new Takeover(
     clock,
     registry,
-    (stream) => settings.termsOf(stream),
+    (stream) => live.termsOf(stream),
     emit,
     {
-      most: () => settings.config.limits.held,
-      reached: ({ address }) => admission.limitReached('held', address, `${takeover.held} are held already`),
+      most: () => live.config.limits.held,
+      reached: ({ address }) => admission.limitReached('held', address, `${live.config.limits.held} are held already`),
     },
     {
       random: Math.random,
       isTelling: (address) => !gateways.has(address) && !registry.isShared(address, SHARED_BY),
     },
   );
-  const health = {
-    upstream: upstreamOf(config.upstream, (socket) => enableKeepAlive(kernel, socket, 'upstream')),
-    upstreamReached: (): void => checkup.reached(),
-    upstreamFailed: (): void => checkup.suspect(),
-    awaitAnswer: (giveUp: () => void): PendingAnswer => pending.begin(giveUp),
-  };
-  const replicas = config.redis && openReplicas?.({ clock, registry, takeover, emit, noiseKey }, config.redis);
+  // Loaded only where it is used: it brings ioredis with it.
+  const replicas =
+    config.redis &&
+    (await import('../replicas/replicas.ts')).openReplicas({ clock, registry, takeover, emit, noiseKey }, config.redis);
   if (replicas !== undefined) events.listen(replicas.onEvent);
+  const upstream = upstreamOf(config.upstream, (socket) => enableKeepAlive(kernel, socket, 'upstream'));
   const acceptor = new StreamAcceptor({
-    ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, ...health },
-    tcpTimeoutsOf: (stream) => settings.tcpTimeoutsOf(stream),
-    answeredLate: (stream) => knowledge.loginMayHaveEnded(stream),
-    limits: () => settings.config.limits,
+    ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, upstream, ...upstreamReports(checkup) },
+    tcpTimeoutsOf: (stream) => live.tcpTimeoutsOf(stream),
+    answeredLate(stream: Stream) {
+      // Headscale answers a login late, and a login may give the node another owner.
+      if (stream.machineKey === undefined) return;
+      stream.loginEndedAt = clock.now();
+      live.forgetPolicyOf(stream);
+      directory.refreshFor(stream.machineKey);
+    },
+    limits: () => live.config.limits,
     directory: replicas ?? ALONE,
   });
-  const trust = currentTrust(() => settings.config.trustedProxies);
+  return { admission, pacer, gateways, takeover, replicas, upstream, acceptor };
+}
+
+/** What a connection to Headscale tells about Headscale's health. */
+interface UpstreamReports {
+  upstreamReached(): void;
+  upstreamFailed(): void;
+  readonly awaitAnswer: AwaitAnswer;
+}
+
+function upstreamReports(checkup: Checkup): UpstreamReports {
+  return {
+    upstreamReached: () => checkup.reached(),
+    upstreamFailed: () => checkup.suspect(),
+    awaitAnswer: (giveUp) => checkup.pending.begin(giveUp),
+  };
+}
+
+function buildFrontProxies({ clock, events, live }: Services, gateways: Gateways): FrontProxies {
+  const trusted = (): Config['trustedProxies'] => live.config.trustedProxies;
   const frontProxies = new FrontProxies({
-    ...{ clock, emit, trust },
+    ...{ clock, emit: events.emit, trusted, trust: currentTrust(trusted) },
     isGateway: (address) => gateways.has(address),
-    trusted: () => settings.config.trustedProxies,
   });
   events.listen(frontProxies.listen);
-  listenWith(config, knowledge, {
-    plain: plainProxy({
-      ...health,
-      misled: (switchedTo, remoteAddress) =>
-        emit({ kind: 'upstream_protocol_mismatched', asked: undefined, switchedTo, remoteAddress }),
-    }),
-    upgrade: (upgrade: UpgradeRequest, origin: Origin): void => acceptor.upgrade(upgrade, origin),
-    trust,
-    requested: (request, sender) => frontProxies.requested(request, sender),
-    pages: { httpsPort: httpsPortOf(config.listen), webroot: () => settings.config.acmeWebroot },
-    refused: new Refusals(emit).note,
-    connected: (address) => admission.admitConnection(address),
-    keepAlive: (socket) => enableKeepAlive(kernel, socket, 'waiting client'),
-    tooLarge: (address) =>
-      admission.limitReached('body', address, `larger than ${settings.config.limits.bodyBytes} bytes`),
-    limits: () => settings.config.limits,
+  return frontProxies;
+}
+
+/** One for each `--listen`; they do not listen yet. */
+function buildListeners(
+  config: Config,
+  { events: { emit }, kernel, keys, checkup, live }: Services,
+  { admission, acceptor, upstream }: Pipeline,
+  frontProxies: FrontProxies,
+): readonly ClientListener[] {
+  const plain = plainProxy({
+    ...{ upstream, ...upstreamReports(checkup) },
+    misled: (switchedTo, remoteAddress) =>
+      emit({ kind: 'upstream_protocol_mismatched', asked: undefined, switchedTo, remoteAddress }),
   });
-  const patrol = new Patrol({
-    clock,
-    emit,
+  const refusals = new Refusals(emit);
+  const trust = currentTrust(() => live.config.trustedProxies);
+  return config.listen.map((each, i) =>
+    createListener(each, keys.certificateOf(i), config.limits, {
+      ...{ plain, trust, refused: refusals.note },
+      upgrade: (upgrade, origin) => acceptor.upgrade(upgrade, origin),
+      requested: (request, sender) => frontProxies.requested(request, sender),
+      pages: { httpsPort: httpsPortOf(config.listen), webroot: () => live.config.acmeWebroot },
+      connected: (address) => admission.admitConnection(address),
+      keepAlive: (socket) => enableKeepAlive(kernel, socket, 'waiting client'),
+      tooLarge: (address) =>
+        admission.limitReached('body', address, `larger than ${live.config.limits.bodyBytes} bytes`),
+      limits: () => live.config.limits,
+    }),
+  );
+}
+
+function buildPatrol({ clock, events, registry, checkup, live }: Services, acceptor: StreamAcceptor): Patrol {
+  return new Patrol({
+    ...{ clock, emit: events.emit },
     streams: () => registry.all(),
     refresh: (stream) => acceptor.refresh(stream),
     evidenceOf: (stream) => acceptor.evidenceOf(stream),
-    policyOf: (stream) => settings.policyOf(stream),
+    policyOf: (stream) => live.policyOf(stream),
     isSilent: (stream) => isStreamSilent(stream, clock.now()),
     silent: (silent, of) => checkup.streamsSilent(silent, of),
-    seversUpstreamSilent: () => settings.config.upstreamSilentSever,
+    seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
   });
-  return { admission, pacer, takeover, acceptor, patrol, replicas, frontProxies, upstream: health.upstream };
-}
-
-function buildDoor({ clock, events }: Ground, { settings }: Knowledge) {
-  const room = connectionCapacity() ?? Number.POSITIVE_INFINITY;
-  const admission = new Admission(
-    clock,
-    () => {
-      const { limits } = settings.config;
-      return { ...limits, connections: Math.min(limits.connections, room) };
-    },
-    events.emit,
-  );
-  return { admission, pacer: new Pacer(clock, () => settings.config.pace) };
-}
-
-/** In place: whoever renews a certificate has this list. */
-function listenWith(config: Config, { keys, listeners }: Knowledge, ports: ListenerHandlers): void {
-  for (const [i, each] of config.listen.entries()) {
-    listeners.push(createListener(each, keys.certificateOf(i), config.limits, ports));
-  }
 }

@@ -2,7 +2,13 @@ import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { NoAnswerError, reasonOf } from '../lib/errors.ts';
 import type { Emit, Silence } from '../streams/events.ts';
 import type { HeadscaleApi } from './api.ts';
-import { ANSWERS_WITHIN_MS, ASK_AFTER_QUIET_MS, areTooManySilent, STREAM_SILENT_AFTER_MS } from './silence.ts';
+import {
+  ANSWERS_WITHIN_MS,
+  ASK_AFTER_QUIET_MS,
+  areTooManySilent,
+  PendingAnswers,
+  STREAM_SILENT_AFTER_MS,
+} from './silence.ts';
 
 const CHECK_EVERY_MS = 60_000;
 const CHECK_EVERY_WHILE_DOWN_MS = 2000;
@@ -32,10 +38,8 @@ export interface CheckupOptions {
   /** The public half of the key file, `mkey:<hex>`; undefined where there is none. */
   ourKey(): string | undefined;
   readonly emit: Emit;
-  /** When Headscale last said anything, in an answer or on a stream. */
-  lastSignOfLife(): Instant | undefined;
-  /** Headscale has answered us. */
-  answered(): void;
+  /** When Headscale last said anything on a stream. */
+  lastSpokenAt(): Instant | undefined;
 }
 
 /**
@@ -44,6 +48,8 @@ export interface CheckupOptions {
  * says each change once.
  */
 export class Checkup {
+  /** Clients' requests that Headscale has not answered yet. */
+  readonly pending: PendingAnswers;
   readonly #options: CheckupOptions;
   readonly #upstream: string;
   #health: UpstreamHealth = {
@@ -66,6 +72,7 @@ export class Checkup {
 
   constructor(options: CheckupOptions) {
     this.#options = options;
+    this.pending = new PendingAnswers(options.clock, () => this.suspect());
     this.#upstream = options.upstream.origin;
   }
 
@@ -140,7 +147,11 @@ export class Checkup {
     const now = this.#options.clock.now();
     const askedAt = this.#askedAt ?? now;
     if (this.#health.up === false) return plus(askedAt, CHECK_EVERY_WHILE_DOWN_MS) - now;
-    const lastSignOfLife = Math.max(askedAt, this.#options.lastSignOfLife() ?? askedAt);
+    const lastSignOfLife = Math.max(
+      askedAt,
+      this.pending.answeredAt ?? askedAt,
+      this.#options.lastSpokenAt() ?? askedAt,
+    );
     return Math.min(lastSignOfLife + ASK_AFTER_QUIET_MS - now, this.#versionDueInMs());
   }
 
@@ -150,7 +161,7 @@ export class Checkup {
   }
 
   async #ask(withVersion: boolean): Promise<void> {
-    const { clock, api, answered } = this.#options;
+    const { clock, api } = this.#options;
     const startedAt = clock.now();
     try {
       const [key, version] = await Promise.all([
@@ -158,7 +169,7 @@ export class Checkup {
         withVersion ? this.#version() : this.#health.version,
       ]);
       if (this.#closed) return;
-      answered();
+      this.pending.answered();
       this.#isUp(version, key !== undefined);
       this.#compare(key);
     } catch (error) {

@@ -48,8 +48,7 @@ function bench() {
   const checkup = new Checkup({
     ...{ clock, api, upstream: new URL('http://127.0.0.1:8080'), ourKey: () => says.ours },
     emit: (event) => events.push(event),
-    lastSignOfLife: () => (says.speaks ? clock.now() : undefined),
-    answered: () => {},
+    lastSpokenAt: () => (says.speaks ? clock.now() : undefined),
   });
   const kinds = (): string[] => events.splice(0).map(({ kind }) => kind);
   return { clock, checkup, says, kinds, events, asked: () => asked };

@@ -1,0 +1,244 @@
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { eventView } from '../admin/event-list.ts';
+import type { AdminBackend } from '../admin/routes.ts';
+import { createAdminServer } from '../admin/server.ts';
+import { nodeView, type StreamView, streamView } from '../admin/stream-list.ts';
+import type { Checkup } from '../headscale/checkup.ts';
+import type { NodeDirectory } from '../headscale/nodes.ts';
+import { isStreamSilent } from '../headscale/silence.ts';
+import { History, historyBounds } from '../history/history.ts';
+import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import type { Clock } from '../lib/clock.ts';
+import { version } from '../lib/version.ts';
+import type { Kernel } from '../liveness/kernel.ts';
+import type { Admission } from '../pipeline/admission.ts';
+import type { Pacer } from '../pipeline/pacer.ts';
+import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import type { FrontProxies } from '../proxy/front-proxies.ts';
+import type { ClientListener } from '../proxy/listener.ts';
+import { readsArePooled } from '../proxy/pooled-reads.ts';
+import type { Replicas } from '../replicas/replicas.ts';
+import type { Events } from '../streams/events.ts';
+import type { Registry } from '../streams/registry.ts';
+import { isLive, type StreamId } from '../streams/stream.ts';
+import type { Takeover } from '../takeover/takeover.ts';
+import { frontProxySentence } from '../telemetry/describe-event.ts';
+import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
+import type { KeyFiles } from './key-files.ts';
+import type { LiveConfig, ReloadOutcome } from './live-config.ts';
+
+/** The running watchdog, as its operators see it and act on it. */
+export interface AdminOptions {
+  readonly clock: Clock;
+  readonly events: Events;
+  readonly registry: Registry;
+  readonly takeover: Takeover;
+  readonly acceptor: StreamAcceptor;
+  readonly admission: Admission;
+  readonly pacer: Pacer;
+  /** Undefined where the kernel cannot be asked. */
+  readonly kernel: Kernel | undefined;
+  /** Undefined where this watchdog is alone. */
+  readonly replicas: Replicas | undefined;
+  readonly checkup: Checkup;
+  readonly directory: NodeDirectory;
+  readonly live: LiveConfig;
+  readonly keys: KeyFiles;
+  readonly listeners: readonly ClientListener[];
+  readonly frontProxies: FrontProxies;
+  /** What requests must carry; undefined where they need none. */
+  readonly token: string | undefined;
+  isDraining(): boolean;
+  reload(): ReloadOutcome;
+}
+
+/** Begins to count and to remember what happens, and makes the server that shows it; the server does not listen yet. */
+export function startAdmin(options: AdminOptions): Server {
+  const { clock, events, directory, live, replicas, token } = options;
+  const metrics = startMetrics(options);
+  const history = new History(
+    clock,
+    { nameOf: (key) => directory.nodeOf(key)?.name, isNode: (key) => isKnownNode(directory, key) },
+    historyBounds(live.config.limits.history),
+  );
+  events.listen(history.listen);
+  const backend: AdminBackend = {
+    history,
+    metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
+    failed: (during, error) => events.emit({ kind: 'internal_error', during, error }),
+    readiness: () => readinessOf(options),
+    streams: () => allStreamViews(options),
+    nodes: () => nodeViews(options, history),
+    overview: () => overviewOf(options, history),
+    eventView: (happening) => eventView(happening, directory.nodeOf(happening.machineKey)),
+    keysOf: (node) => machineKeysOf(directory, node),
+    sever: (id, replica) => sever(options, id, replica),
+    reload: () => options.reload(),
+  };
+  replicas?.share({ views: () => streamViews(options), sever: (id) => void sever(options, id, undefined) });
+  return createAdminServer(backend, { clock, token, adminHost: live.config.admin.host });
+}
+
+/** Until Headscale has listed its nodes, every key may be a node's. */
+function isKnownNode(directory: NodeDirectory, key: MachineKey): boolean {
+  return !directory.loaded || directory.nodeOf(key) !== undefined;
+}
+
+function startMetrics(options: AdminOptions): Metrics {
+  const { clock, events, registry, takeover, checkup, directory, live } = options;
+  const metrics = createMetrics({
+    clock,
+    emit: events.emit,
+    streams: () => registry.all(),
+    upstreamUp: () => checkup.health.up,
+    connections: () => options.admission.connections,
+    held: () => takeover.held,
+    paced: () => options.pacer.waiting,
+    redisUp: () => options.replicas?.isUp,
+    keyMatches: () => checkup.health.keyMatches,
+    kernelEvidenceAvailable: () => options.kernel !== undefined,
+    readsArePooled,
+    duplicateKeys: () => takeover.duplicates.count,
+    upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
+    upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
+    frontProxies: () => options.frontProxies.standing(),
+    certificateExpires: () => options.keys.firstCertificateToExpire,
+    nodeOf: (key) => directory.nodeOf(key),
+    isNode: (key) => isKnownNode(directory, key),
+    rttMsOf: (stream) => options.acceptor.evidenceOf(stream)?.rttMs,
+    maxNodes: () => live.config.metricsMaxNodes,
+    version,
+  });
+  events.listen(metrics.listen);
+  directory.onChange(metrics.reconsider);
+  events.listen(({ kind }) => {
+    if (kind === 'settings_reloaded') metrics.reconsider();
+  });
+  return metrics;
+}
+
+interface Readiness {
+  readonly ready: boolean;
+  /** What `/readyz` shows. */
+  readonly detail: object;
+}
+
+function readinessOf({ listeners, checkup, live, isDraining }: AdminOptions): Readiness {
+  const { up, silentOn, reason, version: headscaleVersion, keyMatches, isHeadscale } = checkup.health;
+  const ready = listeners.every(({ server }) => server.listening);
+  return {
+    ready,
+    detail: {
+      ready,
+      draining: isDraining(),
+      listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
+      upstream: {
+        url: live.config.upstream.origin,
+        up: up ?? null,
+        silentOn: silentOn ?? null,
+        isHeadscale: isHeadscale ?? null,
+        reason: reason ?? null,
+        version: headscaleVersion ?? null,
+      },
+      noiseKeyMatches: keyMatches ?? null,
+    },
+  };
+}
+
+/** The streams of all replicas: ours, and those that the others answer with. */
+async function allStreamViews(options: AdminOptions): Promise<readonly StreamView[]> {
+  const remote = (await options.replicas?.remoteStreams()) ?? [];
+  // `parseMessage` has left out whatever is no such view.
+  return [...streamViews(options), ...(remote as StreamView[])];
+}
+
+/** Our own streams. */
+function streamViews({ clock, registry, takeover, acceptor, directory, replicas }: AdminOptions): StreamView[] {
+  return [...registry.all()].map((stream) => {
+    const contests = takeover.contestsOf(stream).map(({ old, newcomer, openedAt, verdict }) => {
+      const wait = verdict?.kind === 'wait' ? verdict : undefined;
+      return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
+    });
+    const node = directory.nodeOf(stream.machineKey);
+    return streamView(clock, stream, node, acceptor.evidenceOf(stream), contests, replicas?.name);
+  });
+}
+
+/** The nodes that Headscale lists, and every machine key that has a stream or recently had one. */
+function nodeViews({ directory, registry }: AdminOptions, history: History): readonly object[] {
+  const everything = { after: undefined, limit: 20_000, machineKeys: undefined, stream: undefined, kinds: undefined };
+  const lastEventAt = new Map<MachineKey, number>();
+  for (const { machineKey, at } of history.find(everything)) {
+    if (machineKey !== undefined) lastEventAt.set(machineKey, at);
+  }
+  const listed = directory.all().map((node) => node.machineKey);
+  const open = [...registry.all()].flatMap(({ machineKey }) => (machineKey === undefined ? [] : [machineKey]));
+  return [...new Set([...listed, ...open, ...lastEventAt.keys()])].map((key) => {
+    const [node, at] = [directory.nodeOf(key), lastEventAt.get(key)];
+    return {
+      machineKey: formatMachineKey(key),
+      ...(node === undefined ? { id: null, name: null, user: null, nodeKey: null } : nodeView(node)),
+      streams: registry.ofMachineKey(key).map(({ id }) => id),
+      lastEventAt: at === undefined ? null : new Date(at).toISOString(),
+    };
+  });
+}
+
+/** Everything in the head of the status page. */
+function overviewOf(options: AdminOptions, history: History): object {
+  const { registry, live, takeover, clock, replicas, frontProxies } = options;
+  const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
+  let contested = 0;
+  for (const stream of registry.all()) {
+    byState[stream.state.kind] += 1;
+    if (takeover.contestsOf(stream).length > 0) contested += 1;
+  }
+  const minutes = history.lastHour();
+  const sum = (of: (minute: (typeof minutes)[number]) => number): number =>
+    minutes.reduce((total, minute) => total + of(minute), 0);
+  return {
+    version,
+    now: clock.dateOf(clock.now()).toISOString(),
+    ...readinessOf(options).detail,
+    observeOnly: live.config.policy.observeOnly,
+    duplicateKeys: takeover.duplicates.count,
+    redisUp: replicas?.isUp ?? null,
+    frontProxies: frontProxies.standing().map((event) => ({
+      kind: event.kind,
+      address: event.address,
+      sentence: frontProxySentence(event),
+    })),
+    streams: { total: registry.size, contested, ...byState },
+    lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },
+    lastSeq: history.lastSeq,
+  };
+}
+
+/** The machine keys of a node, by its name, id, machine key or node key. */
+function machineKeysOf(directory: NodeDirectory, node: string): ReadonlySet<MachineKey> {
+  const machineKey = parseMachineKey(node);
+  if (machineKey !== undefined) return new Set([machineKey]);
+  const nodeKey = parseNodeKey(node);
+  const name = node.toLowerCase();
+  const found = directory
+    .all()
+    .filter((each) =>
+      nodeKey === undefined ? each.id === node || each.name.toLowerCase() === name : each.nodeKey === nodeKey,
+    );
+  return new Set(found.map((each) => each.machineKey));
+}
+
+/** @param replica the name of the replica that has the stream; undefined: this one. */
+function sever(
+  { registry, acceptor, replicas }: AdminOptions,
+  id: StreamId,
+  replica: string | undefined,
+): 'severed' | 'ending' | 'unknown' | 'asked' {
+  if (replica !== undefined && replica !== replicas?.name) return replicas?.sever(replica, id) ? 'asked' : 'unknown';
+  const stream = registry.get(id);
+  if (stream === undefined) return 'unknown';
+  if (!isLive(stream)) return 'ending';
+  acceptor.sever(stream, 'severed_by_operator');
+  return 'severed';
+}
