@@ -77,7 +77,7 @@ async function stage(colorScheme: 'light' | 'dark') {
   return { page, child, start };
 }
 
-const GONE = 'The watchdog does not answer. What is shown is as of';
+const GONE = 'The watchdog does not answer. This page shows the state at';
 
 /** What a person would see: what it says, and whether anything is shown in a colour that says that all is well. */
 async function look(page: Page) {
@@ -103,8 +103,8 @@ describe.each(['light', 'dark'] as const)('a watchdog that has died, %s', (color
     for (let i = 0; i < 24; i++) {
       expect(await look(page)).toEqual({
         link: 'the watchdog does not answer',
-        notice: expect.stringMatching(/^The watchdog does not answer\. What is shown is as of \d\d:\d\d:\d\d, /),
-        title: 'Does not answer – headscale-watchdog',
+        notice: expect.stringMatching(/^The watchdog does not answer\. This page shows the state at \d\d:\d\d:\d\d, /),
+        title: 'No answer – headscale-watchdog',
         well: 0,
       });
       await new Promise((resolve) => setTimeout(resolve, 500));
@@ -123,7 +123,7 @@ test('a watchdog that hangs: the page says so, and recovers by itself', async ()
   const { page, child } = await stage('light');
   child.kill('SIGSTOP');
   await page.getByText(GONE).waitFor();
-  expect(await look(page)).toMatchObject({ title: 'Does not answer – headscale-watchdog', well: 0 });
+  expect(await look(page)).toMatchObject({ title: 'No answer – headscale-watchdog', well: 0 });
   child.kill('SIGCONT');
   await page.getByText('live', { exact: true }).waitFor();
   await until(async () => (await look(page)).well === 3, 'all is well again', HANGS_MS);

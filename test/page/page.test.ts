@@ -66,7 +66,7 @@ describe('the status page', () => {
     expect(await faults(page)).toEqual([]);
     await told.getByRole('link').click();
     const why = page.getByRole('region', { name: 'Why' });
-    await why.getByText(/^Why its stream 1 was severed, \d+ s ago$/).waitFor();
+    await why.getByText(/^Why stream 1 was severed \d+ s ago$/).waitFor();
     expect(await why.textContent()).toMatch(/old stream 1 from 127\.0\.0\.1:\d+ was severed.*back on stream 3/);
     await page.locator('.timeline .severed').first().waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(2);
@@ -93,7 +93,7 @@ describe('the status page', () => {
     await page.keyboard.press('Enter');
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
-    await page.getByText(/^Stream 1 of .* was severed\.$/).waitFor();
+    await page.getByText(/^Severed stream 1 of .*\.$/).waitFor();
     await until(
       () => watchdog.events.some((e) => e.kind === 'stream_closed' && e.reason === 'severed_by_operator'),
       'it is severed',
@@ -110,16 +110,16 @@ describe('the status page', () => {
     const { page, mishaps } = await openPage(browser, watchdog.admin);
     await page.locator('.body .row').nth(1).waitFor();
     await page.getByLabel('State').selectOption('held');
-    await page.getByText('No stream matches.').waitFor();
+    await page.getByText('No matching streams.').waitFor();
     await page.getByLabel('State').selectOption('open');
     const search = page.getByRole('searchbox');
     await search.fill(keyOfNode(here).slice(0, 20));
     await page.getByText('1 of 2').waitFor();
     await gone.stop();
     await search.fill(keyOfNode(gone).slice(5, 30));
-    await page.getByText('Without an open stream:').waitFor();
+    await page.getByText('No open stream:').waitFor();
     await page.locator('#absent a').click();
-    await page.getByText('Nothing of it was severed').waitFor();
+    await page.getByText('No stream was severed').waitFor();
     await page.locator('#node .feed p', { hasText: 'ended: the client closed it' }).waitFor();
     expect(mishaps).toEqual([]);
   });
@@ -153,7 +153,7 @@ describe('the status page', () => {
     const page = await context.newPage();
     await page.routeWebSocket('**/*', (socket) => socket.close());
     await page.goto(watchdog.admin);
-    await page.getByText('asking every 5 s').waitFor();
+    await page.getByText('refreshing every 5 s').waitFor();
     const phone = await node('phone-2');
     await page.locator('.body .row').first().waitFor();
     await phone.stop();
@@ -172,7 +172,7 @@ describe('the status page', () => {
     await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
     const second = await on({ admin: `127.0.0.1:${port}` });
     await page.getByText('live', { exact: true }).waitFor({ timeout: 15_000 });
-    await page.getByText('Streams now').locator('..').getByText('0', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByText('Open streams').locator('..').getByText('0', { exact: true }).waitFor({ timeout: 15_000 });
     await page.getByLabel('Show').selectOption('all');
     await second.node('new-1');
     await page.locator('#feed p', { hasText: "'s stream 1 was opened" }).waitFor({ timeout: 3000 });

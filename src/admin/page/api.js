@@ -1,14 +1,14 @@
-/** @import { EventOfApi, ListedNode, Overview, StreamOfApi } from './types.ts' */
+/** @import { ApiEvent, ListedNode, Overview, ApiStream } from './types.ts' */
 
-/** The server asks for the token. */
+/** The server requires a login. */
 export class NeedsLogin extends Error {}
 
-/** A watchdog that hangs takes a request, and never answers it. */
-let patienceMs = 20_000;
+/** How long a request may take. A watchdog that hangs accepts requests and never answers them. */
+let timeoutMs = 20_000;
 
-/** @param {number} ms how long an answer may take from here on */
-export function setPatience(ms) {
-  patienceMs = ms;
+/** @param {number} ms how long each request may take from now on */
+export function setRequestTimeout(ms) {
+  timeoutMs = ms;
 }
 
 /**
@@ -17,7 +17,7 @@ export function setPatience(ms) {
  * @returns {Promise<any>}
  */
 async function ask(path, options) {
-  const signal = AbortSignal.timeout(patienceMs);
+  const signal = AbortSignal.timeout(timeoutMs);
   const response = await fetch(path, { ...options, credentials: 'same-origin', signal });
   if (response.status === 401 && path !== '/login') throw new NeedsLogin();
   const text = await response.text();
@@ -26,7 +26,7 @@ async function ask(path, options) {
 }
 
 /**
- * The message of an error; a proxy in between may answer with something else than ours.
+ * The message of an error. A proxy in between may send a body that is not ours.
  *
  * @param {string} text
  */
@@ -41,7 +41,7 @@ function messageIn(text) {
 /** @returns {Promise<Overview>} */
 export const getOverview = () => ask('/overview');
 
-/** @returns {Promise<{ total: number, streams: StreamOfApi[] }>} */
+/** @returns {Promise<{ total: number, streams: ApiStream[] }>} */
 export const getStreams = () => ask('/streams');
 
 /** @returns {Promise<{ nodes: ListedNode[] }>} */
@@ -49,11 +49,11 @@ export const getNodes = () => ask('/nodes');
 
 /**
  * @param {Record<string, string>} query
- * @returns {Promise<{ lastSeq: number, events: EventOfApi[] }>}
+ * @returns {Promise<{ lastSeq: number, events: ApiEvent[] }>}
  */
 export const getEvents = (query) => ask(`/events?${new URLSearchParams(query)}`);
 
-/** @param {StreamOfApi} stream */
+/** @param {ApiStream} stream */
 export const severStream = ({ id, replica }) =>
   ask(`/streams/${id}/sever${replica === null ? '' : `?${new URLSearchParams({ replica })}`}`, { method: 'POST' });
 
@@ -62,14 +62,14 @@ export const logIn = (token) => ask('/login', { method: 'POST', body: JSON.strin
 
 export const logOut = () => ask('/logout', { method: 'POST' });
 
-const TRY_AGAIN_MS = 3000;
+const RECONNECT_MS = 3000;
 
 /**
- * Tells of every event from `after` on, and whether it hears them at once.
+ * Calls `onEvent` for every event after number `after()`, as it happens, and reconnects whenever the connection ends.
  *
  * @param {() => number} after
- * @param {(event: EventOfApi) => void} onEvent
- * @param {(isLive: boolean) => void} onLink
+ * @param {(event: ApiEvent) => void} onEvent
+ * @param {(isLive: boolean) => void} onLink called when the connection opens and closes
  */
 export function listen(after, onEvent, onLink) {
   const url = new URL(`/events/live?after=${after()}`, location.href);
@@ -79,6 +79,6 @@ export function listen(after, onEvent, onLink) {
   socket.onmessage = ({ data }) => onEvent(JSON.parse(data));
   socket.onclose = () => {
     onLink(false);
-    setTimeout(() => listen(after, onEvent, onLink), TRY_AGAIN_MS);
+    setTimeout(() => listen(after, onEvent, onLink), RECONNECT_MS);
   };
 }

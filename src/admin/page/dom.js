@@ -47,7 +47,7 @@ export function byId(id, type) {
 }
 
 /**
- * Sets a text only where it differs: what does not change is not laid out anew.
+ * Sets a text only if it differs, so that the browser does not lay it out again.
  *
  * @param {Element} target
  * @param {string} text
@@ -56,7 +56,11 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** @param {string} text */
+/**
+ * Shows a message for six seconds.
+ *
+ * @param {string} text
+ */
 export function say(text) {
   const said = byId('said', HTMLParagraphElement);
   said.textContent = text;

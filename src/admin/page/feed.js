@@ -1,10 +1,10 @@
-/** @import { EventOfApi } from './types.ts' */
+/** @import { ApiEvent } from './types.ts' */
 import { byId, element } from './dom.js';
 import { clockTime, nameOf } from './format.js';
 
 const KEPT = 300;
 const SHOWN = 120;
-/** What stands in the way of somebody or something, and how much. */
+/** Kinds of events that show a problem: serious ones, and warnings. */
 const BAD = [
   ...['upstream_down', 'upstream_silent', 'upstream_not_headscale', 'redis_down'],
   ...['internal_error', 'machine_key_duplicated'],
@@ -16,20 +16,20 @@ const WARN = [
 ];
 const SHOWN_WITH_THEM = ['stream_severed', 'upstream_up', 'redis_up', 'settings_reloaded'];
 
-/** @param {EventOfApi} event */
+/** @param {ApiEvent} event */
 export function isEnd({ kind, reason }) {
   if (kind === 'stream_closed')
     return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '');
-  // Whoever scans the Internet is refused all day; a proxy that is refused is a mistake of somebody's.
+  // Scanners are refused all day. A refused proxy is a configuration mistake.
   if (kind === 'connection_refused') return reason?.endsWith('_proxy') || reason?.endsWith('_proxy_header');
   if (kind === 'noise_key_checked') return reason === 'differs';
   return [...BAD, ...WARN, ...SHOWN_WITH_THEM].includes(kind);
 }
 
 /**
- * The word for what an event came to, and how much it matters.
+ * A short label for an event, and its level.
  *
- * @param {EventOfApi} event
+ * @param {ApiEvent} event
  * @returns {[string, string]}
  */
 export function wordFor({ kind, reason }) {
@@ -54,7 +54,7 @@ function wordsOf(identifier) {
 }
 
 /**
- * @param {EventOfApi} event
+ * @param {ApiEvent} event
  * @param {boolean} hasLink whether to name the node as a link
  */
 export function eventItem(event, hasLink) {
@@ -72,9 +72,9 @@ export function eventItem(event, hasLink) {
   return item;
 }
 
-/** What happened, the newest first. */
+/** The list of events, newest first. */
 export class Feed {
-  /** @type {EventOfApi[]} */
+  /** @type {ApiEvent[]} */
   #events = [];
   #list = byId('feed', HTMLOListElement);
   #kind = byId('feed-kind', HTMLSelectElement);
@@ -85,13 +85,13 @@ export class Feed {
     this.#kind.addEventListener('change', () => this.#showAll());
   }
 
-  /** @param {readonly EventOfApi[]} events oldest first */
+  /** @param {readonly ApiEvent[]} events oldest first */
   start(events) {
     this.#events = [...events];
     this.#showAll();
   }
 
-  /** @param {EventOfApi} event */
+  /** @param {ApiEvent} event */
   add(event) {
     this.#events.push(event);
     if (this.#events.length > KEPT) this.#events.shift();
@@ -103,7 +103,7 @@ export class Feed {
     if (this.#list.childElementCount > SHOWN) this.#list.lastElementChild?.remove();
   }
 
-  /** @param {EventOfApi} event */
+  /** @param {ApiEvent} event */
   #isShown(event) {
     return this.#kind.value === 'all' || isEnd(event);
   }
@@ -111,6 +111,6 @@ export class Feed {
   #showAll() {
     const shown = this.#events.filter((event) => this.#isShown(event)).slice(-SHOWN);
     this.#list.replaceChildren(...shown.reverse().map((event) => eventItem(event, true)));
-    if (shown.length === 0) this.#list.append(element('li', { class: 'empty' }, 'Nothing was ended so far.'));
+    if (shown.length === 0) this.#list.append(element('li', { class: 'empty' }, 'No such events so far.'));
   }
 }

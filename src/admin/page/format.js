@@ -40,5 +40,5 @@ export function clockTime(date) {
 export function nameOf({ node, machineKey, kind }) {
   if (node !== null) return node.name;
   if (machineKey !== null) return `${machineKey.slice(0, 13)}…`;
-  return kind === 'derp' ? '(relay)' : '(not identified)';
+  return kind === 'derp' ? '(relay)' : '(unidentified)';
 }

@@ -1,5 +1,15 @@
-/** @import { EventOfApi, ListedNode, StreamOfApi } from './types.ts' */
-import { getEvents, getNodes, getOverview, getStreams, listen, logIn, logOut, NeedsLogin, setPatience } from './api.js';
+/** @import { ApiEvent, ListedNode, ApiStream } from './types.ts' */
+import {
+  getEvents,
+  getNodes,
+  getOverview,
+  getStreams,
+  listen,
+  logIn,
+  logOut,
+  NeedsLogin,
+  setRequestTimeout,
+} from './api.js';
 import { byId, element, setText } from './dom.js';
 import { Feed } from './feed.js';
 import { clockTime } from './format.js';
@@ -9,13 +19,13 @@ import { askAndSever } from './sever.js';
 import { StreamTable, stateOf } from './stream-table.js';
 
 const POLL_MS = 5000;
-/** With more streams than this each look at them is a matter of megabytes. */
+/** With more streams than this, each refresh transfers megabytes. */
 const MANY = 1000;
 const POLL_MANY_MS = 15_000;
-const SOONEST_MS = 400;
-/** Of the time between two looks: whoever has not answered by then hangs, unless the last answer took long, too. */
-const PATIENCE = 0.8;
-const MOST_PATIENCE_MS = 30_000;
+const MIN_POLL_MS = 400;
+/** A request may take this part of the time between two refreshes. Longer only if the last answer was slow too. */
+const TIMEOUT_SHARE = 0.8;
+const MAX_TIMEOUT_MS = 30_000;
 
 const TITLE = document.title;
 const home = byId('home', HTMLElement);
@@ -23,37 +33,37 @@ const nodePlace = byId('node', HTMLElement);
 const login = byId('login', HTMLFormElement);
 const search = byId('search', HTMLInputElement);
 const stateFilter = byId('state', HTMLSelectElement);
-const severThenLook = (/** @type {StreamOfApi} */ stream) => askAndSever(stream, () => look());
-const table = new StreamTable(severThenLook);
-const nodeView = new NodeView(severThenLook);
+const severAndRefresh = (/** @type {ApiStream} */ stream) => askAndSever(stream, () => refresh());
+const table = new StreamTable(severAndRefresh);
+const nodeView = new NodeView(severAndRefresh);
 const feed = new Feed();
 
-/** @type {StreamOfApi[]} */
+/** @type {ApiStream[]} */
 let streams = [];
 /** @type {ListedNode[]} */
 let nodes = [];
 let lastSeq = 0;
 let isLive = false;
 let isListening = false;
-let isLooking = false;
+let isRefreshing = false;
 let isStale = false;
-let lookedAt = 0;
-/** When the watchdog last answered, by this machine's clock: all that is shown is from then. */
+let refreshedAt = 0;
+/** When the watchdog last answered, by this machine's clock. Everything on the page is from then. */
 let answeredAt = Date.now();
 let isLost = false;
-/** Nothing is shown at first that could be wrong. */
-let patienceMs = 20_000;
+/** The first request may take long: nothing is on the page yet that could be out of date. */
+let timeoutMs = 20_000;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
-let nextLook;
+let nextRefresh;
 
-/** Asks for everything anew, and shows it. */
-async function look() {
-  clearTimeout(nextLook);
-  // What has happened meanwhile may not be in the answers that are on their way.
-  isStale = isLooking;
-  if (isLooking) return;
-  isLooking = true;
-  setPatience(patienceMs);
+/** Fetches everything again, and shows it. */
+async function refresh() {
+  clearTimeout(nextRefresh);
+  // Answers that are under way may not show what has just happened, so refresh again after them.
+  isStale = isRefreshing;
+  if (isRefreshing) return;
+  isRefreshing = true;
+  setRequestTimeout(timeoutMs);
   const askedAt = Date.now();
   try {
     const [overview, listed, nodeList] = await Promise.all([getOverview(), getStreams(), getNodes()]);
@@ -65,19 +75,19 @@ async function look() {
     login.hidden = true;
     await showPlace();
     answeredAt = askedAt;
-    patienceMs = Math.min(MOST_PATIENCE_MS, Math.max(pollMs() * PATIENCE, 3 * (Date.now() - askedAt)));
+    timeoutMs = Math.min(MAX_TIMEOUT_MS, Math.max(pollMs() * TIMEOUT_SHARE, 3 * (Date.now() - askedAt)));
     isLost = false;
   } catch (error) {
     isLost = !(error instanceof NeedsLogin);
-    patienceMs = Math.min(MOST_PATIENCE_MS, 2 * patienceMs);
+    timeoutMs = Math.min(MAX_TIMEOUT_MS, 2 * timeoutMs);
     if (!isLost) askForToken();
   } finally {
     showLink();
-    isLooking = false;
-    lookedAt = performance.now();
-    clearTimeout(nextLook);
-    // Whoever has to log in first is told nothing before that.
-    if (login.hidden) nextLook = setTimeout(look, isStale ? soonestMs() : pollMs());
+    isRefreshing = false;
+    refreshedAt = performance.now();
+    clearTimeout(nextRefresh);
+    // Nobody may see anything before logging in.
+    if (login.hidden) nextRefresh = setTimeout(refresh, isStale ? minPollMs() : pollMs());
   }
 }
 
@@ -85,23 +95,23 @@ function pollMs() {
   return streams.length > MANY ? POLL_MANY_MS : POLL_MS;
 }
 
-function soonestMs() {
-  return streams.length > MANY ? POLL_MS : SOONEST_MS;
+function minPollMs() {
+  return streams.length > MANY ? POLL_MS : MIN_POLL_MS;
 }
 
-/** Something has happened: soon, but not once for each of a hundred things. */
-function lookSoon() {
-  if (isLooking) {
+/** Refreshes soon after an event, but only once for a hundred events. */
+function refreshSoon() {
+  if (isRefreshing) {
     isStale = true;
     return;
   }
-  clearTimeout(nextLook);
-  nextLook = setTimeout(look, Math.max(100, soonestMs() - (performance.now() - lookedAt)));
+  clearTimeout(nextRefresh);
+  nextRefresh = setTimeout(refresh, Math.max(100, minPollMs() - (performance.now() - refreshedAt)));
 }
 
 /**
- * The first time the newest events, and then the feed; without a feed what came since the last look. A watchdog that has
- * started anew counts from the beginning.
+ * Fetches the newest events the first time, and starts the live feed. Without a live feed, fetches the events since the last
+ * refresh. After a restart the watchdog counts events from the beginning, so the list starts again.
  *
  * @param {number} newestSeq
  */
@@ -117,8 +127,8 @@ async function startOrCatchUp(newestSeq) {
       (live) => {
         isLive = live;
         showLink();
-        // Whether it is there at all only an answer tells.
-        lookSoon();
+        // Only an answer tells whether the watchdog is still there.
+        refreshSoon();
       },
     );
   } else if (newestSeq < lastSeq) {
@@ -131,31 +141,38 @@ async function startOrCatchUp(newestSeq) {
   }
 }
 
-/** @param {EventOfApi} event */
+/** @param {ApiEvent} event */
 function heard(event) {
   if (event.seq <= lastSeq) return;
   lastSeq = event.seq;
   feed.add(event);
-  lookSoon();
+  refreshSoon();
 }
 
-/** Whether the watchdog answers; where it does not, that what is shown is old. */
+/** Shows whether the watchdog answers. If it does not, marks the page as out of date. */
 function showLink() {
   const is = isLost ? 'lost' : isLive ? 'live' : 'polling';
-  const texts = { live: 'live', polling: `asking every ${pollMs() / 1000} s`, lost: 'the watchdog does not answer' };
+  const texts = {
+    live: 'live',
+    polling: `refreshing every ${pollMs() / 1000} s`,
+    lost: 'the watchdog does not answer',
+  };
   byId('link', HTMLElement).dataset.is = is;
   setText(byId('link-text', HTMLElement), texts[is]);
-  document.title = isLost ? `Does not answer – ${TITLE}` : TITLE;
+  document.title = isLost ? `No answer – ${TITLE}` : TITLE;
   const asOf = clockTime(answeredAt);
   const main = byId('main', HTMLElement);
   main.classList.toggle('stale', isLost);
   main.style.setProperty('--as-of', isLost ? `", as of ${asOf}"` : '""');
   const lost = byId('lost', HTMLElement);
   lost.hidden = !isLost;
-  setText(lost, isLost ? `The watchdog does not answer. What is shown is as of ${asOf}, and may be wrong by now.` : '');
+  setText(
+    lost,
+    isLost ? `The watchdog does not answer. This page shows the state at ${asOf}, which may be out of date.` : '',
+  );
 }
 
-/** The list of streams, or the node that the address names. */
+/** Shows the list of streams, or the node that the URL's fragment names. */
 async function showPlace() {
   const key = new URLSearchParams(location.hash.slice(1)).get('node');
   home.hidden = key !== null;
@@ -170,11 +187,11 @@ async function showPlace() {
   }
   nodeView.leave();
   table.show(streams);
-  tellCount();
+  showCount();
   showAbsent();
 }
 
-function tellCount() {
+function showCount() {
   const count = byId('count', HTMLElement);
   const text = table.shown === streams.length ? String(streams.length) : `${table.shown} of ${streams.length}`;
   if (count.textContent !== text) count.textContent = text;
@@ -188,16 +205,16 @@ function applyFilter() {
       (state === '' || stateOf(stream) === state || stream.state === state) &&
       (words === '' || textOf(stream).includes(words)),
   );
-  tellCount();
+  showCount();
   showAbsent();
 }
 
-/** @param {StreamOfApi} stream */
+/** @param {ApiStream} stream */
 function textOf({ id, node, machineKey, remoteAddress }) {
   return `${id} ${node?.name ?? ''} ${node?.user ?? ''} ${node?.nodeKey ?? ''} ${machineKey ?? ''} ${remoteAddress}`.toLowerCase();
 }
 
-/** Who is searched for may be the very node that has no stream any more. */
+/** Lists the nodes that match the search but have no open stream. */
 function showAbsent() {
   const words = search.value.trim().toLowerCase();
   const absent = byId('absent', HTMLElement);
@@ -213,11 +230,11 @@ function showAbsent() {
       element('a', { href: `#node=${node.machineKey}` }, node.name ?? `${node.machineKey.slice(0, 13)}…`),
       ' ',
     ]);
-  absent.replaceChildren('Without an open stream: ', ...links, found.length > 8 ? `and ${found.length - 8} more` : '');
+  absent.replaceChildren('No open stream: ', ...links, found.length > 8 ? `and ${found.length - 8} more` : '');
 }
 
 function askForToken() {
-  clearTimeout(nextLook);
+  clearTimeout(nextRefresh);
   home.hidden = true;
   nodePlace.hidden = true;
   if (!login.hidden) return;
@@ -233,7 +250,7 @@ login.addEventListener('submit', async (event) => {
     await logIn(token.value);
     token.value = '';
     problem.textContent = '';
-    await look();
+    await refresh();
   } catch (error) {
     problem.textContent = error instanceof Error ? error.message : String(error);
   }
@@ -242,7 +259,7 @@ byId('logout', HTMLButtonElement).addEventListener('click', async () => {
   await logOut();
   location.reload();
 });
-// The address names what is shown: to skip to it must not change that.
+// The fragment names the view, so the skip link must not change it.
 document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();
   byId('main', HTMLElement).focus();
@@ -254,10 +271,10 @@ addEventListener('hashchange', () => {
   void showPlace();
 });
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) void look();
+  if (!document.hidden) void refresh();
 });
 setInterval(() => {
-  // How long ago things were goes on while the watchdog answers: else they would seem to be known.
+  // Ages run on only while the watchdog answers. Otherwise they would look up to date.
   if (!document.hidden && !home.hidden && !isLost) table.tick();
 }, 1000);
-await look();
+await refresh();

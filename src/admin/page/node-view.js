@@ -1,4 +1,4 @@
-/** @import { EventOfApi, ListedNode, StreamOfApi } from './types.ts' */
+/** @import { ApiEvent, ListedNode, ApiStream } from './types.ts' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
 import { eventItem } from './feed.js';
@@ -6,21 +6,21 @@ import { ago, nameOf } from './format.js';
 import { stateOf } from './stream-table.js';
 import { legend, timeline } from './timeline.js';
 
-/** One node: why its last stream was ended, its streams of the last day, and all that happened to it. */
+/** One node: why its last stream was severed, its streams in the last 24 hours, and its events. */
 export class NodeView {
   #place = byId('node', HTMLElement);
   #key = '';
-  /** @type {(stream: StreamOfApi) => void} */
+  /** @type {(stream: ApiStream) => void} */
   #onSever;
 
-  /** @param {(stream: StreamOfApi) => void} onSever */
+  /** @param {(stream: ApiStream) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
   }
 
   /**
    * @param {string} key its machine key
-   * @param {readonly StreamOfApi[]} streams
+   * @param {readonly ApiStream[]} streams
    * @param {ListedNode | undefined} listed
    */
   async show(key, streams, listed) {
@@ -40,9 +40,9 @@ export class NodeView {
 
   /**
    * @param {string} key
-   * @param {readonly StreamOfApi[]} own
+   * @param {readonly ApiStream[]} own
    * @param {ListedNode | undefined} listed
-   * @param {readonly EventOfApi[]} events
+   * @param {readonly ApiEvent[]} events
    */
   #draw(key, own, listed, events) {
     const node = listed?.name ? { name: listed.name } : (own[0]?.node ?? events.at(-1)?.node ?? null);
@@ -50,16 +50,23 @@ export class NodeView {
     for (const [term, text] of [
       [
         'User',
-        listed?.user ?? own[0]?.node?.user ?? 'not known: Headscale does not list this node, or no API key is set',
+        listed?.user ??
+          own[0]?.node?.user ??
+          'unknown: Headscale does not list this node, or the watchdog has no API key',
       ],
       ['Machine key', key],
-      ['Now', own.length === 0 ? 'no open stream: Headscale sees it offline' : `${own.length} open`],
+      [
+        'Now',
+        own.length === 0
+          ? 'no open stream, so Headscale shows it as offline'
+          : `${own.length} open ${own.length === 1 ? 'stream' : 'streams'}`,
+      ],
     ]) {
       facts.append(element('dt', {}, term ?? ''), element('dd', {}, text ?? ''));
     }
     const title = element('h2', { tabindex: '-1' }, nameOf({ node, machineKey: key }));
     const back = element('a', { href: '#streams' }, '← All streams');
-    // What has the focus now has it afterwards: everything is made anew.
+    // Everything is built again, so give the focus back to the same button.
     const focused = document.activeElement?.getAttribute('data-focus');
     this.#place.replaceChildren(
       element('p', {}, back),
@@ -67,22 +74,22 @@ export class NodeView {
       whyCard(events),
       element(
         'section',
-        { class: 'card', 'aria-label': 'Streams of the last day' },
-        element('h3', {}, 'Streams of the last day'),
+        { class: 'card', 'aria-label': 'Streams in the last 24 hours' },
+        element('h3', {}, 'Streams in the last 24 hours'),
         timeline(events, own, Date.now()),
         legend(),
       ),
       element(
         'section',
-        { class: 'card', 'aria-label': 'All that happened' },
-        element('h3', {}, 'All that happened, the newest first'),
-        allOf(events),
+        { class: 'card', 'aria-label': 'Events' },
+        element('h3', {}, 'Events, newest first'),
+        eventList(events),
       ),
     );
     if (focused) this.#place.querySelector(`[data-focus="${focused}"]`)?.closest('button')?.focus();
   }
 
-  /** @param {readonly StreamOfApi[]} own */
+  /** @param {readonly ApiStream[]} own */
   #buttons(own) {
     const list = element('p');
     for (const stream of own) {
@@ -95,7 +102,7 @@ export class NodeView {
   }
 }
 
-/** @param {readonly EventOfApi[]} events */
+/** @param {readonly ApiEvent[]} events */
 function whyCard(events) {
   const last = events.findLast(
     ({ kind, reason }) =>
@@ -109,18 +116,14 @@ function whyCard(events) {
     return element(
       'section',
       { class: 'card why', 'aria-label': 'Why' },
-      element('h3', {}, 'Nothing of it was severed'),
-      element(
-        'p',
-        {},
-        'In what is remembered, a day at most and only since the watchdog started, none of its streams was severed.',
-      ),
+      element('h3', {}, 'No stream was severed'),
+      element('p', {}, 'The watchdog has not severed a stream of this node in the last 24 hours, or since it started.'),
     );
   }
   const heading =
     last.kind === 'stream_severed' || last.kind === 'stream_closed'
-      ? `Why its stream ${last.stream} was severed, ${ago(last.date)}`
-      : `What was noticed, ${ago(last.date)}`;
+      ? `Why stream ${last.stream} was severed ${ago(last.date)}`
+      : `Noticed ${ago(last.date)}`;
   return element(
     'section',
     { class: 'card why bad', 'aria-label': 'Why' },
@@ -129,8 +132,8 @@ function whyCard(events) {
   );
 }
 
-/** @param {readonly EventOfApi[]} events */
-function allOf(events) {
+/** @param {readonly ApiEvent[]} events */
+function eventList(events) {
   const list = element('ol', { class: 'feed' });
   list.append(
     ...events
@@ -138,6 +141,6 @@ function allOf(events) {
       .reverse()
       .map((event) => eventItem(event, false)),
   );
-  if (events.length === 0) list.append(element('li', { class: 'empty' }, 'Nothing is remembered of it.'));
+  if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
   return list;
 }

@@ -3,7 +3,7 @@ import { byId, drawing, element } from './dom.js';
 import { clockTime } from './format.js';
 
 /**
- * The head: is it well, and what was the last hour like.
+ * Shows the tiles at the top: whether all is well, and the figures of the last hour.
  *
  * @param {Overview} overview
  */
@@ -12,8 +12,11 @@ export function showOverview(overview) {
   const { minutes } = lastHour;
   const [up, upClass] = upstreamTexts(upstream);
   const [key, keyClass, keyMore] = keyTexts(overview);
-  const contested = streams.contested > 0 ? `${streams.contested} contested` : 'none contested';
-  const duplicates = duplicateKeys > 0 ? `${duplicateKeys} duplicate machine keys: see what happened` : '';
+  const contested = streams.contested > 0 ? `${streams.contested} contested` : 'no contests';
+  const duplicates =
+    duplicateKeys > 0
+      ? `${duplicateKeys} duplicate machine ${duplicateKeys === 1 ? 'key' : 'keys'}: see the events`
+      : '';
   const warnings = byId('warnings', HTMLUListElement);
   warnings.hidden = overview.frontProxies.length === 0;
   warnings.replaceChildren(...overview.frontProxies.map(({ sentence }) => element('li', {}, sentence)));
@@ -27,12 +30,12 @@ export function showOverview(overview) {
     ),
     tile('Noise key', key, keyClass, duplicates || keyMore),
     ...redisTiles(overview),
-    tile('Streams now', String(streams.total), '', contested, chart(minutes, 'streams')),
+    tile('Open streams', String(streams.total), '', contested, chart(minutes, 'streams')),
     tile(
       'Takeovers, last hour',
       String(lastHour.takeovers),
       '',
-      observeOnly ? 'observe only: none is severed' : '',
+      observeOnly ? 'observe-only mode: nothing is severed' : '',
       chart(minutes, 'takeovers'),
     ),
     tile('Gone, last hour', String(lastHour.gone), '', '', chart(minutes, 'gone')),
@@ -44,7 +47,7 @@ export function showOverview(overview) {
  * @returns {[string, string]}
  */
 function upstreamTexts({ up, silentOn, isHeadscale }) {
-  if (up === null) return ['asking…', ''];
+  if (up === null) return ['checking…', ''];
   if (silentOn !== null) return ['does not answer', 'bad'];
   if (!up) return ['down', 'bad'];
   return isHeadscale === false ? ['not Headscale', 'bad'] : ['up', 'good'];
@@ -56,9 +59,9 @@ function upstreamTexts({ up, silentOn, isHeadscale }) {
  */
 function keyTexts({ noiseKeyMatches }) {
   if (noiseKeyMatches === null)
-    return ['not known', 'warn', 'no key, or Headscale has not told its own: nobody is taken over for'];
-  if (noiseKeyMatches) return ['matches', 'good', 'nodes can be told apart'];
-  return ['differs', 'bad', "not Headscale's key: no node can be told apart"];
+    return ['unknown', 'warn', 'there is no key file, or Headscale has not sent its key: no takeovers'];
+  if (noiseKeyMatches) return ['matches', 'good', 'the watchdog can identify nodes'];
+  return ['differs', 'bad', "this is not Headscale's key: the watchdog cannot identify nodes"];
 }
 
 /** @param {Overview} overview */
@@ -66,8 +69,8 @@ function redisTiles({ redisUp }) {
   if (redisUp === null) return [];
   return [
     redisUp
-      ? tile('Redis', 'up', 'good', 'the watchdogs know of each other')
-      : tile('Redis', 'down', 'bad', 'this watchdog goes on alone'),
+      ? tile('Redis', 'up', 'good', 'replicas share their streams')
+      : tile('Redis', 'down', 'bad', 'this watchdog works alone'),
   ];
 }
 
@@ -93,7 +96,7 @@ function tile(title, value, level, more, picture) {
 const HEIGHT = 30;
 
 /**
- * A bar a minute.
+ * A bar chart with one bar for each minute.
  *
  * @param {readonly Minute[]} minutes
  * @param {'streams' | 'takeovers' | 'gone'} what

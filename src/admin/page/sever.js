@@ -1,12 +1,12 @@
-/** @import { StreamOfApi } from './types.ts' */
+/** @import { ApiStream } from './types.ts' */
 import { severStream } from './api.js';
 import { byId, say } from './dom.js';
 import { nameOf } from './format.js';
 
 /**
- * Severs a stream once the operator has confirmed it.
+ * Severs a stream after the operator has confirmed it.
  *
- * @param {StreamOfApi} stream
+ * @param {ApiStream} stream
  * @param {() => void} onDone
  */
 export function askAndSever(stream, onDone) {
@@ -14,15 +14,15 @@ export function askAndSever(stream, onDone) {
   const asker = document.activeElement;
   byId('ask-title', HTMLElement).textContent = `Sever stream ${stream.id} of ${nameOf(stream)}?`;
   byId('ask-text', HTMLElement).textContent =
-    `Its connection from ${stream.remoteAddress} ends at once, at Headscale's side first. A client that is still there connects again by itself.`;
+    `This closes its connection from ${stream.remoteAddress} at once, first to Headscale and then to the client. A client that is still there reconnects by itself.`;
   dialog.returnValue = 'no';
   dialog.onclose = async () => {
     if (asker instanceof HTMLElement) asker.focus();
     if (dialog.returnValue !== 'yes') return;
     try {
       const { asked } = await severStream(stream);
-      const done = asked === undefined ? 'was severed' : `is severed by ${stream.replica}, which was asked to`;
-      say(`Stream ${stream.id} of ${nameOf(stream)} ${done}.`);
+      const name = `stream ${stream.id} of ${nameOf(stream)}`;
+      say(asked === undefined ? `Severed ${name}.` : `Asked ${stream.replica} to sever ${name}.`);
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));
     }

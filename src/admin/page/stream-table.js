@@ -1,12 +1,12 @@
-/** @import { StreamOfApi } from './types.ts' */
+/** @import { ApiStream } from './types.ts' */
 import { byId, element, setText } from './dom.js';
 import { ago, bytes, nameOf, roundTrip, span } from './format.js';
 
 const ROW_HEIGHT = 40;
-/** Rows made above and below what is seen, so that scrolling meets none that is not there yet. */
-const SPARE = 8;
+/** Rows that exist above and below the visible ones, so that scrolling does not show gaps. */
+const EXTRA_ROWS = 8;
 
-/** @type {readonly { name: string, key: string, of: (stream: StreamOfApi) => string | number }[]} */
+/** @type {readonly { name: string, key: string, of: (stream: ApiStream) => string | number }[]} */
 const COLUMNS = [
   { name: 'Stream', key: 'id', of: ({ id }) => id },
   {
@@ -22,7 +22,7 @@ const COLUMNS = [
   { name: 'State', key: 'state', of: (stream) => stateOf(stream) },
 ];
 
-/** @param {StreamOfApi} stream */
+/** @param {ApiStream} stream */
 export function stateOf({ state, contests, wouldSever }) {
   if (wouldSever !== null) return `would sever: ${wouldSever}`;
   if (state === 'open' && contests.some(({ role }) => role === 'old')) return 'contested';
@@ -30,9 +30,9 @@ export function stateOf({ state, contests, wouldSever }) {
 }
 
 /**
- * Each watchdog counts its streams for itself.
+ * Each replica numbers its own streams.
  *
- * @param {StreamOfApi} stream
+ * @param {ApiStream} stream
  */
 function keyOf({ id, replica }) {
   return replica === null ? String(id) : `${replica}/${id}`;
@@ -46,28 +46,28 @@ function keyOf({ id, replica }) {
  * @property {HTMLElement} tag
  */
 
-/** The table of streams. Only the rows that are seen exist; each keeps its element while it is seen, and with it the focus. */
+/** The table of streams. Only visible rows exist as elements. A row keeps its element, and the focus, while it is visible. */
 export class StreamTable {
-  /** @type {readonly StreamOfApi[]} */
+  /** @type {readonly ApiStream[]} */
   #all = [];
-  /** @type {readonly StreamOfApi[]} */
+  /** @type {readonly ApiStream[]} */
   #shown = [];
   /** By `keyOf`. @type {Map<string, Row>} */
   #rows = new Map();
   #sort = 'id';
   #descending = true;
-  /** @type {(stream: StreamOfApi) => boolean} */
+  /** @type {(stream: ApiStream) => boolean} */
   #filter = () => true;
-  /** @type {(stream: StreamOfApi) => void} */
+  /** @type {(stream: ApiStream) => void} */
   #onSever;
   #isDue = false;
   #head = element('div', { class: 'row head', role: 'row', 'aria-rowindex': '1' });
   #body = element('div', { class: 'body', role: 'rowgroup' });
-  #empty = element('p', { class: 'empty' }, 'No stream matches.');
+  #empty = element('p', { class: 'empty' }, 'No matching streams.');
   #grid = element('div', { class: 'grid', role: 'table', 'aria-labelledby': 'streams-title' });
   #scroll = element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Streams, scrollable' });
 
-  /** @param {(stream: StreamOfApi) => void} onSever */
+  /** @param {(stream: ApiStream) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
     for (const { name, key } of COLUMNS) {
@@ -84,13 +84,13 @@ export class StreamTable {
     byId('table', HTMLElement).append(this.#scroll);
   }
 
-  /** @param {readonly StreamOfApi[]} streams */
+  /** @param {readonly ApiStream[]} streams */
   show(streams) {
     this.#all = streams;
     this.#arrange();
   }
 
-  /** @param {(stream: StreamOfApi) => boolean} filter */
+  /** @param {(stream: ApiStream) => boolean} filter */
   filter(filter) {
     this.#filter = filter;
     this.#scroll.scrollTop = 0;
@@ -101,7 +101,7 @@ export class StreamTable {
     return this.#shown.length;
   }
 
-  /** Times go on. */
+  /** Updates the durations. */
   tick() {
     for (const stream of this.#visible()) this.#fill(stream);
   }
@@ -139,11 +139,11 @@ export class StreamTable {
   }
 
   #first() {
-    return Math.max(0, Math.floor(this.#scroll.scrollTop / ROW_HEIGHT) - SPARE);
+    return Math.max(0, Math.floor(this.#scroll.scrollTop / ROW_HEIGHT) - EXTRA_ROWS);
   }
 
   #visible() {
-    const count = Math.ceil(this.#scroll.clientHeight / ROW_HEIGHT) + 2 * SPARE;
+    const count = Math.ceil(this.#scroll.clientHeight / ROW_HEIGHT) + 2 * EXTRA_ROWS;
     return this.#shown.slice(this.#first(), this.#first() + count);
   }
 
@@ -165,7 +165,7 @@ export class StreamTable {
   }
 
   /**
-   * @param {StreamOfApi} stream
+   * @param {ApiStream} stream
    * @returns {Row}
    */
   #make(stream) {
@@ -192,7 +192,7 @@ export class StreamTable {
     return row;
   }
 
-  /** @param {StreamOfApi} stream */
+  /** @param {ApiStream} stream */
   #fill(stream) {
     const row = this.#rows.get(keyOf(stream));
     if (row === undefined) return;

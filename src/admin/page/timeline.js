@@ -1,4 +1,4 @@
-/** @import { EventOfApi, StreamOfApi } from './types.ts' */
+/** @import { ApiEvent, ApiStream } from './types.ts' */
 import { drawing, element } from './dom.js';
 import { clockTime, span } from './format.js';
 
@@ -15,14 +15,14 @@ const RANGES_MS = [HOUR_MS / 12, HOUR_MS / 2, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS,
  * @property {number} id
  * @property {number} from
  * @property {number | undefined} to
- * @property {EventOfApi[]} events
+ * @property {ApiEvent[]} events
  */
 
 /**
- * A node's streams of the last day, a lane each.
+ * Draws a node's streams of the last 24 hours, one lane for each stream.
  *
- * @param {readonly EventOfApi[]} events oldest first
- * @param {readonly StreamOfApi[]} open
+ * @param {readonly ApiEvent[]} events oldest first
+ * @param {readonly ApiStream[]} open
  * @param {number} now
  */
 export function timeline(events, open, now) {
@@ -32,7 +32,7 @@ export function timeline(events, open, now) {
   /** @param {number} at */
   const x = (at) => LEFT + Math.max(0, 1 - (now - at) / range) * (WIDTH - LEFT - 20);
   const height = TOP + lanes.length * LANE + 24;
-  const label = `${lanes.length} streams of the last ${span(range)}; the list below tells each event`;
+  const label = `${lanes.length} streams in the last ${span(range)}. The list below has all events.`;
   const picture = drawing('svg', {
     class: 'timeline',
     viewBox: `0 0 ${WIDTH} ${height}`,
@@ -81,7 +81,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
   }
   const isSevered = events.some(({ kind }) => kind === 'stream_severed');
   for (const event of events) {
-    // The end of a severed stream is told by its severing, a moment before.
+    // The event that severed the stream came a moment earlier and marks its end.
     if (event.kind === 'stream_closed' && isSevered) continue;
     const mark = markOf(event, x(Date.parse(event.date)), y);
     if (mark === undefined) continue;
@@ -92,7 +92,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
 }
 
 /**
- * @param {Pick<EventOfApi, 'kind' | 'reason'>} event
+ * @param {Pick<ApiEvent, 'kind' | 'reason'>} event
  * @param {number} x
  * @param {number} y
  */
@@ -107,8 +107,8 @@ function markOf({ kind, reason }, x, y) {
 }
 
 /**
- * @param {readonly EventOfApi[]} events
- * @param {readonly StreamOfApi[]} open
+ * @param {readonly ApiEvent[]} events
+ * @param {readonly ApiStream[]} open
  * @param {number} now
  * @returns {Lane[]}
  */
@@ -124,7 +124,7 @@ function lanesOf(events, open, now) {
   for (const stream of open) laneOf(stream.id).from = Date.parse(stream.openedAt);
   for (const event of events) {
     if (event.stream === null) continue;
-    // A contest is about the old stream first: that is the one that may lose.
+    // Contests are drawn in the old stream's lane, because that stream may lose.
     const isContest = event.kind === 'contest_opened' || event.kind === 'contest_ended';
     const lane = laneOf(isContest ? (event.otherStream ?? event.stream) : event.stream);
     lane.events.push(event);
@@ -138,7 +138,7 @@ export function legend() {
   const entries = /** @type {const} */ ([
     [{ kind: 'stream_opened', reason: null }, 'opened'],
     [{ kind: 'contest_opened', reason: null }, 'contested'],
-    [undefined, 'held back'],
+    [undefined, 'held'],
     [{ kind: 'stream_severed', reason: 'dead' }, 'severed or gone'],
     [{ kind: 'stream_closed', reason: null }, 'closed'],
   ]);

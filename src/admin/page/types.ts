@@ -1,18 +1,18 @@
-/** What the admin API answers, as far as the page reads it: see docs/api.md. */
-export interface NodeOfApi {
+/** The parts of the admin API's answers that the page reads: see docs/api.md. */
+export interface ApiNode {
   readonly id: string;
   readonly name: string;
   readonly user: string;
   readonly nodeKey: string;
 }
 
-export interface StreamOfApi {
+export interface ApiStream {
   readonly id: number;
-  /** Which watchdog has it; null where there is one alone. */
+  /** The replica that has the stream; null if there is only one watchdog. */
   readonly replica: string | null;
   readonly kind: string;
   readonly machineKey: string | null;
-  readonly node: NodeOfApi | null;
+  readonly node: ApiNode | null;
   readonly remoteAddress: string;
   readonly openedAt: string;
   readonly lastHeardAt: string;
@@ -24,12 +24,12 @@ export interface StreamOfApi {
   readonly contests: readonly { readonly role: string; readonly against: number; readonly waitingFor: string | null }[];
 }
 
-export interface EventOfApi {
+export interface ApiEvent {
   readonly seq: number;
   readonly date: string;
   readonly kind: string;
   readonly machineKey: string | null;
-  readonly node: NodeOfApi | null;
+  readonly node: ApiNode | null;
   readonly stream: number | null;
   readonly otherStream: number | null;
   readonly reason: string | null;
@@ -67,9 +67,9 @@ export interface Overview {
   readonly observeOnly: boolean;
   readonly needsToken: boolean;
   readonly duplicateKeys: number;
-  /** Whether Redis can be used; null where there is none. */
+  /** Whether Redis is up; null if no Redis is configured. */
   readonly redisUp: boolean | null;
-  /** What is wrong with the proxies in front. */
+  /** Problems with the proxies in front of the watchdog. */
   readonly frontProxies: readonly { readonly sentence: string }[];
   readonly streams: { readonly total: number; readonly contested: number; readonly held: number };
   readonly lastHour: { readonly takeovers: number; readonly gone: number; readonly minutes: readonly Minute[] };
