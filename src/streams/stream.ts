@@ -39,7 +39,7 @@ export type CloseReason =
   | 'gone'
   /** The client's kernel answered, but its program read nothing for `gone-after`. */
   | 'not_reading'
-  /** Headscale sent nothing for too long, and `upstream-silent` is set to `sever`. */
+  /** Headscale sent nothing for too long, and `upstream-silent-sever` is on. */
   | 'upstream_silent'
   /** The watchdog stopped. */
   | 'shutdown';

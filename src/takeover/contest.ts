@@ -3,13 +3,13 @@ import type { LivenessCheck } from '../liveness/liveness-check.ts';
 import type { Stream } from '../streams/stream.ts';
 import { judge, type Question, type Verdict } from './judge.ts';
 
-/** What of a contest's question is neither of its two streams nor its check's. */
+/** The part of the question that comes from the configuration and the guard. */
 export type ContestTerms = Pick<Question, 'silentAfterMs' | 'restsUntil'>;
 
 /**
- * One contest: an old stream against a newer one of its node. It lasts until one of the two ends. It decides
- * nothing itself: it puts the question to `judge` when it opens, when the check has news, when the newcomer's
- * first record has come, when settings have changed, and at the moment the last verdict named.
+ * One contest: an old stream against a newer one of the same node. It lasts until one of the two ends. `judge` decides. The
+ * contest calls it when it opens, when the liveness check has an update, when the newcomer's first record arrives, when
+ * settings change, and at the time that the last verdict gave.
  */
 export class Contest {
   readonly old: Stream;
@@ -24,28 +24,28 @@ export class Contest {
   #verdict: Verdict | undefined;
   #ended = false;
 
-  constructor(parts: {
+  constructor(options: {
     readonly clock: Clock;
     readonly old: Stream;
     readonly newcomer: Stream;
     readonly check: LivenessCheck;
-    /** Asked anew for each judgement: a reload may have changed them. */
+    /** Read again for each judgement, because a reload may have changed them. */
     readonly terms: () => ContestTerms;
     readonly onSever: (because: 'dead' | 'silent') => void;
-    /** Both stay for now. */
+    /** Called when both streams stay for now. */
     readonly onWait: () => void;
   }) {
-    this.old = parts.old;
-    this.newcomer = parts.newcomer;
-    this.openedAt = parts.clock.now();
-    this.#clock = parts.clock;
-    this.#check = parts.check;
-    this.#terms = parts.terms;
-    this.#onSever = parts.onSever;
-    this.#onWait = parts.onWait;
+    this.old = options.old;
+    this.newcomer = options.newcomer;
+    this.openedAt = options.clock.now();
+    this.#clock = options.clock;
+    this.#check = options.check;
+    this.#terms = options.terms;
+    this.#onSever = options.onSever;
+    this.#onWait = options.onWait;
   }
 
-  /** The last verdict, for those who ask why. */
+  /** The last verdict, for the admin API. */
   get verdict(): Verdict | undefined {
     return this.#verdict;
   }
@@ -70,7 +70,7 @@ export class Contest {
     this.#onWait();
   }
 
-  /** Ends it; no timer of its outlives this. @returns how long it lasted in milliseconds, undefined if it had ended before. */
+  /** Ends the contest and cancels its timer. @returns how long it lasted, in milliseconds; undefined if it had already ended. */
   end(): number | undefined {
     if (this.#ended) return undefined;
     this.#ended = true;

@@ -3,100 +3,104 @@ import { type Clock, type Instant, plus } from '../lib/clock.ts';
 import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** A severing by rule 2, as the guard sees it. Addresses are without ports. */
+/** A severing by rule 2, as the guard sees it. Addresses have no ports. */
 export interface SilentSevering {
   readonly at: Instant;
-  /** Whose old stream was severed. */
+  /** The address of the old stream, which was severed. */
   readonly loser: string;
-  /** Whose newcomer it made room for. */
+  /** The address of the newcomer. */
   readonly winner: string;
-  /** Whether the loser's kernel has answered a probe, so that its machine is there; undefined where it cannot be asked. */
+  /** Whether the loser's kernel answered a probe, so its machine is there. Undefined if it cannot be probed. */
   readonly loserAnswers: boolean | undefined;
 }
 
-/** A stream that a node has opened, once its session has begun. */
+/** A new stream of a node, when its session has begun. */
 export interface NewSession {
   readonly address: string;
   readonly openedAt: Instant;
-  /** How many other streams of its node are open, as far as is known here. */
+  /** How many other streams of its node are open, as far as this replica knows. */
   readonly others: number;
 }
 
+/** Two machines with one key: their addresses, and for how long rule 2 is suspended. */
 export interface Duplicate {
   readonly addresses: readonly [string, string];
   readonly restMs: number;
 }
 
-/** What a coming has shown. `moved`: the node moves between networks, and whatever was put off is due. */
+/** What a new session shows. `moved`: one machine moves between networks, so delayed severings are due. */
 export type Finding = Duplicate | 'moved' | undefined;
 
 const MINUTE_MS = 60_000;
 const FIRST_REST_MS = MINUTE_MS;
 const LONGEST_REST_MS = 15 * MINUTE_MS;
-/** A key that was not found again for so long after its rest begins with a minute again. */
+/** After this long without a new finding, the next suspension is one minute again. */
 const PEACE_MS = 60 * MINUTE_MS;
-/** A clone is back within seconds. */
+/** A clone comes back within seconds. */
 const BACK_WITHIN_MS = 10_000;
-/** Before so many prompt returns nothing is put off: a phone may well move as it is severed, once or twice. */
+/** Nothing is delayed before this many prompt returns: a phone may move just as it is severed, once or twice. */
 const RETURNS_BEFORE_TESTS = 2;
-/** Each further severing is put off by one to two times as much, in turn: no rhythm of a phone's fits all three. */
+/** Further severings are delayed by one to two times these, in turn. No rhythm of a phone fits all three. */
 const PUT_OFF_MS = [15_000, 30_000, 60_000] as const;
 const LONGEST_PUT_OFF_MS = 5 * MINUTE_MS;
-/** As long as returns take no longer than this; where they do, all the longer. */
+/** Delays grow in proportion when returns take longer than this. */
 const USUAL_RETURN_MS = 1250;
-/** It came because it was severed: within a sixth of the time for which it did not come before. */
+/** A return is prompt within this part of the quiet time before the severing: it came because it was severed. */
 const PROMPT = 1 / 6;
-/** What a passed test counts, and how much it takes: six, or two where the loser's kernel answers. */
+/** Points per prompt return, and how many prove two machines: six returns, or two if the loser's kernel answers. */
 const [POINTS, POINTS_WITH_KERNEL, ENOUGH_POINTS] = [2, 6, 12];
-/** Severings of one key that wait for a return at once. */
+/** How many severings of one key may wait for a return at once. */
 const MOST_PENDING = 4;
 const FORGETS_EVERY_MS = 10_000;
 const FORGOTTEN_AFTER_MS = 15 * MINUTE_MS;
 
-/** A severing that nobody has come back from yet. */
+/** A severing after which nobody has come back yet. */
 interface Pending {
   readonly turn: SilentSevering;
-  /** For how long nobody had come before it. */
+  /** How long no new stream had come before it. */
   readonly quietMs: number;
   readonly until: Instant;
 }
 
 interface Suspect {
   pending: readonly Pending[];
-  /** When its last stream was opened. */
+  /** When the last stream of this key was opened. */
   cameAt: Instant;
-  /** Prompt returns, one after the other. */
+  /** Prompt returns in a row. */
   returns: number;
-  /** What the slowest of them took. */
+  /** How long the slowest of them took. */
   slowestMs: number;
   points: number;
   restsUntil: Instant | undefined;
-  /** How long it rested when it was found last; 0: it was not. */
+  /** The length of the last suspension; 0 if there was no finding yet. */
   restMs: number;
   isFound: boolean;
-  /** Two streams that have both been heard, see `stay`. */
+  /** Two streams that both send, see `bothStay`. */
   speaking: { readonly old: Stream; readonly newcomer: Stream; readonly at: Instant } | undefined;
 }
 
-/** How long past the newcomer's first record both streams must still be heard to be two machines', and then once more. */
+/** Two streams that both still send this long after the newcomer's first record, twice in a row, are two machines. */
 const BOTH_SPEAK_AFTER_MS = 30_000;
 
+/** What the guard needs from outside. */
 export interface GuardEnvironment {
-  /** From 0 to 1. Nobody can adapt to when the next test begins. */
+  /** A random number from 0 to 1, so that nobody can adapt to the delays. */
   random(): number;
-  /** Whether the address says anything about the machine behind it. */
+  /** Whether the address identifies a machine. A NAT's or a gateway's address does not. */
   isTelling(address: string): boolean;
 }
 
 /**
- * Two machines with one key (a cloned VM) would sever each other for ever by rule 2; a phone that moves between two networks
- * must never be taken for two. A clone comes back because it was severed, a phone when it moves. So once a key's streams
- * have come back promptly twice, its next severings are put off, each by another random time: whoever comes meanwhile, comes
- * late or comes from elsewhere has moved, and all counts from nothing; who comes back at once each time is two machines.
+ * Finds machine keys that two machines use, such as a cloned VM. Rule 2 would make them sever each other for ever. A phone that
+ * moves between two networks must never be taken for two machines.
+ *
+ * A clone comes back because it was severed. A phone comes back when it moves. So after two prompt returns, the next
+ * severings of the key are delayed by random times. If a stream comes during the delay, late, or from another address, one
+ * machine has moved, and the count starts again. If a stream comes back promptly each time, there are two machines.
  */
 export class Guard {
   readonly #ports: GuardEnvironment;
-  /** Only keys with a severing by rule 2 within the last minutes, and those that were found within the last hour. */
+  /** Keys with a severing by rule 2 in the last minutes, or with a finding in the last hour. */
   readonly #suspects = new Map<MachineKey, Suspect>();
   #forgetsAt: Instant | undefined;
 
@@ -104,7 +108,7 @@ export class Guard {
     this.#ports = ports;
   }
 
-  /** Notes a severing by rule 2. @returns `moved`: nobody was there, so what was put off is due. */
+  /** Notes a severing by rule 2. @returns `moved` if the loser's machine was gone, so delayed severings are due. */
   severed(key: MachineKey, turn: SilentSevering): Finding {
     this.#forget(turn.at);
     const suspect = this.#suspect(key, turn.at);
@@ -118,25 +122,25 @@ export class Guard {
     return undefined;
   }
 
-  /** A stream of this key was found dead: nobody is there. */
+  /** A stream of this key was found dead: its machine is gone. */
   foundDead(key: MachineKey): Finding {
     const suspect = this.#suspects.get(key);
     return suspect && acquit(suspect);
   }
 
-  /** Notes that a stream of this key has come. */
+  /** Notes a new session of this key. */
   sessionBegan(key: MachineKey, coming: NewSession, now: Instant): Finding {
     const suspect = this.#suspects.get(key);
     if (suspect === undefined) return undefined;
     const cause = suspect.pending.find((pending) => this.#explains(pending, coming));
     suspect.cameAt = coming.openedAt;
     if (cause !== undefined) return this.#returned(key, suspect, cause, coming, now);
-    // Of a key that was found the rest goes on, whatever comes.
+    // After a finding, the suspension runs to its end.
     if (this.#rests(suspect, now) && suspect.isFound) return undefined;
     return acquit(suspect);
   }
 
-  /** Both of two streams stay for now: a machine uses one, and what it left behind falls silent. */
+  /** Both streams stay for now. One machine uses only one stream, and the one that it left falls silent. */
   bothStay(key: MachineKey, old: Stream, newcomer: Stream, now: Instant): Duplicate | undefined {
     if (newcomer.firstRecordAt === undefined || old.address === newcomer.address) return undefined;
     if (!bothSpeak(old, newcomer, newcomer.firstRecordAt)) return undefined;
@@ -144,14 +148,14 @@ export class Guard {
     const suspect = this.#suspect(key, newcomer.openedAt);
     const { speaking } = suspect;
     if (speaking?.old !== old || speaking.newcomer !== newcomer) {
-      // What a phone sent as it left may arrive when it is back. That happens once.
+      // The last bytes of a phone may arrive after it is back. That happens only once.
       suspect.speaking = { old, newcomer, at: now };
       return undefined;
     }
     return bothSpeak(old, newcomer, speaking.at) ? this.rest(key, [old.address, newcomer.address], now) : undefined;
   }
 
-  /** Lets rule 2 rest for a key that two machines have been shown to have; undefined when it rests for that already. */
+  /** Suspends rule 2 for a key that two machines use. @returns undefined if it is suspended for that already. */
   rest(key: MachineKey, addresses: Duplicate['addresses'], now: Instant): Duplicate | undefined {
     const suspect = this.#suspect(key, now);
     if (suspect.isFound && this.#rests(suspect, now)) return undefined;
@@ -162,18 +166,18 @@ export class Guard {
     return { addresses, restMs: suspect.restMs };
   }
 
-  /** Until when rule 2 rests for `key`; undefined when it does not. */
+  /** Until when rule 2 is suspended for `key`. Undefined if it is not. */
   restsUntil(key: MachineKey | undefined, now: Instant): Instant | undefined {
     const suspect = key === undefined ? undefined : this.#suspects.get(key);
     return suspect !== undefined && this.#rests(suspect, now) ? suspect.restsUntil : undefined;
   }
 
-  /** Whether what comes of this key matters. */
+  /** Whether new sessions of this key matter. */
   isSuspect(key: MachineKey): boolean {
     return this.#suspects.has(key);
   }
 
-  /** How many keys two machines have been shown to have: while rule 2 rests for them, and until a return is due after it. */
+  /** How many keys have a finding: while rule 2 is suspended, and one minute longer, until a return shows whether it still holds. */
   foundCount(now: Instant): number {
     this.#forget(now);
     let found = 0;
@@ -210,7 +214,7 @@ export class Guard {
   #explains({ turn, until }: Pending, { address, openedAt }: NewSession): boolean {
     if (openedAt < turn.at || openedAt > until) return false;
     if (address === turn.loser) return true;
-    // Nobody else is there where nobody else can be told.
+    // Addresses that identify nobody cannot be told apart.
     return !this.#ports.isTelling(address) && !this.#ports.isTelling(turn.loser);
   }
 
@@ -239,7 +243,7 @@ export class Guard {
   }
 }
 
-/** More than two streams are more often a phone's than three machines': they are not to stay for long. */
+/** More than two streams usually belong to one phone, not to three machines. They should not stay for long. */
 function isCrowd({ others }: NewSession): boolean {
   return others > 1;
 }
@@ -249,7 +253,7 @@ function bothSpeak(old: Stream, newcomer: Stream, begin: Instant): boolean {
   return old.heardAt >= since && newcomer.heardAt >= since;
 }
 
-/** Nothing speaks for two machines any more. How long it last rested is remembered for a while. */
+/** Clears the suspicion. The length of the last suspension is remembered for a while. */
 function acquit(suspect: Suspect): 'moved' | undefined {
   const wasPutOff = suspect.restsUntil !== undefined;
   Object.assign(suspect, { pending: [], returns: 0, slowestMs: 0, points: 0, restsUntil: undefined, isFound: false });
@@ -257,32 +261,33 @@ function acquit(suspect: Suspect): 'moved' | undefined {
   return wasPutOff ? 'moved' : undefined;
 }
 
+/** What `DuplicateKeys` needs from the rest of the watchdog. */
 export interface DuplicateKeysOptions extends GuardEnvironment {
   readonly clock: Clock;
   readonly emit: Emit;
-  /** How many streams of this key are open here. */
+  /** How many streams of this key are open at this replica. */
   openOf(machineKey: MachineKey): number;
-  /** What was put off for this key is due. */
+  /** Delayed severings of this key are due. */
   moved(machineKey: MachineKey): void;
 }
 
-/** Which machine keys two machines have: what contests show goes to the guard, and what it finds is told. */
+/** Passes what contests show to the guard, and reports the machine keys that two machines use. */
 export class DuplicateKeys {
-  readonly #parts: DuplicateKeysOptions;
+  readonly #options: DuplicateKeysOptions;
   readonly #guard: Guard;
 
-  constructor(parts: DuplicateKeysOptions) {
-    this.#parts = parts;
-    this.#guard = new Guard(parts);
+  constructor(options: DuplicateKeysOptions) {
+    this.#options = options;
+    this.#guard = new Guard(options);
   }
 
-  /** How many machine keys two machines have. */
+  /** How many machine keys two machines use. */
   get count(): number {
-    return this.#guard.foundCount(this.#parts.clock.now());
+    return this.#guard.foundCount(this.#options.clock.now());
   }
 
   restsUntil({ machineKey }: Stream): Instant | undefined {
-    return this.#guard.restsUntil(machineKey, this.#parts.clock.now());
+    return this.#guard.restsUntil(machineKey, this.#options.clock.now());
   }
 
   /** A stream was severed by rule 1. */
@@ -290,55 +295,55 @@ export class DuplicateKeys {
     if (machineKey !== undefined) this.#report(machineKey, this.#guard.foundDead(machineKey));
   }
 
-  /** A stream was severed by rule 2. @param loserAnswers undefined where its kernel cannot be asked. */
+  /** A stream was severed by rule 2. @param loserAnswers undefined if the loser's kernel cannot be probed. */
   severed(loser: Stream, winner: Stream, loserAnswers: boolean | undefined): void {
     if (loser.machineKey === undefined) return;
     this.severedElsewhere(loser.machineKey, { loser: loser.address, winner: winner.address, loserAnswers });
   }
 
-  /** Another replica severed, by rule 2, a stream of this key. */
+  /** Another replica severed a stream of this key by rule 2. */
   severedElsewhere(machineKey: MachineKey, { loser, winner, loserAnswers }: Omit<SilentSevering, 'at'>): void {
-    const at = this.#parts.clock.now();
+    const at = this.#options.clock.now();
     this.#report(machineKey, this.#guard.severed(machineKey, { at, loser, winner, loserAnswers }));
   }
 
-  /** A stream's session has begun. */
+  /** The session of a stream has begun. */
   sessionBegan({ machineKey, address, openedAt }: Stream): void {
     if (machineKey !== undefined) this.#sessionBegan(machineKey, address, openedAt, 1);
   }
 
-  /** A stream's session has begun at another replica. */
+  /** The session of a stream has begun at another replica. */
   sessionBeganElsewhere(machineKey: MachineKey, address: string, openedAgoMs: number): void {
-    this.#sessionBegan(machineKey, address, plus(this.#parts.clock.now(), -openedAgoMs), 0);
+    this.#sessionBegan(machineKey, address, plus(this.#options.clock.now(), -openedAgoMs), 0);
   }
 
   #sessionBegan(machineKey: MachineKey, address: string, openedAt: Instant, ofThoseOpen: number): void {
     if (!this.isSuspect(machineKey)) return;
-    const others = this.#parts.openOf(machineKey) - ofThoseOpen;
+    const others = this.#options.openOf(machineKey) - ofThoseOpen;
     const coming = { address, openedAt, others };
-    this.#report(machineKey, this.#guard.sessionBegan(machineKey, coming, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.sessionBegan(machineKey, coming, this.#options.clock.now()));
   }
 
-  /** Whether other replicas must hear of what comes of this key. */
+  /** Whether other replicas need to know about new sessions of this key. */
   isSuspect(machineKey: MachineKey): boolean {
     return this.#guard.isSuspect(machineKey);
   }
 
-  /** Both of two streams stay for now. */
+  /** Both streams stay for now. */
   bothStay(old: Stream, newcomer: Stream): void {
     const { machineKey } = old;
     if (machineKey === undefined) return;
-    this.#report(machineKey, this.#guard.bothStay(machineKey, old, newcomer, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.bothStay(machineKey, old, newcomer, this.#options.clock.now()));
   }
 
-  /** Another replica has found that two machines have this key. */
+  /** Another replica has found that two machines use this key. */
   foundElsewhere(machineKey: MachineKey, addresses: Duplicate['addresses']): void {
-    this.#report(machineKey, this.#guard.rest(machineKey, addresses, this.#parts.clock.now()));
+    this.#report(machineKey, this.#guard.rest(machineKey, addresses, this.#options.clock.now()));
   }
 
   #report(machineKey: MachineKey, shown: Finding): void {
     if (shown === undefined) return;
-    if (shown === 'moved') this.#parts.moved(machineKey);
-    else this.#parts.emit({ kind: 'machine_key_duplicated', machineKey, ...shown });
+    if (shown === 'moved') this.#options.moved(machineKey);
+    else this.#options.emit({ kind: 'machine_key_duplicated', machineKey, ...shown });
   }
 }

@@ -3,79 +3,79 @@ import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import type { ReleaseReason } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** How long a newcomer is held where no verdict takes longer. With holding off, old streams are asked as eagerly. */
+/** How long a newcomer is usually held. Old streams are probed eagerly for as long, even when holding is off. */
 export const USUAL_HOLD_MS = 1500;
-/** A client gives up on its control connection after ten seconds, and may have to wait for its turn as well. */
+/** A client gives up on its control connection after ten seconds, and may also have to wait in the pacer. */
 export const LONGEST_HOLD_MS = 5000;
 
-/** What a newcomer waits for: an old stream, or a replica, by its name, that has some. */
-export type Awaited = Stream | string;
+/** What a held newcomer waits for: an old stream, or the name of a replica that has old streams. */
+export type WaitedFor = Stream | string;
 
 /**
- * A newcomer kept back from Headscale while its old streams are asked: until each has ended
- * or answered, and for `holdMs` at most.
+ * Keeps a newcomer back from Headscale until each of its old streams has ended or its client has answered a probe, but no
+ * longer than `holdMs`.
  */
 export class Hold {
   readonly #since: Instant;
-  readonly #waitsFor: Set<Awaited>;
+  readonly #waitingFor: Set<WaitedFor>;
   readonly #timer: Timer;
   readonly #clock: Clock;
   readonly #onRelease: (why: ReleaseReason, heldMs: number) => void;
   #answers = 0;
   #over = false;
 
-  constructor(parts: {
+  constructor(options: {
     readonly clock: Clock;
-    readonly awaited: Iterable<Awaited>;
+    readonly waitFor: Iterable<WaitedFor>;
     readonly holdMs: number;
     readonly onRelease: (why: ReleaseReason, heldMs: number) => void;
   }) {
-    this.#clock = parts.clock;
-    this.#since = parts.clock.now();
-    this.#waitsFor = new Set(parts.awaited);
-    this.#onRelease = parts.onRelease;
-    this.#timer = parts.clock.after(parts.holdMs, () => this.release('hold_over'));
+    this.#clock = options.clock;
+    this.#since = options.clock.now();
+    this.#waitingFor = new Set(options.waitFor);
+    this.#onRelease = options.onRelease;
+    this.#timer = options.clock.after(options.holdMs, () => this.release('hold_over'));
   }
 
   get since(): Instant {
     return this.#since;
   }
 
-  oldAnswered(old: Awaited): void {
-    if (this.#waitsFor.delete(old)) this.#answers += 1;
+  oldAnswered(old: WaitedFor): void {
+    if (this.#waitingFor.delete(old)) this.#answers += 1;
     this.#releaseWhenDone();
   }
 
-  /** It has lost, whatever it answered before: Headscale has it until its connection has closed. */
+  /** The old stream has lost, even if it answered before. The newcomer now waits until Headscale's connection has closed. */
   waitFor(old: Stream): void {
-    this.#waitsFor.add(old);
+    this.#waitingFor.add(old);
   }
 
-  /** The old stream's connection to Headscale has closed. */
-  oldClosed(old: Awaited): void {
-    this.#waitsFor.delete(old);
+  /** The connection of the old stream to Headscale has closed. */
+  oldClosed(old: WaitedFor): void {
+    this.#waitingFor.delete(old);
     this.#releaseWhenDone();
   }
 
   release(why: ReleaseReason): void {
     if (this.#over) return;
-    this.drop();
+    this.cancel();
     this.#onRelease(why, this.#clock.now() - this.#since);
   }
 
-  /** Ends the hold without forwarding anything: the newcomer itself has left. */
-  drop(): void {
+  /** Ends the hold without forwarding: the newcomer itself has left. */
+  cancel(): void {
     this.#over = true;
     this.#timer.cancel();
   }
 
   #releaseWhenDone(): void {
-    if (this.#waitsFor.size > 0) return;
+    if (this.#waitingFor.size > 0) return;
     this.release(this.#answers > 0 ? 'old_streams_answered' : 'old_streams_ended');
   }
 }
 
-/** The holds of a node's newcomers, by its machine key; of few nodes at once. */
+/** All holds, by the machine key of their newcomer. */
 export class Holds {
   readonly #byKey = new Map<MachineKey, Set<Hold>>();
 

@@ -1,39 +1,39 @@
 import { type Instant, plus } from '../lib/clock.ts';
 import type { Liveness } from '../liveness/evidence.ts';
 
-/** All that a contest between an old stream and its node's newcomer turns on. */
+/** Everything that decides a contest between an old stream and the newcomer of its node. */
 export interface Question {
   readonly now: Instant;
-  /** What the kernel says of the old stream's client. */
+  /** What the kernel says about the old stream's client. */
   readonly kernel: Liveness;
   /** When the old stream's client last sent a byte. */
   readonly oldHeardAt: Instant;
-  /** The node's threshold, in milliseconds. */
+  /** The node's `silent-after`, in milliseconds. */
   readonly silentAfterMs: number;
-  /** Until when the guard lets rule 2 rest for the node; undefined: it does not rest. */
+  /** Until when the guard suspends rule 2 for this node. Undefined: it does not. */
   readonly restsUntil: Instant | undefined;
-  /** When the newcomer's first record reached its open session; undefined while it has not. */
+  /** When the newcomer's first record reached its open session. Undefined before that. */
   readonly newcomerFirstRecordAt: Instant | undefined;
 }
 
 export type Verdict =
   | { readonly kind: 'sever'; readonly because: 'dead' | 'silent' }
-  /** Nothing can change before `until`; undefined: not before the newcomer's first record. */
+  /** Nothing changes before `until`. Undefined: nothing changes before the newcomer's first record. */
   | {
       readonly kind: 'wait';
       readonly waitingFor: 'silence' | 'settling' | 'guard';
       readonly until: Instant | undefined;
     };
 
-/** A newcomer is settled when its session has lasted this long past its first record: a replayed handshake never does. */
+/** A newcomer is settled this long after its first record. A replayed handshake never gets that far. */
 const SETTLES_AFTER_MS = 1000;
 
-/** The rule, in the order of its numbers: dead, silent, otherwise both stay. */
+/** Applies the takeover rules in their order: dead, silent, otherwise both streams stay. A pure function. */
 export function judge(question: Question): Verdict {
   const { now, kernel, oldHeardAt, silentAfterMs, restsUntil, newcomerFirstRecordAt } = question;
-  // 1. Dead: nobody answers.
+  // Rule 1, dead: the client's kernel does not answer.
   if (kernel === 'dead') return { kind: 'sever', because: 'dead' };
-  // 2. Silent: not heard for the threshold, and the newcomer is settled.
+  // Rule 2, silent: the client sent nothing for the threshold, and the newcomer is settled.
   const silentAt = plus(oldHeardAt, silentAfterMs);
   if (now < silentAt) return { kind: 'wait', waitingFor: 'silence', until: silentAt };
   if (restsUntil !== undefined && now < restsUntil) return { kind: 'wait', waitingFor: 'guard', until: restsUntil };

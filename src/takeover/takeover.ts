@@ -6,66 +6,66 @@ import type { Registry } from '../streams/registry.ts';
 import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { DuplicateKeys, type GuardEnvironment } from './guard.ts';
-import { type Awaited, Hold, Holds, USUAL_HOLD_MS } from './hold.ts';
+import { Hold, Holds, USUAL_HOLD_MS, type WaitedFor } from './hold.ts';
 
-/** A stream as takeover sees it: something that can be asked about, severed, and let through to Headscale. */
+/** A stream as the takeover sees it: it can be probed, severed, and forwarded to Headscale. */
 export interface Contestant extends CheckedConnection {
   readonly stream: Stream;
-  /** Ends it: the upstream connection first, then the client's. */
+  /** Closes the upstream connection first, then the client's. */
   sever(because: 'dead' | 'silent'): void;
-  /** Shows it to Headscale. Called once at most. */
+  /** Forwards the stream to Headscale. Called at most once. */
   forward(): void;
-  /** Of a newcomer that another replica has: whether it is known to be there at this moment. Once it is, it is judged anew. */
+  /** Only for newcomers of other replicas: whether that replica still has the stream. The contest is judged again once it is known. */
   isThere?(): boolean;
 }
 
-/** What may differ from node to node; asked anew each time it matters. Durations are in milliseconds. */
+/** Settings that may differ from node to node. They are read each time they are needed. Durations are in milliseconds. */
 export interface TakeoverTerms {
-  /** How long a client may say nothing before rule 2 calls it silent. */
+  /** How long a client may send nothing before rule 2 calls it silent. */
   readonly silentAfterMs: number;
-  /** How long a newcomer is held at most; 0: never. Whose verdict takes longer is not held for it at all. */
+  /** The longest hold; 0 means no hold. A newcomer does not wait for a verdict that takes longer than this. */
   readonly holdMs: number;
-  /** How long it is held where no verdict takes longer. */
+  /** The usual hold, when no verdict needs more time. */
   readonly holdUsuallyMs: number;
-  /** Tell what would have been severed, sever nothing, hold nobody. */
+  /** Report what would have been severed, but sever and hold nothing. */
   readonly observeOnly: boolean;
 }
 
-/** How many newcomers are held at once. */
+/** Limits how many newcomers are held at once. */
 export interface HoldLimit {
   most(): number;
   reached(stream: Stream): void;
 }
 
-interface Seat {
-  readonly member: Contestant;
-  /** Asks about this stream, once it is an old one. */
+interface Entry {
+  readonly contestant: Contestant;
+  /** Probes this stream's client while the stream is an old one. */
   readonly check: LivenessCheck;
-  /** Keeps this stream back, while it is a held newcomer. */
+  /** Set while this stream is a held newcomer. */
   hold: Hold | undefined;
-  /** The contests it is part of, as the old one or as the newcomer. */
+  /** The contests of this stream, as the old one or as the newcomer. */
   readonly contests: Set<Contest>;
 }
 
 /**
- * How many of its old streams a newcomer contests, the newest ones. A node has one or two; whoever opens more is no node,
- * and must not make everybody wait while each is judged against each.
+ * A newcomer contests at most this many of its old streams, the newest ones. A real node has one or two. A client that
+ * opens more must not slow down everybody else with contests of each against each.
  */
-const MOST_RIVALS = 8;
+const MAX_RIVALS = 8;
 
-/** As long as a verdict in doubt takes, told by another replica. */
+/** How long another replica may need for a verdict in doubt. */
 const WITH_REPLICAS_MS = 3000;
 
-/** Opens a contest between a node's newcomer and each of its old streams, holds the newcomer meanwhile, and severs what has lost. */
+/** Opens a contest between a newcomer and each old stream of its node, holds the newcomer meanwhile, and severs the losers. */
 export class Takeover {
   readonly #clock: Clock;
   readonly #registry: Registry;
   readonly #termsOf: (stream: Stream) => TakeoverTerms;
   readonly #emit: Emit;
   readonly #bound: HoldLimit;
-  readonly #seats = new Map<Stream, Seat>();
+  readonly #entries = new Map<Stream, Entry>();
   readonly #holds = new Holds();
-  /** Of machine keys. */
+  /** Machine keys that two machines use. */
   readonly duplicates: DuplicateKeys;
 
   constructor(
@@ -87,29 +87,30 @@ export class Takeover {
   }
 
   /**
-   * Takes a newcomer in: forwards it, at once or when its hold ends. An error of ours forwards it at once.
+   * Admits a newcomer: opens its contests and forwards it, at once or when its hold ends. An internal error forwards it at
+   * once.
    *
-   * @param elsewhere the replicas that have old streams of its node. They are asked by others than us: see `replicaJudged`.
-   * @param isOlder which of its node's streams here are older than it; by their numbers, where it is one of ours.
+   * @param elsewhere the replicas that have old streams of its node. They report with `replicaJudged`.
+   * @param isOlder whether a stream of its node is older. For our own newcomers the stream ids decide.
    */
   admit(
-    member: Contestant,
+    contestant: Contestant,
     elsewhere: readonly string[] = [],
-    isOlder = (old: Stream): boolean => old.id < member.stream.id,
+    isOlder = (old: Stream): boolean => old.id < contestant.stream.id,
   ): void {
-    const { stream } = member;
-    const seat = this.#seat(member);
+    const { stream } = contestant;
+    const entry = this.#addEntry(contestant);
     try {
-      this.#contest(seat, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
+      this.#contest(entry, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
       this.#contestOvertaken(stream);
     } catch (error) {
       this.#emit({ kind: 'internal_error', during: 'opening a contest', error });
-      seat.hold?.release('error');
+      entry.hold?.release('error');
     }
-    if (seat.hold === undefined && isLive(stream)) member.forward();
+    if (entry.hold === undefined && isLive(stream)) contestant.forward();
   }
 
-  /** One that waited longer for Redis than a newer one is admitted after it, and is an old stream of its all the same. */
+  /** A stream that waited longer for Redis than a newer one is admitted after it, but it is still the older stream. */
   #contestOvertaken(stream: Stream): void {
     if (stream.machineKey === undefined || stream.replica !== undefined) return;
     for (const newer of this.#registry.ofMachineKey(stream.machineKey)) {
@@ -117,52 +118,52 @@ export class Takeover {
     }
   }
 
-  /** More of its node's streams have turned out to be older than a newcomer that was admitted before. */
+  /** Adds contests to an admitted newcomer: more streams of its node have turned out to be older. */
   contestAlso(newcomer: Stream, isOlder: (old: Stream) => boolean): void {
-    const seat = this.#seats.get(newcomer);
-    if (seat === undefined || !isLive(newcomer)) return;
+    const entry = this.#entries.get(newcomer);
+    if (entry === undefined || !isLive(newcomer)) return;
     const contested = new Set(this.contestsOf(newcomer).map(({ old }) => old));
     this.#contest(
-      seat,
+      entry,
       this.#rivalsOf(newcomer, (old) => !contested.has(old) && isOlder(old)),
     );
   }
 
-  /** A replica has nothing left to keep this newcomer back for: its old streams have ended, or have answered. */
+  /** The old streams at another replica have all ended or answered: this newcomer need not wait for them any more. */
   replicaJudged(stream: Stream, replica: string, verdict: 'ended' | 'answered'): void {
-    const hold = this.#seats.get(stream)?.hold;
+    const hold = this.#entries.get(stream)?.hold;
     if (verdict === 'ended') hold?.oldClosed(replica);
     else hold?.oldAnswered(replica);
   }
 
-  /** The stream's first whole record from its client has reached an open session. */
+  /** The client's first complete record has reached an open session. */
   firstRecord(stream: Stream): void {
-    // Another replica's is told of by that one.
+    // The stream's own replica reports its session.
     if (stream.replica === undefined) this.duplicates.sessionBegan(stream);
     for (const contest of this.contestsOf(stream)) contest.judge();
   }
 
-  /** One end of the stream is gone: it takes part in nothing any more, but Headscale may still hold it. */
+  /** One end of the stream is gone: its contests end. Headscale may still have its connection. */
   streamEnding(stream: Stream, reason: CloseReason): void {
-    const seat = this.#seats.get(stream);
-    if (seat === undefined) return;
-    seat.check.stop();
-    seat.hold?.drop();
-    if (seat.hold !== undefined) this.#holds.remove(stream, seat.hold);
-    for (const contest of seat.contests) {
+    const entry = this.#entries.get(stream);
+    if (entry === undefined) return;
+    entry.check.stop();
+    entry.hold?.cancel();
+    if (entry.hold !== undefined) this.#holds.remove(stream, entry.hold);
+    for (const contest of entry.contests) {
       this.#end(contest, contest.newcomer === stream ? 'newcomer_ended' : verdictOf(reason));
     }
   }
 
-  /** Headscale's connection of the stream has closed: who waited for that may go on. */
+  /** The stream's connection to Headscale has closed: newcomers that waited for it go on. */
   upstreamClosed(stream: Stream): void {
-    if (!this.#seats.delete(stream) || stream.machineKey === undefined) return;
+    if (!this.#entries.delete(stream) || stream.machineKey === undefined) return;
     for (const hold of this.#holds.of(stream)) hold.oldClosed(stream);
   }
 
-  /** Judges every contest anew: their terms may have changed. */
+  /** Judges every contest again, because settings may have changed. */
   rejudgeAll(): void {
-    this.#rejudge([...this.#seats.keys()]);
+    this.#rejudge([...this.#entries.keys()]);
   }
 
   #rejudge(streams: readonly Stream[]): void {
@@ -170,80 +171,80 @@ export class Takeover {
   }
 
   contestsOf(stream: Stream): readonly Contest[] {
-    return [...(this.#seats.get(stream)?.contests ?? [])];
+    return [...(this.#entries.get(stream)?.contests ?? [])];
   }
 
-  /** How many newcomers are held. */
+  /** How many newcomers are held now. */
   get held(): number {
     return this.#holds.size;
   }
 
-  /** How many inquiries, holds and contests are alive: nothing may outlive its stream. */
+  /** How many streams have a liveness check, a hold or contests. A test holds that nothing outlives its stream. */
   get size(): number {
-    return this.#seats.size;
+    return this.#entries.size;
   }
 
-  #seat(member: Contestant): Seat {
-    const check = new LivenessCheck(this.#clock, member, () => this.#news(seat));
-    const seat: Seat = { member, check, hold: undefined, contests: new Set() };
-    this.#seats.set(member.stream, seat);
-    return seat;
+  #addEntry(contestant: Contestant): Entry {
+    const check = new LivenessCheck(this.#clock, contestant, () => this.#update(entry));
+    const entry: Entry = { contestant, check, hold: undefined, contests: new Set() };
+    this.#entries.set(contestant.stream, entry);
+    return entry;
   }
 
-  #rivalsOf(newcomer: Stream, isOlder: (old: Stream) => boolean): readonly Seat[] {
+  #rivalsOf(newcomer: Stream, isOlder: (old: Stream) => boolean): readonly Entry[] {
     if (newcomer.machineKey === undefined) return [];
     return this.#registry
       .ofMachineKey(newcomer.machineKey)
       .filter((old) => old !== newcomer && isLive(old) && isOlder(old))
-      .slice(-MOST_RIVALS)
-      .map((old) => this.#seats.get(old))
-      .filter((seat) => seat !== undefined);
+      .slice(-MAX_RIVALS)
+      .map((old) => this.#entries.get(old))
+      .filter((entry) => entry !== undefined);
   }
 
-  /** Its node's streams that have lost already, while Headscale still has them. */
+  /** Streams of the same node that have lost already, but still have a connection to Headscale. */
   #beingSevered({ machineKey }: Stream): readonly Stream[] {
     if (machineKey === undefined) return [];
-    return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#seats.has(old));
+    return this.#registry.ofMachineKey(machineKey).filter((old) => isBeingSevered(old) && this.#entries.has(old));
   }
 
-  /** @param others what else a newcomer waits for that is admitted now; one that was before is not held again. */
-  #contest(newcomer: Seat, rivals: readonly Seat[], others?: readonly Awaited[]): void {
-    const { stream } = newcomer.member;
+  /** @param others what else the newcomer waits for. Only given on admission: an admitted newcomer is not held again. */
+  #contest(newcomer: Entry, rivals: readonly Entry[], others?: readonly WaitedFor[]): void {
+    const { stream } = newcomer.contestant;
     const terms = this.#termsOf(stream);
     const holdMs = terms.observeOnly ? 0 : terms.holdMs;
     const eagerMs = holdMs > 0 ? terms.holdUsuallyMs : USUAL_HOLD_MS;
-    // Where the newcomer comes from there is somebody: what does not answer there may only be lost on the way.
-    const sameAddress = (old: Seat): boolean => old.member.stream.address === stream.address;
-    const awaited: Awaited[] = [...(others ?? [])];
-    // Of what goes on elsewhere it is not known how long it takes.
-    let neededMs = awaited.some((other) => typeof other === 'string') ? WITH_REPLICAS_MS : 0;
+    // Somebody is there at the newcomer's address. If that address does not answer, packets may just be lost.
+    const sameAddress = (old: Entry): boolean => old.contestant.stream.address === stream.address;
+    const waitedFor: WaitedFor[] = [...(others ?? [])];
+    // We do not know how long other replicas need.
+    let neededMs = waitedFor.some((other) => typeof other === 'string') ? WITH_REPLICAS_MS : 0;
     for (const old of rivals) {
       const withinMs = old.check.start(eagerMs, sameAddress(old));
-      // To wait for less than the verdict takes would only delay it.
+      // A hold shorter than the verdict takes would only delay the newcomer.
       if (withinMs === undefined || withinMs > holdMs) continue;
       neededMs = Math.max(neededMs, withinMs);
-      awaited.push(old.member.stream);
+      waitedFor.push(old.contestant.stream);
     }
     const forMs = Math.min(holdMs, Math.max(terms.holdUsuallyMs, neededMs));
-    if (others !== undefined && holdMs > 0 && awaited.length > 0 && this.#mayHold(stream))
-      this.#hold(newcomer, awaited, forMs);
+    if (others !== undefined && holdMs > 0 && waitedFor.length > 0 && this.#mayHold(stream))
+      this.#hold(newcomer, waitedFor, forMs);
     for (const old of rivals) this.#open(old, newcomer);
-    // What was heard of one since its last look may also be what an earlier newcomer waits for.
-    for (const old of rivals) this.#news(old);
+    // An answer since the last look may release an earlier newcomer too.
+    for (const old of rivals) this.#update(old);
   }
 
-  #open(old: Seat, newcomer: Seat): void {
+  #open(old: Entry, newcomer: Entry): void {
     const contest = new Contest({
       clock: this.#clock,
-      old: old.member.stream,
-      newcomer: newcomer.member.stream,
+      old: old.contestant.stream,
+      newcomer: newcomer.contestant.stream,
       check: old.check,
       terms: () => ({
-        silentAfterMs: this.#termsOf(old.member.stream).silentAfterMs,
-        restsUntil: this.duplicates.restsUntil(old.member.stream),
+        silentAfterMs: this.#termsOf(old.contestant.stream).silentAfterMs,
+        restsUntil: this.duplicates.restsUntil(old.contestant.stream),
       }),
-      onSever: (because) => this.#sever(old, newcomer.member.stream, because),
-      onWait: () => this.duplicates.bothStay(old.member.stream, newcomer.member.stream),
+      onSever: (because) => this.#sever(old, newcomer.contestant.stream, because),
+      onWait: () => this.duplicates.bothStay(old.contestant.stream, newcomer.contestant.stream),
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
@@ -254,33 +255,33 @@ export class Takeover {
     const { old, newcomer } = contest;
     const lastedMs = contest.end();
     if (lastedMs === undefined) return;
-    this.#seats.get(old)?.contests.delete(contest);
-    this.#seats.get(newcomer)?.contests.delete(contest);
+    this.#entries.get(old)?.contests.delete(contest);
+    this.#entries.get(newcomer)?.contests.delete(contest);
     this.#emit({ kind: 'contest_ended', old, newcomer, verdict, lastedMs });
-    const stillContested = [...(this.#seats.get(old)?.contests ?? [])].some((other) => other.old === old);
-    if (!stillContested) this.#seats.get(old)?.check.stop();
+    const stillContested = [...(this.#entries.get(old)?.contests ?? [])].some((other) => other.old === old);
+    if (!stillContested) this.#entries.get(old)?.check.stop();
   }
 
-  /** Beyond that a newcomer goes on unheld. */
+  /** Above the limit a newcomer is forwarded without a hold. */
   #mayHold(stream: Stream): boolean {
     if (this.#holds.size < this.#bound.most()) return true;
     this.#bound.reached(stream);
     return false;
   }
 
-  #hold(newcomer: Seat, awaited: readonly Awaited[], holdMs: number): void {
-    const { stream } = newcomer.member;
+  #hold(newcomer: Entry, waitedFor: readonly WaitedFor[], holdMs: number): void {
+    const { stream } = newcomer.contestant;
     const now = this.#clock.now();
     setState(stream, { kind: 'held', since: now, until: plus(now, holdMs) });
     const hold = new Hold({
       clock: this.#clock,
-      awaited,
+      waitFor: waitedFor,
       holdMs,
       onRelease: (reason, heldMs) => {
         this.#holds.remove(stream, hold);
-        // Another replica's is held there, and told of there.
+        // The stream's own replica holds it and reports the hold.
         if (stream.replica === undefined) this.#emit({ kind: 'stream_released', stream, reason, heldMs });
-        newcomer.member.forward();
+        newcomer.contestant.forward();
       },
     });
     newcomer.hold = hold;
@@ -288,20 +289,20 @@ export class Takeover {
     if (stream.replica === undefined) this.#emit({ kind: 'stream_held', stream, atMostMs: holdMs });
   }
 
-  #news(old: Seat): void {
+  #update(old: Entry): void {
     for (const contest of old.contests) {
-      if (contest.old !== old.member.stream) continue;
-      const hold = this.#seats.get(contest.newcomer)?.hold;
-      if (hold && old.check.answeredSince(hold.since)) hold.oldAnswered(old.member.stream);
+      if (contest.old !== old.contestant.stream) continue;
+      const hold = this.#entries.get(contest.newcomer)?.hold;
+      if (hold && old.check.answeredSince(hold.since)) hold.oldAnswered(old.contestant.stream);
       contest.judge();
     }
   }
 
-  #sever(old: Seat, newcomer: Stream, because: 'dead' | 'silent'): void {
-    const { member } = old;
-    const { stream } = member;
+  #sever(old: Entry, newcomer: Stream, because: 'dead' | 'silent'): void {
+    const { contestant } = old;
+    const { stream } = contestant;
     if (!isLive(stream)) return;
-    if (because === 'silent' && this.#seats.get(newcomer)?.member.isThere?.() === false) return;
+    if (because === 'silent' && this.#entries.get(newcomer)?.contestant.isThere?.() === false) return;
     const { observeOnly, silentAfterMs } = this.#termsOf(stream);
     if (observeOnly) {
       reportWouldSever(stream, because, this.#emit);
@@ -311,11 +312,11 @@ export class Takeover {
     const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     const answers = old.check.liveness() === 'answers';
-    const kernel = member.evidence();
+    const kernel = contestant.evidence();
     this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, kernel, answers });
-    for (const contest of old.contests) this.#seats.get(contest.newcomer)?.hold?.waitFor(stream);
-    member.sever(because);
-    // Last: what they show may let others be severed.
+    for (const contest of old.contests) this.#entries.get(contest.newcomer)?.hold?.waitFor(stream);
+    contestant.sever(because);
+    // Last, because the guard's findings may sever other streams.
     if (because === 'dead') this.duplicates.foundDead(stream);
     else this.duplicates.severed(stream, newcomer, kernel === undefined ? undefined : answers);
   }
