@@ -1,7 +1,7 @@
 import { request } from 'node:http';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-list.ts';
-import { nearest } from '../config/problem.ts';
+import { nearest } from '../config/problems.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';

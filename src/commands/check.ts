@@ -1,7 +1,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { readCertificate } from '../config/certificate.ts';
 import { durationOrOff } from '../config/changes.ts';
-import { policyFor, ruleFor, type Who } from '../config/rules.ts';
+import { policyFor, ruleFor, type Who } from '../config/policy.ts';
 import { readAdminToken, readApiKey, readNoiseKey } from '../config/secrets.ts';
 import { LOOPBACK } from '../config/trusted-proxies.ts';
 import type { Config, HostPort, NodePolicy } from '../config/types.ts';

@@ -1,6 +1,6 @@
 import { Composer, isAlias, isMap, isScalar, isSeq, Lexer, LineCounter, type Pair, Parser, type YAMLError } from 'yaml';
 import { reasonOf } from '../lib/errors.ts';
-import { type Given, kebabCase, type Mistake, nearest, type Position, printable, quoted } from './problem.ts';
+import { type Given, kebabCase, type Mistake, nearest, type Position, printable, quoted } from './problems.ts';
 
 /** A piece of a YAML file and its place. */
 export type Value =

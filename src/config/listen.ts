@@ -1,6 +1,6 @@
 import { addressAndPort } from '../lib/addresses.ts';
 import { parseHostPort } from './host-port.ts';
-import { type Given, type Position, type Problem, quoted, readEach } from './problem.ts';
+import { type Given, type Position, type Problem, quoted, readEach } from './problems.ts';
 import { type ListenSettings, listenSchema } from './schema.ts';
 import type { Listen } from './types.ts';
 

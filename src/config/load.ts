@@ -1,9 +1,9 @@
 import { UsageError } from '../lib/errors.ts';
 import { DEFAULTS } from './defaults.ts';
 import { type FileRule, type FileSettings, fileKey, readYaml, settingsOf, type Value } from './document.ts';
-import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './limits.ts';
+import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './checks.ts';
 import { readListens } from './listen.ts';
-import { type Given, kebabCase, type Mistake, type Problem, readEach } from './problem.ts';
+import { type Given, kebabCase, type Mistake, type Problem, readEach } from './problems.ts';
 import { ownName } from './redis.ts';
 import {
   configSchema,

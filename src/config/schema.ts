@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import { DEFAULTS } from './defaults.ts';
-import { quoted } from './problem.ts';
+import { quoted } from './problems.ts';
 import { LOG_LEVELS } from './types.ts';
 import {
   count,
@@ -17,7 +17,7 @@ import {
   upstream,
   word,
   yesOrNo,
-} from './values.ts';
+} from './readers.ts';
 
 export const SHORTEST_PROBE_IDLE = '5s';
 

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { DEFAULTS } from './defaults.ts';
-import { type Given, type Problem, quoted } from './problem.ts';
+import { type Given, type Problem, quoted } from './problems.ts';
 import type { Cidr } from './types.ts';
 
 /** Whoever connects from the loopback is a program on this machine: most often the proxy in front of the watchdog. */

@@ -1,7 +1,7 @@
 import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback } from '../lib/addresses.ts';
 import { formatDuration, parseDuration } from '../lib/units.ts';
 import type { PlacedListen } from './listen.ts';
-import { type Given, kebabCase, type Problem } from './problem.ts';
+import { type Given, kebabCase, type Problem } from './problems.ts';
 import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './schema.ts';
 import type { HostPort } from './types.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { globMatches, policyFor, policyForAny, ruleFor, type Who } from '../../src/config/rules.ts';
+import { globMatches, policyFor, policyForAny, ruleFor, type Who } from '../../src/config/policy.ts';
 import type { NodePolicy, NodeRule } from '../../src/config/types.ts';
 import type { MachineKey, NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { parseDuration, parseSize } from '../lib/units.ts';
 import { parseHostPort } from './host-port.ts';
-import { looksLikeKey, quoted } from './problem.ts';
+import { looksLikeKey, quoted } from './problems.ts';
 import { parseRedisUrl } from './redis.ts';
 import type { Hold } from './types.ts';
 
