@@ -17,8 +17,7 @@ const LIBRARIES = {
   'prom-client': 'telemetry/(metrics|node-metrics)',
   undici: 'headscale/api',
   ws: 'admin/live',
-  yaml: 'config/document',
-  zod: 'config/(schema|values)',
+  yaml: 'config/yaml',
 };
 
 const rule = (name, from, to) => ({ name, severity: 'error', from, to });

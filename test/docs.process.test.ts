@@ -4,9 +4,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { DEFAULTS } from '../src/config/defaults.ts';
 import { loadConfig } from '../src/config/load.ts';
-import { SETTING_NAMES } from '../src/config/schema.ts';
+import { SETTING_NAMES, type SettingHelp, type SettingName, SETTINGS } from '../src/config/settings.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/streams/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
@@ -33,8 +32,8 @@ const rows = new Map(
   }),
 );
 
-function byDefaultOf(name: string): string {
-  const value = DEFAULTS[name as keyof typeof DEFAULTS];
+function byDefaultOf(name: SettingName): string {
+  const { byDefault: value }: SettingHelp = SETTINGS[name];
   if (value === undefined) return 'none';
   return `\`${value === false ? 'off' : value}\``;
 }

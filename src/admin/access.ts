@@ -2,6 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { ApiErrorCode } from '../lib/errors.ts';
+import { printable } from '../lib/text.ts';
 
 /** The parts of a request that decide whether it is allowed. */
 export interface AccessRequest {
@@ -108,7 +109,7 @@ function hostOf(origin: string): string | undefined {
 
 /** A header's value as one short printable line, for a message. */
 function quoted(value: string | undefined): string {
-  return value === undefined ? '(none)' : `'${value.slice(0, 80).replace(/[^\x20-\x7e]/g, '?')}'`;
+  return value === undefined ? '(none)' : `'${printable(value, 80)}'`;
 }
 
 const COOKIE = 'headscale_watchdog';

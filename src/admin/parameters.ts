@@ -1,3 +1,5 @@
+import { printable } from '../lib/text.ts';
+
 /** A query parameter is invalid. The message names the value and says what is allowed. */
 export class ParameterError extends Error {
   override readonly name = 'ParameterError';
@@ -47,5 +49,5 @@ export class Parameters {
 }
 
 function quoted(text: string): string {
-  return `'${text.slice(0, 80).replace(/[^\x20-\x7e]/g, '?')}'`;
+  return `'${printable(text, 80)}'`;
 }

@@ -1,7 +1,6 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { type Certificate, readCertificate } from '../config/certificate.ts';
-import { readApiKey, readNoiseKey } from '../config/secrets.ts';
+import { type Certificate, readApiKey, readCertificate, readNoiseKey } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';

@@ -1,12 +1,11 @@
 import { request } from 'node:http';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-list.ts';
-import { nearest } from '../config/problems.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
 import { ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
-import { plain } from './terminal.ts';
+import { nearest, printable } from '../lib/text.ts';
 
 const TIMEOUT_MS = 10_000;
 
@@ -122,6 +121,7 @@ export async function unknownNode(api: Api, node: string): Promise<string | unde
     node,
     nodes.flatMap(({ name }) => name ?? []),
   );
-  const cure = meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${plain(meant)}?`;
-  return `nobody knows a node '${plain(node)}': ${cure}`;
+  const cure =
+    meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${printable(meant)}?`;
+  return `nobody knows a node '${printable(node)}': ${cure}`;
 }

@@ -1,9 +1,8 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { readCertificate } from '../config/certificate.ts';
 import { durationOrOff } from '../config/changes.ts';
 import { policyFor, ruleFor, type Who } from '../config/policy.ts';
-import { readAdminToken, readApiKey, readNoiseKey } from '../config/secrets.ts';
-import { LOOPBACK } from '../config/trusted-proxies.ts';
+import { readAdminToken, readApiKey, readCertificate, readNoiseKey } from '../config/secrets.ts';
+import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Config, HostPort, NodePolicy } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { needsHold } from '../headscale/checkup.ts';
@@ -179,7 +178,7 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
       ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
       : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
   );
-  const isDefault = trustedProxies === LOOPBACK;
+  const isDefault = trustedProxies === TRUSTED_BY_DEFAULT;
   if (trustedProxies.length > 0 && !isDefault) {
     const why = 'theirs says nothing about the nodes behind them, so there only silence counts';
     found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));

@@ -1,7 +1,8 @@
 import type { EventView } from '../admin/event-list.ts';
 import { errorLine } from '../lib/errors.ts';
+import { printable } from '../lib/text.ts';
 import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
-import { type Colour, type Console, coloured, EXIT, type ExitCode, plain } from './terminal.ts';
+import { type Colour, type Console, coloured, EXIT, type ExitCode } from './terminal.ts';
 
 export interface EventsOptions {
   readonly node?: string;
@@ -51,7 +52,7 @@ function textOf(event: EventView, { json }: EventsOptions, console: Console): st
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
   const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   const colour = colourOf(event);
-  const sentence = plain(event.sentence);
+  const sentence = printable(event.sentence);
   return `${coloured(console, 'faint', `${day} ${time}`)}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
 }
 

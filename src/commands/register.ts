@@ -1,7 +1,8 @@
 import { Argument, type Command, Option } from 'commander';
-import { DEFAULTS } from '../config/defaults.ts';
 import { readConfigFile } from '../config/file.ts';
 import { loadConfig } from '../config/load.ts';
+import { kebabCase } from '../config/problems.ts';
+import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
 import { type Config, LOG_LEVELS } from '../config/types.ts';
 import { adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
@@ -9,11 +10,39 @@ import { type EventsOptions, showEvents } from './events.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
 import { terminal } from './terminal.ts';
 
-/** What every command takes that asks a running watchdog. */
+/** Adds the flags of every setting. */
+export function takesSettings(command: Command): Command {
+  command.addOption(
+    new Option(
+      '--config <file>',
+      'a YAML file with any of these settings, and rules for single nodes; flags win over it',
+    ),
+  );
+  for (const name of SETTING_NAMES) command.addOption(optionOf(name));
+  return command;
+}
+
+function optionOf(name: SettingName): Option {
+  const { group, takes, byDefault, help }: SettingHelp = SETTINGS[name];
+  const flag = `--${kebabCase(name)}`;
+  if (takes === undefined) return new Option(flag, help).helpGroup(`${group}:`);
+  const option = new Option(`${flag} ${takes}`, help).helpGroup(`${group}:`);
+  if (!isList(name)) return option.default(byDefault, byDefault === undefined ? undefined : String(byDefault));
+  const initial: readonly unknown[] = [byDefault];
+  return option
+    .default(initial, String(byDefault))
+    .argParser((value: string, before: readonly unknown[] = initial) =>
+      before === initial ? [value] : [...before, value],
+    );
+}
+
+/** Adds the flags of a command that asks a running watchdog. */
 export function asksAdmin(command: Command): Command {
   return command
     .addOption(new Option('--config <file>', "the file to find the running watchdog's admin address in"))
-    .addOption(new Option('--admin <host:port>', "the running watchdog's admin address").default(DEFAULTS.admin))
+    .addOption(
+      new Option('--admin <host:port>', "the running watchdog's admin address").default(SETTINGS.admin.byDefault),
+    )
     .addOption(new Option('--admin-token-file <file>', 'the file with the token that it asks for'));
 }
 

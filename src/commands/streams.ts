@@ -1,8 +1,9 @@
 import type { StreamView } from '../admin/stream-list.ts';
 import { errorLine } from '../lib/errors.ts';
+import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
 import { type Api, apiErrorIn, type StreamsAnswer, unknownNode } from './admin-client.ts';
-import { type Column, type Console, coloured, EXIT, type ExitCode, plain, tableLines } from './terminal.ts';
+import { type Column, type Console, coloured, EXIT, type ExitCode, tableLines } from './terminal.ts';
 
 export interface StreamsOptions {
   readonly node?: string;
@@ -66,7 +67,7 @@ function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly 
 function rowOf(stream: StreamView, now: number): readonly string[] {
   const { id, remoteAddress, openedAt, lastHeardAt, kernel, bytesReceived, bytesSent } = stream;
   return [
-    ...[String(id), plain(ownerOf(stream)), remoteAddress],
+    ...[String(id), printable(ownerOf(stream)), remoteAddress],
     ...[span(Math.round((now - Date.parse(openedAt)) / 1000) * 1000), ago(now - Date.parse(lastHeardAt))],
     kernel === null ? '-' : `${kernel.rttMs < 10 ? kernel.rttMs.toFixed(1) : Math.round(kernel.rttMs)} ms`,
     ...[amount(bytesReceived), amount(bytesSent), stateOf(stream)],
@@ -110,7 +111,7 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
   if (found.length === 0) {
     const isId = STREAM.test(target);
     const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
-    const none = isId ? `there is no open stream ${target}` : `${plain(target)} has no open stream`;
+    const none = isId ? `there is no open stream ${target}` : `${printable(target)} has no open stream`;
     const cure = 'headscale-watchdog streams lists those that are open';
     console.stderr.write(
       problem === undefined
@@ -164,5 +165,5 @@ async function severOne(api: Api, stream: StreamView, console: Console): Promise
 }
 
 function describe(stream: StreamView): string {
-  return `stream ${stream.id} of ${plain(ownerOf(stream))}`;
+  return `stream ${stream.id} of ${printable(ownerOf(stream))}`;
 }

@@ -75,14 +75,6 @@ export function tableLines(
   });
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not reach a terminal
-const CONTROL = /[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
-
-/** A text of others (a node names itself) without what a terminal would obey. */
-export function plain(text: string): string {
-  return text.replace(CONTROL, '\ufffd');
-}
-
 /** What a command ends with, for scripts: done, it went wrong, it was called wrong, nothing matched. */
 export const EXIT = { done: 0, failed: 1, usage: 2, nothing: 3 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

@@ -2,12 +2,15 @@ import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback } from '../li
 import { formatDuration, parseDuration } from '../lib/units.ts';
 import type { PlacedListen } from './listen.ts';
 import { type Given, kebabCase, type Problem } from './problems.ts';
-import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './schema.ts';
+import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './settings.ts';
 import type { HostPort } from './types.ts';
 
 type GivenSettings = ReadonlyMap<string, Given>;
 
-/** Addresses that are each right and together wrong: a watchdog before itself would call itself until it fell over. */
+/**
+ * Addresses that are right one by one and wrong together. A watchdog with its own address as upstream would connect to
+ * itself until it ran out of descriptors.
+ */
 export function addressProblems(
   settings: Partial<Settings>,
   given: GivenSettings,
@@ -38,7 +41,7 @@ export function addressProblems(
   return problems;
 }
 
-/** An admin server that other machines can reach must ask who they are. */
+/** An admin server that other machines can reach needs a token. */
 export function tokenProblems({ admin }: Partial<Settings>, given: GivenSettings): readonly Problem[] {
   if (admin === undefined || given.has('adminTokenFile') || isLoopback(admin.host)) return [];
   const text = `'${addressAndPort(admin.host, admin.port)}' can be reached from other machines, so it needs a token: set admin-token-file, or write 127.0.0.1:${admin.port}`;
@@ -52,7 +55,7 @@ function upstreamIsOwn(
   own: HostPort,
   ownAt: Given['at'] | undefined,
 ): Problem {
-  // What the operator gave is what to change; a default never is.
+  // The operator should change what they gave, never a default.
   if (upstreamAt !== undefined || ownAt === undefined) {
     const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, ownAt)}: name Headscale's listen_addr`;
     return { at: upstreamAt ?? 'flag', name: 'upstream', text };
@@ -61,7 +64,7 @@ function upstreamIsOwn(
   return { at: ownAt, name, text };
 }
 
-/** A PROXY protocol header is read from whom we trust only. */
+/** Only trusted proxies may send a PROXY protocol header. */
 export function proxyProtocolProblems(
   listens: readonly PlacedListen[],
   trustedProxies: readonly string[],
@@ -72,14 +75,14 @@ export function proxyProtocolProblems(
   return listens.filter(({ listen }) => listen.proxyProtocol).map(({ at }) => ({ at, name: 'listen', text }));
 }
 
-/** Whether a connection to `target` would arrive at what listens on `own`, as far as can be told without asking DNS. */
+/** Whether a connection to `target` would reach the listener on `own`, as far as that is clear without asking DNS. */
 function meets(target: HostPort, own: HostPort): boolean {
   if (target.port !== own.port || own.port === 0) return false;
   const isLocal = (host: string): boolean => isLoopback(host) || isEveryAddress(host);
   return target.host === own.host || (isLocal(target.host) && isLocal(own.host));
 }
 
-/** Whether both cannot be listened on at once. `::` takes IPv4 as well. */
+/** Whether two listeners on these addresses would collide. A listener on `::` takes IPv4 as well. */
 function overlap(one: HostPort, other: HostPort): boolean {
   if (one.port !== other.port || one.port === 0) return false;
   const covers = (wide: string, host: string): boolean =>
@@ -90,13 +93,13 @@ function overlap(one: HostPort, other: HostPort): boolean {
   return covers(one.host, other.host) || covers(other.host, one.host);
 }
 
-/** What a client has left to answer in, after the first probe: with less, one lost packet would end a healthy stream. */
+/** How long a client has to answer after the first probe. With less, one lost packet could end a healthy stream. */
 const PROBE_ROOM_MS = 10_000;
 
 /**
- * Probes that come too late to be answered before the end that they are to bring forward.
+ * Probes are there to notice a gone client before `gone-after` does. Here are those that come too late for that.
  *
- * @param rule a rule's own settings, if it is about a rule: what they do together with those for all.
+ * @param rule the settings of one rule; they are checked together with the settings for all nodes.
  */
 export function probeProblems(
   settings: Partial<Settings>,
@@ -106,7 +109,7 @@ export function probeProblems(
   const probeIdle = rule?.settings.probeIdle ?? settings.probeIdle;
   const goneAfter = rule?.settings.goneAfter ?? settings.goneAfter;
   const places = rule?.given ?? given;
-  // What a rule does not touch is wrong for all, and is said there.
+  // Settings that the rule does not change are wrong for all nodes, and are reported there.
   if (rule !== undefined && !places.has('probeIdle') && !places.has('goneAfter')) return [];
   if (probeIdle === undefined || goneAfter === undefined || probeIdle === 0) return [];
   if (goneAfter >= probeIdle + PROBE_ROOM_MS) return [];
@@ -118,30 +121,30 @@ function probeText(probeIdle: number, goneAfter: number): string {
   const gone = goneAfter === 0 ? 'off' : formatDuration(goneAfter);
   const most = goneAfter - PROBE_ROOM_MS;
   const hasRoom = most >= (parseDuration(SHORTEST_PROBE_IDLE) ?? 0);
-  const cure = hasRoom ? `write ${formatDuration(most)} or less, or off` : 'write off';
-  return `${formatDuration(probeIdle)} needs a gone-after of ${least} or more, and it is ${gone}: ${cure}, or change gone-after`;
+  const advice = hasRoom ? `write ${formatDuration(most)} or less, or off` : 'write off';
+  return `${formatDuration(probeIdle)} needs a gone-after of ${least} or more, and it is ${gone}: ${advice}, or change gone-after`;
 }
 
 function goneText(probeIdle: number, goneAfter: number): string {
   const probe = formatDuration(probeIdle);
   const least = formatDuration(probeIdle + PROBE_ROOM_MS);
   return goneAfter === 0
-    ? `off leaves probe-idle, ${probe}, nothing to bring forward: write ${least} or more, or set probe-idle to off`
+    ? `off means that probe-idle, ${probe}, has no effect: write ${least} or more, or set probe-idle to off`
     : `${formatDuration(goneAfter)} is too short for probe-idle, ${probe}: write ${least} or more, or change probe-idle`;
 }
 
-/** What only Headscale tells of a node, by the name it has in a rule. */
-const ASKED_OF_HEADSCALE: Readonly<Record<string, string>> = {
+/** What only Headscale knows of a node, by its name in a rule. */
+const KNOWN_TO_HEADSCALE: Readonly<Record<string, string>> = {
   name: 'names',
   user: 'users',
   nodeKey: 'node keys',
 };
 
-/** A rule that can match nobody, since Headscale is not asked who is who. */
+/** Without an API key a rule by name, user or node key matches no node. */
 export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): readonly Problem[] {
   if (given.has('headscaleApiKeyFile')) return [];
   for (const [name, { at }] of rule) {
-    const what = ASKED_OF_HEADSCALE[name];
+    const what = KNOWN_TO_HEADSCALE[name];
     if (what === undefined) continue;
     const text = `needs headscale-api-key-file, since only Headscale knows ${what}: set it, or write machine-key instead`;
     return [{ at, name, text }];
@@ -149,13 +152,13 @@ export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): read
   return [];
 }
 
-/** The first of two settings that the operator gave is the one to change; a default never is. */
+/** Puts a problem with several settings at the first of them that the operator gave. */
 function blame(given: GivenSettings, ...texts: readonly [name: string, text: string][]): Problem {
   const [name, text] = texts.find(([candidate]) => given.has(candidate)) ?? texts[0] ?? ['', ''];
   return { at: given.get(name)?.at ?? 'flag', name, text };
 }
 
-/** A setting as it was given: with its dashes if it was a flag. */
+/** A setting as the operator gave it: with its dashes if it was a flag. */
 function nameOf(name: string, at: Given['at'] | undefined): string {
   return (at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
 }

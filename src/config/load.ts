@@ -1,137 +1,122 @@
 import { UsageError } from '../lib/errors.ts';
-import { DEFAULTS } from './defaults.ts';
-import { type FileRule, type FileSettings, fileKey, readYaml, settingsOf, type Value } from './document.ts';
 import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './checks.ts';
+import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.ts';
 import { readListens } from './listen.ts';
-import { type Given, kebabCase, type Mistake, type Problem, readEach } from './problems.ts';
+import { type Given, kebabCase, type Position, type Problem } from './problems.ts';
+import { readEach, readTrustedProxies } from './readers.ts';
 import { ownName } from './redis.ts';
 import {
-  configSchema,
-  LIST_SETTINGS,
-  listenSchema,
+  isList,
+  RULE_MATCHES,
+  RULE_SETTINGS,
   type RuleSettings,
-  ruleSchema,
   SETTING_NAMES,
+  SETTINGS,
   type Settings,
-} from './schema.ts';
-import { LOOPBACK, readTrustedProxies } from './trusted-proxies.ts';
+  SINGLE_SETTINGS,
+  TRUSTED_BY_DEFAULT,
+} from './settings.ts';
 import type { Config, NodeRule } from './types.ts';
 
-/** A file of settings, already read. */
-export interface ConfigFile {
-  /** As the operator named it; problems begin with it. */
-  readonly path: string;
-  readonly text: string;
-}
-
 /**
- * Turns flags, by their camel-case names, and the text of a file into a
- * configuration. A flag counts more than the file; `flags` must hold only what
- * the operator gave, no defaults. `config`, the flag that names the file, is passed over.
+ * Turns flags and the text of a file into a configuration. A flag wins over the file.
  *
- * @throws UsageError with every mistake at once, the flags' and the file's.
+ * @param flags what the operator gave, by camel-case name and without defaults; `config`, which names the file, is ignored.
+ * @throws UsageError with every problem of the flags and of the file.
  */
 export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: ConfigFile): Config {
-  const mistakes: Mistake[] = [];
-  const fromFile = settingsOfFile(file, mistakes);
-  const { settings: fromFlags, lists: flagLists } = flagSettings(flags);
-  const given = new Map([...fromFile.settings, ...fromFlags]);
-  const lists = readLists(flagLists, fromFile.lists);
-  const { values } = readEach<Settings>(configSchema.shape, given);
-  const problems: Problem[] = [
+  const fromFile = settingsOfFile(file?.text);
+  const fromFlags = settingsOfFlags(flags);
+  const given = new Map([...fromFile.settings, ...fromFlags.settings]);
+  const lists = readLists(fromFlags.lists, fromFile.lists);
+  const { values } = readEach(SINGLE_SETTINGS, given);
+  const rules = fromFile.rules.map((rule) => readRule(rule, values, given, flags.observeOnly === true));
+  const problems: readonly Problem[] = [
     ...unknownFlags(flags),
-    ...readEach<Settings>(configSchema.shape, fromFlags).problems,
-    ...readEach<Settings>(configSchema.shape, fromFile.settings).problems,
+    // What a flag overrides in the file is read too: a mistake there is still a mistake.
+    ...readEach(SINGLE_SETTINGS, fromFlags.settings).problems,
+    ...fromFile.problems,
+    ...readEach(SINGLE_SETTINGS, fromFile.settings).problems,
     ...lists.problems,
     ...addressProblems(values, given, lists.listens),
     ...proxyProtocolProblems(lists.listens, lists.trustedProxies),
     ...tokenProblems(values, given),
     ...probeProblems(values, given),
+    ...rules.flatMap((rule) => rule.problems),
   ];
-  const rules = fromFile.rules.map((rule) => {
-    const read = readEach<RuleSettings>(ruleSchema.shape, rule.settings);
-    mistakes.push(...lacks(rule));
-    problems.push(...read.problems, ...ruleKeyProblems(rule.settings, given));
-    problems.push(...probeProblems(values, given, { settings: read.values, given: rule.settings }));
-    return ruleOf(read.values, flags.observeOnly === true);
-  });
-  const told = [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems, mistakes)];
-  if (told.length > 0) throw new UsageError('HSW_CONFIG_INVALID', told);
-  const listen = lists.listens.map((each) => each.listen);
-  return { ...configOf(values as Settings, rules), listen, trustedProxies: lists.trustedProxies };
+  if (problems.length > 0) {
+    throw new UsageError('HSW_CONFIG_INVALID', [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems)]);
+  }
+  return {
+    ...configOf(values as Settings),
+    rules: rules.map(({ rule }) => rule),
+    listen: lists.listens.map(({ listen }) => listen),
+    trustedProxies: lists.trustedProxies,
+  };
 }
 
 type Lists = ReadonlyMap<string, readonly Given[]>;
-const DEFAULT_LISTEN: Given = { value: DEFAULTS.listen, at: 'flag' };
 
-/** A flag's list replaces the file's; what is wrong in either is told. */
-function readLists(fromFlags: Lists, fromFile: Lists) {
-  const ofListen = [fromFile, fromFlags].map((lists) => lists.get('listen')).filter((list) => list !== undefined);
-  const ofTrusted = [fromFile, fromFlags]
-    .map((lists) => lists.get('trustedProxies'))
-    .filter((list) => list !== undefined);
-  const listens = ofListen.map(readListens);
-  const trusted = ofTrusted.map(readTrustedProxies);
+/** A flag that may be repeated has a list as its value, or one value. */
+function settingsOfFlags(flags: Readonly<Record<string, unknown>>): {
+  readonly settings: ReadonlyMap<string, Given>;
+  readonly lists: Lists;
+} {
+  const given = Object.entries(flags).filter(([, value]) => value !== undefined);
+  const place = (value: unknown): Given => ({ value, at: 'flag' });
   return {
-    listens: (listens.at(-1) ?? readListens([DEFAULT_LISTEN])).listens,
-    trustedProxies: trusted.at(-1)?.trustedProxies ?? LOOPBACK,
+    settings: new Map(given.filter(([name]) => !isList(name)).map(([name, value]) => [name, place(value)])),
+    lists: new Map(given.filter(([name]) => isList(name)).map(([name, value]) => [name, [value].flat().map(place)])),
+  };
+}
+
+/** The list of a flag replaces that of the file. The problems are those of both. */
+function readLists(fromFlags: Lists, fromFile: Lists) {
+  const given = (name: string) =>
+    [fromFile, fromFlags].flatMap((lists) => (lists.has(name) ? [lists.get(name) ?? []] : []));
+  const listens = given('listen').map(readListens);
+  const trusted = given('trustedProxies').map(readTrustedProxies);
+  const byDefault = readListens([{ value: SETTINGS.listen.byDefault, at: 'flag' }]);
+  return {
+    listens: (listens.at(-1) ?? byDefault).listens,
+    trustedProxies: trusted.at(-1)?.trustedProxies ?? TRUSTED_BY_DEFAULT,
     problems: [...listens, ...trusted].flatMap(({ problems }) => problems),
   };
 }
 
-/** A flag that may be given several times has a list for its value, or its only value. */
-function flagSettings(flags: Readonly<Record<string, unknown>>): {
-  readonly settings: ReadonlyMap<string, Given>;
-  readonly lists: Lists;
-} {
-  const settings = new Map<string, Given>();
-  const lists = new Map<string, readonly Given[]>();
-  for (const [name, value] of Object.entries(flags)) {
-    if (value === undefined) continue;
-    if (!isList(name)) settings.set(name, { value, at: 'flag' });
-    else
-      lists.set(
-        name,
-        [value].flat().map((each) => ({ value: each, at: 'flag' })),
-      );
-  }
-  return { settings, lists };
-}
-
-function isList(name: string): boolean {
-  return (LIST_SETTINGS as readonly string[]).includes(name);
-}
-
 function unknownFlags(flags: Readonly<Record<string, unknown>>): readonly Problem[] {
-  const unknown = Object.keys(flags).filter((name) => name !== 'config' && !SETTING_NAMES.includes(name));
-  return unknown.map((name) => ({ at: 'flag', name, text: 'is no flag of this program' }));
+  const known: readonly string[] = [...SETTING_NAMES, 'config'];
+  const unknown = Object.keys(flags).filter((name) => !known.includes(name));
+  return unknown.map((name) => ({ at: 'flag', name, text: 'is not a flag of this program' }));
 }
 
-/** A file that was cut off must not pass for one that says nothing: a reload would fall back to the defaults. */
-const EMPTY = 'the file is empty: write at least one setting, or leave --config away';
-
-function settingsOfFile(file: ConfigFile | undefined, mistakes: Mistake[]): FileSettings {
-  const document = readYaml(file?.text ?? '');
-  if (file !== undefined && file.text.trim() === '') mistakes.push({ at: document.root.at, text: EMPTY });
-  // One by one: there may be more than a call takes arguments.
-  for (const mistake of document.mistakes) mistakes.push(mistake);
-  // What is made of text that is no YAML would only add mistakes that are none.
-  const root: Value = document.mistakes.length === 0 ? document.root : { kind: 'nothing', at: document.root.at };
-  const [listen, rule] = [listenSchema, ruleSchema].map(({ shape }) => Object.keys(shape)) as [string[], string[]];
-  return settingsOf(root, { settings: SETTING_NAMES, lists: LIST_SETTINGS, listen, rule }, mistakes);
+function readRule(
+  file: FileRule,
+  forAll: Partial<Settings>,
+  given: ReadonlyMap<string, Given>,
+  isObserveOnlyForAll: boolean,
+): { readonly rule: NodeRule; readonly problems: readonly Problem[] } {
+  const { values, problems } = readEach(RULE_SETTINGS, file.settings);
+  return {
+    rule: ruleOf(values, isObserveOnlyForAll),
+    problems: [
+      ...missingInRule(file),
+      ...problems,
+      ...ruleKeyProblems(file.settings, given),
+      ...probeProblems(forAll, given, { settings: values, given: file.settings }),
+    ],
+  };
 }
 
-const MATCHES = ['name', 'user', 'machineKey', 'nodeKey'];
-
-/** What a rule must say and does not; nothing of one in which something else is wrong. */
-function lacks({ at, settings, isWhole }: FileRule): readonly Mistake[] {
+/** A rule needs a match and a policy. Where something in it is wrong, only that is reported. */
+function missingInRule({ at, settings, isWhole }: FileRule): readonly Problem[] {
+  const isMatch = (name: string): boolean => Object.hasOwn(RULE_MATCHES, name);
   const names = [...settings.keys()];
-  const whom = names.some((name) => MATCHES.includes(name));
-  const what = names.some((name) => !MATCHES.includes(name));
-  if (!isWhole || (whom && what)) return [];
-  const needed = Object.keys(ruleSchema.shape).filter((name) => MATCHES.includes(name) !== whom);
-  const text = `a rule must say ${whom ? 'what is different for these nodes' : 'whom it is about'}: add one of`;
-  return [{ at, text: `${text} ${needed.map(kebabCase).join(', ')}` }];
+  const hasMatch = names.some(isMatch);
+  if (!isWhole || (hasMatch && !names.every(isMatch))) return [];
+  const missing = hasMatch ? 'what is different for these nodes' : 'which nodes it is about';
+  const candidates = Object.keys(RULE_SETTINGS).filter((name) => isMatch(name) !== hasMatch);
+  return [{ at, text: `a rule must say ${missing}: add one of ${candidates.map(kebabCase).join(', ')}` }];
 }
 
 function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): NodeRule {
@@ -143,41 +128,39 @@ function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): Node
       goneAfterMs: goneAfter,
       probeIdleMs: probeIdle,
       hold,
-      // Who asks on the command line for no severing gets none, whatever the file says of single nodes.
+      // --observe-only holds for every node, whatever a rule of the file says.
       observeOnly: observeOnly === undefined ? undefined : observeOnly || isObserveOnlyForAll,
     }),
   };
 }
 
-/** Without what is undefined. */
+/** The members that are not undefined. */
 function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
   const entries = Object.entries(values).filter(([, value]) => value !== undefined);
   return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
 }
 
-function configOf(settings: Settings, rules: readonly NodeRule[]): Omit<Config, 'listen' | 'trustedProxies'> {
-  const { silentAfter, goneAfter, probeIdle, hold, observeOnly } = settings;
-  const { upstream, noiseKey, headscaleApiKeyFile, admin, adminTokenFile, ...others } = settings;
+function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' | 'rules'> {
+  const { silentAfter, goneAfter, probeIdle, hold, observeOnly, upstreamRate, upstreamBurst } = settings;
   return {
-    upstream,
-    noiseKeyFile: noiseKey,
-    apiKeyFile: headscaleApiKeyFile,
-    acmeWebroot: others.acmeWebroot,
-    admin,
-    adminTokenFile,
+    upstream: settings.upstream,
+    noiseKeyFile: settings.noiseKey,
+    apiKeyFile: settings.headscaleApiKeyFile,
+    acmeWebroot: settings.acmeWebroot,
+    admin: settings.admin,
+    adminTokenFile: settings.adminTokenFile,
     policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
-    rules,
-    upstreamSilentSever: others.upstreamSilentSever,
-    drainMs: others.drain,
+    upstreamSilentSever: settings.upstreamSilentSever,
+    drainMs: settings.drain,
     limits: limitsOf(settings),
-    pace: settings.upstreamRate === 0 ? undefined : { perSecond: settings.upstreamRate, burst: settings.upstreamBurst },
+    pace: upstreamRate === 0 ? undefined : { perSecond: upstreamRate, burst: upstreamBurst },
     redis: redisOf(settings),
-    metricsMaxNodes: others.metricsMaxNodes,
-    logLevel: others.logLevel,
+    metricsMaxNodes: settings.metricsMaxNodes,
+    logLevel: settings.logLevel,
   };
 }
 
-/** All nodes behind one NAT may come back within a moment: so much more than a second's worth may come at once. */
+/** All nodes behind one NAT may come back in the same moment, so a burst may be much more than one second's worth. */
 const HANDSHAKE_BURST_S = 10;
 
 function limitsOf(settings: Settings): Config['limits'] {
@@ -203,21 +186,22 @@ function redisOf(settings: Settings): Config['redis'] {
   return url && { url, passwordFile, caFile, prefix, replicaName: settings.replicaName ?? ownName() };
 }
 
-/** A file that is something else altogether would else fill a screen many times over. */
-const MOST_MISTAKES = 100;
-
-function fileTexts(path: string, problems: readonly Problem[], mistakes: readonly Mistake[]): readonly string[] {
-  const all = [...mistakes];
-  for (const { at, name, text } of problems) {
-    if (at !== 'flag') all.push({ at, text: `${fileKey(name)}: ${text}` });
-  }
-  all.sort((a, b) => a.at.line - b.at.line || a.at.column - b.at.column);
-  const more = all[MOST_MISTAKES];
-  const told = all.slice(0, MOST_MISTAKES);
-  if (more !== undefined) told.push({ at: more.at, text: `and ${all.length - MOST_MISTAKES} more from here on` });
-  return told.map(({ at, text }) => `${path}:${at.line}:${at.column}: ${text}`);
+function flagTexts(problems: readonly Problem[]): readonly string[] {
+  return problems.filter(({ at }) => at === 'flag').map(({ name, text }) => `--${kebabCase(name ?? '')}: ${text}`);
 }
 
-function flagTexts(problems: readonly Problem[]): readonly string[] {
-  return problems.filter(({ at }) => at === 'flag').map(({ name, text }) => `--${kebabCase(name)}: ${text}`);
+/** A file that is something else altogether would otherwise fill many screens. */
+const MOST_SHOWN = 100;
+
+function fileTexts(path: string, problems: readonly Problem[]): readonly string[] {
+  const placed = problems.flatMap(({ at, name, text }) =>
+    at === 'flag' ? [] : [{ at, text: name === undefined ? text : `${fileKey(name)}: ${text}` }],
+  );
+  placed.sort((a, b) => a.at.line - b.at.line || a.at.column - b.at.column);
+  const textOf = (at: Position, text: string): string => `${path}:${at.line}:${at.column}: ${text}`;
+  const texts = placed.slice(0, MOST_SHOWN).map(({ at, text }) => textOf(at, text));
+  const next = placed[MOST_SHOWN];
+  return next === undefined
+    ? texts
+    : [...texts, textOf(next.at, `and ${placed.length - MOST_SHOWN} more from here on`)];
 }

@@ -1,149 +1,240 @@
-import { z } from 'zod';
+import { isIP } from 'node:net';
 import { parseDuration, parseSize } from '../lib/units.ts';
-import { parseHostPort } from './host-port.ts';
-import { looksLikeKey, quoted } from './problems.ts';
-import { parseRedisUrl } from './redis.ts';
-import type { Hold } from './types.ts';
+import { type Given, looksLikeKey, type Problem, quoted } from './problems.ts';
+import type { Cidr, Hold, HostPort } from './types.ts';
 
-/** A client gives up on its control connection after ten seconds. */
-const LONGEST_HOLD_MS = 5000;
-const MOST_NODES = 100_000;
+/** Why a value cannot be used, and what to write instead. */
+export class Invalid {
+  readonly why: string;
 
-/**
- * A flag's text, or what YAML made of it: `30` is a number there, and the unit it lacks is what to tell.
- * `.nan` and `.inf` are numbers to YAML and none to zod; what to write instead, each setting says itself.
- */
-const scalar = z.custom((value) => /^(string|number|boolean)$/.test(typeof value)).transform(String);
+  constructor(why: string) {
+    this.why = why;
+  }
+}
 
-function isBare(text: string): boolean {
+/** Reads one value as an operator gives it: the text of a flag, or the text, number or boolean that YAML made of it. */
+export type Reader<Value> = (given: unknown) => Value | Invalid;
+
+/** How one value is read, and what it is where the operator gives none. */
+export interface Readable<Value> {
+  readonly read: Reader<Value>;
+  readonly byDefault?: string | boolean;
+}
+
+/** The value that a `Readable` gives; undefined is one of them where there is no default. */
+export type ValueOf<Entry> = Entry extends { readonly read: Reader<infer Value>; readonly byDefault: string | boolean }
+  ? Value
+  : Entry extends { readonly read: Reader<infer Value> }
+    ? Value | undefined
+    : never;
+
+export type ValuesOf<Table> = { readonly [Name in keyof Table]: ValueOf<Table[Name]> };
+
+/** Reads each value by itself, so that one mistake hides no other. A value that cannot be used is left out. */
+export function readEach<Table extends Readonly<Record<string, Readable<unknown>>>>(
+  table: Table,
+  given: ReadonlyMap<string, Given>,
+): { readonly values: Partial<ValuesOf<Table>>; readonly problems: readonly Problem[] } {
+  const values: Record<string, unknown> = {};
+  const problems: Problem[] = [];
+  for (const [name, { read, byDefault }] of Object.entries(table)) {
+    const source = given.get(name);
+    const text = source === undefined ? byDefault : source.value;
+    if (text === undefined) continue;
+    const value = read(text);
+    if (!(value instanceof Invalid)) values[name] = value;
+    else problems.push({ at: source?.at ?? 'flag', name, text: value.why });
+  }
+  return { values: values as Partial<ValuesOf<Table>>, problems };
+}
+
+/** YAML reads `30` as a number. It becomes text again here, so that the message can say which unit is missing. */
+function scalar<Value>(read: (text: string) => Value | Invalid): Reader<Value> {
+  return (given) =>
+    /^(string|number|boolean)$/.test(typeof given) ? read(String(given)) : new Invalid('needs a single value');
+}
+
+function isNumber(text: string): boolean {
   return /^\d+(\.\d+)?$/.test(text);
 }
 
-function notDuration(text: string, others: string): string {
-  if (isBare(text)) return `${quoted(text)} has no unit: write ${text}s, ${text}ms, ${text}m or ${text}h`;
-  return `${quoted(text)} is not a duration: write 1500ms, 30s, 2m or 1h${others}`;
-}
-
-/** A duration in milliseconds between two; where it can be `off`, that is 0. */
-export function duration(shortest: string, longest: string, off?: 'off') {
-  const others = off === undefined ? '' : ', or off';
-  return scalar.transform((text, context): number => {
+/** @returns milliseconds between the two limits; 0 for `off`, where that is allowed. */
+export function duration(shortest: string, longest: string, off?: 'off'): Reader<number> {
+  const orOff = off === undefined ? '' : ', or off';
+  return scalar((text) => {
     if (text === off) return 0;
     const ms = parseDuration(text);
-    if (ms === undefined) context.addIssue(notDuration(text, others));
-    else if (ms < (parseDuration(shortest) ?? 0)) {
-      context.addIssue(`${quoted(text)} is too short: write ${shortest} or more${others}`);
-    } else if (ms > (parseDuration(longest) ?? 0)) {
-      context.addIssue(`${quoted(text)} is too long: write ${longest} or less${others}`);
-    } else return ms;
-    return z.NEVER;
+    if (ms === undefined) return notDuration(text, orOff);
+    if (ms < (parseDuration(shortest) ?? 0)) {
+      return new Invalid(`${quoted(text)} is too short: write ${shortest} or more${orOff}`);
+    }
+    if (ms <= (parseDuration(longest) ?? 0)) return ms;
+    return new Invalid(`${quoted(text)} is too long: write ${longest} or less${orOff}`);
   });
 }
 
-export const hostPort = scalar.transform((text, context) => {
-  const parsed = parseHostPort(text);
-  if (parsed !== undefined) return parsed;
-  const example = /^\d+$/.test(text) ? `:${text}` : '0.0.0.0:8081, [::1]:8081 or :8081';
-  context.addIssue(`${quoted(text)} is not HOST:PORT: write ${example}`);
-  return z.NEVER;
+function notDuration(text: string, orOff: string): Invalid {
+  if (isNumber(text))
+    return new Invalid(`${quoted(text)} has no unit: write ${text}s, ${text}ms, ${text}m or ${text}h`);
+  return new Invalid(`${quoted(text)} is not a duration: write 1500ms, 30s, 2m or 1h${orOff}`);
+}
+
+/** A client gives up on its control connection after ten seconds. */
+const LONGEST_HOLD_MS = 5000;
+
+export const hold: Reader<Hold> = scalar((text) => {
+  if (text === 'auto' || text === 'off') return { kind: text };
+  const ms = parseDuration(text);
+  if (ms === undefined && isNumber(text)) return notDuration(text, '');
+  if (ms === undefined) {
+    return new Invalid(`${quoted(text)} is not a duration, 'auto' or 'off': write 1500ms, auto or off`);
+  }
+  if (ms <= LONGEST_HOLD_MS) return ms === 0 ? { kind: 'off' } : { kind: 'at most', ms };
+  return new Invalid(`${quoted(text)} is too long: write 5s or less, since a client gives up after ten`);
 });
 
-export const upstream = scalar.transform((text, context) => {
-  const url = URL.canParse(text) ? new URL(text) : null;
-  if (url === null || !/^https?:$/.test(url.protocol) || url.hostname === '') {
-    context.addIssue(`${quoted(text)} is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT`);
-    return z.NEVER;
+/** @returns bytes between the two limits. */
+export function size(least: string, most: string): Reader<number> {
+  return scalar((text) => {
+    const bytes = parseSize(text);
+    if (bytes === undefined) return new Invalid(`${quoted(text)} is not a size: write 512B, 16KiB or 16MiB`);
+    if (bytes < (parseSize(least) ?? 0)) return new Invalid(`${quoted(text)} is too small: write ${least} or more`);
+    if (bytes <= (parseSize(most) ?? 0)) return bytes;
+    return new Invalid(`${quoted(text)} is too large: write ${most} or less`);
+  });
+}
+
+/** @returns a whole number between the two limits; 0 for `off`, where that is allowed. */
+export function wholeNumber(least: number, most: number, off?: 'off'): Reader<number> {
+  return scalar((text) => {
+    if (text === off) return 0;
+    const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (number >= least && number <= most) return number;
+    const orOff = off === undefined ? '' : ', or off';
+    return new Invalid(`${quoted(text)} cannot be used: write a whole number from ${least} to ${most}${orOff}`);
+  });
+}
+
+export const yesOrNo: Reader<boolean> = (given) => {
+  if (typeof given === 'boolean') return given;
+  const isQuoted = /^(true|false)$/.test(String(given));
+  const why = isQuoted ? `is text: write ${given} without quotes` : 'cannot be used: write true or false';
+  return new Invalid(`${quoted(given)} ${why}`);
+};
+
+export function oneOf<Word extends string>(words: readonly Word[]): Reader<Word> {
+  return scalar((text) => {
+    const word = words.find((each) => each === text);
+    return word ?? new Invalid(`${quoted(text)} is unknown: write one of ${words.join(', ')}`);
+  });
+}
+
+/** A word of the operator's choice. Where YAML reads it as a number or a boolean, the operator has to quote it. */
+export function word(what: string): Reader<string> {
+  return (given) => {
+    if (given === '') return new Invalid(`needs ${what}`);
+    if (typeof given === 'string') return given;
+    return new Invalid(`${quoted(given)} is a ${typeof given} to YAML: put it in quotes, '${String(given)}'`);
+  };
+}
+
+/** A part of key names in Redis, so without spaces, colons and braces. */
+export const plainName: Reader<string> = (given) => {
+  const name = word('a name')(given);
+  if (name instanceof Invalid || /^[\w.-]{1,60}$/.test(name)) return name;
+  return new Invalid(`${quoted(name)} is not a name: write up to 60 letters, digits, dots, hyphens and underscores`);
+};
+
+/**
+ * The path of a file that holds a secret. A key in place of its path must not be shown, in no message and no log.
+ *
+ * @param what is in the file: `a password`.
+ */
+export function secretFile(what?: string): Reader<string> {
+  const readPath = word(what === undefined ? 'the path of a file' : `the path of a file with ${what}`);
+  return (given) => {
+    const path = readPath(given);
+    return path instanceof Invalid || !looksLikeKey(path) ? path : new Invalid(IS_KEY);
+  };
+}
+
+const IS_KEY =
+  'this is a key, not the path of a file that holds it: write the path, with ./ before it if it only looks like a key';
+
+/** A public key as Headscale prints it: `mkey:` or `nodekey:` and 64 hex digits. */
+export function publicKey<Key>(what: string, prefix: string, parse: (text: string) => Key | undefined): Reader<Key> {
+  return scalar(
+    (text) =>
+      parse(text) ?? new Invalid(`${quoted(text)} is not a ${what}: write ${prefix}: and 64 hex digits, 0-9 and a-f`),
+  );
+}
+
+/** Headscale's URL: a scheme, a host and perhaps a port. */
+export const upstreamUrl: Reader<URL> = scalar((text) => {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
+    return new Invalid(`${quoted(text)} is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT`);
   }
   if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
-    const shown = quoted(text.replace(/\/\/[^/]*@/, '//…@'));
-    context.addIssue(`${shown} says more than a host and a port: write ${url.origin}`);
-    return z.NEVER;
+    return new Invalid(`${quoted(withoutUser(text))} has more than a host and a port: write ${url.origin}`);
   }
   return url;
 });
 
-export const hold = scalar.transform((text, context): Hold => {
-  if (text === 'auto' || text === 'off') return { kind: text };
-  const ms = parseDuration(text);
-  if (ms === undefined && isBare(text)) context.addIssue(notDuration(text, ''));
-  else if (ms === undefined) {
-    context.addIssue(`${quoted(text)} is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off`);
-  } else if (ms <= LONGEST_HOLD_MS) return ms === 0 ? { kind: 'off' } : { kind: 'at most', ms };
-  else context.addIssue(`${quoted(text)} is too long: 5s at most, since a client gives up after ten`);
-  return z.NEVER;
-});
-
-/** A word of the operator's own; one that YAML takes for something else is not guessed at. */
-export function word(what: string) {
-  const error = ({ input }: { input?: unknown }): string =>
-    `${quoted(input)} is a ${typeof input} to YAML: put it in quotes, '${String(input)}'`;
-  return z.string({ error }).min(1, `needs ${what}`);
+/** A URL for a message: the user and the password are left out. */
+export function withoutUser(url: string): string {
+  return url.replace(/\/\/[^/]*@/, '//…@');
 }
 
-const IS_KEY =
-  'this is a key, not the path of a file that holds it: name the file, with ./ before it if it only looks like one';
+export const hostPort: Reader<HostPort> = scalar((text) => {
+  const example = /^\d+$/.test(text) ? `:${text}` : '0.0.0.0:8081, [::1]:8081 or :8081';
+  return parseHostPort(text) ?? new Invalid(`${quoted(text)} is not HOST:PORT: write ${example}`);
+});
 
-/** @param what is in the file: none, or what is to be named when it is missing. */
-export function keyFile(what?: string) {
-  const needed = what === undefined ? 'the path of a file' : `the path of a file with ${what}`;
-  return word(needed).refine((path) => !looksLikeKey(path), { error: IS_KEY });
+/** Reads `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (every address of this machine); undefined where it is something else. */
+export function parseHostPort(text: string): HostPort | undefined {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65_535) return undefined;
+  return { host: match[1] ?? (match[2] || '::'), port };
 }
 
-export function key<Key>(what: string, prefix: string, parse: (text: string) => Key | undefined) {
-  return scalar.transform((text, context): Key => {
-    const parsed = parse(text);
-    if (parsed !== undefined) return parsed;
-    context.addIssue(`${quoted(text)} is no ${what}: write ${prefix}: and 64 hex digits, 0-9 and a-f`);
-    return z.NEVER;
-  });
+const NOBODY = 'none';
+
+/**
+ * Reads the addresses and ranges of trusted proxies, or `none`.
+ *
+ * @param given each value holds one of them, or several with commas between them.
+ */
+export function readTrustedProxies(given: readonly Given[]): {
+  readonly trustedProxies: readonly Cidr[];
+  readonly problems: readonly Problem[];
+} {
+  const trustedProxies: Cidr[] = [];
+  const problems: Problem[] = [];
+  const texts = given.flatMap(({ value, at }) =>
+    String(value)
+      .split(',')
+      .map((part) => ({ text: part.trim(), at })),
+  );
+  for (const { text, at } of texts) {
+    if (text === NOBODY && texts.length === 1) continue;
+    const why = text === NOBODY ? `'none' stands alone: remove it, or the addresses beside it` : whyNotTrusted(text);
+    if (why === undefined) trustedProxies.push(text as Cidr);
+    else problems.push({ at, name: 'trustedProxies', text: why });
+  }
+  return { trustedProxies, problems };
 }
 
-export const yesOrNo = z.boolean({
-  error: ({ input }) =>
-    /^(true|false)$/.test(String(input))
-      ? `${quoted(input)} is text: write ${input} without quotes`
-      : `${quoted(input)} is neither true nor false: write one of them`,
-});
-
-export const count = scalar.transform((text, context) => {
-  const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (number <= MOST_NODES) return number;
-  context.addIssue(`${quoted(text)} is no number of nodes: write a whole number from 0, for none, to ${MOST_NODES}`);
-  return z.NEVER;
-});
-
-export const redisUrl = scalar.transform((text, context) => {
-  const parsed = parseRedisUrl(text);
-  if (typeof parsed !== 'string') return parsed;
-  context.addIssue(`${quoted(text.replace(/\/\/[^/]*@/, '//…@'))} ${parsed}`);
-  return z.NEVER;
-});
-
-/** Part of names in Redis and of texts: what stands there must not be taken for something else. */
-export const plainName = word('a name').refine((text) => /^[\w.-]{1,60}$/.test(text), {
-  error: ({ input }) => `${quoted(input)} is no name: write up to 60 of letters, digits, . _ and -`,
-});
-
-/** A whole number between two. */
-export function number(least: number, most: number, off?: 'off') {
-  return scalar.transform((text, context): number => {
-    if (text === off) return 0;
-    const found = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    if (found >= least && found <= most) return found;
-    const others = off === undefined ? '' : ', or off';
-    context.addIssue(`${quoted(text)} cannot stand here: write a whole number from ${least} to ${most}${others}`);
-    return z.NEVER;
-  });
-}
-
-/** A number of bytes between two. */
-export function size(least: string, most: string) {
-  return scalar.transform((text, context): number => {
-    const bytes = parseSize(text);
-    if (bytes === undefined) context.addIssue(`${quoted(text)} is no size: write 512B, 16KiB or 16MiB`);
-    else if (bytes < (parseSize(least) ?? 0)) context.addIssue(`${quoted(text)} is too small: write ${least} or more`);
-    else if (bytes > (parseSize(most) ?? 0)) context.addIssue(`${quoted(text)} is too large: write ${most} or less`);
-    else return bytes;
-    return z.NEVER;
-  });
+function whyNotTrusted(text: string): string | undefined {
+  const [address = '', bits, ...more] = text.split('/');
+  const longest = isIP(address) === 6 ? 128 : 32;
+  const isRange = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= longest);
+  if (isIP(address) === 0 || !isRange || more.length > 0 || text.includes('%')) {
+    return `${quoted(text)} is not an address or a range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none`;
+  }
+  if (bits !== undefined && Number(bits) === 0) {
+    return `${quoted(text)} is every address there is, so anybody could claim to be any node: write your proxies' own addresses`;
+  }
+  return undefined;
 }

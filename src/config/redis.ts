@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { addressAndPort } from '../lib/addresses.ts';
-import { parseHostPort } from './host-port.ts';
+import { quoted } from './problems.ts';
+import { Invalid, parseHostPort, type Reader, withoutUser } from './readers.ts';
 import { readSecretLine, readSmallFile } from './secrets.ts';
 import type { HostPort, RedisSettings, RedisUrl } from './types.ts';
 
@@ -45,6 +46,12 @@ export function parseRedisUrl(text: string): RedisUrl | string {
   if (username === null) return 'has a user whose name is not percent-encoded: write %25 for a percent sign';
   return { kind, nodes: nodes as HostPort[], isTls: tls !== undefined, username, db: Number(dbText), masterName };
 }
+
+export const redisUrl: Reader<RedisUrl> = (given) => {
+  const text = String(given);
+  const parsed = parseRedisUrl(text);
+  return typeof parsed === 'string' ? new Invalid(`${quoted(withoutUser(text))} ${parsed}`) : parsed;
+};
 
 /** Null where a percent sign does not begin an encoded character of UTF-8. */
 function decoded(text: string): string | null {

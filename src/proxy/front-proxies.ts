@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { networkInterfaces } from 'node:os';
-import { LOOPBACK } from '../config/trusted-proxies.ts';
+import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Cidr } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import { isLoopback } from '../lib/addresses.ts';
@@ -83,7 +83,7 @@ export class FrontProxies {
     const trusted = this.#parts.trusted();
     // Whoever trusts nobody has decided about this machine's own programs.
     if (!isPrivate(address) && !(isLoopback(address) && trusted.length > 0)) return;
-    const names = trusted === LOOPBACK ? [address] : [...trusted, address];
+    const names = trusted === TRUSTED_BY_DEFAULT ? [address] : [...trusted, address];
     this.#tell(this.#untrusted, {
       kind: 'proxy_not_trusted',
       address,

@@ -5,7 +5,7 @@ import {
   type ServerOptions as TlsServerOptions,
 } from 'node:https';
 import type { Socket } from 'node:net';
-import type { Certificate } from '../config/certificate.ts';
+import type { Certificate } from '../config/secrets.ts';
 import type { Limits, Listen } from '../config/types.ts';
 import { plainAddress } from '../lib/addresses.ts';
 import { reasonOf } from '../lib/errors.ts';

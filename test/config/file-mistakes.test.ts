@@ -32,19 +32,19 @@ ${'x'.repeat(500)}: 1
 `),
     ).toMatchInlineSnapshot(
       `
-      "watchdog.yaml:1:1: 'upstram' is no setting here: did you mean upstream?
-      watchdog.yaml:2:1: 'silent-aftr' is no setting here: did you mean silent-after?
-      watchdog.yaml:3:1: 'silentAfter' is no setting here: did you mean silent-after?
-      watchdog.yaml:4:1: 'Noise_Key' is no setting here: did you mean noise-key?
-      watchdog.yaml:5:1: 'metrics-max-nodes' is a flag's name: write metrics: { max-nodes: 1000 }
-      watchdog.yaml:6:1: 'config' is a flag only, since it names this file: remove it
-      watchdog.yaml:7:12: 'max-node' is no setting here: did you mean max-nodes?
-      watchdog.yaml:9:7: 'nmae' is no setting here: did you mean name?
-      watchdog.yaml:10:27: 'frobnicate' is no setting here: known are name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
-      watchdog.yaml:10:42: 'upstream' is no setting here: known are name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
-      watchdog.yaml:11:1: 'toString' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, upstream-rate, upstream-burst, log-level, listen, trusted-proxies, metrics, nodes
-      watchdog.yaml:12:1: '' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, upstream-rate, upstream-burst, log-level, listen, trusted-proxies, metrics, nodes
-      watchdog.yaml:13:1: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, upstream-rate, upstream-burst, log-level, listen, trusted-proxies, metrics, nodes"
+      "watchdog.yaml:1:1: 'upstram' is not a setting here: did you mean upstream?
+      watchdog.yaml:2:1: 'silent-aftr' is not a setting here: did you mean silent-after?
+      watchdog.yaml:3:1: 'silentAfter' is not a setting here: did you mean silent-after?
+      watchdog.yaml:4:1: 'Noise_Key' is not a setting here: did you mean noise-key?
+      watchdog.yaml:5:1: 'metrics-max-nodes' is the name of the flag: write metrics: { max-nodes: 1000 }
+      watchdog.yaml:6:1: 'config' is only a flag, since it names this file: remove it
+      watchdog.yaml:7:12: 'max-node' is not a setting here: did you mean max-nodes?
+      watchdog.yaml:9:7: 'nmae' is not a setting here: did you mean name?
+      watchdog.yaml:10:27: 'frobnicate' is not a setting here: write one of name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
+      watchdog.yaml:10:42: 'upstream' is not a setting here: write one of name, user, machine-key, node-key, silent-after, gone-after, probe-idle, hold, observe-only
+      watchdog.yaml:11:1: 'toString' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes
+      watchdog.yaml:12:1: '' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes
+      watchdog.yaml:13:1: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes"
     `,
     );
   });
@@ -76,16 +76,16 @@ nodes:
       watchdog.yaml:6:11: upstream: '3' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
       watchdog.yaml:7:12: noise-key: '7' is a number to YAML: put it in quotes, '7'
       watchdog.yaml:8:25: headscale-api-key-file: needs the path of a file
-      watchdog.yaml:9:12: log-level: 'off' is none of debug, info, warn, error, silent
+      watchdog.yaml:9:12: log-level: 'off' is unknown: write one of debug, info, warn, error, silent
       watchdog.yaml:10:15: observe-only: 'true' is text: write true without quotes
-      watchdog.yaml:11:24: upstream-silent-sever: 'yes' is neither true nor false: write one of them
-      watchdog.yaml:13:14: metrics.max-nodes: '1.5' is no number of nodes: write a whole number from 0, for none, to 100000
+      watchdog.yaml:11:24: upstream-silent-sever: 'yes' cannot be used: write true or false
+      watchdog.yaml:13:14: metrics.max-nodes: '1.5' cannot be used: write a whole number from 0 to 100000
       watchdog.yaml:15:13: name: '1' is a number to YAML: put it in quotes, '1'
       watchdog.yaml:15:22: user: 'true' is a boolean to YAML: put it in quotes, 'true'
-      watchdog.yaml:15:41: machine-key: 'nodekey:12' is no machine key: write mkey: and 64 hex digits, 0-9 and a-f
-      watchdog.yaml:15:63: node-key: 'x' is no node key: write nodekey: and 64 hex digits, 0-9 and a-f
+      watchdog.yaml:15:41: machine-key: 'nodekey:12' is not a machine key: write mkey: and 64 hex digits, 0-9 and a-f
+      watchdog.yaml:15:63: node-key: 'x' is not a node key: write nodekey: and 64 hex digits, 0-9 and a-f
       watchdog.yaml:15:82: silent-after: '5' has no unit: write 5s, 5ms, 5m or 5h
-      watchdog.yaml:15:99: observe-only: 'no' is neither true nor false: write one of them"
+      watchdog.yaml:15:99: observe-only: 'no' cannot be used: write true or false"
     `);
   });
 
@@ -102,12 +102,12 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     ).toMatchInlineSnapshot(`
       "watchdog.yaml:1:15: silent-after: 'NaN' is not a duration: write 1500ms, 30s, 2m or 1h
       watchdog.yaml:2:13: gone-after: 'Infinity' is not a duration: write 1500ms, 30s, 2m or 1h, or off
-      watchdog.yaml:3:7: hold: '-Infinity' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off
-      watchdog.yaml:4:23: metrics.max-nodes: 'NaN' is no number of nodes: write a whole number from 0, for none, to 100000
+      watchdog.yaml:3:7: hold: '-Infinity' is not a duration, 'auto' or 'off': write 1500ms, auto or off
+      watchdog.yaml:4:23: metrics.max-nodes: 'NaN' cannot be used: write a whole number from 0 to 100000
       watchdog.yaml:5:11: upstream: 'Infinity' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
-      watchdog.yaml:6:15: observe-only: 'NaN' is neither true nor false: write one of them
-      watchdog.yaml:7:24: machine-key: 'NaN' is no machine key: write mkey: and 64 hex digits, 0-9 and a-f
-      watchdog.yaml:7:36: hold: 'Infinity' is neither a duration nor 'auto' nor 'off': write 1500ms, auto or off"
+      watchdog.yaml:6:15: observe-only: 'NaN' cannot be used: write true or false
+      watchdog.yaml:7:24: machine-key: 'NaN' is not a machine key: write mkey: and 64 hex digits, 0-9 and a-f
+      watchdog.yaml:7:36: hold: 'Infinity' is not a duration, 'auto' or 'off': write 1500ms, auto or off"
     `);
   });
 
@@ -119,14 +119,14 @@ nodes: [{ machine-key: .nan, hold: .inf }]
       watchdog.yaml:4:1: metrics: has no value: write metrics: { max-nodes: 1000 }, or remove the line"
     `);
     expect(told('hold: [1s]\nnodes: { name: a }\nmetrics: 3\nadmin: { a: 1 }\n')).toMatchInlineSnapshot(`
-      "watchdog.yaml:1:7: hold: a list cannot stand here: write a single value
-      watchdog.yaml:2:8: nodes: settings of its own cannot stand here: write a list of rules, each like - { name: 'router-*', silent-after: 10s }
-      watchdog.yaml:3:10: metrics: '3' cannot stand here: write metrics: { max-nodes: 1000 }
-      watchdog.yaml:4:8: admin: settings of its own cannot stand here: write a single value"
+      "watchdog.yaml:1:7: hold: a list cannot be used here: write a single value
+      watchdog.yaml:2:8: nodes: a mapping cannot be used here: write a list of rules, each like - { name: 'router-*', silent-after: 10s }
+      watchdog.yaml:3:10: metrics: '3' cannot be used here: write metrics: { max-nodes: 1000 }
+      watchdog.yaml:4:8: admin: a mapping cannot be used here: write a single value"
     `);
     expect(told('nodes: 3\nmetrics: []\n')).toMatchInlineSnapshot(`
-      "watchdog.yaml:1:8: nodes: '3' cannot stand here: write a list of rules, each like - { name: 'router-*', silent-after: 10s }
-      watchdog.yaml:2:10: metrics: a list cannot stand here: write metrics: { max-nodes: 1000 }"
+      "watchdog.yaml:1:8: nodes: '3' cannot be used here: write a list of rules, each like - { name: 'router-*', silent-after: 10s }
+      watchdog.yaml:2:10: metrics: a list cannot be used here: write metrics: { max-nodes: 1000 }"
     `);
   });
 
@@ -139,7 +139,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
       told('hold: off\nhold: auto\nfoo: 1\nfoo: 2\nnodes: [{ name: a, "name": b, hold: off }]'),
     ).toMatchInlineSnapshot(`
       "watchdog.yaml:2:1: 'hold' is set twice, first in line 1: remove one
-      watchdog.yaml:3:1: 'foo' is no setting here: known are upstream, noise-key, headscale-api-key-file, admin, admin-token-file, acme-webroot, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, upstream-rate, upstream-burst, log-level, listen, trusted-proxies, metrics, nodes
+      watchdog.yaml:3:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes
       watchdog.yaml:4:1: 'foo' is set twice, first in line 3: remove one
       watchdog.yaml:5:20: 'name' is set twice, first in line 5: remove one"
     `);
@@ -147,10 +147,10 @@ nodes: [{ machine-key: .nan, hold: .inf }]
 
   test('of a glob without quotes, which is an alias to YAML', () => {
     expect(told('nodes:\n  - name: *-router\n    hold: off\n')).toMatchInlineSnapshot(
-      `"watchdog.yaml:2:11: name: *-router is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*-router'"`,
+      `"watchdog.yaml:2:11: name: *-router is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*-router'"`,
     );
     expect(told('nodes:\n  - name: *\n    hold: off\n')).toMatchInlineSnapshot(
-      `"watchdog.yaml:2:11: * is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*'"`,
+      `"watchdog.yaml:2:11: * is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*'"`,
     );
   });
 
@@ -158,26 +158,26 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     expect(
       told('hold: &h off\nnodes:\n  - &a { name: a, hold: *h }\n  - <<: *a\n    name: b\n'),
     ).toMatchInlineSnapshot(`
-      "watchdog.yaml:3:25: hold: *h is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*h'
-      watchdog.yaml:4:5: '<<' merges mappings in other YAML files, but is not read here: write the settings themselves"
+      "watchdog.yaml:3:25: hold: *h is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*h'
+      watchdog.yaml:4:5: '<<' merges mappings in other YAML files, but not here: write the settings themselves"
     `);
     expect(told('nodes: *a\nmetrics: *b\n*c : 1')).toMatchInlineSnapshot(`
-      "watchdog.yaml:1:8: nodes: *a is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*a'
-      watchdog.yaml:2:10: metrics: *b is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*b'
-      watchdog.yaml:3:1: *c is an alias in YAML, and none is read here: write the value itself, a name pattern in quotes, '*c'"
+      "watchdog.yaml:1:8: nodes: *a is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*a'
+      watchdog.yaml:2:10: metrics: *b is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*b'
+      watchdog.yaml:3:1: *c is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*c'"
     `);
   });
 
   test('of what is no mapping', () => {
     for (const text of ['- hold: off\n', 'word\n', '3', '"hold: off"']) {
       expect(told(text)).toBe(
-        'watchdog.yaml:1:1: no settings begin here: write each on a line of its own, like silent-after: 30s',
+        'watchdog.yaml:1:1: these are not settings: write each on a line of its own, like silent-after: 30s',
       );
     }
     expect(told('[a]: 1\n? { b: c }\n: 2\n: 3\n')).toMatchInlineSnapshot(`
-      "watchdog.yaml:1:1: no setting has such a name: write a word before the colon
-      watchdog.yaml:2:3: no setting has such a name: write a word before the colon
-      watchdog.yaml:4:1: no setting has such a name: write a word before the colon"
+      "watchdog.yaml:1:1: a setting cannot have such a name: write a word before the colon
+      watchdog.yaml:2:3: a setting cannot have such a name: write a word before the colon
+      watchdog.yaml:4:1: a setting cannot have such a name: write a word before the colon"
     `);
   });
 
@@ -194,7 +194,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
       watchdog.yaml:3:9: plain value cannot start with reserved character @: put the value in quotes"
     `);
     expect(told('nodes:\n\t- name: x\n')).toMatchInlineSnapshot(
-      `"watchdog.yaml:2:1: a tab stands where the line is indented: use spaces"`,
+      `"watchdog.yaml:2:1: a tab indents this line: use spaces"`,
     );
     expect(told('listen: [::]:8081\n')).toMatchInlineSnapshot(
       `"watchdog.yaml:1:13: not YAML, unexpected scalar at node end: look at the indentation, brackets and quotes here and just above"`,
@@ -213,14 +213,14 @@ nodes: [{ machine-key: .nan, hold: .inf }]
 
   test('in columns and lines as editors count them, after CRLF, a byte order mark and characters beyond ASCII', () => {
     expect(told('\ufeffhodl: off\r\nnodes:\r\n- {name: "bürö", hodl: off}\r\n')).toMatchInlineSnapshot(`
-      "watchdog.yaml:1:1: 'hodl' is no setting here: did you mean hold?
-      watchdog.yaml:3:18: 'hodl' is no setting here: did you mean hold?"
+      "watchdog.yaml:1:1: 'hodl' is not a setting here: did you mean hold?
+      watchdog.yaml:3:18: 'hodl' is not a setting here: did you mean hold?"
     `);
   });
 
   test('in one line without control characters, a long value cut', () => {
     const text = told(`hold: "\\e[31m\\n\\u2028${'x'.repeat(500)}"`);
-    expect(text).toMatch(/^watchdog\.yaml:1:7: hold: '\\u001b\[31m\\n\\u2028x+…' is neither/);
+    expect(text).toMatch(/^watchdog\.yaml:1:7: hold: '\\u001b\[31m\\n\\u2028x+…' is not a duration/);
     expect(text.length).toBeLessThan(300);
   });
 
@@ -237,7 +237,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
       expect(told(text)).not.toContain('5e5e');
     }
     expect(told(`nodes: [{ machine-key: ${secret}, hold: off }]`)).toBe(
-      'watchdog.yaml:1:24: machine-key: a private key is no machine key: write mkey: and 64 hex digits, 0-9 and a-f',
+      'watchdog.yaml:1:24: machine-key: a private key is not a machine key: write mkey: and 64 hex digits, 0-9 and a-f',
     );
   });
 

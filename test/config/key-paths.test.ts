@@ -26,7 +26,7 @@ describe('loadConfig, paths of key files', () => {
     '5e5e5e5.5e5e5e5e5e_5e5e5e5e-5e5e5e5e5e5e5e5e5e5e',
   ])('refuses the key %j for the path of its file, and does not show it', (secret) => {
     const problem =
-      'this is a key, not the path of a file that holds it: name the file, with ./ before it if it only looks like one';
+      'this is a key, not the path of a file that holds it: write the path, with ./ before it if it only looks like a key';
     expect(problemsOf({ noiseKey: secret, headscaleApiKeyFile: secret })).toEqual([
       `--noise-key: ${problem}`,
       `--headscale-api-key-file: ${problem}`,
@@ -52,7 +52,7 @@ describe('loadConfig, paths of key files', () => {
   test('shows no key of Headscale that stands where none belongs', () => {
     const secret = 'hskey-api-5e5e5e5e5e5e-5e5e5e5e5e5e5e5e5e5e5e5e';
     const problems = problemsOf({ hold: secret, listen: secret, upstream: secret, logLevel: secret }).join('\n');
-    expect(problems).toContain("--hold: a key of Headscale is neither a duration nor 'auto' nor 'off'");
+    expect(problems).toContain("--hold: a key of Headscale is not a duration, 'auto' or 'off'");
     expect(problems).not.toContain('5e5e');
   });
 });

@@ -98,10 +98,10 @@ listen:
       "--listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --listen: 'https://:1' has no certificate: write https://HOST:PORT?cert=FILE&key=FILE
       --listen: 'https://:2' has a certificate without its key: add key
-      --listen: 'http://:3' has a certificate, which needs https://: write it so, or remove it
-      --listen: 'https://:4' has redirect, which sends browsers to HTTPS, and here they are: remove it
-      --listen: 'yes' is neither true nor false: write one of them
-      --listen: 'redirct' is no option here: known are cert, key, redirect, proxy-protocol
+      --listen: 'http://:3' has a certificate, which needs https://: write https://, or remove the certificate
+      --listen: 'https://:4' already speaks HTTPS, where redirect sends browsers: remove redirect
+      --listen: 'yes' cannot be used: write true or false
+      --listen: 'redirct' is not an option here: write one of cert, key, redirect, proxy-protocol
       --listen: 'ftp://:8' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
       --listen: needs the path of a file with a certificate
       --listen: 'https://:9' has a key without its certificate: add cert"
@@ -143,18 +143,18 @@ trusted-proxies:
     expect(told({}, text)).toMatchInlineSnapshot(`
       "watchdog.yaml:2:5: listen: has a certificate without its key: add key
       watchdog.yaml:2:16: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:3:7: 'adress' is no setting here: did you mean address?
+      watchdog.yaml:3:7: 'adress' is not a setting here: did you mean address?
       watchdog.yaml:4:32: listen: 'true' is text: write true without quotes
       watchdog.yaml:4:45: listen: '3' is a number to YAML: put it in quotes, '3'
       watchdog.yaml:5:5: listen: has no address: add address: HOST:PORT
-      watchdog.yaml:6:5: listen: a list cannot stand here: write an address, or a list of them
+      watchdog.yaml:6:5: listen: a list cannot be used here: write an address, or a list of them
       watchdog.yaml:7:4: listen: has no value: write an address, or a list of them, or remove the line
       watchdog.yaml:8:5: listen: '8081' is not HOST:PORT: write :8081
       watchdog.yaml:9:5: listen: proxy-protocol needs trusted-proxies, which says none: name your proxies there, or remove proxy-protocol
-      watchdog.yaml:11:5: trusted-proxies: '10.0.0.0/33' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none
-      watchdog.yaml:12:5: trusted-proxies: settings of its own cannot stand here: write a single value, or a list of them
-      watchdog.yaml:13:5: trusted-proxies: '0.0.0.0/0' is every address there is, and anybody could claim to be any node: name your proxies' own
-      watchdog.yaml:14:5: trusted-proxies: 'localhost' is no address or range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none"
+      watchdog.yaml:11:5: trusted-proxies: '10.0.0.0/33' is not an address or a range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none
+      watchdog.yaml:12:5: trusted-proxies: a mapping cannot be used here: write a single value, or a list of them
+      watchdog.yaml:13:5: trusted-proxies: '0.0.0.0/0' is every address there is, so anybody could claim to be any node: write your proxies' own addresses
+      watchdog.yaml:14:5: trusted-proxies: 'localhost' is not an address or a range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none"
     `);
     expect(told({}, 'listen: [":1", "127.0.0.1:1"]\nadmin: "[::1]:1"\n')).toMatchInlineSnapshot(`
       "watchdog.yaml:1:16: listen: the same port as listen, 1: choose another

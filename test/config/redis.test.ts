@@ -58,7 +58,7 @@ describe('--redis', () => {
 
   test('names are words that fit into keys', () => {
     expect(() => loadConfig({ redis: 'redis://a', redisPrefix: 'a b', replicaName: '{x}' })).toThrow(
-      /--redis-prefix: 'a b' is no name.*\n--replica-name: '\{x\}' is no name/,
+      /--redis-prefix: 'a b' is not a name.*\n--replica-name: '\{x\}' is not a name/,
     );
   });
 

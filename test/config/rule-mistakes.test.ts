@@ -19,11 +19,11 @@ describe('loadConfig, a file with mistakes in its rules, tells their places and 
       told('nodes:\n  - name: a\n  - hold: off\n  - {}\n  -\n  - word\n  - { nam: a, hold: off }\n'),
     ).toMatchInlineSnapshot(`
       "watchdog.yaml:2:5: a rule must say what is different for these nodes: add one of silent-after, gone-after, probe-idle, hold, observe-only
-      watchdog.yaml:3:5: a rule must say whom it is about: add one of name, user, machine-key, node-key
-      watchdog.yaml:4:5: a rule must say whom it is about: add one of name, user, machine-key, node-key
+      watchdog.yaml:3:5: a rule must say which nodes it is about: add one of name, user, machine-key, node-key
+      watchdog.yaml:4:5: a rule must say which nodes it is about: add one of name, user, machine-key, node-key
       watchdog.yaml:5:4: a rule: has no value: write { name: 'router-*', silent-after: 10s }, or remove the line
-      watchdog.yaml:6:5: a rule: 'word' cannot stand here: write { name: 'router-*', silent-after: 10s }
-      watchdog.yaml:7:7: 'nam' is no setting here: did you mean name?"
+      watchdog.yaml:6:5: a rule: 'word' cannot be used here: write { name: 'router-*', silent-after: 10s }
+      watchdog.yaml:7:7: 'nam' is not a setting here: did you mean name?"
     `);
   });
 
@@ -50,7 +50,7 @@ describe('loadConfig, a file with mistakes in its rules, tells their places and 
       `nodes:\n${`  - { machine-key: mkey:${'a1'.repeat(32)}, hold: off }\n`.repeat(count)}${more}`;
     expect(told(rules(500))).toBe('');
     expect(told(rules(502, '  - { frobnicate: 1 }\n'))).toMatchInlineSnapshot(
-      `"watchdog.yaml:502:5: a rule too many, 500 at most: write one for many nodes, by user or by a name like 'router-*'"`,
+      `"watchdog.yaml:502:5: a rule too many, 500 at most: write one rule for many nodes, by user or by a name like 'router-*'"`,
     );
   });
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { loadConfig } from '../../src/config/load.ts';
 import { kebabCase } from '../../src/config/problems.ts';
-import { SETTING_NAMES } from '../../src/config/schema.ts';
+import { SETTING_NAMES } from '../../src/config/settings.ts';
 import { UsageError } from '../../src/lib/errors.ts';
 import { mutated, target } from './target.ts';
 

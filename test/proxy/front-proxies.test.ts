@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
-import { LOOPBACK } from '../../src/config/trusted-proxies.ts';
+import { TRUSTED_BY_DEFAULT } from '../../src/config/settings.ts';
 import type { Cidr } from '../../src/config/types.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import { FrontProxies } from '../../src/proxy/front-proxies.ts';
@@ -14,7 +14,7 @@ import { get } from '../support/http.ts';
 
 const HOUR_MS = 3_600_000;
 
-function start(given: readonly string[] = LOOPBACK) {
+function start(given: readonly string[] = TRUSTED_BY_DEFAULT) {
   const clock = new FakeClock();
   const told: FrontProxyEvent[] = [];
   const world = { trusted: given as readonly Cidr[] };

@@ -126,7 +126,7 @@ describe('a listener with TLS', () => {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     expect(kinds(events, 'key_file_reload_failed')).toMatchObject([
-      { problem: expect.stringContaining('is not that of the certificate') },
+      { problem: expect.stringContaining('does not belong to the certificate') },
     ]);
     expect((await client()).getPeerCertificate().subject.CN).toBe('localhost');
   });
@@ -180,7 +180,7 @@ describe('a listener with TLS', () => {
     ['cert=CERT&key=/nowhere.pem', /the key \/nowhere\.pem: there is no such file/],
     ['cert=KEY&key=KEY', /the certificate .* cannot be read: .*PEM/],
     ['cert=CERT&key=CERT', /the key .* cannot be read: .*without a passphrase/],
-    ['cert=CERT&key=OTHER', /is not that of the certificate/],
+    ['cert=CERT&key=OTHER', /does not belong to the certificate/],
   ])('%s: refused at the start', async (query, message) => {
     const text = query
       .replace('CERT', join(folder, 'cert.pem'))

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { nearest } from '../../src/config/problems.ts';
+import { nearest } from '../../src/lib/text.ts';
 
 const KNOWN = ['silent-after', 'gone-after', 'hold', 'name', 'nodes', 'node-key'];
 

@@ -1,0 +1,338 @@
+import { parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import {
+  duration,
+  hold,
+  hostPort,
+  oneOf,
+  plainName,
+  publicKey,
+  type Readable,
+  secretFile,
+  size,
+  upstreamUrl,
+  type ValuesOf,
+  wholeNumber,
+  word,
+  yesOrNo,
+} from './readers.ts';
+import { redisUrl } from './redis.ts';
+import { type Cidr, LOG_LEVELS } from './types.ts';
+
+/** What `--help` shows of a setting. */
+export interface SettingHelp {
+  readonly group: 'Headscale' | 'Clients' | 'Admin server' | 'Takeover' | 'Stop' | 'Limits' | 'Replicas' | 'Output';
+  /** What the flag takes, as in `<duration>`; undefined for a switch. */
+  readonly takes?: string;
+  /** As an operator would write it; undefined where there is no default. */
+  readonly byDefault?: string | boolean;
+  readonly help: string;
+}
+
+/** A setting that an operator may give several times: a flag that is repeated, a list in the file. */
+interface ListSetting extends SettingHelp {
+  readonly isList: true;
+  readonly byDefault: string;
+}
+
+type Setting<Value> = SettingHelp & Readable<Value>;
+
+export const SHORTEST_PROBE_IDLE = '5s';
+
+/**
+ * Every setting, in the order of `--help`. Its flag and its key in the file are its name in kebab case; `byDefault` is
+ * what an operator would write.
+ */
+export const SETTINGS = {
+  upstream: {
+    group: 'Headscale',
+    takes: '<url>',
+    byDefault: 'http://127.0.0.1:8080',
+    read: upstreamUrl,
+    help: 'where Headscale listens',
+  },
+  noiseKey: {
+    group: 'Headscale',
+    takes: '<file>',
+    read: secretFile(),
+    help: "Headscale's noise_private.key; without it the watchdog cannot tell nodes apart and contests no stream",
+  },
+  headscaleApiKeyFile: {
+    group: 'Headscale',
+    takes: '<file>',
+    read: secretFile(),
+    help: 'a file with a Headscale API key (headscale apikeys create); with it the watchdog knows the names of nodes',
+  },
+  upstreamRate: {
+    group: 'Headscale',
+    takes: '<number|off>',
+    byDefault: '50',
+    read: wholeNumber(1, 10_000, 'off'),
+    help: 'how many new control connections a second go to Headscale when all nodes come back at once; the others wait, for 4s at most',
+  },
+  upstreamBurst: {
+    group: 'Headscale',
+    takes: '<number>',
+    byDefault: '100',
+    read: wholeNumber(1, 100_000),
+    help: 'how many may go at once before --upstream-rate applies',
+  },
+  listen: {
+    group: 'Clients',
+    takes: '<address>',
+    byDefault: '0.0.0.0:8081',
+    isList: true,
+    help: 'where clients connect: HOST:PORT, http://HOST:PORT?redirect=true or https://HOST:PORT?cert=FILE&key=FILE; add proxy-protocol=true behind a proxy that speaks it; repeat the flag for more addresses',
+  },
+  trustedProxies: {
+    group: 'Clients',
+    takes: '<addresses>',
+    byDefault: '127.0.0.0/8,::1',
+    isList: true,
+    help: 'addresses or ranges of the proxies in front of the watchdog, or none; the watchdog believes the client address that they send, and does not ask the kernel about their connections',
+  },
+  acmeWebroot: {
+    group: 'Clients',
+    takes: '<folder>',
+    read: word('the path of a folder'),
+    help: 'the folder where certbot or lego puts its answers to HTTP-01 challenges; plain listeners serve them',
+  },
+  admin: {
+    group: 'Admin server',
+    takes: '<host:port>',
+    byDefault: '127.0.0.1:9191',
+    read: hostPort,
+    help: 'where the status page, the metrics and the health checks are; any address but the loopback needs --admin-token-file',
+  },
+  adminTokenFile: {
+    group: 'Admin server',
+    takes: '<file>',
+    read: secretFile(),
+    help: 'a file with the token that the admin server then asks for',
+  },
+  silentAfter: {
+    group: 'Takeover',
+    takes: '<duration>',
+    byDefault: '30s',
+    read: duration('1s', '24h'),
+    help: 'how long an old stream may be silent before its node, back on a new stream, takes over; a shorter time may end the stream of a phone that is only slow',
+  },
+  goneAfter: {
+    group: 'Takeover',
+    takes: '<duration|off>',
+    byDefault: '120s',
+    read: duration('10s', '24h', 'off'),
+    help: 'how long a client may acknowledge nothing before its stream ends; clients give up after 120s, so a shorter time may end a stream that would have recovered',
+  },
+  probeIdle: {
+    group: 'Takeover',
+    takes: '<duration|off>',
+    byDefault: 'off',
+    read: duration(SHORTEST_PROBE_IDLE, '2h', 'off'),
+    help: 'after how much quiet to probe a client, to notice without traffic that it is gone; off by default, because probes wake phones',
+  },
+  hold: {
+    group: 'Takeover',
+    takes: '<duration|auto|off>',
+    byDefault: 'auto',
+    read: hold,
+    help: 'how long a new stream may wait for the verdict on an old one; it does not wait if the verdict would take longer (up to 3s); auto waits as long as the verdict takes before Headscale 0.27, which may refuse a second stream, and not at all after',
+  },
+  observeOnly: {
+    group: 'Takeover',
+    byDefault: false,
+    read: yesOrNo,
+    help: 'judge, log and count, but hold and sever nothing',
+  },
+  upstreamSilentSever: {
+    group: 'Takeover',
+    byDefault: false,
+    read: yesOrNo,
+    help: 'end control streams on which Headscale has been silent for 125s; off by default, because a stream that waits for a login is silent too',
+  },
+  drain: {
+    group: 'Stop',
+    takes: '<duration|off>',
+    byDefault: '20s',
+    read: duration('1s', '10m', 'off'),
+    help: 'over how long a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
+  },
+  maxConnections: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '50000',
+    read: wholeNumber(10, 1_000_000),
+    help: 'how many connections may be open; fewer if the limit of open files (two for each connection) is lower; more are closed at once',
+  },
+  maxConnectionsPerAddress: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '25000',
+    read: wholeNumber(1, 1_000_000),
+    help: 'the same for one IPv4 address or IPv6 /64; thousands of nodes may share an address',
+  },
+  maxHandshakes: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '2000',
+    read: wholeNumber(1, 100_000),
+    help: "how many control connections may begin in a second, ten seconds' worth at once; more get 503",
+  },
+  maxHandshakesPerAddress: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '1000',
+    read: wholeNumber(1, 100_000),
+    help: 'the same for one IPv4 address or IPv6 /64',
+  },
+  maxStreamsPerNode: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '64',
+    read: wholeNumber(2, 10_000),
+    help: 'how many streams a machine key may have; a machine needs two; one more ends the stream that has been silent longest',
+  },
+  maxHeld: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '1000',
+    read: wholeNumber(0, 100_000),
+    help: 'how many new streams may be held at once; more go to Headscale without a hold',
+  },
+  maxHeaderSize: {
+    group: 'Limits',
+    takes: '<size>',
+    byDefault: '16KiB',
+    read: size('4KiB', '256KiB'),
+    help: 'how large the head of a request may be; a larger one gets 431',
+  },
+  headerTimeout: {
+    group: 'Limits',
+    takes: '<duration>',
+    byDefault: '20s',
+    read: duration('2s', '2m'),
+    help: 'how long a connection may take for TLS and the head of its request; a slower one gets 408 or is closed',
+  },
+  maxBodySize: {
+    group: 'Limits',
+    takes: '<size>',
+    byDefault: '16MiB',
+    read: size('64KiB', '1GiB'),
+    help: 'how large the body of a plain request may be; a larger one gets 413',
+  },
+  bodyTimeout: {
+    group: 'Limits',
+    takes: '<duration>',
+    byDefault: '60s',
+    read: duration('2s', '1h'),
+    help: 'how long a plain request may take to arrive; a slower one gets 408',
+  },
+  maxEarlySize: {
+    group: 'Limits',
+    takes: '<size>',
+    byDefault: '64KiB',
+    read: size('1KiB', '16MiB'),
+    help: 'how much the watchdog takes from a client before Headscale has answered its upgrade; then it waits',
+  },
+  maxHistory: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '10000',
+    read: wholeNumber(100, 1_000_000),
+    help: 'how many events the watchdog keeps for the status page',
+  },
+  redis: {
+    group: 'Replicas',
+    takes: '<url>',
+    read: redisUrl,
+    help: 'the Redis that several watchdogs in front of one Headscale share: redis://, rediss://, redis+sentinel:// or redis+cluster://',
+  },
+  redisPasswordFile: {
+    group: 'Replicas',
+    takes: '<file>',
+    read: secretFile('a password'),
+    help: 'a file with the password of the ACL user that the URL names',
+  },
+  redisCaFile: {
+    group: 'Replicas',
+    takes: '<file>',
+    read: word('the path of a file'),
+    help: 'the certificate authority of the Redis certificate, if the system does not know it',
+  },
+  redisPrefix: {
+    group: 'Replicas',
+    takes: '<name>',
+    byDefault: 'headscale-watchdog',
+    read: plainName,
+    help: 'how the names of keys and channels in Redis begin',
+  },
+  replicaName: {
+    group: 'Replicas',
+    takes: '<name>',
+    read: plainName,
+    help: "this watchdog's name among the replicas; by default the name of the machine",
+  },
+  metricsMaxNodes: {
+    group: 'Output',
+    takes: '<number>',
+    byDefault: '1000',
+    read: wholeNumber(0, 100_000),
+    help: 'the most nodes with metrics of their own; with more nodes than this no node has them',
+  },
+  logLevel: {
+    group: 'Output',
+    takes: '<level>',
+    byDefault: 'info',
+    read: oneOf(LOG_LEVELS),
+    help: `how much to log: ${LOG_LEVELS.join(', ')}`,
+  },
+} as const satisfies Readonly<Record<string, Setting<unknown> | ListSetting>>;
+
+type Table = typeof SETTINGS;
+export type SettingName = keyof Table;
+export type ListName = { [Name in SettingName]: Table[Name] extends ListSetting ? Name : never }[SettingName];
+export type Settings = ValuesOf<Omit<Table, ListName>>;
+
+export const SETTING_NAMES = Object.keys(SETTINGS) as readonly SettingName[];
+
+export function isList(name: string): name is ListName {
+  return Object.hasOwn(SETTINGS, name) && 'isList' in SETTINGS[name as SettingName];
+}
+
+/** The settings of which there is one. */
+export const SINGLE_SETTINGS = Object.fromEntries(
+  Object.entries(SETTINGS).filter(([name]) => !isList(name)),
+) as unknown as Omit<Table, ListName>;
+
+/** Programs that connect from this machine are most often the proxy in front of the watchdog. */
+export const TRUSTED_BY_DEFAULT = SETTINGS.trustedProxies.byDefault.split(',') as readonly string[] as readonly Cidr[];
+
+/** One address to listen on, written as a mapping of the file or as a URL with a query. */
+export const LISTEN_SETTINGS = {
+  address: { read: hostPort },
+  cert: { read: secretFile('a certificate') },
+  key: { read: secretFile('a private key') },
+  redirect: { read: yesOrNo, byDefault: false },
+  proxyProtocol: { read: yesOrNo, byDefault: false },
+} as const;
+
+export type ListenSettings = ValuesOf<typeof LISTEN_SETTINGS>;
+
+/** The part of a rule in the file's `nodes:` that says which nodes it is about. */
+export const RULE_MATCHES = {
+  name: { read: word('a name') },
+  user: { read: word('a name') },
+  machineKey: { read: publicKey('machine key', 'mkey', parseMachineKey) },
+  nodeKey: { read: publicKey('node key', 'nodekey', parseNodeKey) },
+} as const;
+
+/** A rule in the file's `nodes:`: which nodes it is about, and what differs for them. */
+export const RULE_SETTINGS = {
+  ...RULE_MATCHES,
+  silentAfter: { read: SETTINGS.silentAfter.read },
+  goneAfter: { read: SETTINGS.goneAfter.read },
+  probeIdle: { read: SETTINGS.probeIdle.read },
+  hold: { read: SETTINGS.hold.read },
+  observeOnly: { read: SETTINGS.observeOnly.read },
+} as const;
+
+export type RuleSettings = ValuesOf<typeof RULE_SETTINGS>;

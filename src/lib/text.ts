@@ -1,0 +1,61 @@
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal obeys them
+const CONTROL = /[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * Text that others wrote (a node's name, a header, a file), safe to show on a terminal, in a log line or in an answer:
+ * control characters and marks of writing direction are escaped.
+ *
+ * @param longest in characters; the rest becomes `…`.
+ */
+export function printable(text: string, longest = Number.POSITIVE_INFINITY): string {
+  const cut = text.length > longest ? `${text.slice(0, longest)}…` : text;
+  return cut.replace(CONTROL, escaped);
+}
+
+function escaped(character: string): string {
+  if (character === '\n') return '\\n';
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+}
+
+/** The word of `known` that `word` most likely should have been; undefined where none is close. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  const typed = word.toLowerCase().replaceAll('_', '-');
+  // A long text is not a misspelt short word, and to compare it takes time.
+  if (typed.length > 40) return undefined;
+  const near = known
+    // Each letter that one word has more than the other is a change: this drops most words before they are compared.
+    .filter((candidate) => Math.abs(candidate.length - typed.length) <= mostChanges(candidate))
+    .map((candidate) => ({ candidate, distance: editDistance(typed, candidate) }))
+    .filter(({ candidate, distance }) => distance <= mostChanges(candidate))
+    .sort((a, b) => a.distance - b.distance);
+  return near[0]?.candidate;
+}
+
+function mostChanges(word: string): number {
+  return Math.max(1, Math.floor(word.length / 3));
+}
+
+/**
+ * How many letters have to be added, removed, changed or swapped with their neighbour to turn `a` into `b` (the optimal
+ * string alignment distance). Levenshtein's distance counts a swap, the most common slip, as two changes.
+ */
+function editDistance(a: string, b: string): number {
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      let best = Math.min(cell(last, j) + 1, cell(row, j - 1) + 1, cell(last, j - 1) + (same ? 0 : 1));
+      const isSwap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (isSwap) best = Math.min(best, cell(beforeLast, j - 2) + 1);
+      row.push(best);
+    }
+    [beforeLast, last] = [last, row];
+  }
+  return cell(last, b.length);
+}
+
+function cell(row: readonly number[], index: number): number {
+  return row[index] ?? Number.POSITIVE_INFINITY;
+}
