@@ -98,7 +98,7 @@ describe('runCheck', () => {
     for (const key of ['renewed-key.pem', 'nowhere.pem']) {
       const bad = await check({ upstream: url, listen: await listen(key) });
       expect(bad.lines).toContainEqual(
-        expect.stringMatching(/^fail {2}--listen: the key .*(does not belong to of|no such file)/),
+        expect.stringMatching(/^fail {2}--listen: the key .*(does not belong to the certificate|no such file)/),
       );
       expect(bad.passed).toBe(false);
     }
