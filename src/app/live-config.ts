@@ -1,5 +1,5 @@
 import { changesBetween } from '../config/changes.ts';
-import { policyForAny } from '../config/rules.ts';
+import { policyForAny } from '../config/policy.ts';
 import type { Config, NodePolicy } from '../config/types.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { type ExitErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
