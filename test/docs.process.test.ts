@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../src/config/load.ts';
-import { SETTING_NAMES, type SettingHelp, type SettingName, SETTINGS } from '../src/config/settings.ts';
+import { SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../src/config/settings.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/streams/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
