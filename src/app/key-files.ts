@@ -9,7 +9,7 @@ import type { Emit, WatchedFile } from '../streams/events.ts';
 
 const LOOK_EVERY_MS = 5000;
 
-export interface KeyFilesPorts {
+export interface KeyFilesOptions {
   readonly clock: Clock;
   readonly emit: Emit;
 }
@@ -22,20 +22,20 @@ export interface KeyFileUsers {
   certificate(listener: number, certificate: Certificate): void;
 }
 
-/** The keys and certificates that come from files, read again when their files change. What cannot be used leaves the key in use. */
+/** The keys and certificates from files. They are read again when a file changes; one that cannot be used leaves the old one in use. */
 export class KeyFiles {
-  readonly #ports: KeyFilesPorts;
+  readonly #options: KeyFilesOptions;
   readonly #noise: KeyFile<NoiseKey>;
   readonly #api: KeyFile<string>;
-  /** By their place in `listen`, which stays as it was at the start. */
+  /** By position in `listen`, which does not change until a restart. */
   readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
   #users: KeyFileUsers = { noiseKey() {}, apiKey() {}, certificate() {} };
   #timer: Timer | undefined;
   #closed = false;
 
   /** @throws StartError when a file cannot be used. */
-  constructor(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'listen'>, ports: KeyFilesPorts) {
-    this.#ports = ports;
+  constructor(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'listen'>, options: KeyFilesOptions) {
+    this.#options = options;
     this.#noise = new KeyFile(
       'noise key',
       ([path]) => readNoiseKey(path),
@@ -61,12 +61,12 @@ export class KeyFiles {
     this.#users = users;
   }
 
-  /** Of one of `listen`, by its place there; undefined where it speaks plain HTTP. */
+  /** @param listener the position in `listen`. @returns undefined where it speaks plain HTTP. */
   certificateOf(listener: number): Certificate | undefined {
     return this.#certificates[listener]?.value;
   }
 
-  /** When the first of the certificates expires; undefined where there is none. */
+  /** When the first certificate expires; undefined without certificates. */
   get firstCertificateToExpire(): Date | undefined {
     const dates = this.#certificates.map((file) => file?.value?.expires).filter((date) => date !== undefined);
     return dates.length === 0 ? undefined : new Date(Math.min(...dates.map(Number)));
@@ -81,9 +81,9 @@ export class KeyFiles {
   }
 
   /**
-   * Reads the files a configuration names, without using them yet.
+   * Reads the files that a configuration names, without using them yet.
    *
-   * @returns what puts them to use, which returns what goes back to those in use now.
+   * @returns a function that begins to use them, and returns a function that goes back to the old ones.
    * @throws StartError when one cannot be used.
    */
   prepare(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile'>): () => () => void {
@@ -105,7 +105,7 @@ export class KeyFiles {
     this.#timer?.cancel();
   }
 
-  /** Whether a file has changed is asked of its inode: a watch would lose it when the file is replaced. */
+  /** Looks at the files' inodes instead of watching them: a watch is lost when a file is replaced. */
   async look(): Promise<void> {
     for (const file of [this.#noise, this.#api, ...this.#certificates]) {
       if (file !== undefined) await this.#lookAt(file);
@@ -119,28 +119,28 @@ export class KeyFiles {
     try {
       file.prepare(was)();
     } catch (error) {
-      // It is tried again at each look, for what is wrong may be mended without a change of the file, and told once.
+      // Tried again at each look, since permissions may change without the file; but each problem is reported once.
       const problem = reasonOf(error);
-      if (file.isNews(problem)) this.#ports.emit({ kind: 'key_file_reload_failed', problem });
+      if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', problem });
       return;
     }
-    this.#ports.emit({ kind: 'key_file_reloaded', key: file.name, file: was[0] });
+    this.#options.emit({ kind: 'key_file_reloaded', key: file.name, file: was[0] });
     file.tell();
   }
 
   #schedule(): void {
     if (this.#closed) return;
-    this.#timer = this.#ports.clock.after(LOOK_EVERY_MS, () => {
+    this.#timer = this.#options.clock.after(LOOK_EVERY_MS, () => {
       void this.look()
         .catch((error: unknown) =>
-          this.#ports.emit({ kind: 'internal_error', during: 'looking at the key files', error }),
+          this.#options.emit({ kind: 'internal_error', during: 'looking at the key files', error }),
         )
         .finally(() => this.#schedule());
     });
   }
 }
 
-/** Of one value: a key has one, a certificate is two. */
+/** The files of one value: a key has one file, a certificate two. */
 type Paths = readonly [path: string, ...more: string[]];
 
 type Watched = Pick<KeyFile<unknown>, 'name' | 'paths' | 'prepare' | 'hasChanged' | 'isNews' | 'tell'>;
@@ -151,7 +151,7 @@ class KeyFile<T> {
   readonly #changed: (value: T) => void;
   #paths: Paths | undefined;
   #value: T | undefined;
-  /** Of the files as they were last read. */
+  /** Of the files when they were last read. */
   #fingerprint: string | undefined;
   #problem: string | undefined;
 
@@ -170,7 +170,7 @@ class KeyFile<T> {
   }
 
   prepare(paths: Paths | undefined): () => () => void {
-    // Before the reading: what changes in between is seen as a change at the next look.
+    // Taken before reading: a change in between is noticed at the next look.
     const fingerprint = paths?.map(fingerprintNow).join();
     const value = paths === undefined ? undefined : this.#read(paths);
     return () => {
@@ -187,19 +187,19 @@ class KeyFile<T> {
     this.#fingerprint = fingerprint;
   }
 
-  /** Tells whoever uses it that there is another. */
+  /** Tells its user that the value has changed. */
   tell(): void {
     if (this.#value !== undefined) this.#changed(this.#value);
   }
 
-  /** Whether this is another problem than the last one since it could be read. */
+  /** Whether this problem has not been reported since the files could last be read. */
   isNews(problem: string): boolean {
     const isNews = problem !== this.#problem;
     this.#problem = problem;
     return isNews;
   }
 
-  /** Whether a file is another than when it was last read. One that is not there has not changed. */
+  /** Whether a file differs from when it was last read. A missing file counts as unchanged. */
   async hasChanged(): Promise<boolean> {
     const paths = this.#paths;
     if (paths === undefined) return false;
@@ -209,7 +209,7 @@ class KeyFile<T> {
   }
 }
 
-/** Undefined where it cannot be told: the reading says why. */
+/** Undefined when the file cannot be found; reading it will say why. */
 function fingerprintNow(path: string): string | undefined {
   try {
     return fingerprintOf(statSync(path, { bigint: true }));

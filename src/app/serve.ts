@@ -3,23 +3,24 @@ import { durationOrOff } from '../config/changes.ts';
 import type { Config } from '../config/types.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
+import type { ErrorCode } from '../lib/errors.ts';
 import { version } from '../lib/version.ts';
 import { takeInheritedSockets } from '../service/inherited.ts';
-import { type ServiceManager, serviceManagerOf } from '../service/service-manager.ts';
+import { connectServiceManager, type ServiceManager } from '../service/service-manager.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
-/** Starts the watchdog, and ends when a signal has ended it. */
+/** The command `serve`: starts the watchdog, and resolves when a signal has ended it. */
 export async function serve(readConfig: () => Config): Promise<void> {
-  // First of all, and whatever comes: what is in them is for this process alone.
+  // Before anything else: these variables are for this process alone.
   const inherited = takeInheritedSockets(process.env, process.pid);
   keepHeapSmall();
-  const manager = await serviceManagerOf(process.env, process.pid, systemClock);
+  const manager = await connectServiceManager(process.env, process.pid, systemClock);
   const config = readConfig();
   const log = createLogger(config.logLevel, process.stdout);
-  warnOfManager(log, inherited.unused, manager.mute);
+  warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
   const stopped = nextSignal();
-  // Before it has started a SIGHUP has nothing to reload, and must not end it.
+  // A SIGHUP during the start has nothing to reload, and must not end the process.
   let watchdog: Watchdog | undefined;
   process.on('SIGHUP', () => {
     if (watchdog === undefined) return;
@@ -27,7 +28,7 @@ export async function serve(readConfig: () => Config): Promise<void> {
     try {
       watchdog.reload();
     } finally {
-      // systemd waits for it, whatever became of the reload.
+      // systemd waits for this, however the reload ended.
       manager.ready(statusOf(watchdog));
     }
   });
@@ -40,8 +41,8 @@ export async function serve(readConfig: () => Config): Promise<void> {
 }
 
 /**
- * V8 doubles the room for new objects under load, to 48 MiB for good, so that they are collected less often: for a watchdog
- * that is idle most of the time that would be half its memory, and the tunnels make few objects.
+ * Under load V8 doubles the space for new objects up to 48 MiB and never gives it back. That would be half the memory of a
+ * watchdog, which is idle most of the time and makes few objects.
  */
 function keepHeapSmall(): void {
   setFlagsFromString('--semi-space-growth-factor=1');
@@ -62,10 +63,17 @@ function statusOf({ listenAddresses }: Watchdog): string {
   return `listening on ${addressesOf(listenAddresses)}`;
 }
 
-function warnOfManager(log: Logger, unused: string | undefined, mute: string | undefined): void {
-  if (unused !== undefined) log.warn({ why: unused }, 'inherited sockets are not used');
-  if (mute !== undefined) {
-    log.warn({ why: mute }, 'the service manager cannot be told that it has started: use Type=exec in place of notify');
+function warnOfManager(log: Logger, unused: string | undefined, unreachable: string | undefined): void {
+  if (unused !== undefined) {
+    const code: ErrorCode = 'HSW_INHERITED_SOCKETS_UNUSED';
+    log.warn({ code, why: unused }, 'inherited sockets are not used');
+  }
+  if (unreachable !== undefined) {
+    const code: ErrorCode = 'HSW_SERVICE_MANAGER_UNREACHABLE';
+    log.warn(
+      { code, why: unreachable },
+      'the service manager does not hear that the watchdog has started: use Type=exec instead of Type=notify',
+    );
   }
 }
 
@@ -79,7 +87,7 @@ function announce({ listenAddresses, adminAddress }: Watchdog, log: Logger, upst
   log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
 }
 
-/** An error nobody caught is ours, and no node's: it is told, and the streams flow on. */
+/** An error that nothing caught is our fault: it is logged, and the streams flow on. */
 function failOpen(watchdog: Watchdog): void {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));

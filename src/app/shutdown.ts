@@ -5,27 +5,28 @@ import { closeAfter } from '../proxy/answer.ts';
 import type { ClientListener } from '../proxy/listener.ts';
 import type { Emit } from '../streams/events.ts';
 
-export interface ShutdownParts {
+export interface ShutdownOptions {
   readonly clock: Clock;
   readonly emit: Emit;
   readonly acceptor: StreamAcceptor;
-  /** For clients. */
+  /** The servers that clients connect to. */
   readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered' | 'connections'>[];
-  /** Over how long streams are ended now; 0: at once. */
+  /** As the configuration is now. */
   drainTerms(): DrainTerms;
-  /** Closes all that has no socket of a client's. */
+  /** Closes everything that holds no client's socket. */
   closeRest(): Promise<unknown>;
 }
 
 export interface DrainTerms {
+  /** The streams end evenly over this time; 0: at once. */
   readonly overMs: number;
-  /** Whether clients wait in a socket that is not ours, so that it is shorter than was set. */
+  /** Whether it is shorter than `--drain`, since new clients wait in an inherited socket meanwhile. */
   readonly isShortened: boolean;
 }
 
 /**
- * A client gives up on a connection that nobody answers after ten seconds. In an inherited socket it waits until our
- * successor accepts, and that starts only after us: half of the time is for the drain, half for the start.
+ * A client gives up after ten seconds without an answer. In an inherited socket it waits until our successor accepts it, and
+ * the successor starts only when we have ended: half of that time is for our drain, half for its start.
  */
 const LONGEST_WHILE_CLIENTS_WAIT_MS = 5000;
 
@@ -34,24 +35,24 @@ export function drainTermsOf(drainMs: number, hasInherited: boolean): DrainTerms
   return { overMs: isShortened ? LONGEST_WHILE_CLIENTS_WAIT_MS : drainMs, isShortened };
 }
 
-/** `drain: off` is about streams: who is about to be answered is. */
+/** Requests get at least this long to finish, also with `drain: off`, which is about streams. */
 const LEAST_FOR_REQUESTS_MS = 1000;
 
 const LOOK_FOR_IDLE_MS = 250;
 
-/** The way down: stop accepting, end the streams evenly, then close all that is left. */
+/** The end of a watchdog: stop accepting, end the streams evenly, then close all that is left. */
 export class Shutdown {
-  readonly #parts: ShutdownParts;
+  readonly #options: ShutdownOptions;
   #admin: Server | undefined;
   #stopped: Promise<unknown> | undefined;
   #closed: Promise<void> | undefined;
   #isDraining = false;
   #timer: Timer | undefined;
 
-  constructor(parts: ShutdownParts) {
-    this.#parts = parts;
-    for (const { server } of parts.listeners) {
-      // First of all: who answers may do so at once.
+  constructor(options: ShutdownOptions) {
+    this.#options = options;
+    for (const { server } of options.listeners) {
+      // Before all other listeners, since they may answer at once.
       server.prependListener('request', (_request, response) => {
         if (this.#isDraining) closeAfter(response);
       });
@@ -68,13 +69,13 @@ export class Shutdown {
   }
 
   /**
-   * Stops accepting, ends the streams evenly over the drain and lets requests finish within it, then closes.
-   * `close` in the middle of it ends it now.
+   * Stops accepting, ends the streams evenly over the drain, lets requests finish meanwhile, then closes. A call of `close`
+   * cuts it short.
    */
   async drain(): Promise<void> {
-    const { clock, emit, acceptor, listeners } = this.#parts;
+    const { clock, emit, acceptor, listeners } = this.#options;
     const startedAt = clock.now();
-    const { overMs, isShortened } = this.#parts.drainTerms();
+    const { overMs, isShortened } = this.#options.drainTerms();
     this.#isDraining = true;
     for (const { unanswered } of listeners) {
       for (const [, response] of unanswered.all()) closeAfter(response);
@@ -93,35 +94,35 @@ export class Shutdown {
     emit({ kind: 'drain_ended', tookMs: clock.now() - startedAt });
   }
 
-  /** Ends all there is now; resolves when nothing is left open. */
+  /** Ends everything now; resolves when nothing is left open. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
   }
 
   async #close(): Promise<void> {
-    const { acceptor, listeners, closeRest } = this.#parts;
+    const { acceptor, listeners, closeRest } = this.#options;
     this.#timer?.cancel();
     const closed = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.closeAllConnections();
-    // A stream's upstream connection goes first, as it always does.
+    // Upstream connections first, as whenever a stream ends.
     await acceptor.end();
     for (const { connections } of listeners) connections.endAll();
     await Promise.all([closed, closeRest()]);
   }
 
   #stopListening(): Promise<unknown> {
-    this.#stopped ??= Promise.all(this.#parts.listeners.map(({ server }) => closeServer(server)));
+    this.#stopped ??= Promise.all(this.#options.listeners.map(({ server }) => closeServer(server)));
     return this.#stopped;
   }
 
-  /** A connection that has been answered would otherwise stay until the end, for another request or for its client to leave. */
+  /** Without this an answered connection would stay open until the end, waiting for another request. */
   #endIdle(): void {
-    for (const { server, connections } of this.#parts.listeners) {
+    for (const { server, connections } of this.#options.listeners) {
       server.closeIdleConnections();
       connections.endAnswered();
     }
-    if (this.#closed === undefined) this.#timer = this.#parts.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
+    if (this.#closed === undefined) this.#timer = this.#options.clock.after(LOOK_FOR_IDLE_MS, () => this.#endIdle());
   }
 }
 

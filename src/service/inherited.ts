@@ -1,27 +1,28 @@
 /** sd_listen_fds(3): the first descriptor that is passed on. */
 const FIRST_DESCRIPTOR = 3;
 
-/** Listening sockets that whoever started us has opened: systemd's socket activation. */
+/** Sockets that systemd has opened and listens on for us (socket activation). */
 export interface InheritedSockets {
-  /** The descriptor for the i-th --listen, counted from 0; undefined: it is ours to open. */
+  /** The descriptor for the i-th --listen, counted from 0; undefined: open one. */
   forListener(i: number): number | undefined;
   readonly forAdmin: number | undefined;
   /** How many there are for --listen. */
   readonly listeners: number;
-  /** Why what was passed on is not used, with the cure. */
-  readonly unused: string | undefined;
+  /** Why the sockets that were passed in are not used, and what to do; undefined where they are. */
+  readonly unusedReason: string | undefined;
 }
 
-/** Nothing was passed on. */
+/** No sockets were passed in. */
 export const NO_SOCKETS = inheritedSockets([], undefined, undefined);
 
 const ADMIN = 'admin';
 
 /**
- * Reads LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES and removes them from `env`, so that no child takes them for its own.
- * A descriptor named `admin` (FileDescriptorName=admin) is the admin server's, all others are --listen's, in order.
+ * Reads LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)) and removes them from `env`, so that no child process
+ * uses them. A descriptor named `admin` (FileDescriptorName=admin) is for the admin server, all others are for --listen, in
+ * order.
  *
- * @param pid of this process; the variables are for one process only.
+ * @param pid this process's; the variables name the process that they are for.
  */
 export function takeInheritedSockets(env: NodeJS.ProcessEnv, pid: number): InheritedSockets {
   const { LISTEN_FDS: count, LISTEN_PID: forPid, LISTEN_FDNAMES: names } = env;
@@ -45,13 +46,13 @@ export function takeInheritedSockets(env: NodeJS.ProcessEnv, pid: number): Inher
 }
 
 function wrongProcess(forPid: string | undefined, pid: number): string {
-  return `sockets were passed to process ${forPid ?? 'of no number'}, and this is ${pid}: let ExecStart= start node itself, without a shell or npm between`;
+  return `sockets were passed to process ${forPid ?? '(no number)'}, but this is process ${pid}: let ExecStart= start node itself, without a shell or npm in between`;
 }
 
 function inheritedSockets(
   descriptors: readonly number[],
   forAdmin: number | undefined,
-  unused: string | undefined,
+  unusedReason: string | undefined,
 ): InheritedSockets {
-  return { forListener: (i) => descriptors[i], forAdmin, listeners: descriptors.length, unused };
+  return { forListener: (i) => descriptors[i], forAdmin, listeners: descriptors.length, unusedReason };
 }

@@ -2,46 +2,50 @@ import { endianness } from 'node:os';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 
-/** What the service manager that started us is told: systemd's sd_notify(3). Without one nothing happens. */
+/** Reports our state to the service manager that started us: systemd's sd_notify(3). Without one nothing happens. */
 export interface ServiceManager {
   ready(status: string): void;
-  /** The start of a reload; `ready` ends it. */
+  /** A reload begins; `ready` ends it. */
   reloading(): void;
-  /** @param withinMs how long stopping takes at most: the manager is not to kill us before. */
+  /** @param withinMs how long stopping takes at most. The manager must not kill us earlier. */
   stopping(status: string, withinMs: number): void;
-  /** Ends the signs of life. */
+  /** Stops the signs of life. */
   close(): void;
-  /** Why it cannot be told anything although it asked for it. */
-  readonly mute: string | undefined;
+  /** Why the manager cannot be reached; undefined where it can be, or where there is no manager. */
+  readonly unreachableReason: string | undefined;
 }
 
-/** Longer than a close takes after the last stream has ended. */
+/** A close takes less than this after the last stream has ended. */
 const STOP_ROOM_MS = 10_000;
 
 /** Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID and removes them from `env`. */
-export async function serviceManagerOf(env: NodeJS.ProcessEnv, pid: number, clock: Clock): Promise<ServiceManager> {
+export async function connectServiceManager(
+  env: NodeJS.ProcessEnv,
+  pid: number,
+  clock: Clock,
+): Promise<ServiceManager> {
   const { NOTIFY_SOCKET: address, WATCHDOG_USEC: watchdogUs, WATCHDOG_PID: watchdogPid } = env;
   delete env.NOTIFY_SOCKET;
   delete env.WATCHDOG_USEC;
   delete env.WATCHDOG_PID;
-  if (address === undefined || address === '') return managerTold(() => false, clock, undefined, undefined);
+  if (address === undefined || address === '') return createServiceManager(() => false, clock, undefined, undefined);
   const socket = await openNotifySocket(address);
-  if (!socket.ok) return managerTold(() => false, clock, undefined, socket.why);
+  if (!socket.ok) return createServiceManager(() => false, clock, undefined, socket.why);
   const isOurs = watchdogPid === undefined || watchdogPid === String(pid);
   const watchdogMs = Number(watchdogUs) / 1000;
-  return managerTold(socket.send, clock, isOurs && watchdogMs > 0 ? watchdogMs : undefined, undefined);
+  return createServiceManager(socket.send, clock, isOurs && watchdogMs > 0 ? watchdogMs : undefined, undefined);
 }
 
-/** @param watchdogMs without a sign of life for so long the manager ends us. */
-export function managerTold(
+/** @param watchdogMs the manager restarts us after this long without a sign of life (WatchdogSec=). */
+export function createServiceManager(
   send: SendDatagram,
   clock: Clock,
   watchdogMs: number | undefined,
-  mute: string | undefined,
+  unreachableReason: string | undefined,
 ): ServiceManager {
   let timer: Timer | undefined;
   let isStopping = false;
-  // By the event loop's own timer: a loop that is stuck sends none, and is to be seen stuck.
+  // A timer of the event loop: a loop that is stuck sends nothing, so the manager sees that it is stuck.
   const signOfLife = (): void => {
     if (watchdogMs === undefined) return;
     send('WATCHDOG=1');
@@ -49,7 +53,7 @@ export function managerTold(
   };
   return {
     ready(status) {
-      // A reload may still come; what is stopping does not become ready again.
+      // A reload may still end while we stop. We are not ready again then.
       if (isStopping) return;
       send(`READY=1\nSTATUS=${status}`);
       if (timer === undefined) signOfLife();
@@ -62,7 +66,7 @@ export function managerTold(
       send(`STOPPING=1\nSTATUS=${status}\nEXTEND_TIMEOUT_USEC=${Math.ceil((withinMs + STOP_ROOM_MS) * 1000)}`);
     },
     close: () => timer?.cancel(),
-    mute,
+    unreachableReason,
   };
 }
 
@@ -79,13 +83,14 @@ const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
-/** sizeof(sockaddr_un.sun_path), its closing NUL counted. */
+/** sizeof(sockaddr_un.sun_path), including the closing NUL; see unix(7). */
 const LONGEST_PATH = 108;
 
-/** Opens a socket to NOTIFY_SOCKET's address. Node has no datagram sockets of AF_UNIX, so it is asked of libc. */
+/** Opens a socket to NOTIFY_SOCKET's address. Node has no AF_UNIX datagram sockets, so libc opens it. */
 export async function openNotifySocket(address: string): Promise<NotifySocketOrNot> {
   const target = socketAddress(address);
-  if (target === undefined) return { ok: false, why: `NOTIFY_SOCKET is '${address}', which is no path of a socket` };
+  if (target === undefined)
+    return { ok: false, why: `NOTIFY_SOCKET is '${address}', which is not the path of a socket` };
   try {
     const koffi = await import('koffi');
     const libc = koffi.load(null);
@@ -107,8 +112,8 @@ export async function openNotifySocket(address: string): Promise<NotifySocketOrN
 }
 
 /**
- * struct sockaddr_un: 2 bytes family, then the path and its NUL. An abstract address (`@name`) begins with a NUL
- * instead of the `@` and has none at its end.
+ * struct sockaddr_un (unix(7)): 2 bytes family, then the path and a NUL. An abstract address (`@name`) has a NUL instead of
+ * the `@`, and no NUL at its end.
  */
 export function socketAddress(address: string): Buffer | undefined {
   const isAbstract = address.startsWith('@');

@@ -126,7 +126,7 @@ describe('sd_notify', () => {
   test('an address that is none: it says so and serves', async () => {
     const manager = await service(harness, { ports: [0], env: { NOTIFY_SOCKET: 'vsock:2:1' } });
     await manager.started();
-    expect(manager.output).toContain('the service manager cannot be told that it has started: use Type=exec');
+    expect(manager.output).toContain('the service manager does not hear that the watchdog has started: use Type=exec');
     await harness.upgraded(manager.ports[0] as number, '/ts2021');
   });
 

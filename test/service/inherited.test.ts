@@ -13,7 +13,7 @@ describe('takeInheritedSockets', () => {
     const env = { ...passed('2'), HOME: '/root' };
     const sockets = takeInheritedSockets(env, PID);
     expect([0, 1, 2].map((i) => sockets.forListener(i))).toEqual([3, 4, undefined]);
-    expect(sockets).toMatchObject({ listeners: 2, forAdmin: undefined, unused: undefined });
+    expect(sockets).toMatchObject({ listeners: 2, forAdmin: undefined, unusedReason: undefined });
     expect(env).toEqual({ HOME: '/root' });
   });
 
@@ -29,17 +29,19 @@ describe('takeInheritedSockets', () => {
     const env = passed('1', undefined, '12');
     const sockets = takeInheritedSockets(env, PID);
     expect(sockets.forListener(0)).toBeUndefined();
-    expect(sockets.unused).toContain('passed to process 12, and this is 4711: let ExecStart= start node itself');
+    expect(sockets.unusedReason).toContain(
+      'passed to process 12, but this is process 4711: let ExecStart= start node itself',
+    );
     expect(env).toEqual({});
   });
 
   test.each(['', 'many', '-1', '99999'])('takes none where LISTEN_FDS is %j', (count) => {
     const sockets = takeInheritedSockets(passed(count), PID);
     expect(sockets.listeners).toBe(0);
-    expect(sockets.unused).toContain('LISTEN_FDS is');
+    expect(sockets.unusedReason).toContain('LISTEN_FDS is');
   });
 
   test.each([{}, passed('0')])('without any there is nothing to say: %o', (env) => {
-    expect(takeInheritedSockets(env, PID)).toMatchObject({ listeners: 0, unused: undefined });
+    expect(takeInheritedSockets(env, PID)).toMatchObject({ listeners: 0, unusedReason: undefined });
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { managerTold, serviceManagerOf, socketAddress } from '../../src/service/service-manager.ts';
+import { connectServiceManager, createServiceManager, socketAddress } from '../../src/service/service-manager.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 function stage(watchdogMs?: number) {
@@ -9,7 +9,7 @@ function stage(watchdogMs?: number) {
     sent.push(text);
     return true;
   };
-  return { clock, sent, manager: managerTold(send, clock, watchdogMs, undefined) };
+  return { clock, sent, manager: createServiceManager(send, clock, watchdogMs, undefined) };
 }
 
 describe('ServiceManager', () => {
@@ -60,21 +60,21 @@ describe('ServiceManager', () => {
   test('that is not there is not missed', async () => {
     const clock = new FakeClock();
     const env = { WATCHDOG_USEC: '1000000', HOME: '/root' };
-    const manager = await serviceManagerOf(env, 1, clock);
+    const manager = await connectServiceManager(env, 1, clock);
     manager.ready('a');
     manager.reloading();
     manager.stopping('b', 0);
-    expect(manager.mute).toBeUndefined();
+    expect(manager.unreachableReason).toBeUndefined();
     expect(clock.timers).toBe(0);
     expect(env).toEqual({ HOME: '/root' });
   });
 
   test('that nobody listens for any more, or with an address that is none, does no harm', async () => {
-    const gone = await serviceManagerOf({ NOTIFY_SOCKET: '/nonexistent/notify' }, 1, new FakeClock());
+    const gone = await connectServiceManager({ NOTIFY_SOCKET: '/nonexistent/notify' }, 1, new FakeClock());
     gone.ready('a');
-    const none = await serviceManagerOf({ NOTIFY_SOCKET: 'vsock:2:1' }, 1, new FakeClock());
+    const none = await connectServiceManager({ NOTIFY_SOCKET: 'vsock:2:1' }, 1, new FakeClock());
     none.ready('a');
-    expect(none.mute).toContain("NOTIFY_SOCKET is 'vsock:2:1'");
+    expect(none.unreachableReason).toContain("NOTIFY_SOCKET is 'vsock:2:1'");
   });
 });
 

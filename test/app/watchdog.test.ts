@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
-import { HANDSHAKE_RESULTS } from '../src/streams/events.ts';
-import { CLOSE_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
-import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { get, scrape } from './support/http.ts';
-import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
+import { HANDSHAKE_RESULTS } from '../../src/streams/events.ts';
+import { CLOSE_REASONS, STREAM_KINDS } from '../../src/streams/stream.ts';
+import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get, scrape } from '../support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());

@@ -4,9 +4,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import { Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { aMachineKey, freshHandshake, initiations } from './support/initiations.ts';
-import { CLI } from './support/process.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { aMachineKey, freshHandshake, initiations } from '../support/initiations.ts';
+import { CLI } from '../support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());

@@ -3,11 +3,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { runCheck } from '../src/commands/check.ts';
-import { loadConfig } from '../src/config/load.ts';
-import { Harness } from './support/harness.ts';
-import { initiations } from './support/initiations.ts';
-import { freePort } from './support/process.ts';
+import { runCheck } from '../../src/commands/check.ts';
+import { loadConfig } from '../../src/config/load.ts';
+import { Harness } from '../support/harness.ts';
+import { initiations } from '../support/initiations.ts';
+import { freePort } from '../support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -86,7 +86,7 @@ describe('runCheck', () => {
 
   test('certificates: for whom and until when; a key of another, and files that are not there, fail', async () => {
     const { url } = await headscale();
-    const tls = (name: string): string => new URL(`support/tls/${name}`, import.meta.url).pathname;
+    const tls = (name: string): string => new URL(`../support/tls/${name}`, import.meta.url).pathname;
     const listen = async (key: string): Promise<string> =>
       `https://127.0.0.1:${await freePort()}?cert=${tls('cert.pem')}&key=${tls(key)}`;
     const good = await check({ upstream: url, listen: await listen('key.pem'), trustedProxies: '127.0.0.1' });

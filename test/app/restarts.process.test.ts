@@ -3,12 +3,12 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { get } from './support/http.ts';
-import { freshHandshake, initiations } from './support/initiations.ts';
-import { freePort, run } from './support/process.ts';
-import { headscale, service } from './support/service.ts';
-import { redisThatNeverAnswers } from './support/silent-redis.ts';
+import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
+import { freshHandshake, initiations } from '../support/initiations.ts';
+import { freePort, run } from '../support/process.ts';
+import { headscale, service } from '../support/service.ts';
+import { redisThatNeverAnswers } from '../support/silent-redis.ts';
 
 const harness = new Harness();
 const [recorded] = initiations;

@@ -3,17 +3,17 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
-import { FakeClock } from './support/fake-clock.ts';
-import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from './support/harness.ts';
-import { scrape } from './support/http.ts';
-import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
-import { redisThatNeverAnswers } from './support/silent-redis.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from '../support/harness.ts';
+import { scrape } from '../support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+import { redisThatNeverAnswers } from '../support/silent-redis.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 const [recorded] = initiations;
-const TLS = join(import.meta.dirname, 'support', 'tls');
+const TLS = join(import.meta.dirname, '..', 'support', 'tls');
 const control = (): string => upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`);
 
 /** A Headscale that does with each request what its path says. */

@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { KeyFiles } from '../src/app/key-files.ts';
-import { formatNoiseKey } from '../src/identity/noise.ts';
-import { StartError } from '../src/lib/errors.ts';
-import type { WatchdogEvent } from '../src/streams/events.ts';
-import { FakeClock } from './support/fake-clock.ts';
-import { initiations } from './support/initiations.ts';
+import { KeyFiles } from '../../src/app/key-files.ts';
+import { formatNoiseKey } from '../../src/identity/noise.ts';
+import { StartError } from '../../src/lib/errors.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { initiations } from '../support/initiations.ts';
 
 const [first, second] = initiations;
 if (second === undefined || second.serverPublicKey === first.serverPublicKey) throw new Error('needs two servers');

@@ -1,10 +1,10 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { drainTermsOf } from '../src/app/shutdown.ts';
-import type { WatchdogEvent } from '../src/streams/events.ts';
-import { FakeClock } from './support/fake-clock.ts';
-import { closed, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
-import { get } from './support/http.ts';
+import { drainTermsOf } from '../../src/app/shutdown.ts';
+import type { WatchdogEvent } from '../../src/streams/events.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { closed, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { Harness, until } from './support/harness.ts';
-import { failure, freePort, run } from './support/process.ts';
+import { Harness, until } from '../support/harness.ts';
+import { failure, freePort, run } from '../support/process.ts';
 
 const harness = new Harness();
 let folder: string;
