@@ -4,50 +4,50 @@ import type { KernelEvidence } from '../streams/stream.ts';
 import { isOutstanding, receivedAt } from './evidence.ts';
 import type { Kernel, SocketTimeouts } from './kernel.ts';
 
-/** What a stream's policy asks of its client's connection. In milliseconds; 0: nothing. */
+/** The TCP timeouts that a stream's policy asks for, in milliseconds. 0: off. */
 export interface TcpTimeouts {
-  /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. */
+  /** `gone-after`: drop the connection when data or probes stay unanswered for this long. */
   readonly goneAfterMs: number;
-  /** Ask the client's kernel for a sign of life after so much quiet, sooner than the standing keepalive; needs `goneAfterMs`. */
+  /** `probe-idle`: probe after this much quiet, sooner than the standard keepalive. Needs `goneAfterMs`. */
   readonly probeIdleMs: number;
 }
 
 /**
- * The standing keepalive. Headscale's own keepalive, every 50 to 59 s, is acknowledged by the client, so Linux counts anew
- * and never probes a healthy map stream. NATs forget a connection after five minutes or more.
+ * The standard keepalive. Headscale sends its own keepalive every 50 to 59 s, and the client acknowledges it. So Linux never
+ * probes a healthy map stream. NATs forget a connection after five minutes or more.
  */
 const KEEPALIVE_IDLE_MS = 75_000;
-/** While a client waits for an answer nobody speaks, so nothing else keeps its NAT open: as often as Go's servers probe. */
+/** While a client waits for an answer, nothing else keeps its NAT open. Go's servers probe at the same interval. */
 const WAITING_IDLE_MS = 15_000;
 const KEEPALIVE_EVERY_MS = 15_000;
-/** Go's servers drop a connection after so many unanswered probes. */
+/** Go's servers drop a connection after the same number of unanswered probes. */
 const KEEPALIVE_PROBES = 9;
-/** Where nothing may be dropped: sixteen minutes, after which Linux gives up on unacknowledged data as well. */
+/** Used when `gone-after` is off: sixteen minutes, which is when Linux also gives up on unacknowledged data. */
 const PROBES_WITHOUT_DROP = 60;
-/** So many probes must go unanswered at least: a network may lose one. */
+/** At least this many probes must stay unanswered, because a network may lose one. */
 const LEAST_PROBES = 3;
-/** How often `probe-idle` probes again once a probe went unanswered: a connection is dropped within a second of its time. */
+/** The interval of further `probe-idle` probes, so that a connection is dropped at most one second late. */
 const PROBE_IDLE_EVERY_MS = 1000;
 /**
- * Linux looks at a probed line once a second, and rounds each of its timers up. Told to wait so much less, it ends a line
- * within its time and not a second later.
+ * Linux looks at a probed connection once a second and rounds its timers up. A user timeout that is shorter by this much makes
+ * it drop the connection in time.
  */
 const ROUNDED_UP_MS = 1000;
-/** What is heard within this time is heard now. */
+/** A segment that arrived within this time counts as just received. */
 const JUST_NOW_MS = 100;
-/** However long a client was silent, what is sent to it now may take so long to be acknowledged. */
+/** However long a client was silent, new data may take this long to be acknowledged. */
 const SHORTEST_USER_TIMEOUT_MS = 1000;
 
 /**
- * With a full receive window Linux asks again and again whether there is room, waiting twice as long each time. So a client
- * whose kernel answers was last heard within half of the user timeout before it ended, and a little, as we look now and then.
+ * While the receive window is full, Linux sends window probes, each after twice the time. So a client whose kernel answers was
+ * heard in the last half of the user timeout. The rest is for our own looks, which come only now and then.
  */
 const ANSWERED_WITHIN = 3 / 4;
 
-/** What is at the other end of a connection that is no stream: a client that waits for an answer, or Headscale. */
+/** The other end of a connection that is not a stream: a client that waits for an answer, or Headscale. */
 export type OtherEnd = 'waiting client' | 'upstream';
 
-/** Sets the keepalive of a connection that is no stream, or none yet. It is dropped when nine probes go unanswered. */
+/** Sets the keepalive of a connection that is not a stream, or not yet. Nine unanswered probes drop it. */
 export function enableKeepAlive(kernel: Kernel | undefined, socket: Socket, other: OtherEnd): void {
   const idleMs = other === 'upstream' ? KEEPALIVE_IDLE_MS : WAITING_IDLE_MS;
   if (kernel === undefined) keepAliveByNode(socket, true);
@@ -55,32 +55,31 @@ export function enableKeepAlive(kernel: Kernel | undefined, socket: Socket, othe
     kernel.applyTimeouts(socket, { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES });
 }
 
-/** Where the kernel cannot be asked. Before Node 26 interval and count are Node's: ten probes, a second apart. */
+/** For systems without a `Kernel`. Before Node 26, Node sets interval and count itself: ten probes, one second apart. */
 function keepAliveByNode(socket: Socket, enable: boolean): void {
   const set: (enable: boolean, idleMs: number, everyMs: number, probes: number) => void = socket.setKeepAlive;
   set.call(socket, enable, KEEPALIVE_IDLE_MS, KEEPALIVE_EVERY_MS, KEEPALIVE_PROBES);
 }
 
-/** One client's connection, as far as its kernel is concerned: its TCP timeouts, which rest while it is being asked. */
+/** The TCP side of one client's connection: evidence, probes and timeouts. The timeouts are suspended while it is probed. */
 export class ClientConnection {
   readonly #kernel: Kernel | undefined;
   readonly #socket: Socket;
   readonly #isDirect: boolean;
-  #orders: TcpTimeouts | undefined;
+  #timeouts: TcpTimeouts | undefined;
   #waiting = false;
   #probing = false;
-  #timeouts: SocketTimeouts | undefined;
-  /** Something was sent, and has not been seen to have arrived. */
+  #socketTimeouts: SocketTimeouts | undefined;
+  /** Something was sent, and we have not seen its acknowledgement. */
   #outstanding = false;
-  /** When the client's kernel was last heard, as last seen while something was outstanding. */
+  /** When the client's kernel was last heard while something was outstanding. */
   #heardAt: Instant | undefined;
-  /** How the user timeout differs from the one ordered: see `sending` and `#adaptToQuiet`. */
-  #userTimeout: 'as ordered' | 'shortened' | 'lengthened' = 'as ordered';
+  /** How the user timeout differs from the configured one: see `beforeSend` and `#adaptToQuiet`. */
+  #userTimeout: 'as set' | 'shortened' | 'lengthened' = 'as set';
 
   /**
-   * @param kernel undefined where it cannot be asked: then nothing is known, and Node's keepalive is all there is.
-   * @param isDirect false behind a proxy: evidence would be about that, and so would `gone-after`. Its keepalive is ours to
-   *   set all the same.
+   * @param kernel undefined on systems without one: then there is no evidence, and only Node's keepalive.
+   * @param isDirect false behind a proxy. Evidence and `gone-after` would then be about the proxy, so only the keepalive is set.
    */
   constructor(kernel: Kernel | undefined, socket: Socket, isDirect: boolean) {
     this.#kernel = kernel;
@@ -92,22 +91,22 @@ export class ClientConnection {
     return this.#isDirect ? this.#kernel?.evidenceOf(this.#socket) : undefined;
   }
 
-  /** Gives new standing orders; while probes are out they take effect afterwards. */
-  applyTimeouts(orders: TcpTimeouts): void {
-    const before = this.#orders;
-    if (before?.goneAfterMs === orders.goneAfterMs && before.probeIdleMs === orders.probeIdleMs) return;
-    this.#orders = orders;
-    if (!this.#probing) this.#giveOrders();
+  /** Sets new timeouts. While the connection is probed, they take effect afterwards. */
+  applyTimeouts(timeouts: TcpTimeouts): void {
+    const before = this.#timeouts;
+    if (before?.goneAfterMs === timeouts.goneAfterMs && before.probeIdleMs === timeouts.probeIdleMs) return;
+    this.#timeouts = timeouts;
+    if (!this.#probing) this.#apply();
   }
 
   /**
-   * To be called before something is sent to the client. With data on its way Linux stops probing, and counts the user
-   * timeout from that data: a client that vanished just before would get all of it once more. So, where idle connections
-   * are probed and the client's silence means something, the time that it has been silent is taken off.
+   * Call this before sending to the client. With data in flight, Linux stops probing and counts the user timeout from that
+   * data, so a client that had vanished just before would get the whole time again. When idle connections are probed, the
+   * time of silence is therefore subtracted.
    */
   beforeSend(): void {
     this.#outstanding = true;
-    if (this.#probing || this.#timeouts === undefined) return;
+    if (this.#probing || this.#socketTimeouts === undefined) return;
     if (!this.#probesIdle) {
       this.#restore();
       return;
@@ -116,37 +115,38 @@ export class ClientConnection {
     if (evidence === undefined) return;
     const { receivedAgoMs, unackedSegments } = evidence;
     if (receivedAgoMs < JUST_NOW_MS) this.#restore();
-    // What is on its way already is what Linux counts from: it has its timeout.
+    // With data in flight already, Linux counts from that data.
     else if (unackedSegments === 0 && this.#userTimeout !== 'lengthened') {
-      this.#adapt('shortened', Math.max(SHORTEST_USER_TIMEOUT_MS, this.#timeouts.userTimeoutMs - receivedAgoMs));
+      this.#adapt('shortened', Math.max(SHORTEST_USER_TIMEOUT_MS, this.#socketTimeouts.userTimeoutMs - receivedAgoMs));
     }
   }
 
   /**
-   * To be called now and then, more often than idle connections are probed: once the client was heard, all is as ordered.
+   * Call this now and then, more often than idle connections are probed. Once the client was heard, it restores the timeouts.
    *
-   * @param waiting whether the client waits for an answer.
+   * @param waiting whether the client waits for an answer from Headscale.
    */
   refresh(waiting: boolean, now: Instant): void {
     this.#noteHeard(now);
     const isNews = waiting !== this.#waiting;
     this.#waiting = waiting;
     if (this.#probing) return;
-    if (isNews) this.#giveOrders();
+    if (isNews) this.#apply();
     else if (!this.#probesIdle) this.#adaptToQuiet();
-    else if (this.#userTimeout !== 'as ordered') {
+    else if (this.#userTimeout !== 'as set') {
       const evidence = this.evidence();
-      const idleMs = this.#timeouts?.idleMs ?? 0;
+      const idleMs = this.#socketTimeouts?.idleMs ?? 0;
       if (evidence?.unackedSegments === 0 && evidence.receivedAgoMs < idleMs) this.#restore();
     }
   }
 
   /**
-   * To be asked when Linux has given the connection up: whether the client's kernel answered all the while, so that the
-   * machine is there, and what was sent to it was not read.
+   * Call this when Linux has given the connection up.
+   *
+   * @returns whether the client's kernel answered all the time: the machine is there, but its program does not read.
    */
   isNotReading(now: Instant): boolean {
-    const { goneAfterMs = 0 } = this.#orders ?? {};
+    const { goneAfterMs = 0 } = this.#timeouts ?? {};
     return this.#heardAt !== undefined && now - this.#heardAt < ANSWERED_WITHIN * goneAfterMs;
   }
 
@@ -167,48 +167,48 @@ export class ClientConnection {
   stopProbing(): void {
     if (!this.#probing) return;
     this.#probing = false;
-    this.#giveOrders();
+    this.#apply();
   }
 
-  /** `probe-idle` is on, and sooner than the standing keepalive. */
+  /** Whether `probe-idle` is on and sooner than the standard keepalive. */
   get #probesIdle(): boolean {
-    const { probeIdleMs = 0 } = this.#orders ?? {};
+    const { probeIdleMs = 0 } = this.#timeouts ?? {};
     return this.#isDirect && probeIdleMs > 0 && probeIdleMs < KEEPALIVE_IDLE_MS;
   }
 
-  #giveOrders(): void {
-    if (this.#orders === undefined) return;
-    const { goneAfterMs, probeIdleMs } = this.#orders;
+  #apply(): void {
+    if (this.#timeouts === undefined) return;
+    const { goneAfterMs, probeIdleMs } = this.#timeouts;
     if (this.#kernel === undefined) {
       keepAliveByNode(this.#socket, goneAfterMs > 0);
       return;
     }
     const standingMs = this.#waiting ? WAITING_IDLE_MS : KEEPALIVE_IDLE_MS;
     const probesIdle = this.#probesIdle;
-    this.#userTimeout = 'as ordered';
-    this.#timeouts = {
+    this.#userTimeout = 'as set';
+    this.#socketTimeouts = {
       userTimeoutMs: this.#isDirect ? goneAfterMs - (probesIdle ? ROUNDED_UP_MS : 0) : 0,
       idleMs: probesIdle ? Math.min(probeIdleMs, standingMs) : standingMs,
       everyMs: probesIdle ? PROBE_IDLE_EVERY_MS : KEEPALIVE_EVERY_MS,
       probes: goneAfterMs > 0 ? KEEPALIVE_PROBES : PROBES_WITHOUT_DROP,
     };
-    this.#kernel.applyTimeouts(this.#socket, this.#timeouts);
+    this.#kernel.applyTimeouts(this.#socket, this.#socketTimeouts);
     if (!probesIdle) {
       this.#adaptToQuiet();
       return;
     }
-    // Linux counts the quiet from when it began: a line that was quiet for long before would be dropped at its first
-    // unanswered probe. So what was before does not count.
+    // Linux counts quiet from its beginning, so it would drop a connection that was quiet for long at its first unanswered
+    // probe. The quiet before now must not count.
     const silentMs = this.evidence()?.receivedAgoMs ?? 0;
-    if (silentMs > JUST_NOW_MS) this.#adapt('lengthened', silentMs + this.#timeouts.userTimeoutMs);
+    if (silentMs > JUST_NOW_MS) this.#adapt('lengthened', silentMs + this.#socketTimeouts.userTimeoutMs);
   }
 
   /**
-   * On a quiet line Linux takes the user timeout for the time that probes may go unanswered, and one shorter than the
-   * keepalive would end it at the first that a network loses. So, while nothing is on its way, it is long enough for three.
+   * On a quiet connection, Linux uses the user timeout as the time for which probes may stay unanswered. If it were shorter
+   * than the keepalive, one lost probe would end the connection. So while nothing is in flight, it allows three probes.
    */
   #adaptToQuiet(): void {
-    const { userTimeoutMs, idleMs, everyMs } = this.#timeouts ?? { userTimeoutMs: 0, idleMs: 0, everyMs: 0 };
+    const { userTimeoutMs, idleMs, everyMs } = this.#socketTimeouts ?? { userTimeoutMs: 0, idleMs: 0, everyMs: 0 };
     if (userTimeoutMs === 0 || userTimeoutMs >= idleMs + LEAST_PROBES * everyMs) return;
     if (this.#userTimeout === 'lengthened') return;
     const evidence = this.evidence();
@@ -222,8 +222,8 @@ export class ClientConnection {
   }
 
   #restore(): void {
-    if (this.#userTimeout === 'as ordered' || this.#timeouts === undefined) return;
-    this.#userTimeout = 'as ordered';
-    this.#kernel?.setUserTimeout(this.#socket, this.#timeouts.userTimeoutMs);
+    if (this.#userTimeout === 'as set' || this.#socketTimeouts === undefined) return;
+    this.#userTimeout = 'as set';
+    this.#kernel?.setUserTimeout(this.#socket, this.#socketTimeouts.userTimeoutMs);
   }
 }

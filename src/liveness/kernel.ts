@@ -2,26 +2,26 @@ import type { Socket } from 'node:net';
 import { reasonOf } from '../lib/errors.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 
-/** What Linux does about a connection by itself, with no timer of ours. In milliseconds. */
+/** The TCP timeouts of one socket, which Linux applies without a timer of ours. In milliseconds (man 7 tcp). */
 export interface SocketTimeouts {
-  /** Drop it once data has stayed unacknowledged, or probes unanswered, for so long. 0: only `probes` counts. */
+  /** TCP_USER_TIMEOUT: drop the connection when data or probes stay unanswered for this long. 0: only `probes` counts. */
   readonly userTimeoutMs: number;
-  /** Ask the other kernel for a sign of life after so much quiet, and again every so often while it does not answer. */
+  /** TCP_KEEPIDLE and TCP_KEEPINTVL: probe after this much quiet, then at this interval until there is an answer. */
   readonly idleMs: number;
   readonly everyMs: number;
-  /** Without a user timeout: drop it when so many in a row were unanswered. */
+  /** TCP_KEEPCNT: without a user timeout, drop the connection after this many unanswered probes. */
   readonly probes: number;
 }
 
-/** What Linux can be asked and told about a client's connection. The only file that knows the system's calls. */
+/** What Linux can tell us and do about a client's connection. Only this file calls getsockopt and setsockopt. */
 export interface Kernel {
-  /** Undefined when the connection is gone, or is none of TCP's. */
+  /** @returns undefined when the connection is gone or is not a TCP connection. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;
-  /** Sets all timeouts, and ends what `probe` began. */
+  /** Sets all timeouts, and ends the probing that `probe` started. */
   applyTimeouts(socket: Socket, timeouts: SocketTimeouts): void;
-  /** Changes only how long data that is sent from here on may stay unacknowledged. */
+  /** Changes only TCP_USER_TIMEOUT. A timer that is running already is not shortened. */
   setUserTimeout(socket: Socket, ms: number): void;
-  /** Sends a keepalive probe as soon as the line has been quiet for a second; the timeouts rest from here on. */
+  /** Sends a keepalive probe as soon as the connection has been quiet for one second. This suspends the timeouts. */
   probe(socket: Socket): void;
 }
 
@@ -37,7 +37,7 @@ const TCP_KEEPCNT = 6;
 const TCP_INFO = 11;
 const TCP_USER_TIMEOUT = 18;
 
-/** struct tcp_info up to tcpi_notsent_bytes, the same since Linux 4.6; no Node that is supported runs on an older one. */
+/** The length of `struct tcp_info` up to `tcpi_notsent_bytes`, unchanged since Linux 4.6. Supported Nodes need a newer one. */
 const TCP_INFO_LENGTH = 148;
 const AT = {
   retransmits: 2,
@@ -51,12 +51,12 @@ const AT = {
   notSent: 144,
 } as const;
 
-/** The kernel's own next probe: further off than any check lasts, so that each probe is one of ours. */
+/** The interval of the kernel's own probes. It is longer than any liveness check, so that every probe is one of ours. */
 const OWN_PROBES_EVERY_S = 75;
-/** The kernel drops a connection after this many unanswered probes. The verdict is ours to find, so: its maximum. */
+/** The maximum of TCP_KEEPCNT, so that the kernel does not drop the connection before we have a verdict. */
 const PROBES_BEFORE_DROP = 127;
 
-/** Loads the system's calls; says why not where they cannot be had. */
+/** Loads the system calls. @returns why not, if they cannot be loaded. */
 export async function loadKernel(platform: NodeJS.Platform = process.platform): Promise<KernelOrNot> {
   if (platform !== 'linux') return { ok: false, why: `needs Linux, this is ${platform}` };
   try {
@@ -72,9 +72,9 @@ export async function loadKernel(platform: NodeJS.Platform = process.platform): 
 
 export type SystemCall = (...args: unknown[]) => number;
 
-/** A kernel asked by these two calls, as <sys/socket.h> has them. */
+/** A kernel that uses these two calls from <sys/socket.h>. */
 export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel {
-  // One thread, and nothing is awaited between filling and reading: one buffer serves all.
+  // One buffer is enough: there is one thread, and no await between filling and reading it.
   const info = Buffer.alloc(TCP_INFO_LENGTH);
   const infoLength = Buffer.alloc(4);
   const value = Buffer.alloc(4);
@@ -94,7 +94,7 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
     },
     applyTimeouts(socket, timeouts) {
       const fd = fdOf(socket);
-      if (fd !== undefined) order((level, option, to) => set(fd, level, option, to), timeouts);
+      if (fd !== undefined) applyTimeouts((level, option, to) => set(fd, level, option, to), timeouts);
     },
     setUserTimeout(socket, ms) {
       const fd = fdOf(socket);
@@ -103,28 +103,28 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
     probe(socket) {
       const fd = fdOf(socket);
       if (fd === undefined) return;
-      // With a user timeout Linux drops a line that has been quiet for that long at its first unanswered probe.
+      // With a user timeout, Linux would drop a connection that was quiet for that long at the first unanswered probe.
       set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
       set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES_BEFORE_DROP);
       set(fd, IPPROTO_TCP, TCP_KEEPINTVL, OWN_PROBES_EVERY_S);
       set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-      // Each setting of the idle time starts its timer anew; on a quiet line it has run out already.
+      // Setting the idle time restarts its timer. On a quiet connection the timer has expired already, so a probe goes out now.
       set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
     },
   };
 }
 
-function order(
+function applyTimeouts(
   set: (level: number, option: number, to: number) => void,
   { userTimeoutMs, idleMs, everyMs, probes }: SocketTimeouts,
 ): void {
-  // First of all: with a probe out, the user timeout alone might end the connection.
+  // This comes first: with an unanswered probe, setting the user timeout could end the connection.
   set(SOL_SOCKET, SO_KEEPALIVE, 0);
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
   set(IPPROTO_TCP, TCP_KEEPCNT, probes);
   set(IPPROTO_TCP, TCP_KEEPINTVL, Math.ceil(everyMs / 1000));
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  // Last: set on a connection with keepalive, the idle time counts from when the other end was last heard.
+  // This comes last: with keepalive on, the idle time counts from the last segment of the other end.
   set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
 }
 
@@ -141,7 +141,7 @@ function readTcpInfo(info: Buffer): KernelEvidence {
   };
 }
 
-/** The descriptor of a socket, also of a TLS one; Node has no public way to it. */
+/** The file descriptor of a TCP or TLS socket. Node has no public API for it, so this reads the private `_handle`. */
 function fdOf(socket: Socket): number | undefined {
   const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
   return fd !== undefined && fd >= 0 ? fd : undefined;

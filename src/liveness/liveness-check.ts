@@ -2,57 +2,58 @@ import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 import { answerWaitMs, isDead, type Liveness, QUIET_BEFORE_PROBE_MS, receivedAt, verdictWithinMs } from './evidence.ts';
 
-/** What an check may do to its stream's connection. */
+/** The connection that a liveness check probes. */
 export interface CheckedConnection {
-  /** Fresh evidence; undefined where there is none (not Linux, behind a proxy, connection gone). */
+  /** Current evidence. Undefined if there is none: not Linux, behind a proxy, or the connection is gone. */
   evidence(): KernelEvidence | undefined;
-  /** Asks the client's kernel for a sign of life. Linux waits until the line has been quiet for a second. */
+  /** Sends a keepalive probe. Linux waits until the connection has been quiet for one second. */
   probe(): void;
   stopProbing(): void;
 }
 
 const PROBE_EVERY_MS = 150;
-const CALM_PROBE_EVERY_MS = 1000;
-const CALM_FOR_MS = 10_000;
+const SLOW_PROBE_EVERY_MS = 1000;
+const SLOW_FOR_MS = 10_000;
 const LOOK_EVERY_MS = 50;
-/** The kernel counts in jiffies (up to 10 ms): a smaller step of "last received" is no news. */
+/** The kernel counts in jiffies of up to 10 ms. A smaller change of "last received" means nothing. */
 const JIFFY_MS = 10;
 
 /**
- * Asks the kernel of one old stream's client whether anybody is there: a probe now and every 150 ms
- * until it answers or the hold ends (in doubt, until a verdict can be had), then one a second for ten seconds.
- * Looks every 50 ms while one is out.
+ * Finds out whether the client of one old stream is there. It probes the client's kernel now and every 150 ms, until there is
+ * an answer or the hold ends (in doubt, until a verdict is possible). Then it probes once a second for ten seconds. While a
+ * probe is unanswered, it looks every 50 ms.
  */
 export class LivenessCheck {
   readonly #clock: Clock;
-  readonly #witness: CheckedConnection;
+  readonly #connection: CheckedConnection;
   readonly #onUpdate: () => void;
   #timer: Timer | undefined;
   #eagerUntil: Instant;
-  #calmUntil: Instant;
+  #slowUntil: Instant;
   #nextProbeAt: Instant;
   #firstProbeAt: Instant | undefined;
   #receivedBefore: Instant | undefined;
   #answeredAt: Instant | undefined;
   #liveness: Liveness = 'unknown';
-  /** There is a reason to think that the client is there: it answered a moment ago, or its address is in use. */
+  /** Something suggests that the client is there: it answered a moment ago, or its address is in use. */
   #inDoubt = false;
 
-  /** @param onUpdate called after every look; it may stop the check. */
-  constructor(clock: Clock, witness: CheckedConnection, onUpdate: () => void) {
+  /** @param onUpdate called after every look. It may stop the check. */
+  constructor(clock: Clock, connection: CheckedConnection, onUpdate: () => void) {
     const now = clock.now();
     this.#clock = clock;
-    this.#witness = witness;
+    this.#connection = connection;
     this.#onUpdate = onUpdate;
     this.#eagerUntil = now;
-    this.#calmUntil = now;
+    this.#slowUntil = now;
     this.#nextProbeAt = now;
   }
 
   /**
-   * Asks (again), eagerly for `eagerMs` and for as long as a verdict takes.
+   * Starts probing, or starts again.
    *
-   * @returns in how many milliseconds there is an answer or a verdict; undefined where there is no evidence to be had.
+   * @param eagerMs how long to probe every 150 ms. In doubt it lasts at least until a verdict is possible.
+   * @returns in how many milliseconds there will be an answer or a verdict. Undefined if there is no evidence.
    */
   start(eagerMs: number, inDoubt: boolean): number | undefined {
     const reading = this.#read();
@@ -61,32 +62,32 @@ export class LivenessCheck {
     this.#inDoubt = inDoubt || (this.#inDoubt && this.#timer !== undefined);
     this.#timer?.cancel();
     if (this.#firstProbeAt === undefined) this.#receivedBefore = receivedAt(evidence, now);
-    // A look may come a little late, and its timer too.
+    // A look and its timer may both be a little late.
     const withinMs = verdictWithinMs(evidence, this.#inDoubt) + 2 * LOOK_EVERY_MS;
     this.#eagerUntil = plus(now, inDoubt ? Math.max(eagerMs, withinMs) : eagerMs);
-    this.#calmUntil = plus(this.#eagerUntil, CALM_FOR_MS);
+    this.#slowUntil = plus(this.#eagerUntil, SLOW_FOR_MS);
     this.#nextProbeAt = now;
     this.#step(evidence, now);
     return withinMs;
   }
 
-  /** Rule 1's view, from evidence read now. */
+  /** What rule 1 says now. */
   liveness(): Liveness {
-    const evidence = this.#witness.evidence();
+    const evidence = this.#connection.evidence();
     if (evidence === undefined) return 'unknown';
     return isDead(evidence, this.#firstProbeAt, this.#clock.now(), this.#inDoubt) ? 'dead' : this.#liveness;
   }
 
-  /** Whether the client's kernel has been heard since `instant`, in answer to a probe sent meanwhile or of its own accord. */
+  /** Whether the client's kernel has sent anything since `instant`: an answer to a probe, or any other segment. */
   answeredSince(instant: Instant): boolean {
     return this.#answeredAt !== undefined && this.#answeredAt >= instant;
   }
 
   stop(): void {
     this.#timer?.cancel();
-    if (this.#timer !== undefined) this.#witness.stopProbing();
+    if (this.#timer !== undefined) this.#connection.stopProbing();
     this.#timer = undefined;
-    // Probes of an earlier check are no evidence in a later one.
+    // Probes from before do not count after a restart.
     this.#firstProbeAt = undefined;
   }
 
@@ -101,11 +102,11 @@ export class LivenessCheck {
     this.#onUpdate();
   };
 
-  /** Evidence and the moment it is of. A pause between the two would make an old segment look new, so it reads again. */
+  /** Reads the evidence and its time. A pause between the two would make an old segment look new, so then it reads again. */
   #read(): { readonly evidence: KernelEvidence; readonly now: Instant } | undefined {
     for (;;) {
       const now = this.#clock.now();
-      const evidence = this.#witness.evidence();
+      const evidence = this.#connection.evidence();
       if (evidence === undefined) return undefined;
       if (this.#clock.now() - now < JIFFY_MS / 2) return { evidence, now };
     }
@@ -113,8 +114,8 @@ export class LivenessCheck {
 
   #step(evidence: KernelEvidence, now: Instant): void {
     this.#noteAnswer(evidence, now);
-    this.#urgeIfOverdue(evidence, now);
-    if (now >= this.#calmUntil) {
+    this.#speedUpIfOverdue(evidence, now);
+    if (now >= this.#slowUntil) {
       this.stop();
       return;
     }
@@ -132,29 +133,29 @@ export class LivenessCheck {
     this.#answeredAt = now;
     this.#liveness = 'answers';
     this.#inDoubt = true;
-    // Answered: calm from here on.
+    // There is an answer, so slow down.
     if (now < this.#eagerUntil) {
       this.#eagerUntil = now;
-      this.#calmUntil = plus(now, CALM_FOR_MS);
-      this.#nextProbeAt = plus(now, CALM_PROBE_EVERY_MS);
+      this.#slowUntil = plus(now, SLOW_FOR_MS);
+      this.#nextProbeAt = plus(now, SLOW_PROBE_EVERY_MS);
     }
   }
 
-  /** A calm probe that went unanswered is followed up eagerly, until there can be a verdict. */
-  #urgeIfOverdue(evidence: KernelEvidence, now: Instant): void {
+  /** After a slow probe without an answer, probe eagerly until a verdict is possible. */
+  #speedUpIfOverdue(evidence: KernelEvidence, now: Instant): void {
     if (now < this.#eagerUntil || this.#firstProbeAt === undefined) return;
     if (now - this.#firstProbeAt < answerWaitMs(evidence, false)) return;
     const verdictAt = plus(this.#firstProbeAt, answerWaitMs(evidence, this.#inDoubt) + LOOK_EVERY_MS);
     if (now >= verdictAt) return;
     this.#eagerUntil = verdictAt;
-    this.#calmUntil = plus(now, Math.max(this.#calmUntil - now, verdictAt - now));
+    this.#slowUntil = plus(now, Math.max(this.#slowUntil - now, verdictAt - now));
     this.#nextProbeAt = now;
   }
 
   #probe(evidence: KernelEvidence, now: Instant): void {
-    this.#witness.probe();
-    this.#nextProbeAt = plus(now, now < this.#eagerUntil ? PROBE_EVERY_MS : CALM_PROBE_EVERY_MS);
-    // When the first of the unanswered probes really leaves: not before the line has been quiet for a second.
+    this.#connection.probe();
+    this.#nextProbeAt = plus(now, now < this.#eagerUntil ? PROBE_EVERY_MS : SLOW_PROBE_EVERY_MS);
+    // Linux sends the probe only after one second of quiet, so that is when the first unanswered probe leaves.
     this.#firstProbeAt ??= plus(now, Math.max(0, QUIET_BEFORE_PROBE_MS - evidence.receivedAgoMs));
   }
 }

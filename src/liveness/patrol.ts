@@ -5,39 +5,40 @@ import type { KernelEvidence, Stream } from '../streams/stream.ts';
 import { isOutstanding } from './evidence.ts';
 
 const EVERY_MS = 4000;
-/** A round this late comes after we were held up ourselves, and what was said meanwhile has not been read yet. */
+/** If a round is this late, our process was blocked, and data that arrived meanwhile has not been read yet. */
 const LATE_MS = 2000;
 
+/** What the patrol looks at and calls. */
 export interface PatrolOptions {
   readonly clock: Clock;
   readonly emit: Emit;
   streams(): Iterable<Stream>;
-  /** Whatever else has to be done for a stream now and then. */
+  /** Updates the TCP timeouts of a stream, see `ClientConnection.refresh`. */
   refresh(stream: Stream): void;
   evidenceOf(stream: Stream): KernelEvidence | undefined;
   policyOf(stream: Stream): Pick<NodePolicy, 'goneAfterMs' | 'observeOnly'>;
-  /** Whether Headscale has said nothing on it for too long. */
+  /** Whether Headscale has sent nothing on this stream for too long. */
   isSilent(stream: Stream): boolean;
-  /** On how many of the open control streams that is so. */
+  /** Reports on how many of the open control streams Headscale is silent. */
   silent(silent: number, of: number): void;
-  /** Whether streams on which Headscale says nothing are to be severed. */
+  /** Whether to sever streams on which Headscale is silent. */
   seversUpstreamSilent(): boolean;
   sever(stream: Stream): void;
 }
 
 /**
- * Looks at every stream once in four seconds, for what no event tells: that Headscale has fallen silent, and that a
- * stream which is only observed would have been gone.
+ * Looks at every stream every four seconds, for what causes no event: Headscale has fallen silent, or an observe-only stream
+ * would have been closed as gone.
  */
 export class Patrol {
-  readonly #ports: PatrolOptions;
+  readonly #options: PatrolOptions;
   #timer: Timer | undefined;
   #closed = false;
-  /** Since when a client has acknowledged no byte more, although there were some for it. */
-  readonly #stuck = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
+  /** Since when a client has acknowledged no further byte, although data was waiting. */
+  readonly #unacknowledged = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
-  constructor(ports: PatrolOptions) {
-    this.#ports = ports;
+  constructor(options: PatrolOptions) {
+    this.#options = options;
     this.#schedule();
   }
 
@@ -48,7 +49,7 @@ export class Patrol {
 
   #schedule(): void {
     if (this.#closed) return;
-    const { clock, emit } = this.#ports;
+    const { clock, emit } = this.#options;
     const dueAt = plus(clock.now(), EVERY_MS);
     this.#timer = clock.after(EVERY_MS, () => {
       try {
@@ -61,40 +62,40 @@ export class Patrol {
   }
 
   #round(isLate: boolean): void {
-    const streams = [...this.#ports.streams()];
-    for (const stream of streams) this.#ports.refresh(stream);
+    const streams = [...this.#options.streams()];
+    for (const stream of streams) this.#options.refresh(stream);
     if (isLate) return;
     const control = streams.filter(({ kind, state }) => kind === 'control' && state.kind === 'open');
-    this.#ports.silent(control.filter((stream) => this.#ports.isSilent(stream)).length, control.length);
+    this.#options.silent(control.filter((stream) => this.#options.isSilent(stream)).length, control.length);
     for (const stream of streams) this.#look(stream);
   }
 
   #look(stream: Stream): void {
-    const now = this.#ports.clock.now();
-    if (this.#ports.isSilent(stream)) this.#upstreamSilent(stream);
-    const { goneAfterMs, observeOnly } = this.#ports.policyOf(stream);
-    // Of a stream that is not only observed, Linux itself takes care.
+    const now = this.#options.clock.now();
+    if (this.#options.isSilent(stream)) this.#upstreamSilent(stream);
+    const { goneAfterMs, observeOnly } = this.#options.policyOf(stream);
+    // All other streams are closed by Linux itself, with TCP_USER_TIMEOUT.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;
-    if (this.#stuckForMs(stream, now) >= goneAfterMs) reportWouldSever(stream, 'gone', this.#ports.emit);
+    if (this.#unacknowledgedForMs(stream, now) >= goneAfterMs) reportWouldSever(stream, 'gone', this.#options.emit);
   }
 
   #upstreamSilent(stream: Stream): void {
-    if (!this.#ports.seversUpstreamSilent()) return;
-    if (this.#ports.policyOf(stream).observeOnly) reportWouldSever(stream, 'upstream_silent', this.#ports.emit);
-    else this.#ports.sever(stream);
+    if (!this.#options.seversUpstreamSilent()) return;
+    if (this.#options.policyOf(stream).observeOnly) reportWouldSever(stream, 'upstream_silent', this.#options.emit);
+    else this.#options.sever(stream);
   }
 
-  /** As seen from one look to the next: up to four seconds less than it is. */
-  #stuckForMs(stream: Stream, now: Instant): number {
-    const evidence = this.#ports.evidenceOf(stream);
-    const before = this.#stuck.get(stream);
+  /** How long a client has acknowledged nothing. Measured from look to look, so up to four seconds too short. */
+  #unacknowledgedForMs(stream: Stream, now: Instant): number {
+    const evidence = this.#options.evidenceOf(stream);
+    const before = this.#unacknowledged.get(stream);
     if (evidence === undefined || !isOutstanding(evidence)) {
-      this.#stuck.delete(stream);
+      this.#unacknowledged.delete(stream);
       return 0;
     }
     const { ackedBytes } = evidence;
     if (before?.ackedBytes === ackedBytes) return now - before.since;
-    this.#stuck.set(stream, { ackedBytes, since: now });
+    this.#unacknowledged.set(stream, { ackedBytes, since: now });
     return 0;
   }
 }
