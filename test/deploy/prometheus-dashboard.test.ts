@@ -25,7 +25,7 @@ beforeAll(async () => {
   await until(isScraped, 'the watchdog has been scraped', 10_000);
   from = Date.now() / 1000;
   await watchdog.startNodes();
-  await watchdog.freezeForMs(20_000);
+  await watchdog.freezeForMs(20_000, 35);
   const { comebacks } = watchdog;
   const isSeen = async () => (await sum('headscale_watchdog_takeovers_total')) >= comebacks;
   await until(isSeen, 'the last takeover has been scraped', 10_000);

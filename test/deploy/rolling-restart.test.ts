@@ -11,7 +11,8 @@ import { RedisServer } from '../support/redis.ts';
 
 const PROJECT = join(import.meta.dirname, '..', '..');
 const NODES = Number(process.env.ROLLING_NODES ?? 1000);
-const LONGEST_WAIT_MS = 5000;
+/** On an idle machine of two cores it is about a second. More than this is a hang. */
+const LONGEST_WAIT_MS = 60_000;
 
 const closers: (() => unknown)[] = [];
 afterEach(async () => {
@@ -73,6 +74,8 @@ function haproxyConfiguration(port: number, replicas: readonly Replica[]): strin
 defaults
   mode tcp
   timeout connect 2s
+  # A replica that is slow to answer on a busy machine is not down.
+  timeout check 5s
   timeout client 1h
   timeout server 1h
   retries 3

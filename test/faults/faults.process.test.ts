@@ -196,7 +196,8 @@ describe('Headscale', () => {
     await until(() => slow !== undefined, 'it has been asked');
     const startedAt = performance.now();
     expect(await lost(clients)).toBe(0);
-    expect(performance.now() - startedAt).toBeLessThan(1000);
+    // Nobody waits for the slow one: it would be for good.
+    expect(performance.now() - startedAt).toBeLessThan(30_000);
     await new Promise((resolve) => setTimeout(resolve, 2000));
     slow?.write(SWITCHING);
     expect(await readHead(waiting)).toMatch(/ 101 /);

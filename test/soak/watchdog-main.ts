@@ -67,7 +67,7 @@ async function sample(): Promise<Sample> {
     descriptors: readdirSync('/proc/self/fd').length,
     handles: process.getActiveResourcesInfo().length,
     streams: sumOf('headscale_watchdog_streams'),
-    contests: (events['contest_opened'] ?? 0) - (events['contest_ended'] ?? 0),
+    contests: (events.contest_opened ?? 0) - (events.contest_ended ?? 0),
     ...{ events, errors },
   };
 }

@@ -20,8 +20,8 @@ export interface BusyWatchdog {
   /** How often a node has come back and was accepted. */
   readonly comebacks: number;
   startNodes(): Promise<void>;
-  /** For so long one node after the other freezes and comes back. */
-  freezeForMs(ms: number): Promise<void>;
+  /** For so long, and until so many have come back, one node after the other freezes and comes back. */
+  freezeForMs(ms: number, least: number): Promise<void>;
 }
 
 export async function startBusyWatchdog(harness: Harness): Promise<BusyWatchdog> {
@@ -50,10 +50,10 @@ export async function startBusyWatchdog(harness: Harness): Promise<BusyWatchdog>
       for (const node of nodes) node.start();
       await Promise.all(nodes.map((node) => node.accepted()));
     },
-    async freezeForMs(ms) {
+    async freezeForMs(ms, least) {
       const end = performance.now() + ms;
       const back: Promise<void>[] = [];
-      for (let i = 0; performance.now() < end; i = (i + 7) % nodes.length) {
+      for (let i = 0; performance.now() < end || comebacks < least; i = (i + 7) % nodes.length) {
         const node = nodes[i] as SimulatedNode;
         if (node.state === 'accepted') back.push(comeBack(node));
         await pause(FREEZE_EVERY_MS);
