@@ -15,8 +15,12 @@ import { version } from './lib/version.ts';
 import { createLogger } from './telemetry/logger.ts';
 
 const program = new Command('headscale-watchdog')
-  .description('Stands in front of Headscale and ends the dead map stream of a node the moment the node comes back.')
+  .description(
+    'A reverse proxy in front of Headscale. It ends the dead map stream of a node the moment the node comes back.',
+  )
   .version(version)
+  // The longest flag leaves 38 of 80 columns; by default commander does not wrap so narrow a text.
+  .configureHelp({ minWidthToWrap: 30 })
   .configureOutput({
     outputError: (text, write) =>
       write(
@@ -26,15 +30,21 @@ const program = new Command('headscale-watchdog')
           .replace(/\n/g, ' ')}\n`,
       ),
   })
+  .addHelpText(
+    'after',
+    `
+Exit codes: 0 done, 1 it went wrong, 2 it was called wrong, 3 nothing matched.
+docs/errors.md explains every error code (HSW_…).`,
+  )
   .exitOverride();
 
 takesSettings(program.command('serve'))
-  .description('proxy clients to Headscale and watch over their streams')
+  .description('run the proxy')
   .action((_flags, command: Command) => serve(() => configOf(command)));
 
 takesSettings(program.command('check'))
-  .description('say whether serve would work with these settings here, and what to do where not')
-  .addOption(new Option('--node <name|id|key>', 'say what would be done for this node, too'))
+  .description('check whether serve would work here with these settings, and say what to do if not')
+  .addOption(new Option('--node <name|id|key>', 'also show the settings that apply to this node'))
   .action(async ({ node }: { node?: string }, command: Command) => {
     process.exitCode = await check(() => configOf(command), node);
   });
@@ -42,7 +52,7 @@ takesSettings(program.command('check'))
 addOperatorCommands(program, nextSignal);
 
 asksAdmin(program.command('reload'))
-  .description('have the running watchdog read its file and its keys again')
+  .description('make the running watchdog read its configuration and its keys again')
   .action(async (_flags, command: Command) => {
     process.exitCode = await reload(adminOf(command));
   });
@@ -51,12 +61,12 @@ addCompletion(program);
 
 program
   .command('demo')
-  .description('show what it does: a Headscale stand-in and 20 simulated nodes, without and with the watchdog')
+  .description('show the effect: a simulated Headscale and 20 simulated nodes, without and with the watchdog')
   .action(async () => {
     process.exitCode = await demo();
   });
 
-/** The configuration from the flags that were given and the file they name, as both are now. */
+/** Reads the given flags and the file that `--config` names. */
 function configOf(command: Command): Config {
   const given = Object.entries(command.opts()).filter(([name]) => command.getOptionValueSource(name) === 'cli');
   const { config, node: _, ...flags } = Object.fromEntries(given) as Record<string, unknown> & { config?: string };
@@ -73,8 +83,10 @@ async function check(readConfig: () => Config, node: string | undefined): Promis
 async function reload({ admin, adminTokenFile }: Config): Promise<number> {
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
   const { status, text } = await askAdmin(admin, 'POST', '/reload', token);
-  if (status !== 200 && status !== 422)
-    throw new StartError(apiErrorIn(text).code, `reload: the answer was ${status}: ${apiErrorIn(text).message}`);
+  if (status !== 200 && status !== 422) {
+    const { code, message } = apiErrorIn(text);
+    throw new StartError(code, `reload: the answer was ${status}: ${message}`);
+  }
   const outcome = JSON.parse(text) as ReloadOutcome;
   if (!outcome.ok) {
     const problems = outcome.problems.join('\n');
@@ -112,7 +124,7 @@ async function demo(): Promise<number> {
 }
 
 function failed(error: unknown): number {
-  // Commander has printed its own.
+  // Commander has printed its error already.
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ERRORS.HSW_USAGE_INVALID.exit;
   if (error instanceof UsageError) {
     for (const problem of error.problems) process.stderr.write(errorLine(error.code, problem));
@@ -126,7 +138,7 @@ function failed(error: unknown): number {
   return ERRORS.HSW_INTERNAL.exit;
 }
 
-// Nobody reads any more, or the disk under the log is full: there is nobody left to tell, and no reason to stop.
+// The reader has gone, or the disk under the log is full. That is no reason to stop, and there is nowhere to report it.
 process.stdout.on('error', () => {});
 
 try {
