@@ -12,7 +12,7 @@ import { readAdminToken } from './config/secrets.ts';
 import type { Config } from './config/types.ts';
 import { ERRORS, errorLine, StartError, UsageError } from './lib/errors.ts';
 import { version } from './lib/version.ts';
-import { createLogger } from './telemetry/logger.ts';
+import { createLogger } from './telemetry/log.ts';
 
 const program = new Command('headscale-watchdog')
   .description(

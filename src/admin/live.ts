@@ -1,13 +1,13 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { type Happening, type History, type HistoryQuery, matches } from '../history/history.ts';
+import { type History, type HistoryEntry, type HistoryQuery, matches } from '../history/history.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 
 export interface LiveFeedOptions {
   readonly clock: Clock;
   readonly history: History;
-  view(happening: Happening): object;
+  view(entry: HistoryEntry): object;
 }
 
 const MAX_LISTENERS = 32;
@@ -48,21 +48,21 @@ export class LiveFeed {
 
   #serve(listener: WebSocket, query: HistoryQuery): void {
     const { history } = this.#options;
-    const send = (happening: Happening): void => {
-      listener.send(JSON.stringify(this.#options.view(happening)));
+    const send = (entry: HistoryEntry): void => {
+      listener.send(JSON.stringify(this.#options.view(entry)));
       if (listener.bufferedAmount > MAX_BUFFERED_BYTES) listener.terminate();
     };
     // A number from before a restart may be too high. New events must be sent all the same.
     const from = Math.min(query.after ?? 0, history.lastSeq);
-    const end = history.onHappening((happening) => {
-      if (matches(happening, query, from)) send(happening);
+    const end = history.onEntry((entry) => {
+      if (matches(entry, query, from)) send(entry);
     });
     listener.on('error', () => listener.terminate());
     listener.on('close', end);
     listener.on('pong', () => this.#awaitingPong.delete(listener));
     // No limit here: an event that is left out would never be sent.
     const missed = query.after === undefined ? [] : history.find({ ...query, limit: Number.POSITIVE_INFINITY });
-    for (const happening of missed) send(happening);
+    for (const entry of missed) send(entry);
     this.#schedule();
   }
 

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
-import type { Happening, History } from '../history/history.ts';
+import type { History, HistoryEntry } from '../history/history.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
@@ -190,7 +190,7 @@ export interface AdminBackend {
   /** The figures and warnings at the top of the status page. */
   overview(): object;
   readonly history: History;
-  eventView(happening: Happening): EventView;
+  eventView(entry: HistoryEntry): EventView;
   /** The machine keys of the nodes with this name, id or key. Empty if there is no such node. */
   keysOf(node: string): ReadonlySet<MachineKey>;
   /**

@@ -23,7 +23,7 @@ import type { Events } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
-import { frontProxySentence } from '../telemetry/describe-event.ts';
+import { describeEvent } from '../telemetry/event-table.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { LiveConfig, ReloadOutcome } from './live-config.ts';
@@ -71,7 +71,7 @@ export function startAdmin(options: AdminOptions): Server {
     streams: () => allStreamViews(options),
     nodes: () => nodeViews(options, history),
     overview: () => overviewOf(options, history),
-    eventView: (happening) => eventView(happening, directory.nodeOf(happening.machineKey)),
+    eventView: (entry) => eventView(entry, directory.nodeOf(entry.subject.machineKey)),
     keysOf: (node) => machineKeysOf(directory, node),
     sever: (id, replica) => sever(options, id, replica),
     reload: () => options.reload(),
@@ -169,8 +169,8 @@ function streamViews({ clock, registry, takeover, acceptor, directory, replicas 
 function nodeViews({ directory, registry }: AdminOptions, history: History): readonly object[] {
   const everything = { after: undefined, limit: 20_000, machineKeys: undefined, stream: undefined, kinds: undefined };
   const lastEventAt = new Map<MachineKey, number>();
-  for (const { machineKey, at } of history.find(everything)) {
-    if (machineKey !== undefined) lastEventAt.set(machineKey, at);
+  for (const { subject, at } of history.find(everything)) {
+    if (subject.machineKey !== undefined) lastEventAt.set(subject.machineKey, at);
   }
   const listed = directory.all().map((node) => node.machineKey);
   const open = [...registry.all()].flatMap(({ machineKey }) => (machineKey === undefined ? [] : [machineKey]));
@@ -207,7 +207,7 @@ function overviewOf(options: AdminOptions, history: History): object {
     frontProxies: frontProxies.standing().map((event) => ({
       kind: event.kind,
       address: event.address,
-      sentence: frontProxySentence(event),
+      sentence: describeEvent(event, () => undefined),
     })),
     streams: { total: registry.size, contested, ...byState },
     lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },

@@ -7,7 +7,7 @@ import type { ErrorCode } from '../lib/errors.ts';
 import { version } from '../lib/version.ts';
 import { takeInheritedSockets } from '../service/inherited.ts';
 import { connectServiceManager, type ServiceManager } from '../service/service-manager.ts';
-import { createLogger, type Logger } from '../telemetry/logger.ts';
+import { createLogger, type Logger } from '../telemetry/log.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
 /** The command `serve`: starts the watchdog, and resolves when a signal has ended it. */

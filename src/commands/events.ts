@@ -47,7 +47,7 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
 
 function textOf(event: EventView, { json }: EventsOptions, console: Console): string {
   if (json) return `${JSON.stringify(event)}\n`;
-  const date = new Date(event.date);
+  const date = new Date(event.time);
   const two = (part: number): string => String(part).padStart(2, '0');
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
   const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
@@ -56,11 +56,8 @@ function textOf(event: EventView, { json }: EventsOptions, console: Console): st
   return `${coloured(console, 'faint', `${day} ${time}`)}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
 }
 
-function colourOf({ kind, reason }: EventView): Colour | undefined {
-  if (kind === 'stream_severed' || (kind === 'stream_closed' && (reason === 'gone' || reason === 'not_reading')))
-    return 'red';
-  if (['upstream_down', 'upstream_not_headscale', 'machine_key_duplicated', 'internal_error'].includes(kind))
-    return 'red';
-  if (['contest_opened', 'would_sever', 'upstream_silent', 'settings_reload_failed'].includes(kind)) return 'yellow';
-  return undefined;
+function colourOf({ kind, level, reason }: EventView): Colour | undefined {
+  if (level === 'error' || kind === 'stream_severed' || kind === 'machine_key_duplicated') return 'red';
+  if (kind === 'stream_closed' && (reason === 'gone' || reason === 'not_reading')) return 'red';
+  return level === 'warn' || kind === 'contest_opened' || kind === 'would_sever' ? 'yellow' : undefined;
 }

@@ -150,6 +150,9 @@ export type WatchdogEvent =
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
 
+export type EventKind = WatchdogEvent['kind'];
+export type EventOf<K extends EventKind> = Extract<WatchdogEvent, { readonly kind: K }>;
+
 /** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */
 export type FrontProxyEvent =
   /** It sends forwarding headers from a private address, and they are dropped. Told once an address. */
@@ -242,11 +245,6 @@ export class Events {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
-}
-
-/** Two machines with one key, by the addresses of their streams: one, where a NAT or a proxy is before both. */
-export function machinesAt([one, other]: readonly [string, string]): string {
-  return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
 }
 
 /** Notes what an observed stream would have been severed for, and reports it once per stream. */

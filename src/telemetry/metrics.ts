@@ -11,7 +11,6 @@ import {
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
-import { REFUSED_STATUSES, refusedStatus } from './refused-status.ts';
 
 /** What gauges read when they are scraped. */
 export interface MetricsSource extends NodeSeriesSource {
@@ -96,6 +95,15 @@ function metricsOfProcess(): PromRegistry {
     ofProcess.removeSingleMetric(`nodejs_active_${what}_total`);
   }
   return ofProcess;
+}
+
+/** The statuses that are counted by themselves; all others together are `other`. */
+const REFUSED_STATUSES = ['400', '403', '404', '405', '500', '502', '503', '504', 'other'] as const;
+type RefusedStatus = (typeof REFUSED_STATUSES)[number];
+
+function refusedStatus(status: number): RefusedStatus {
+  const known: readonly string[] = REFUSED_STATUSES;
+  return known.includes(String(status)) ? (String(status) as RefusedStatus) : 'other';
 }
 
 type Counters = ReturnType<typeof createCounters>;

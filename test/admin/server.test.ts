@@ -111,7 +111,7 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     const { events, lastSeq } = await json<{ events: Event[]; lastSeq: number }>(`${admin}/events?stream=1`);
     expect(events.map(({ kind }) => kind)).toEqual(['stream_opened', 'stream_closed']);
     expect(events[1]).toMatchObject({ reason: 'severed_by_operator' });
-    expect(events[1]?.sentence).toContain('is closed, severed by an operator');
+    expect(events[1]?.sentence).toContain('was severed by an operator');
     const after = await json<{ events: Event[] }>(`${admin}/events?after=${events[0]?.seq}&kind=stream_closed`);
     expect(after.events.map(({ seq }) => seq)).toEqual([events[1]?.seq]);
     expect(lastSeq).toBeGreaterThanOrEqual(events[1]?.seq ?? 0);

@@ -94,7 +94,7 @@ describe('a restart', () => {
     const streams = await Promise.all(Array.from({ length: 4 }, () => stream(port)));
     const stoppedAt = performance.now();
     serve.child.kill('SIGTERM');
-    await until(() => serve.stdout.includes('"draining: '), 'it drains');
+    await until(() => serve.stdout.includes('"drain_started"'), 'it drains');
     expect((await get(`http://127.0.0.1:${admin}/readyz`)).status).toBe(503);
     expect(await connectError(port)).toBe('ECONNREFUSED');
     expect(await serve.ended).toEqual({ code: 0, signal: null });
@@ -104,8 +104,10 @@ describe('a restart', () => {
       // Not with the others at the end of a drain that a busy machine makes longer.
       expect(end).toBeLessThan(i * 500 + 10_000);
     }
-    expect(serve.stdout).toMatch(/"streams":4,"drain":"2s","msg":"draining: no new connections/);
-    expect(serve.stdout).toMatch(/"tookMs":(1[5-9]|[2-9]\d|\d{3})\d\d,"msg":"drained/);
+    expect(serve.stdout).toMatch(
+      /"event":"drain_started","streams":4,"overMs":2000,"msg":"Draining: no new connections/,
+    );
+    expect(serve.stdout).toMatch(/"event":"drain_ended","tookMs":(1[5-9]|[2-9]\d|\d{3})\d\d/);
   });
 
   test.each(['SIGTERM', 'SIGINT'] as const)('a second signal, %s, ends now', async (signal) => {
@@ -131,11 +133,11 @@ describe('a restart', () => {
     writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--noise-key', keyFile];
     const serve = run(harness, 'serve', '--upstream', upstream, '--redis', redis.url, '--drain', '10m', ...where);
-    await until(() => /"msg":"redis (is )?up/i.test(serve.stdout), 'Redis is joined');
+    await until(() => serve.stdout.includes('"redis_up"'), 'Redis is joined');
     harness.client(port).write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
     await until(() => redis.asked() > 0, 'Redis is asked');
     serve.child.kill('SIGTERM');
-    await until(() => serve.stdout.includes('"draining: '), 'it drains');
+    await until(() => serve.stdout.includes('"drain_started"'), 'it drains');
     serve.child.kill('SIGTERM');
     expect(await serve.ended).toEqual({ code: 0, signal: null });
   });
@@ -154,7 +156,7 @@ describe('a restart', () => {
     }
     serve.child.kill('SIGTERM');
     expect(await serve.ended).toEqual({ code: 0, signal: null });
-    const took = Number(/"tookMs":(\d+),"msg":"drained/.exec(serve.stdout)?.[1]);
+    const took = Number(/"event":"drain_ended","tookMs":(\d+)/.exec(serve.stdout)?.[1]);
     console.log(`stop, --drain off, ${refused} clients that were refused and stay: ${took} ms`);
     // They would have been given ten seconds.
     expect(took).toBeLessThan(9000);

@@ -114,14 +114,14 @@ describe('startWatchdog', () => {
       },
     );
     const { port, admin } = await harness.watchdog(url, { headscaleApiKeyFile }, noiseKey, { log });
-    await until(() => lines.some(({ msg }) => msg === "Headscale's nodes are known by name"), 'the nodes are listed');
+    await until(() => lines.some(({ event }) => event === 'nodes_listed'), 'the nodes are listed');
     const client = harness.client(port);
     client.write(handshake(recorded.header));
     expect(await readHead(client)).toBe(SWITCHING);
     const shown = { id: '7', name: 'phone-1', user: 'alice', nodeKey: node.nodeKey };
     const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: object[] };
     expect(streams).toMatchObject([{ machineKey: recorded.machineKey, node: shown }]);
-    expect(lines.find(({ msg }) => msg === 'stream opened')).toMatchObject({ node: shown });
+    expect(lines.find(({ event }) => event === 'stream_opened')).toMatchObject({ node: shown });
     const labels = `machine_key="${recorded.machineKey}",node_key="${node.nodeKey}",node_id="7",name="phone-1",user="alice"`;
     expect((await scrape(admin)).get(`headscale_watchdog_node_info{${labels}}`)).toBe(1);
     expect(JSON.stringify(lines)).not.toContain('the-key');
@@ -161,7 +161,7 @@ describe('startWatchdog', () => {
     const client = harness.client(port);
     client.write(handshake(unreadable));
     expect(await readHead(client)).toBe(SWITCHING);
-    const told = lines.filter(({ msg }) => String(msg).startsWith('handshake unreadable'));
+    const told = lines.filter(({ event, reason }) => event === 'handshake_checked' && reason === 'unreadable');
     expect(told).toMatchObject([{ level: 20, remoteAddress: expect.stringContaining('127.0.0.1:') }]);
     expect(JSON.stringify(lines)).not.toContain(unreadable.slice(0, 60));
   });

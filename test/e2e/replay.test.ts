@@ -44,7 +44,7 @@ describe("a real tailscaled's handshake is sent again by somebody else, --silent
 
     const metrics = await watchdog.metrics();
     expect(metrics.sum('handshakes_total', 'result="replayed"')).toBe(1);
-    expect(watchdog.logged('contest opened')).toEqual([]);
+    expect(watchdog.logged('contest_opened')).toEqual([]);
     expect((await watchdog.onlyStreamFrom(phone.host.address)).id).toBe(old.id);
   });
 
@@ -65,7 +65,7 @@ describe("a real tailscaled's handshake is sent again by somebody else, --silent
       ['garbage → closed by Headscale', seconds(closedMs)],
       ["the node's stream", `not severed in ${seconds(WATCHED_MS)}`],
     ]);
-    expect(watchdog.logged('contest opened')).toHaveLength(1);
+    expect(watchdog.logged('contest_opened')).toHaveLength(1);
     expect(watchdog.severings()).toEqual([]);
     expect((await watchdog.onlyStreamFrom(phone.host.address)).id).toBe(old.id);
     expect(watchdog.errors()).toEqual([]);

@@ -11,7 +11,7 @@ import { Socket } from 'node:net';
 import { queryObjects } from 'node:v8';
 import { startWatchdog } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { createLogger } from '../../src/telemetry/logger.ts';
+import { createLogger } from '../../src/telemetry/log.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 export interface Ports {

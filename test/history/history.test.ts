@@ -20,7 +20,7 @@ function bench(bounds = { ofNodes: 5, ofOthers: 2, ageMs: 60_000 }) {
 }
 
 describe('History', () => {
-  test('keeps the newest happenings of nodes, and strangers cannot push them out', () => {
+  test('keeps the newest entries of nodes, and strangers cannot push them out', () => {
     const { history, open, seqs } = bench();
     for (let i = 0; i < 7; i++) open(history, keyOf(1));
     expect(seqs()).toEqual([3, 4, 5, 6, 7]);
@@ -59,7 +59,7 @@ describe('History', () => {
   test('tells listeners as it happens, and not of handshakes that were read', () => {
     const { history, open } = bench();
     const told: string[] = [];
-    const end = history.onHappening(({ sentence }) => told.push(sentence));
+    const end = history.onEntry(({ sentence }) => told.push(sentence));
     const handshake = { kind: 'handshake_checked', detail: undefined, remoteAddress: '192.0.2.1:1' } as const;
     history.listen({ ...handshake, result: 'identified' });
     open(history, keyOf(1));

@@ -7,7 +7,7 @@ import { FrontProxies } from '../../src/proxy/front-proxies.ts';
 import { trustOf } from '../../src/proxy/trusted-proxies.ts';
 import type { FrontProxyEvent } from '../../src/streams/events.ts';
 import type { Stream } from '../../src/streams/stream.ts';
-import { frontProxySentence } from '../../src/telemetry/describe-event.ts';
+import { describeEvent } from '../../src/telemetry/event-table.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
 import { get } from '../support/http.ts';
@@ -35,7 +35,7 @@ function start(given: readonly string[] = TRUSTED_BY_DEFAULT) {
       const stream = { kind, address, machineKey: `key ${machineKey}` as unknown as MachineKey } as Stream;
       proxies.listen({ kind: 'stream_opened', stream });
     },
-    sentences: () => told.map(frontProxySentence),
+    sentences: () => told.map((event) => describeEvent(event, () => undefined)),
   };
 }
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { largeBuffers } from '../../src/proxy/pooled-reads.ts';
-import type { Logger } from '../../src/telemetry/logger.ts';
+import type { Logger } from '../../src/telemetry/log.ts';
 import { Harness } from '../support/harness.ts';
 import { scrape } from '../support/http.ts';
 import { pass, right, type Side, type Terms } from '../support/tunnel-bytes.ts';

@@ -9,7 +9,7 @@ import { setFlagsFromString } from 'node:v8';
 import { startWatchdog } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
-import { createLogger } from '../../src/telemetry/logger.ts';
+import { createLogger } from '../../src/telemetry/log.ts';
 import { scrape } from '../support/http.ts';
 
 export interface Sample {

@@ -6,7 +6,7 @@ import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/types.ts';
 import type { NoiseKey } from '../../src/identity/noise.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
-import { createLogger } from '../../src/telemetry/logger.ts';
+import { createLogger } from '../../src/telemetry/log.ts';
 
 /** What a test has opened; `closeAll` closes it in reverse order and checks that nothing is left. */
 export class Harness {

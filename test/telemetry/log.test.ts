@@ -41,7 +41,9 @@ describe('logEvents', () => {
   test('says whose stream it is, as far as that is known', () => {
     expect(lineOf(severed)).toMatchObject({
       level: 'info',
-      msg: 'stream severed: nobody answers at its other end, and its node is back on a new one',
+      event: 'stream_severed',
+      msg: "phone-1's old stream 1 from 192.0.2.1:1000 was severed: its kernel no longer answered, and the node is back on stream 1 from 192.0.2.2:1000.",
+      reason: 'dead',
       node: { id: '3', name: 'phone-1', user: 'alice', nodeKey: `nodekey:${'2'.repeat(64)}` },
       machineKey: `mkey:${ALICE}`,
       remoteAddress: '192.0.2.1:1000',
@@ -56,44 +58,55 @@ describe('logEvents', () => {
     });
     expect(line).toMatchObject({ level: 'warn', addresses: ['192.0.2.1', '192.0.2.2'] });
     expect(line.msg).toBe(
-      "duplicate machine key: two machines, at 192.0.2.1 and 192.0.2.2, use the same one and are in each other's way; " +
-        "delete the clone's tailscaled state and log it in anew; until then rule 2 rests for 15 minutes",
+      "Duplicate machine key: two machines, at 192.0.2.1 and 192.0.2.2, use the machine key of phone-1 and keep ending each other's streams. " +
+        "Delete tailscaled's state on the clone, and log it in again. For the next 15 min, silence alone severs no stream of this key.",
     );
   });
 
   test.each([
-    ['gone', 'info', 'stream severed: its client has taken nothing of what was sent to it for too long'],
-    ['not_reading', 'info', 'stream severed: its machine answers, but the client has read nothing for too long'],
-    ['upstream_silent', 'info', 'stream severed: Headscale has said nothing on it for more than two minutes'],
-    ['client_closed', 'debug', 'stream closed'],
-  ] as const)('a stream that closed as %s: %s', (reason, level, msg) => {
-    expect(lineOf({ kind: 'stream_closed', stream, reason, lifetimeMs: 10.4 })).toMatchObject({ level, msg, reason });
+    ['gone', 'info', 'was severed as gone: its client acknowledged neither data nor probes'],
+    ['not_reading', 'info', "was severed: the client's machine answered, but the client read nothing"],
+    ['upstream_silent', 'info', 'was severed: Headscale had sent nothing on it for more than two minutes'],
+    ['severed_by_operator', 'info', 'was severed by an operator'],
+    ['client_closed', 'debug', 'ended: the client closed it'],
+  ] as const)('a stream that closed as %s: %s', (reason, level, why) => {
+    const line = lineOf({ kind: 'stream_closed', stream, reason, lifetimeMs: 10.4 });
+    expect(line).toMatchObject({ level, event: 'stream_closed', reason, lifetimeMs: 10 });
+    expect(line.msg).toContain(why);
   });
 
   test.each([
-    [{ kind: 'would_sever', stream, reason: 'silent' }, 'info', /^observed only; the stream would be severed: silent/],
+    [
+      { kind: 'would_sever', stream, reason: 'silent' },
+      'info',
+      /would have been severed, but it is observe-only: its client has been silent/,
+    ],
     [
       { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'requests' } },
       'error',
-      /^Headscale accepts connections but does not answer: clients get 504/,
+      /^Headscale accepts connections at http:\/\/u but does not answer: clients get 504/,
     ],
     [
       { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'streams', silent: 3, of: 4 } },
       'error',
-      /^Headscale has said nothing on these control streams/,
+      /^Headscale has sent nothing on 3 of 4 control streams/,
     ],
-    [{ kind: 'nodes_listed', nodes: 3 }, 'info', /known by name/],
+    [{ kind: 'nodes_listed', nodes: 3 }, 'info', /shown by name/],
     [{ kind: 'nodes_list_failed', detail: 'no' }, 'error', /last known names stay/],
     [{ kind: 'node_metrics_disabled', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
-    [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^the API key was read again/],
-    [{ kind: 'key_file_reload_failed', problem: 'no' }, 'error', /the key in use stays/],
-    [{ kind: 'settings_reloaded', changes: ['hold: auto → off'], needRestart: [] }, 'info', /^reloaded$/],
+    [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^Reloaded the API key/],
+    [{ kind: 'key_file_reload_failed', problem: 'no' }, 'error', /The key in use stays/],
+    [
+      { kind: 'settings_reloaded', changes: ['hold: auto → off'], needRestart: [] },
+      'info',
+      /^Settings reloaded: hold: auto → off\.$/,
+    ],
     [{ kind: 'settings_reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
     [{ kind: 'settings_reload_failed', problems: ['a'] }, 'error', /nothing has changed/],
     [
       { kind: 'handshake_checked', result: 'replayed', detail: undefined, remoteAddress: '192.0.2.1:1' },
       'debug',
-      /^handshake replayed/,
+      /handshake .* has been seen before: .* unidentified/,
     ],
   ] satisfies readonly (readonly [WatchdogEvent, string, RegExp])[])('$0.kind', (event, level, msg) => {
     const line = lineOf(event);

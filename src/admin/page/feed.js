@@ -4,48 +4,64 @@ import { clockTime, nameOf } from './format.js';
 
 const KEPT = 300;
 const SHOWN = 120;
-/** Kinds of events that show a problem: serious ones, and warnings. */
-const BAD = [
-  ...['upstream_down', 'upstream_silent', 'upstream_not_headscale', 'redis_down'],
-  ...['internal_error', 'machine_key_duplicated'],
-];
-const WARN = [
-  ...['would_sever', 'upstream_refused', 'settings_reload_failed', 'nodes_list_failed', 'key_file_reload_failed'],
-  ...['node_metrics_disabled', 'limit_reached', 'connection_refused'],
-  ...['proxy_not_trusted', 'client_addresses_hidden', 'upgrade_header_lost'],
-];
-const SHOWN_WITH_THEM = ['stream_severed', 'upstream_up', 'redis_up', 'settings_reloaded'];
+const RECOVERIES = ['upstream_up', 'redis_up', 'settings_reloaded'];
+/** Why the watchdog itself ends a stream, with no contest before. */
+const ENDED_BY_US = ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'];
+
+/**
+ * Whether the watchdog, or somebody through it, ended or would have ended a stream.
+ *
+ * @param {ApiEvent} event
+ */
+export function isSevering({ kind, reason }) {
+  if (kind === 'stream_closed') return ENDED_BY_US.includes(reason ?? '');
+  return kind === 'stream_severed' || kind === 'would_sever';
+}
 
 /** @param {ApiEvent} event */
-export function isEnd({ kind, reason }) {
-  if (kind === 'stream_closed')
-    return ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '');
-  // Scanners are refused all day. A refused proxy is a configuration mistake.
-  if (kind === 'connection_refused') return reason?.endsWith('_proxy') || reason?.endsWith('_proxy_header');
-  if (kind === 'noise_key_checked') return reason === 'differs';
-  return [...BAD, ...WARN, ...SHOWN_WITH_THEM].includes(kind);
+export function isEnd(event) {
+  const { kind, level, reason } = event;
+  // Scanners send bad requests all day. A refused proxy is somebody's mistake.
+  if (kind === 'connection_refused' && reason === 'bad_request') return false;
+  return isSevering(event) || level === 'warn' || level === 'error' || RECOVERIES.includes(kind);
 }
 
 /**
- * A short label for an event, and its level.
+ * The word for an event and its colour.
  *
  * @param {ApiEvent} event
- * @returns {[string, string]}
+ * @returns {[word: string, colour: string]}
  */
-export function wordFor({ kind, reason }) {
-  if (kind === 'stream_severed') return [`severed: ${reason}`, 'bad'];
-  if (kind === 'stream_closed' && reason === 'gone') return ['gone', 'bad'];
-  if (kind === 'stream_closed' && reason === 'not_reading') return ['not reading', 'bad'];
-  if (kind === 'stream_closed' && reason?.startsWith('severed'))
-    return [reason === 'severed_by_operator' ? 'severed by an operator' : 'closed', 'warn'];
-  if (kind === 'stream_opened') return ['opened', ''];
-  if (kind === 'stream_closed') return ['closed', ''];
-  if (kind === 'contest_opened') return ['contested', 'warn'];
-  if (kind === 'noise_key_checked') return reason === 'differs' ? ['noise key differs', 'bad'] : [wordsOf(kind), ''];
-  if (kind === 'limit_reached') return [`limit: ${wordsOf(reason ?? '')}`, 'warn'];
-  if (BAD.includes(kind)) return [wordsOf(kind), 'bad'];
-  if (WARN.includes(kind)) return [wordsOf(kind), 'warn'];
-  return [wordsOf(kind), ''];
+export function wordFor({ kind, level, reason }) {
+  switch (kind) {
+    case 'stream_severed':
+      return [`severed: ${reason}`, 'bad'];
+    case 'stream_opened':
+      return ['opened', ''];
+    case 'stream_closed':
+      if (reason === 'gone') return ['gone', 'bad'];
+      if (reason === 'not_reading') return ['not reading', 'bad'];
+      if (reason === 'severed_by_operator') return ['severed by an operator', 'warn'];
+      return ['closed', reason?.startsWith('severed') ? 'warn' : ''];
+    case 'contest_opened':
+      return ['contested', 'warn'];
+    case 'would_sever':
+      return ['would sever', 'warn'];
+    case 'machine_key_duplicated':
+      return ['duplicate machine key', 'bad'];
+    case 'noise_key_checked':
+      return [reason === 'differs' ? 'noise key differs' : 'noise key matches', colourOf(level)];
+    case 'limit_reached':
+      return [`limit: ${wordsOf(reason ?? '')}`, colourOf(level)];
+    default:
+      return [wordsOf(kind), colourOf(level)];
+  }
+}
+
+/** @param {ApiEvent['level']} level */
+function colourOf(level) {
+  if (level === 'error') return 'bad';
+  return level === 'warn' ? 'warn' : '';
 }
 
 /** @param {string} identifier */
@@ -65,7 +81,7 @@ export function eventItem(event, hasLink) {
     item.append(element('a', { href: target }, nameOf(event)));
   }
   item.append(
-    element('time', { datetime: event.date, title: new Date(event.date).toLocaleString() }, clockTime(event.date)),
+    element('time', { datetime: event.time, title: new Date(event.time).toLocaleString() }, clockTime(event.time)),
     element('span', { class: `tag ${level}` }, word),
     element('p', {}, event.sentence),
   );

@@ -1,7 +1,7 @@
 /** @import { ApiEvent, ListedNode, ApiStream } from './types.ts' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
-import { eventItem } from './feed.js';
+import { eventItem, isSevering } from './feed.js';
 import { ago, nameOf } from './format.js';
 import { stateOf } from './stream-table.js';
 import { legend, timeline } from './timeline.js';
@@ -104,14 +104,7 @@ export class NodeView {
 
 /** @param {readonly ApiEvent[]} events */
 function whyCard(events) {
-  const last = events.findLast(
-    ({ kind, reason }) =>
-      kind === 'stream_severed' ||
-      kind === 'would_sever' ||
-      kind === 'machine_key_duplicated' ||
-      (kind === 'stream_closed' &&
-        ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'].includes(reason ?? '')),
-  );
+  const last = events.findLast((event) => isSevering(event) || event.kind === 'machine_key_duplicated');
   if (last === undefined) {
     return element(
       'section',
@@ -122,8 +115,8 @@ function whyCard(events) {
   }
   const heading =
     last.kind === 'stream_severed' || last.kind === 'stream_closed'
-      ? `Why stream ${last.stream} was severed ${ago(last.date)}`
-      : `Noticed ${ago(last.date)}`;
+      ? `Why stream ${last.stream} was severed ${ago(last.time)}`
+      : `Noticed ${ago(last.time)}`;
   return element(
     'section',
     { class: 'card why bad', 'aria-label': 'Why' },

@@ -70,7 +70,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
   const held = events.find(({ kind }) => kind === 'stream_held');
   const released = events.find(({ kind }) => kind === 'stream_released');
   if (held) {
-    const [start, stop] = [x(Date.parse(held.date)), x(released ? Date.parse(released.date) : (to ?? now))];
+    const [start, stop] = [x(Date.parse(held.time)), x(released ? Date.parse(released.time) : (to ?? now))];
     group.append(
       drawing(
         'rect',
@@ -83,9 +83,9 @@ function drawLane({ id, from, to, events }, y, x, now) {
   for (const event of events) {
     // The event that severed the stream came a moment earlier and marks its end.
     if (event.kind === 'stream_closed' && isSevered) continue;
-    const mark = markOf(event, x(Date.parse(event.date)), y);
+    const mark = markOf(event, x(Date.parse(event.time)), y);
     if (mark === undefined) continue;
-    mark.append(drawing('title', {}, `${clockTime(event.date)} ${event.sentence}`));
+    mark.append(drawing('title', {}, `${clockTime(event.time)} ${event.sentence}`));
     group.append(mark);
   }
   return group;
@@ -128,8 +128,8 @@ function lanesOf(events, open, now) {
     const isContest = event.kind === 'contest_opened' || event.kind === 'contest_ended';
     const lane = laneOf(isContest ? (event.otherStream ?? event.stream) : event.stream);
     lane.events.push(event);
-    if (event.kind === 'stream_opened') lane.from = Date.parse(event.date);
-    if (event.kind === 'stream_closed') lane.to = Date.parse(event.date);
+    if (event.kind === 'stream_opened') lane.from = Date.parse(event.time);
+    if (event.kind === 'stream_closed') lane.to = Date.parse(event.time);
   }
   return [...lanes.values()].sort((a, b) => a.id - b.id);
 }

@@ -26,7 +26,8 @@ export interface ApiStream {
 
 export interface ApiEvent {
   readonly seq: number;
-  readonly date: string;
+  readonly time: string;
+  readonly level: 'debug' | 'info' | 'warn' | 'error';
   readonly kind: string;
   readonly machineKey: string | null;
   readonly node: ApiNode | null;

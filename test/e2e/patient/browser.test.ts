@@ -43,7 +43,7 @@ describe('a browser: a WebSocket, with the handshake in its query; Headscale 0.2
     await open(third);
     const silent = await until('severing', { timeoutMs: 15_000, everyMs: 20 }, () => watchdog.severings()[1]);
     const contests = await until('both verdicts', { timeoutMs: 1_000 }, () => {
-      const ended = watchdog.logged('contest ended');
+      const ended = watchdog.logged('contest_ended');
       return ended.length === 2 ? ended : undefined;
     });
     const deadMs = Number(contests[0]?.lastedMs);

@@ -34,7 +34,7 @@ function idsOf(watchdog: Watchdog, addresses: readonly string[]): Promise<readon
 async function expectOneDuplicate(watchdog: Watchdog, addresses: readonly string[]): Promise<void> {
   const metrics = await watchdog.metrics();
   const [warning, ...others] = watchdog.warnings();
-  expect(String(warning?.msg)).toContain('duplicate machine key');
+  expect(String(warning?.msg)).toContain('Duplicate machine key');
   expect(others).toEqual([]);
   for (const address of addresses) expect(JSON.stringify(warning)).toContain(address);
   expect(JSON.stringify(warning)).toMatch(/delete .*tailscaled/i);
@@ -54,7 +54,7 @@ describe.concurrent('two machines with one copied state directory, --silent-afte
       const addresses = await startClones(here.lab, headscale, watchdog);
       const started = performance.now();
 
-      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
+      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('machine_key_duplicated')[0]);
       const guardMs = performance.now() - started;
       // The one severed last comes back, and stays.
       const staying = await until('a stream of each', { timeoutMs: 10_000 }, () => idsOf(watchdog, addresses));
@@ -91,7 +91,7 @@ describe.concurrent('two machines with one copied state directory, --silent-afte
       const staying = await idsOf(watchdog, addresses);
       const sentBefore = await headscale.mapResponsesSent();
 
-      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('duplicate machine key')[0]);
+      await until('the guard', { timeoutMs: 180_000 }, () => watchdog.logged('machine_key_duplicated')[0]);
       const guardMs = performance.now() - started;
       await delay(AT_PEACE_MS);
 

@@ -34,14 +34,14 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     const phone = new Phone(here.lab, 'nameless');
     await phone.logIn(watchdog.url, await headscale.authKey());
 
-    printFigures(`a wrong API key, Headscale ${version}`, [['the log', `${refused.msg}; ${refused.reason}`]]);
-    expect(refused.msg).toContain("Headscale's nodes cannot be listed");
-    expect(refused.reason).toContain('headscale apikeys create');
-    expect(JSON.stringify(watchdog.logged(''))).not.toContain(WRONG_KEY);
+    printFigures(`a wrong API key, Headscale ${version}`, [['the log', String(refused.msg)]]);
+    expect(refused.event).toBe('nodes_list_failed');
+    expect(refused.detail).toContain('headscale apikeys create');
+    expect(JSON.stringify(watchdog.lines())).not.toContain(WRONG_KEY);
     expect(await watchdog.onlyStreamFrom(phone.host.address)).toMatchObject({ state: 'open', node: null });
     // Told once more when Headscale was found to be up, and then no more.
-    for (const { msg, reason } of watchdog.errors())
-      expect({ msg, reason }).toEqual({ msg: refused.msg, reason: refused.reason });
+    for (const { msg, detail } of watchdog.errors())
+      expect({ msg, detail }).toEqual({ msg: refused.msg, detail: refused.detail });
     expect(watchdog.errors().length).toBeLessThanOrEqual(2);
   });
 
@@ -95,17 +95,17 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     await headscale.stop();
     // A key file that has changed is a reason to ask now.
     writeFileSync(keyFile, 'AbCdEfG.another-key-that-nobody-can-be-asked-about\n', { mode: 0o600 });
-    const notListed = () => watchdog.logged("Headscale's nodes cannot be listed")[0];
+    const notListed = () => watchdog.logged('nodes_list_failed')[0];
     const failed = await until('a question that fails', { timeoutMs: READ_AGAIN_WITHIN_MS }, notListed);
 
     printFigures(`nodes by name, Headscale ${version}`, [
       ['Running → known', seconds(knownMs)],
-      ['Headscale away', String(failed.reason)],
+      ['Headscale away', String(failed.detail)],
     ]);
     expect(await infoOf(watchdog, listed)).toBe(1);
-    const closed = watchdog.logged('stream closed').filter(({ machineKey }) => machineKey === listed.machineKey);
+    const closed = watchdog.logged('stream_closed').filter(({ machineKey }) => machineKey === listed.machineKey);
     expect(closed.at(-1)).toMatchObject({ node: viewOf(listed) });
-    expect(watchdog.logged('internal error')).toEqual([]);
+    expect(watchdog.logged('internal_error')).toEqual([]);
   });
 });
 

@@ -52,10 +52,8 @@ describe.concurrent.each(PLANS)('phones vanish at different moments, and $title;
 
 /** From its vanishing to the end of its stream, in milliseconds. */
 function openFor(watchdog: Watchdog, { address, vanishedAt }: Vanished): number {
-  const ended = watchdog
-    .logged('stream severed')
-    .find(({ remoteAddress }) => String(remoteAddress).startsWith(`${address}:`));
-  return Date.parse(String(ended?.time)) - vanishedAt.getTime();
+  const ended = watchdog.severings().find(({ remoteAddress }) => remoteAddress.startsWith(`${address}:`));
+  return (ended?.at.getTime() ?? Number.NaN) - vanishedAt.getTime();
 }
 
 describe.runIf(LONG).each(PLANS)("HAProxy in the watchdog's place, and $title; Headscale 0.29.2", (plan) => {

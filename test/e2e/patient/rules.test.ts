@@ -66,7 +66,7 @@ describe('rules of single nodes, by name, in a --config file; Headscale 0.29.2',
     const severingOf = (stream: number) => () => watchdog.severings().find((each) => each.stream === stream);
     const patience = { timeoutMs: 3 * SILENT_AFTER_MS, everyMs: 20 };
     const quickly = await until('severing', patience, severingOf(quick.id));
-    const spared = () => watchdog.logged('observed only').find(({ stream }) => stream === observed.id);
+    const spared = () => watchdog.logged('would_sever').find(({ stream }) => stream === observed.id);
     await until('what would have been severed', patience, spared);
     expect(watchdog.severings()).toHaveLength(1);
 

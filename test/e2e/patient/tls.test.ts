@@ -49,7 +49,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
       const metrics = await watchdog.metrics();
       return metrics.sum('takeovers_total', 'evidence="kernel"') === ROUNDS ? true : undefined;
     });
-    const verdictMs = watchdog.logged('contest ended').map(({ lastedMs }) => Number(lastedMs));
+    const verdictMs = watchdog.logged('contest_ended').map(({ lastedMs }) => Number(lastedMs));
     printFigures('TLS at the watchdog, Headscale 0.29.2', [
       ['clean restart: start → Running', seconds(...floorMs)],
       ['vanished and back: start → Running', seconds(...backMs)],
@@ -135,7 +135,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
     const { id, state, lastHeardAt } = await watchdog.onlyStreamFrom(phone.host.address);
     expect({ id, state }).toEqual({ id: open.id, state: 'open' });
     expect(Date.parse(lastHeardAt)).toBeGreaterThan(Date.parse(open.lastHeardAt));
-    expect(watchdog.logged('the certificate was read again')).toHaveLength(1);
+    expect(watchdog.logged('key_file_reloaded')).toHaveLength(1);
     expect(watchdog.errors()).toEqual([]);
     await phone.shutDown();
   });

@@ -33,7 +33,7 @@ export class Bystander {
 export async function expectGone(watchdog: Watchdog, streams: number): Promise<void> {
   const metrics = await watchdog.metrics();
   expect(metrics.sum('streams_closed_total', 'reason="gone"')).toBe(streams);
-  expect(watchdog.logged('stream severed').map(({ reason }) => reason)).toEqual(Array(streams).fill('gone'));
+  expect(watchdog.severings().map(({ reason }) => reason)).toEqual(Array(streams).fill('gone'));
   expect(metrics.streamsUnaccountedFor).toBe(0);
   expect(watchdog.errors()).toEqual([]);
 }

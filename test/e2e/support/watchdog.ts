@@ -1,3 +1,4 @@
+import type { EventKind } from '../../../src/streams/events.ts';
 import { programs } from './build.ts';
 import { type Child, jsonLines } from './child.ts';
 import type { Lab } from './lab.ts';
@@ -8,6 +9,8 @@ import { until } from './wait.ts';
 
 const PINO_WARN = 40;
 const PINO_ERROR = 50;
+/** Why the watchdog ends a stream with no contest before. */
+const SEVERED_ALONE = ['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'];
 
 /** What the kernel said of a client. */
 export interface KernelView {
@@ -46,6 +49,7 @@ export interface Severing {
   readonly stream: number;
   /** `address:port` of the client that lost. */
   readonly remoteAddress: string;
+  readonly reason: string;
   readonly silentMs: number;
   readonly kernel: KernelView | undefined;
 }
@@ -147,30 +151,36 @@ export class Watchdog {
   }
 
   severings(): readonly Severing[] {
-    return this.logged('stream severed').map(({ time, stream, remoteAddress, silentMs, kernel }) => ({
+    const severed = this.lines().filter(
+      ({ event, reason }) =>
+        event === 'stream_severed' || (event === 'stream_closed' && SEVERED_ALONE.includes(String(reason))),
+    );
+    return severed.map(({ time, stream, remoteAddress, reason, silentMs, kernel }) => ({
       at: new Date(String(time)),
       stream: Number(stream),
       remoteAddress: String(remoteAddress),
+      reason: String(reason),
       silentMs: Number(silentMs),
       kernel: kernel as KernelView | undefined,
     }));
   }
 
-  /** The log lines whose text begins like that. */
-  logged(text: string): readonly Record<string, unknown>[] {
-    return this.#log().filter(({ msg }) => typeof msg === 'string' && msg.startsWith(text));
+  /** The log lines of one kind of event. */
+  logged(kind: EventKind): readonly Record<string, unknown>[] {
+    return this.lines().filter(({ event }) => event === kind);
   }
 
   warnings(): readonly Record<string, unknown>[] {
-    return this.#log().filter(({ level }) => level === PINO_WARN);
+    return this.lines().filter(({ level }) => level === PINO_WARN);
   }
 
   /** Log lines that speak of an error. */
   errors(): readonly Record<string, unknown>[] {
-    return this.#log().filter(({ level }) => Number(level) >= PINO_ERROR);
+    return this.lines().filter(({ level }) => Number(level) >= PINO_ERROR);
   }
 
-  #log(): readonly Record<string, unknown>[] {
+  /** The whole log. */
+  lines(): readonly Record<string, unknown>[] {
     return jsonLines(this.#child.stdout);
   }
 

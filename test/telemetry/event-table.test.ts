@@ -2,8 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { span } from '../../src/lib/units.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { CLOSE_REASONS, type Stream, type StreamId } from '../../src/streams/stream.ts';
-import { sentenceOf, withName } from '../../src/telemetry/describe-event.ts';
-import { keyOf, stage } from '../telemetry/stage.ts';
+import { describeEvent, withName } from '../../src/telemetry/event-table.ts';
+import { keyOf, stage } from './stage.ts';
 
 const { open } = stage();
 const nobody = { listen: () => {} };
@@ -21,9 +21,10 @@ const kernel = {
 };
 const times = { silentMs: 90_000, silentAfterMs: 30_000, answers: false, contestedMs: 460 };
 const severed = { kind: 'stream_severed', stream: old, newcomer, reason: 'dead', ...times, kernel } as const;
-const name = (event: WatchdogEvent): string => sentenceOf(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
+const name = (event: WatchdogEvent): string =>
+  describeEvent(event, (key) => (key === keyOf(1) ? 'router-1' : undefined));
 
-describe('sentenceOf', () => {
+describe('describeEvent', () => {
   test('says why a dead stream was severed: the evidence, and where the node is now', () => {
     expect(name(severed)).toBe(
       "router-1's old stream 12 from 203.0.113.7:4242 was severed: its kernel answered none of the last 3 probes, 460 ms after the node had come back (its last sign of life was 1 min 1 s ago), and the node is back on stream 15 from 198.51.100.9:1.",
@@ -35,7 +36,7 @@ describe('sentenceOf', () => {
     expect(name({ ...severed, kernel: unacked })).toContain('acknowledged nothing through 4 retransmissions');
     const silent = name({ ...severed, reason: 'silent', kernel: undefined });
     expect(silent).toContain(
-      ': its client had sent nothing for 1 min 30 s, longer than silent-after, 30 s, and the node',
+      ': its client had sent nothing for 1 min 30 s, longer than silent-after (30 s), and the node',
     );
   });
 
@@ -43,12 +44,12 @@ describe('sentenceOf', () => {
     const stranger = { ...old, machineKey: keyOf(2) };
     expect(name({ kind: 'stream_opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
     expect(name({ kind: 'stream_opened', stream: { ...old, machineKey: undefined } })).toBe(
-      'Stream 12, of a node that could not be identified, was opened from 203.0.113.7:4242.',
+      'Stream 12 (node not identified) was opened from 203.0.113.7:4242.',
     );
   });
 
   test('a sentence from before the name was known gets it later', () => {
-    const before = sentenceOf(severed, () => undefined);
+    const before = describeEvent(severed, () => undefined);
     expect(withName(before, keyOf(1), 'router-1')).toBe(name(severed));
     expect(withName(before, keyOf(1), '$&')).toContain("$&'s old stream 12");
   });

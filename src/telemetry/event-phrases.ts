@@ -1,0 +1,208 @@
+import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
+import { span } from '../lib/units.ts';
+import type {
+  ContestVerdict,
+  EventOf,
+  HandshakeResult,
+  Limit,
+  RefusalReason,
+  ReleaseReason,
+} from '../streams/events.ts';
+import type { CloseReason, SeverReason, Stream } from '../streams/stream.ts';
+
+type NameOf = (key: MachineKey) => string | undefined;
+
+/** `router-1's stream 12`, or `Stream 12 (relay)` where it belongs to no node. */
+export function streamOf(stream: Stream, nameOf: NameOf, word = 'stream'): string {
+  if (stream.machineKey !== undefined) return `${nodeOf(stream, nameOf)}'s ${word} ${stream.id}`;
+  const kinds = { control: 'node not identified', derp: 'relay', other: 'other upgrade' };
+  return `Stream ${stream.id} (${kinds[stream.kind]})`;
+}
+
+export function nodeOf({ machineKey }: Stream, nameOf: NameOf): string {
+  return machineKey === undefined ? 'A node' : nameOrKey(machineKey, nameOf);
+}
+
+/** The name, or enough of the key to tell it from others by eye. */
+export function nameOrKey(key: MachineKey, nameOf: NameOf): string {
+  return nameOf(key) ?? `${formatMachineKey(key).slice(0, 13)}…`;
+}
+
+/** `1 node`, `3 nodes`. */
+export function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}
+
+/** The two machines of one key: one address, where a NAT or a proxy stands in front of both. */
+export function machinesAt([one, other]: readonly [string, string]): string {
+  return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
+}
+
+const UNIDENTIFIED: Readonly<Record<Exclude<HandshakeResult, 'identified'>, string>> = {
+  unreadable: 'could not be read',
+  missing: 'is missing',
+  replayed: 'has been seen before',
+};
+
+export function describeHandshake({ result, remoteAddress, detail }: EventOf<'handshake_checked'>): string {
+  if (result === 'identified') return `The handshake from ${remoteAddress} was read.`;
+  const why = detail === undefined ? '' : ` (${detail})`;
+  return `The handshake from ${remoteAddress} ${UNIDENTIFIED[result]}${why}: the connection goes to Headscale unidentified.`;
+}
+
+export const RELEASED: Readonly<Record<ReleaseReason, string>> = {
+  old_streams_answered: 'the old stream is alive',
+  old_streams_ended: 'the old stream has ended',
+  hold_over: 'the old stream had no verdict in time',
+  error: 'an internal error ended the hold',
+};
+
+export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
+  dead: 'nobody answers at its other end, and the node is back on a new stream',
+  silent: 'its client has been silent for longer than silent-after, and the node is back on a new stream',
+  gone: 'its client has acknowledged nothing for as long as gone-after allows',
+  upstream_silent: 'Headscale has sent nothing on it for more than two minutes',
+};
+
+export const VERDICT: Readonly<Record<ContestVerdict, string>> = {
+  dead: 'the old stream was dead',
+  silent: 'the old stream had been silent for too long',
+  old_ended: 'the old stream ended by itself',
+  newcomer_ended: 'the new stream ended first, and the old one stays',
+};
+
+export const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
+  client_closed: 'ended: the client closed it',
+  client_error: "ended: the client's connection broke",
+  client_left_early: 'ended: the client left before Headscale answered',
+  upstream_closed: 'ended: Headscale closed it',
+  upstream_error: 'ended: the connection to Headscale broke',
+  upstream_refused: 'ended: Headscale refused it',
+  upstream_unreachable: 'ended: Headscale could not be reached',
+  upstream_unanswered: 'ended: Headscale accepted the connection but did not answer',
+  surplus: 'was closed: its node had too many streams, and this one had been silent longest',
+  limit: 'ended: it waited too long for its turn at Headscale, and the client tries again',
+  severed_dead: 'is closed: it was severed because nobody answered at its other end and the node was back',
+  severed_silent: 'is closed: it was severed because its client was silent for too long and the node was back',
+  severed_by_operator: 'was severed by an operator',
+  gone: 'was severed as gone: its client acknowledged neither data nor probes for as long as gone-after allows',
+  not_reading:
+    "was severed: the client's machine answered, but the client read nothing for as long as gone-after allows, as a frozen program does",
+  upstream_silent: 'was severed: Headscale had sent nothing on it for more than two minutes',
+  shutdown: 'ended: the watchdog stopped',
+};
+
+export function describeSevering(event: EventOf<'stream_severed'>, nameOf: NameOf): string {
+  const { stream, newcomer, reason, silentMs, silentAfterMs, kernel } = event;
+  const what = `${streamOf(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
+  const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
+  if (reason === 'dead') return `${what}: ${whyDead(event)}, and ${back}.`;
+  const frozen = kernel?.unansweredProbes === 0 ? ' (its kernel still answered, as it does for a frozen program)' : '';
+  return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after (${span(silentAfterMs)})${frozen}, and ${back}.`;
+}
+
+function whyDead({ kernel, contestedMs }: EventOf<'stream_severed'>): string {
+  if (kernel === undefined) return 'its kernel no longer answered';
+  const { unansweredProbes, retransmits, unackedSegments, receivedAgoMs } = kernel;
+  const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
+  if (unackedSegments > 0 && retransmits >= 2) {
+    return `its kernel acknowledged nothing through ${retransmits} retransmissions (${last})`;
+  }
+  return `its kernel answered none of the last ${unansweredProbes} probes, ${span(contestedMs)} after the node had come back (${last})`;
+}
+
+export function describeRefusal({ reason, address, detail }: EventOf<'connection_refused'>): string {
+  const what: Readonly<Record<RefusalReason, string>> = {
+    untrusted_proxy: `a connection from ${address}`,
+    bad_proxy_header: `a connection from ${address} without a readable PROXY protocol header`,
+    unexpected_proxy_header: `a connection from ${address}`,
+    tls_handshake: `a TLS handshake from ${address}`,
+    bad_request: `a request from ${address} with 400`,
+  };
+  return `Refused ${what[reason]}: ${detail}.`;
+}
+
+/** What there is too much of, what happens to it, and where the limit is set. */
+export const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: string, setting: string]>> = {
+  connections: ['Too many connections', 'new ones are closed', '--max-connections'],
+  connections_per_address: [
+    'Too many connections from one address',
+    'new ones are closed',
+    '--max-connections-per-address',
+  ],
+  handshakes: ['Too many handshakes', 'new ones get 503', '--max-handshakes'],
+  handshakes_per_address: ['Too many handshakes from one address', 'new ones get 503', '--max-handshakes-per-address'],
+  streams_per_node: [
+    'Too many streams of one machine key',
+    'each new one ends the one that has been silent longest',
+    '--max-streams-per-node',
+  ],
+  held: ['Too many held streams', 'new ones go to Headscale at once', '--max-held'],
+  body: ['A request body is too large', 'the client gets 413', '--max-body-size'],
+  upstream_rate: [
+    'A new stream waited too long for its turn at Headscale',
+    'the client gets 503 and tries again',
+    '--upstream-rate',
+  ],
+};
+
+export function describeDrain({ streams, overMs, isShortened }: EventOf<'drain_started'>): string {
+  const stopping = 'Draining: no new connections are accepted';
+  if (streams === 0) return `${stopping}, and no stream is open.`;
+  if (overMs === 0) return `${stopping}, and ${count(streams, 'stream')} end now.`;
+  const shortened = isShortened ? ' The drain is shortened, because new clients wait in the inherited socket.' : '';
+  return `${stopping}, and ${count(streams, 'stream')} end one by one over ${span(overMs)}. A second signal ends all of them now.${shortened}`;
+}
+
+export function describeUntrustedProxy(event: EventOf<'proxy_not_trusted'>): string {
+  const { address, header, setting, isEngine } = event;
+  const what = `${address} sends ${header} and is not trusted, so the header is ignored and every client behind it counts as ${address}`;
+  if (!isEngine) return `${what}. If it is your proxy, set --trusted-proxies ${setting}.`;
+  return `${what}. It is an address or a gateway of this machine, so these connections most likely come through a proxy of the container engine: publish the port on 127.0.0.1 only, so that nobody but your own proxy can use it, and set --trusted-proxies ${setting}.`;
+}
+
+export function describeHiddenAddresses(event: EventOf<'client_addresses_hidden'>): string {
+  const { address, isTrusted, isEngine } = event;
+  const many = `Several nodes come from ${address}, so their own addresses are unknown`;
+  if (isEngine) {
+    return `${many}. It is an address or a gateway of this machine: a proxy of the container engine (docker-proxy, rootless Docker, slirp4netns, pasta) puts its own address there. Use the host's network for the watchdog's container, or put a proxy on the host in front that sends X-Forwarded-For: see docs/proxies.md.`;
+  }
+  if (isTrusted) {
+    return `${many}: the proxy there is trusted, and says nothing of its clients. Have it send X-Forwarded-For (HAProxy: option forwardfor) or the PROXY protocol: see docs/proxies.md.`;
+  }
+  return `${many}. A proxy of the container engine (docker-proxy, rootless Docker, slirp4netns, pasta), a NAT or a proxy that sends no X-Forwarded-For puts its own address there: see docs/proxies.md.`;
+}
+
+export function describeLostHeader({ address, header, isTrusted }: EventOf<'upgrade_header_lost'>): string {
+  const from = isTrusted ? `the proxy at ${address}` : address;
+  const lost = header === 'upgrade' ? 'Upgrade' : 'X-Tailscale-Handshake';
+  return `A request for /ts2021 from ${from} has no ${lost} header, so no node can log in with it. A proxy in front of the watchdog must pass on Upgrade, Connection and X-Tailscale-Handshake, with HTTP/1.1 (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;): see docs/proxies.md.`;
+}
+
+/** What it means that Headscale, or what stands in its place, answers a control stream so, and what to do. */
+export function whyUpstreamRefused(status: number): string {
+  if (status >= 300 && status < 400) {
+    return 'this is a redirect, and nodes do not follow it; point --upstream at the address where Headscale itself answers';
+  }
+  switch (status) {
+    case 400:
+      return 'the Upgrade header or the handshake is missing or damaged; every proxy on the way must pass on Upgrade and X-Tailscale-Handshake unchanged';
+    case 401:
+    case 403:
+      return 'something asks for a login that nodes cannot give; let /ts2021 through without a login';
+    case 404:
+      return "there is no /ts2021 here, so this is not Headscale; point --upstream at Headscale's listen_addr";
+    case 405:
+      return 'this Headscale takes no WebSocket, which browsers need; use Headscale 0.24 to 0.28, or 0.29.2 or later. If other clients get this too, a proxy behind --upstream does not allow POST';
+    case 500:
+      return "Headscale saw no Upgrade header, or failed; a proxy between the watchdog and Headscale must pass on Upgrade, and Headscale's log says more";
+    case 429:
+      return 'a proxy behind --upstream limits the rate; let /ts2021 through without a limit';
+    case 502:
+    case 503:
+    case 504:
+      return 'a proxy behind --upstream does not reach Headscale; point --upstream at Headscale itself, or fix that proxy';
+    default:
+      return "this answer is unexpected; point --upstream at Headscale's listen_addr, and see Headscale's log";
+  }
+}

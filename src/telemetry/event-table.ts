@@ -1,0 +1,336 @@
+import type { MachineKey } from '../identity/keys.ts';
+import { reasonOf } from '../lib/errors.ts';
+import { span } from '../lib/units.ts';
+import type { EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
+import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/stream.ts';
+import {
+  count,
+  describeDrain,
+  describeHandshake,
+  describeHiddenAddresses,
+  describeLostHeader,
+  describeRefusal,
+  describeSevering,
+  describeUntrustedProxy,
+  LIMITED,
+  machinesAt,
+  nameOrKey,
+  nodeOf,
+  RELEASED,
+  streamOf,
+  VERDICT,
+  WHY_CLOSED,
+  WOULD_SEVER,
+  whyUpstreamRefused,
+} from './event-phrases.ts';
+
+/** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
+export type NameOf = (key: MachineKey) => string | undefined;
+
+export type Level = 'debug' | 'info' | 'warn' | 'error';
+
+/** What an event is about. The log, `/events` and the page use these names. */
+export interface EventSubject {
+  readonly machineKey?: MachineKey | undefined;
+  readonly stream?: StreamId;
+  readonly streamKind?: StreamKind;
+  /** The newcomer that a severed stream made room for, or the old stream of a contest. */
+  readonly otherStream?: StreamId;
+  /** `address:port`; the address alone where the event is about more than one connection. */
+  readonly remoteAddress?: string | undefined;
+  /** An identifier: a close reason, a verdict, a limit, … */
+  readonly reason?: string;
+  /** Since the client's last byte. */
+  readonly silentMs?: number;
+  readonly kernel?: KernelEvidence | undefined;
+}
+
+/**
+ * How one kind of event is reported. Each column is a function of its own, so that a log at `info` never builds the
+ * sentences of its `debug` events.
+ */
+interface Row<Event extends WatchdogEvent> {
+  /** Undefined: not reported, since another event says the same. */
+  readonly level: Level | ((event: Event) => Level | undefined);
+  readonly subject?: (event: Event) => EventSubject;
+  /** What else the log line carries. */
+  readonly fields?: (event: Event) => object;
+  /** What happened and why, for somebody who reads only this one sentence. */
+  readonly sentence: (event: Event, nameOf: NameOf) => string;
+}
+
+/** A repeat is no news: it is counted, and logged at `debug`. */
+const warnOnce = ({ isNews }: { readonly isNews: boolean }): Level => (isNews ? 'warn' : 'debug');
+
+const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
+  handshake_checked: {
+    // `stream_opened` follows, with the node's name.
+    level: ({ result }) => (result === 'identified' ? undefined : 'debug'),
+    subject: ({ remoteAddress, result }) => ({ remoteAddress, reason: result }),
+    fields: ({ detail }) => ({ detail }),
+    sentence: describeHandshake,
+  },
+  stream_opened: {
+    level: 'debug',
+    subject: ({ stream }) => about(stream),
+    sentence: ({ stream }, nameOf) => `${streamOf(stream, nameOf)} was opened from ${stream.remoteAddress}.`,
+  },
+  stream_closed: {
+    level: ({ reason }) => (SEVERED_WITHOUT_CONTEST.has(reason) ? 'info' : 'debug'),
+    subject: ({ stream, reason }) => ({ ...about(stream), reason }),
+    fields: ({ lifetimeMs }) => ({ lifetimeMs: Math.round(lifetimeMs) }),
+    sentence: ({ stream, reason, lifetimeMs }, nameOf) =>
+      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} ${WHY_CLOSED[reason]} (it lasted ${span(lifetimeMs)}).`,
+  },
+  contest_opened: {
+    level: 'info',
+    subject: ({ old, newcomer }) => ({ ...about(newcomer), otherStream: old.id }),
+    fields: ({ old }) => ({ otherRemoteAddress: old.remoteAddress }),
+    sentence: ({ old, newcomer }, nameOf) =>
+      `${nodeOf(newcomer, nameOf)} is back on stream ${newcomer.id} from ${newcomer.remoteAddress} while its old stream ${old.id} from ${old.remoteAddress} is still open.`,
+  },
+  contest_ended: {
+    level: 'info',
+    subject: ({ old, newcomer, verdict }) => ({ ...about(newcomer), otherStream: old.id, reason: verdict }),
+    fields: ({ old, lastedMs }) => ({ otherRemoteAddress: old.remoteAddress, lastedMs: Math.round(lastedMs) }),
+    sentence: ({ old, newcomer, verdict, lastedMs }, nameOf) =>
+      `The contest between ${nodeOf(newcomer, nameOf)}'s old stream ${old.id} and its new stream ${newcomer.id} ended after ${span(lastedMs)}: ${VERDICT[verdict]}.`,
+  },
+  stream_held: {
+    level: 'debug',
+    subject: ({ stream }) => about(stream),
+    fields: ({ atMostMs }) => ({ atMostMs }),
+    sentence: ({ stream, atMostMs }, nameOf) =>
+      `${streamOf(stream, nameOf)} is held for up to ${span(atMostMs)} while the watchdog checks whether the node's old stream is alive.`,
+  },
+  stream_released: {
+    level: 'debug',
+    subject: ({ stream, reason }) => ({ ...about(stream), reason }),
+    fields: ({ heldMs }) => ({ heldMs: Math.round(heldMs) }),
+    sentence: ({ stream, reason, heldMs }, nameOf) =>
+      `${streamOf(stream, nameOf)} was released to Headscale after ${span(heldMs)}: ${RELEASED[reason]}.`,
+  },
+  stream_severed: {
+    level: 'info',
+    subject: ({ stream, newcomer, reason, silentMs, kernel }) => ({
+      ...about(stream),
+      ...{ otherStream: newcomer.id, reason, silentMs: Math.round(silentMs), kernel },
+    }),
+    fields: ({ newcomer }) => ({ otherRemoteAddress: newcomer.remoteAddress }),
+    sentence: describeSevering,
+  },
+  would_sever: {
+    level: 'info',
+    subject: ({ stream, reason }) => ({ ...about(stream), reason }),
+    sentence: ({ stream, reason }, nameOf) =>
+      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} would have been severed, but it is observe-only: ${WOULD_SEVER[reason]}.`,
+  },
+  machine_key_duplicated: {
+    level: 'warn',
+    subject: ({ machineKey }) => ({ machineKey }),
+    fields: ({ addresses, restMs }) => ({ addresses, restMs }),
+    sentence: ({ machineKey, addresses, restMs }, nameOf) =>
+      `Duplicate machine key: ${machinesAt(addresses)} use the machine key of ${nameOrKey(machineKey, nameOf)} and keep ending each other's streams. Delete tailscaled's state on the clone, and log it in again. For the next ${span(restMs)}, silence alone severs no stream of this key.`,
+  },
+  nodes_listed: {
+    level: 'info',
+    fields: ({ nodes }) => ({ nodes }),
+    sentence: ({ nodes }) => `Headscale lists ${count(nodes, 'node')}, which are now shown by name.`,
+  },
+  nodes_list_failed: {
+    level: 'error',
+    fields: ({ detail }) => ({ detail }),
+    sentence: ({ detail }) => `Cannot list Headscale's nodes (${detail}). The last known names stay in use.`,
+  },
+  node_metrics_disabled: {
+    level: 'warn',
+    fields: ({ maxNodes }) => ({ maxNodes }),
+    sentence: ({ maxNodes }) =>
+      `Metrics of single nodes are off, because Headscale has more nodes than --metrics-max-nodes allows (${maxNodes}).`,
+  },
+  key_file_reloaded: {
+    level: 'info',
+    fields: ({ file }) => ({ file }),
+    sentence: ({ key }) => `Reloaded the ${key}, because its file has changed.`,
+  },
+  key_file_reload_failed: {
+    level: 'error',
+    fields: ({ problem }) => ({ detail: problem }),
+    sentence: ({ problem }) => `A key file has changed and cannot be used: ${problem}. The key in use stays.`,
+  },
+  settings_reloaded: {
+    level: ({ needRestart }) => (needRestart.length > 0 ? 'warn' : 'info'),
+    fields: ({ changes, needRestart }) => ({ changes, needRestart }),
+    sentence: ({ changes, needRestart }) => {
+      const changed = changes.length === 0 ? 'nothing has changed' : changes.join(', ');
+      const waiting = needRestart.length === 0 ? '' : ` These wait for a restart: ${needRestart.join(', ')}.`;
+      return `Settings reloaded: ${changed}.${waiting}`;
+    },
+  },
+  settings_reload_failed: {
+    level: 'error',
+    fields: ({ problems }) => ({ problems }),
+    sentence: ({ problems }) => `Settings not reloaded, and nothing has changed: ${problems.join('; ')}.`,
+  },
+  upstream_up: {
+    level: 'info',
+    fields: ({ upstream, version }) => ({ upstream, version }),
+    sentence: ({ upstream, version }) =>
+      `Headscale is up at ${upstream}${version === undefined ? '' : `, version ${version}`}.`,
+  },
+  upstream_not_headscale: {
+    level: 'error',
+    fields: ({ upstream }) => ({ upstream }),
+    sentence: ({ upstream }) =>
+      `${upstream} is not Headscale, since GET /key?v=142 returns no key: point --upstream at Headscale's listen_addr.`,
+  },
+  upstream_down: {
+    level: 'error',
+    fields: ({ upstream, detail }) => ({ upstream, detail }),
+    sentence: ({ upstream, detail }) => `Headscale cannot be reached at ${upstream} (${detail}): clients get 502.`,
+  },
+  upstream_silent: {
+    level: 'error',
+    subject: ({ silence }) => ({ reason: silence.on }),
+    fields: ({ upstream, silence: { on: _, ...counts } }) => ({ upstream, ...counts }),
+    sentence: ({ upstream, silence }) =>
+      silence.on === 'requests'
+        ? `Headscale accepts connections at ${upstream} but does not answer: clients get 504. Check its log and its load, and restart it.`
+        : `Headscale has sent nothing on ${silence.silent} of ${silence.of} control streams for more than two minutes. Unless these nodes wait for a login, it hangs: check its log and its load, and restart it.`,
+  },
+  upstream_refused: {
+    // A node without its control stream is cut off. A relay that is switched off refuses all day.
+    level: ({ streamKind, isNews }) => (streamKind === 'control' && isNews ? 'warn' : 'debug'),
+    subject: ({ streamKind, remoteAddress }) => ({ streamKind, remoteAddress }),
+    fields: ({ status }) => ({ status }),
+    sentence: ({ streamKind, status, remoteAddress }) =>
+      streamKind === 'control'
+        ? `Headscale refused a control stream with ${status}, so the node at ${remoteAddress} is cut off: ${whyUpstreamRefused(status)}.`
+        : `Headscale refused an upgrade from ${remoteAddress} with ${status}.`,
+  },
+  upstream_protocol_mismatched: {
+    level: 'warn',
+    subject: ({ remoteAddress }) => ({ remoteAddress }),
+    fields: ({ asked, switchedTo }) => ({ asked, switchedTo }),
+    sentence: ({ asked, switchedTo, remoteAddress }) =>
+      `Headscale switched a request from ${remoteAddress} to ${switchedTo || 'no protocol'}, but the client had asked for ${asked ?? 'no upgrade'} and got 502. Check what stands between the watchdog and Headscale.`,
+  },
+  noise_key_checked: {
+    level: ({ matches }) => (matches ? 'info' : 'error'),
+    subject: ({ matches }) => ({ reason: matches ? 'matches' : 'differs' }),
+    fields: ({ ours, upstreams }) => ({ noiseKey: ours, upstreamNoiseKey: upstreams }),
+    sentence: ({ matches }) =>
+      matches
+        ? "The noise key is Headscale's."
+        : "The noise key is not Headscale's, so the watchdog cannot tell nodes apart: point --noise-key at the running Headscale's noise_private.key.",
+  },
+  connection_refused: {
+    // Scanners fail at TLS all day. A refused proxy is somebody's mistake.
+    level: ({ reason, isNews }) => (isNews && reason !== 'tls_handshake' ? 'warn' : 'debug'),
+    subject: ({ address, reason }) => ({ remoteAddress: address, reason }),
+    fields: ({ detail }) => ({ detail }),
+    sentence: describeRefusal,
+  },
+  limit_reached: {
+    level: warnOnce,
+    subject: ({ address, limit }) => ({ remoteAddress: address, reason: limit }),
+    fields: ({ detail }) => ({ detail }),
+    sentence: ({ limit, address, detail }) => {
+      const [what, effect, setting] = LIMITED[limit];
+      return `${what}${address === undefined ? '' : `, last from ${address}`} (${detail}): ${effect}. See ${setting}.`;
+    },
+  },
+  drain_started: {
+    level: 'info',
+    fields: ({ streams, overMs }) => ({ streams, overMs }),
+    sentence: describeDrain,
+  },
+  drain_ended: {
+    level: 'info',
+    fields: ({ tookMs }) => ({ tookMs: Math.round(tookMs) }),
+    sentence: ({ tookMs }) => `Drained: the last stream ended after ${span(tookMs)}.`,
+  },
+  redis_up: {
+    level: 'info',
+    fields: ({ url }) => ({ redis: url }),
+    sentence: ({ url }) => `Redis is up at ${url}: the watchdogs that use it share their streams.`,
+  },
+  redis_down: {
+    level: 'error',
+    fields: ({ url, detail }) => ({ redis: url, detail }),
+    sentence: ({ url, detail }) => `Redis cannot be used at ${url} (${detail}): this watchdog goes on alone.`,
+  },
+  replica_message_rejected: {
+    level: 'warn',
+    fields: ({ url }) => ({ redis: url }),
+    sentence: ({ url }) =>
+      `Rejected a message in Redis at ${url}, because another noise key signed it. Give all watchdogs of this Headscale the same --noise-key, and each Headscale its own --redis-prefix.`,
+  },
+  proxy_not_trusted: {
+    level: 'warn',
+    subject: ({ address }) => ({ remoteAddress: address }),
+    sentence: describeUntrustedProxy,
+  },
+  client_addresses_hidden: {
+    level: 'warn',
+    subject: ({ address }) => ({ remoteAddress: address }),
+    sentence: describeHiddenAddresses,
+  },
+  upgrade_header_lost: {
+    level: warnOnce,
+    subject: ({ address, header }) => ({ remoteAddress: address, reason: header }),
+    sentence: describeLostHeader,
+  },
+  internal_error: {
+    level: 'error',
+    fields: ({ during, error }) => ({
+      ...{ during, detail: reasonOf(error), stack: error instanceof Error ? error.stack : undefined },
+    }),
+    sentence: ({ during, error }) =>
+      `Internal error while ${during} (${reasonOf(error)}). Traffic still flows. Please report it with its log line.`,
+  },
+};
+
+/** How streams end by the watchdog's own doing, with no `stream_severed` before. */
+const SEVERED_WITHOUT_CONTEST: ReadonlySet<string> = new Set([
+  ...['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'],
+]);
+
+/** Every kind, as `kind=` of `/events` takes them. */
+export const EVENT_KINDS = Object.keys(EVENT_TABLE) as EventKind[];
+
+/** @returns undefined for what is not reported, since another event says the same. */
+export function levelOf(event: WatchdogEvent): Level | undefined {
+  const { level } = rowOf(event);
+  return typeof level === 'string' ? level : level(event);
+}
+
+export function subjectOf(event: WatchdogEvent): EventSubject {
+  return rowOf(event).subject?.(event) ?? {};
+}
+
+/** What a log line carries beside the subject. */
+export function fieldsOf(event: WatchdogEvent): object {
+  return rowOf(event).fields?.(event) ?? {};
+}
+
+export function describeEvent(event: WatchdogEvent, nameOf: NameOf): string {
+  return rowOf(event).sentence(event, nameOf);
+}
+
+/** A sentence from before the node's name was known, with the name. */
+export function withName(sentence: string, key: MachineKey, name: string): string {
+  return sentence.replaceAll(
+    nameOrKey(key, () => undefined),
+    () => name,
+  );
+}
+
+function rowOf({ kind }: WatchdogEvent): Row<WatchdogEvent> {
+  return EVENT_TABLE[kind] as Row<WatchdogEvent>;
+}
+
+/** Nothing of the stream itself is kept: it would live as long as the history. */
+function about({ machineKey, id, kind, remoteAddress }: Stream): EventSubject {
+  return { machineKey, stream: id, streamKind: kind, remoteAddress };
+}
