@@ -13,7 +13,7 @@ const LIBRARIES = {
   'http-proxy(-3)?': 'proxy/plain',
   ioredis: 'replicas/redis-link',
   koffi: '(liveness/kernel|service/service-manager)',
-  'pino(-pretty)?': 'telemetry/logger',
+  'pino(-pretty)?': 'telemetry/log',
   'prom-client': 'telemetry/(metrics|node-metrics)',
   undici: 'headscale/api',
   ws: 'admin/live',
