@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
 import type { History, HistoryEntry } from '../history/history.ts';
 import type { MachineKey } from '../identity/keys.ts';
+import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
 import { type EventView, eventQuery } from './event-list.ts';
@@ -126,12 +127,7 @@ function login(access: AccessControl, sessions: Sessions): Answer {
 }
 
 function tokenIn(body: string): string {
-  try {
-    const { token } = JSON.parse(body) as { token?: unknown };
-    return typeof token === 'string' ? token.trim() : '';
-  } catch {
-    return '';
-  }
+  return stringOf(fieldsOf(parseJson(body)).token).trim();
 }
 
 function logout(sessions: Sessions): Answer {

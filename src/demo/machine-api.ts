@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { formatMachineKey } from '../identity/keys.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
+import { hasFields, parseJson } from '../lib/json.ts';
 import {
   type ControlClient,
   type ControlNode,
@@ -162,8 +163,8 @@ async function jsonBodyOf(stream: ServerHttp2Stream): Promise<object | undefined
       length += chunk.length;
       if (length > LONGEST_REQUEST) return undefined;
     }
-    const value: unknown = JSON.parse(Buffer.concat(chunks).toString());
-    return typeof value === 'object' && value !== null ? value : undefined;
+    const value = parseJson(Buffer.concat(chunks).toString());
+    return hasFields(value) ? value : undefined;
   } catch {
     return undefined;
   }

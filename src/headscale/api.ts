@@ -3,59 +3,59 @@ import type { Agent } from 'undici';
 import { type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { codeOf, NoAnswerError, reasonOf } from '../lib/errors.ts';
-import { ANSWERS_WITHIN_MS } from './silence.ts';
+import { fieldsOf, type JsonFields, parseJson, stringOf } from '../lib/json.ts';
+import { CHECK_TIMEOUT_MS } from './silence.ts';
 
-const LONGEST_ANSWER = 64 * 1024;
-/** 8 000 nodes are some 6 MB, and Headscale 0.29 takes a quarter of a second over them. */
-const NODES_LIMITS: NodesLimits = { timeoutMs: 20_000, longestAnswer: 64 * 1024 * 1024 };
-/** The capability version that makes Headscale answer `/key` with its ts2021 key: any recent one does. */
+const MAX_ANSWER_BYTES = 64 * 1024;
+/** 8 000 nodes are about 6 MB, for which Headscale 0.29 needs a quarter of a second. */
+const NODES_LIMITS: NodesLimits = { timeoutMs: 20_000, maxAnswerBytes: 64 * 1024 * 1024 };
+/** The capability version to send with `/key`. With any recent one Headscale answers with its Noise key. */
 const CAPABILITY_VERSION = 142;
 
 /**
- * Headscale's HTTP API, as far as the watchdog asks it. Every call rejects when Headscale cannot be reached, the first two
- * with a `NoAnswerError` when it accepts the connection and does not answer.
+ * The part of Headscale's HTTP API that the watchdog uses. Every call rejects if Headscale cannot be reached. The first two
+ * reject with a `NoAnswerError` if Headscale accepts the connection but does not answer.
  */
 export interface HeadscaleApi {
-  /** `mkey:<64 hex>`, the public half of its Noise key; undefined when the answer is not understood. */
+  /** The public half of Headscale's Noise key, `mkey:<64 hex>`; undefined if the answer holds no such key. */
   noisePublicKey(): Promise<string | undefined>;
-  /** As in `v0.29.2`; undefined before 0.27, which has no `/version`. */
+  /** For example `v0.29.2`; undefined before 0.27, which has no `/version`. */
   version(): Promise<string | undefined>;
   /**
-   * All nodes, no machine key twice.
+   * All nodes. No machine key comes twice.
    *
-   * @param apiKey as `headscale apikeys create` prints it; it is in no error.
-   * @throws Error that says what was asked, what came, and the cure.
+   * @param apiKey as `headscale apikeys create` prints it. Error messages never contain it.
+   * @throws Error that says what was asked, what came back, and what to do.
    */
   nodes(apiKey: string): Promise<readonly NodeInfo[]>;
   close(): Promise<void>;
 }
 
 export interface NodesLimits {
-  /** For the whole answer. */
+  /** The time limit for the whole answer. */
   readonly timeoutMs: number;
-  /** In bytes. */
-  readonly longestAnswer: number;
+  readonly maxAnswerBytes: number;
 }
 
-/** Loaded when first needed: that takes a fifth of the time in which clients can be served. */
+/** Loaded on first use, because loading it takes a fifth of the start-up time. */
 const undici = () => import('undici');
 
 export function headscaleApi(upstream: URL, nodesLimits: NodesLimits = NODES_LIMITS): HeadscaleApi {
-  const dispatcher = new LazyAgent(ANSWERS_WITHIN_MS, LONGEST_ANSWER);
-  const forNodes = new LazyAgent(nodesLimits.timeoutMs, nodesLimits.longestAnswer);
+  const dispatcher = new LazyAgent(CHECK_TIMEOUT_MS, MAX_ANSWER_BYTES);
+  const forNodes = new LazyAgent(nodesLimits.timeoutMs, nodesLimits.maxAnswerBytes);
 
-  async function get(path: string): Promise<Record<string, unknown> | undefined> {
+  async function get(path: string): Promise<JsonFields | undefined> {
     const { request } = await undici();
     const agent = await dispatcher.get();
     const before = dispatcher.accepted;
     try {
-      const signal = AbortSignal.timeout(ANSWERS_WITHIN_MS);
+      const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
       const { statusCode, body } = await request(new URL(path, upstream), { dispatcher: agent, signal });
       const text = await body.text();
-      return statusCode === 200 ? asObject(text) : undefined;
+      return statusCode === 200 ? fieldsOf(parseJson(text)) : undefined;
     } catch (error) {
       if (!(error instanceof Error && (TIMED_OUT.has(error.name) || error.name === 'ConnectTimeoutError'))) throw error;
-      const within = `within ${ANSWERS_WITHIN_MS / 1000} s`;
+      const within = `within ${CHECK_TIMEOUT_MS / 1000} s`;
       if (dispatcher.accepted === before) throw new Error(`no connection ${within}`, { cause: error });
       throw new NoAnswerError(`the connection was accepted, and GET ${path} not answered ${within}`, { cause: error });
     }
@@ -78,7 +78,7 @@ export function headscaleApi(upstream: URL, nodesLimits: NodesLimits = NODES_LIM
   };
 }
 
-/** An agent that is made when it is first needed. */
+/** An undici agent that is created on first use, and counts its connections. */
 class LazyAgent {
   readonly #timeoutMs: number;
   readonly #maxResponseSize: number;
@@ -90,7 +90,7 @@ class LazyAgent {
     this.#maxResponseSize = maxResponseSize;
   }
 
-  /** How many of its connections have been accepted; whether a TLS session came about on them is another matter. */
+  /** How many TCP connections were accepted, whether or not a TLS session followed. */
   get accepted(): number {
     return this.#accepted;
   }
@@ -106,10 +106,10 @@ class LazyAgent {
 
   async #make(): Promise<Agent> {
     const { Agent, buildConnector } = await undici();
-    const connector = buildConnector({ timeout: ANSWERS_WITHIN_MS });
+    const connector = buildConnector({ timeout: CHECK_TIMEOUT_MS });
     return new Agent({
       connect: (options, callback) => {
-        // It returns its socket, whatever its type says. Without it, no answer would count as no connection.
+        // The connector returns its socket, although its type does not say so. We need it to tell "no answer" from "no connection".
         const socket = connector(options, callback) as unknown as Socket | undefined;
         socket?.once('connect', () => {
           this.#accepted += 1;
@@ -118,7 +118,7 @@ class LazyAgent {
       headersTimeout: this.#timeoutMs,
       bodyTimeout: this.#timeoutMs,
       maxResponseSize: this.#maxResponseSize,
-      // Asked seldom: a connection kept between two questions would only be one more to lose.
+      // Requests are rare, so keeping connections open is not worth it.
       pipelining: 0,
     });
   }
@@ -126,7 +126,7 @@ class LazyAgent {
 
 const POINT_AT_HEADSCALE = "point --upstream at Headscale's listen_addr";
 const NEW_KEY =
-  'the API key is refused; make a new one with `headscale apikeys create` and put it into the file of --headscale-api-key-file';
+  'Headscale refuses the API key; create a new one with `headscale apikeys create` and put it into the file that --headscale-api-key-file names';
 
 async function askForNodes(
   url: URL,
@@ -149,53 +149,44 @@ async function answerTo(url: URL, apiKey: string, agent: LazyAgent, { timeoutMs 
   const { statusCode, body } = await request(url, {
     dispatcher: await agent.get(),
     headers: { authorization: `Bearer ${apiKey}`, accept: 'application/json' },
-    // The agent's timeouts begin anew with each chunk; this one does not.
+    // The agent's timeouts restart with each chunk. This one covers the whole answer.
     signal: AbortSignal.timeout(timeoutMs),
   });
   return { status: statusCode, text: await body.text() };
 }
 
-/** The signal's, and the agent's for a silence before and within an answer. */
+/** Names of the errors of `AbortSignal.timeout` and of the agent's two timeouts. */
 const TIMED_OUT: ReadonlySet<string> = new Set(['TimeoutError', 'HeadersTimeoutError', 'BodyTimeoutError']);
 
-function withoutAnswer(error: unknown, { timeoutMs, longestAnswer }: NodesLimits): string {
+function withoutAnswer(error: unknown, { timeoutMs, maxAnswerBytes }: NodesLimits): string {
   if (codeOf(error) === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
-    return `the answer is longer than ${longestAnswer} bytes; ${POINT_AT_HEADSCALE}`;
+    return `the answer is longer than ${maxAnswerBytes} bytes; ${POINT_AT_HEADSCALE}`;
   }
   if (error instanceof Error && TIMED_OUT.has(error.name))
-    return `no whole answer in ${timeoutMs} ms; see in Headscale's log what keeps it`;
-  return `${reasonOf(error)}; see that Headscale runs, and ${POINT_AT_HEADSCALE}`;
+    return `no complete answer within ${timeoutMs} ms; look in Headscale's log for the cause`;
+  return `${reasonOf(error)}; check that Headscale runs, and ${POINT_AT_HEADSCALE}`;
 }
 
 function refusal(status: number, text: string): string {
-  // 0.23 says 500 of a key it does not know.
+  // Headscale 0.23 answers 500 to an unknown key.
   if (status === 401 || status === 403 || (status === 500 && text === 'Unauthorized')) return NEW_KEY;
-  // Followed, it would take the key to who knows where.
+  // Following a redirect could send the key to another server.
   if (status >= 300 && status < 400) return `a redirect, which is not followed with the API key; ${POINT_AT_HEADSCALE}`;
-  if (status >= 500) return "Headscale, or a proxy before it, has failed at it; see Headscale's log";
-  return `which is not Headscale's API; ${POINT_AT_HEADSCALE}`;
+  if (status >= 500) return "Headscale or a proxy in front of it failed; look in Headscale's log";
+  return `so this is not Headscale's API; ${POINT_AT_HEADSCALE}`;
 }
 
-function asObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** What an answer to `GET /api/v1/node` says, or why it says nothing. */
+/** The nodes in an answer to `GET /api/v1/node`, or why it could not be read. */
 export type NodeList =
   | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
   | { readonly ok: false; readonly why: string };
 
 /**
- * Reads what Headscale answers to `GET /api/v1/node`: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`, from 0.23 to
- * 0.29. A node it cannot read is left out. No machine key comes twice: see `theOneThatIsMeant`.
+ * Reads the answer of Headscale 0.23 to 0.29 to `GET /api/v1/node`: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`.
+ * Unreadable nodes are left out. No machine key comes twice: see `currentNodeOf`.
  */
 export function readNodeList(text: string): NodeList {
-  const answer = parsed(text);
+  const answer = parseJson(text);
   if (answer === undefined) return { ok: false, why: 'is not JSON' };
   const list = fieldsOf(answer).nodes;
   if (!Array.isArray(list)) return { ok: false, why: "has no list 'nodes'" };
@@ -207,9 +198,9 @@ export function readNodeList(text: string): NodeList {
     if (entries === undefined) byKey.set(entry.node.machineKey, [entry]);
     else entries.push(entry);
   }
-  // One that cannot be read may be broken; when it is all of them, it is we who cannot read.
+  // A single unreadable node may be broken. If all are unreadable, the format has changed.
   if (byKey.size === 0 && list.length > 0) return { ok: false, why: `has no readable node among ${list.length}` };
-  return { ok: true, nodes: [...byKey.values()].map(theOneThatIsMeant) };
+  return { ok: true, nodes: [...byKey.values()].map(currentNodeOf) };
 }
 
 interface Entry {
@@ -220,47 +211,31 @@ interface Entry {
 
 function entryOf(item: unknown): Entry | undefined {
   const { machineKey, nodeKey, id, givenName, name, user, online, lastSeen } = fieldsOf(item);
-  const keys = { machineKey: parseMachineKey(textOf(machineKey)), nodeKey: parseNodeKey(textOf(nodeKey)) };
+  const keys = { machineKey: parseMachineKey(stringOf(machineKey)), nodeKey: parseNodeKey(stringOf(nodeKey)) };
   if (keys.machineKey === undefined || keys.nodeKey === undefined) return undefined;
   const node = {
     machineKey: keys.machineKey,
     nodeKey: keys.nodeKey,
-    id: typeof id === 'number' ? String(id) : textOf(id),
-    name: textOf(givenName) || textOf(name),
-    user: textOf(fieldsOf(user).name),
+    id: typeof id === 'number' ? String(id) : stringOf(id),
+    name: stringOf(givenName) || stringOf(name),
+    user: stringOf(fieldsOf(user).name),
   };
   return { node, online: online === true, lastSeen };
 }
 
 /**
- * A machine that has logged in as two users is two nodes of one machine key. Meant is the one it is now: that is clear where
- * one alone is online, and Headscale shows the one before as online for some seconds more.
+ * A machine that has logged in as two users is two nodes with one machine key. The current node is the one that is online.
+ * Headscale shows the earlier one as online for some seconds more; until then the others are kept beside it.
  */
-function theOneThatIsMeant(entries: readonly Entry[]): NodeInfo {
+function currentNodeOf(entries: readonly Entry[]): NodeInfo {
   const online = entries.filter((entry) => entry.online);
   const candidates = online.length > 0 ? online : entries;
-  const meant = candidates.reduce((one, other) => (dateOf(one.lastSeen) > dateOf(other.lastSeen) ? one : other)).node;
-  const others = candidates.flatMap(({ node }) => (node === meant ? [] : [node]));
-  return others.length === 0 ? meant : { ...meant, others };
+  const current = candidates.reduce((one, other) => (dateOf(one.lastSeen) > dateOf(other.lastSeen) ? one : other)).node;
+  const others = candidates.flatMap(({ node }) => (node === current ? [] : [node]));
+  return others.length === 0 ? current : { ...current, others };
 }
 
 function dateOf(lastSeen: unknown): number {
-  const date = Date.parse(textOf(lastSeen));
+  const date = Date.parse(stringOf(lastSeen));
   return Number.isNaN(date) ? Number.NEGATIVE_INFINITY : date;
-}
-
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-function fieldsOf(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

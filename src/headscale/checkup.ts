@@ -3,31 +3,31 @@ import { NoAnswerError, reasonOf } from '../lib/errors.ts';
 import type { Emit, Silence } from '../streams/events.ts';
 import type { HeadscaleApi } from './api.ts';
 import {
-  ANSWERS_WITHIN_MS,
-  ASK_AFTER_QUIET_MS,
   areTooManySilent,
+  CHECK_AFTER_QUIET_MS,
+  CHECK_TIMEOUT_MS,
   PendingAnswers,
   STREAM_SILENT_AFTER_MS,
 } from './silence.ts';
 
 const CHECK_EVERY_MS = 60_000;
 const CHECK_EVERY_WHILE_DOWN_MS = 2000;
-/** A question whose time was up this much too late says nothing: we were held up ourselves. */
+/** If a request's timeout comes this much too late, our own process was held up, and the timeout says nothing. */
 const LATE_MS = 2000;
 
-/** What is known of Headscale; `up` is undefined until the first word. */
+/** What is known about Headscale. `up` is undefined until the first check has ended. */
 export interface UpstreamHealth {
   /** Whether it answers requests. */
   readonly up: boolean | undefined;
-  /** Where it accepts connections but does not answer: see `silence.ts`. On streams alone it may be `up` all the same. */
+  /** Set if Headscale accepts connections but does not answer: see `silence.ts`. With `streams` it can still be `up`. */
   readonly silentOn: Silence['on'] | undefined;
-  /** Whether what answers there has a Noise key, as Headscale has; undefined until it has answered. */
+  /** Whether the server there has a Noise key, as Headscale does; undefined until it has answered. */
   readonly isHeadscale: boolean | undefined;
-  /** Why it is down. */
+  /** Why Headscale is down. */
   readonly reason: string | undefined;
-  /** Undefined before 0.27, and while it is not known. */
+  /** Undefined before 0.27, and while unknown. */
   readonly version: string | undefined;
-  /** Whether our key file fits Headscale's key; undefined until both are known. */
+  /** Whether our key file holds Headscale's key; undefined until both are known. */
   readonly keyMatches: boolean | undefined;
 }
 
@@ -35,17 +35,17 @@ export interface CheckupOptions {
   readonly clock: Clock;
   readonly api: HeadscaleApi;
   readonly upstream: URL;
-  /** The public half of the key file, `mkey:<hex>`; undefined where there is none. */
+  /** The public half of our key, `mkey:<hex>`; undefined without a key file. */
   ourKey(): string | undefined;
   readonly emit: Emit;
-  /** When Headscale last said anything on a stream. */
+  /** When Headscale last sent anything on a stream. */
   lastSpokenAt(): Instant | undefined;
 }
 
 /**
- * Knows whether Headscale is up and answers, its version, and whether our key is its key: by asking each minute, whenever
- * it has said nothing for five seconds, every two seconds while it is down, and whenever a connection gives cause to. It
- * says each change once.
+ * Checks whether Headscale is up and answers, which version it is, and whether our key is its key. It checks each minute, when
+ * Headscale has sent nothing for five seconds, every two seconds while it is down, and when a connection fails. It emits one
+ * event for each change.
  */
 export class Checkup {
   /** Clients' requests that Headscale has not answered yet. */
@@ -60,11 +60,11 @@ export class Checkup {
     version: undefined,
     keyMatches: undefined,
   };
-  /** Our key, as it was last compared with Headscale's. */
+  /** Our key when it was last compared with Headscale's. */
   #compared: string | undefined;
   #askedAt: Instant | undefined;
   #versionAskedAt: Instant | undefined;
-  /** Since when it answers without a break. */
+  /** Since when Headscale has answered every check. */
   #upSince: Instant | undefined;
   #timer: Timer | undefined;
   #asking: Promise<void> | undefined;
@@ -80,7 +80,7 @@ export class Checkup {
     return this.#health;
   }
 
-  /** Asks Headscale now; at most one question is out at a time. */
+  /** Checks now. Only one check runs at a time. */
   check(): Promise<void> {
     return this.#check(true);
   }
@@ -95,28 +95,28 @@ export class Checkup {
     return this.#asking;
   }
 
-  /** Our key may be another, or gone: what was known of the one before is not true of it. */
+  /** The key file may have changed, so an earlier comparison no longer counts. */
   keyChanged(): void {
     if (this.#options.ourKey() !== this.#compared) this.#health = { ...this.#health, keyMatches: undefined };
     void this.check();
   }
 
-  /** A connection to Headscale came about. */
+  /** A connection to Headscale succeeded. */
   reached(): void {
-    // Back after an outage: perhaps with another version or key, so it is asked before it is believed.
+    // After an outage Headscale may have another version or key, so check before calling it up.
     if (this.#health.up === false) void this.check();
   }
 
-  /** A connection to Headscale failed, or an answer is late. That may be the request's fault, so Headscale is asked itself. */
+  /** A connection to Headscale failed, or an answer is late. The request may be to blame, so check. */
   suspect(): void {
     if (this.#health.up !== false) void this.check();
   }
 
-  /** On how many control streams Headscale says nothing; told every few seconds. */
+  /** To be called every few seconds. @param silent on how many of the `of` control streams Headscale sends nothing. */
   streamsSilent(silent: number, of: number): void {
     const now = this.#options.clock.now();
     const { up, silentOn } = this.#health;
-    // After an outage each stream may wait for a minute until it is its turn.
+    // After an outage it can take a minute until each stream gets its keepalive.
     const counts = up === true && this.#upSince !== undefined && now - this.#upSince >= STREAM_SILENT_AFTER_MS;
     if (!counts || areTooManySilent(silent, of) === (silentOn === 'streams')) return;
     if (silentOn === 'streams') {
@@ -136,9 +136,9 @@ export class Checkup {
     this.#timer?.cancel();
     if (this.#closed) return;
     this.#timer = this.#options.clock.after(this.#dueInMs(), () => {
-      // It may have spoken since.
+      // Headscale may have sent something since.
       if (this.#dueInMs() > 0) this.#schedule();
-      // Headscale logs each request, and its version seldom changes.
+      // Headscale logs each request and its version rarely changes, so ask for the version only now and then.
       else void this.#check(this.#health.up !== true || this.#versionDueInMs() <= 0);
     });
   }
@@ -152,7 +152,7 @@ export class Checkup {
       this.pending.answeredAt ?? askedAt,
       this.#options.lastSpokenAt() ?? askedAt,
     );
-    return Math.min(lastSignOfLife + ASK_AFTER_QUIET_MS - now, this.#versionDueInMs());
+    return Math.min(lastSignOfLife + CHECK_AFTER_QUIET_MS - now, this.#versionDueInMs());
   }
 
   #versionDueInMs(): number {
@@ -175,13 +175,13 @@ export class Checkup {
     } catch (error) {
       if (this.#closed) return;
       if (!(error instanceof NoAnswerError)) this.#isDown(reasonOf(error));
-      else if (clock.now() - startedAt <= ANSWERS_WITHIN_MS + LATE_MS) this.#isSilent({ on: 'requests' });
+      else if (clock.now() - startedAt <= CHECK_TIMEOUT_MS + LATE_MS) this.#isSilent({ on: 'requests' });
     }
   }
 
   #version(): Promise<string | undefined> {
     this.#versionAskedAt = this.#options.clock.now();
-    // Whether it is there is for `/key` to say.
+    // Only `/key` decides whether Headscale is up.
     return this.#options.api.version().catch(() => this.#health.version);
   }
 
@@ -197,7 +197,7 @@ export class Checkup {
     if (this.#health.silentOn === on) return;
     this.#health =
       on === 'requests'
-        ? { ...this.#health, up: false, silentOn: on, reason: 'it accepts connections and does not answer' }
+        ? { ...this.#health, up: false, silentOn: on, reason: 'it accepts connections but does not answer' }
         : { ...this.#health, silentOn: on };
     this.#options.emit({ kind: 'upstream_silent', upstream: this.#upstream, silence });
   }
@@ -225,7 +225,7 @@ export class Checkup {
   }
 }
 
-/** From 0.27 on Headscale answers `/version`, and takes a second stream beside the first: nobody needs to wait. */
+/** From 0.27 on Headscale answers `/version` and accepts a second stream beside the first, so newcomers need not be held. */
 export function needsHold({ version }: Pick<UpstreamHealth, 'version'>): boolean {
   return version === undefined;
 }

@@ -10,32 +10,32 @@ type StreamIdentity = Pick<Stream, 'machineKey' | 'openedAt' | 'loginEndedAt'>;
 
 const ASK_EVERY_MS = 5 * 60_000;
 const ASK_EVERY_WHILE_FAILING_MS = 30_000;
-/** A key that Headscale does not know: the first wait, which doubles. */
-const SHORTEST_WAIT_MS = 5000;
-const MOST_WANTED = 1000;
-/** Anybody can make up keys. Those that turn out to be nodes do not count. */
+/** The first wait while Headscale does not know a key. It doubles each time. */
+const FIRST_WAIT_MS = 5000;
+const MAX_WANTED = 1000;
+/** How often unknown keys may cause a request: strangers can invent keys. Keys that turn out to be nodes do not count. */
 const UNKNOWN_KEYS: Rate = { perSecond: 1 / 60, burst: 5 };
 
-/** A node that logs in as another user does so this soon after its stream has opened; an older answer says nothing of it. */
-const LOGS_IN_WITHIN_MS = 2000;
-/** Headscale shows a node online for ten seconds after its stream has ended; then it is clear which of two nodes it is. */
+/** A node that logs in as another user does so within this time after its stream has opened. Earlier answers do not show it. */
+const LOGIN_WITHIN_MS = 2000;
+/** Headscale shows a node as online for ten seconds after its stream has ended. Then it is clear which of two nodes is meant. */
 const CLEAR_AFTER_MS = 15_000;
-/** Between two questions for nodes that Headscale knows: with the above, what is new is known within five seconds. */
-const SHORTEST_DISTANCE_MS = 2500;
-/** And no more than a tenth of the time is spent asking, as long as an answer does not take six seconds. */
-const DISTANCE_PER_ANSWER_TIME = 10;
-const LONGEST_DISTANCE_MS = 60_000;
+/** The minimum time between two requests for known nodes. With the above, a change is noticed within five seconds. */
+const MIN_GAP_MS = 2500;
+/** Slow answers make the gap longer, up to a maximum, so that requests take at most a tenth of the time. */
+const GAP_PER_ANSWER_TIME = 10;
+const MAX_GAP_MS = 60_000;
 
 export interface NodeDirectoryOptions {
   readonly clock: Clock;
-  /** Asks Headscale; rejects with an error that says what was asked, what came, and the cure. */
+  /** Asks Headscale for all nodes. Rejects with an error that says what was asked, what came back, and what to do. */
   readonly list: () => Promise<readonly NodeInfo[]>;
   readonly emit: Emit;
 }
 
 /**
- * Knows the node of a machine key, by asking Headscale for all of them: every five minutes, and soon after a stream has
- * opened, for a login may make another node of a machine. What it knew it keeps when Headscale does not answer.
+ * Knows which node has a machine key. It asks Headscale for all nodes every five minutes, and soon after a stream has opened,
+ * because a login can turn a machine into another node. While Headscale does not answer, it keeps the last list.
  */
 export class NodeDirectory {
   readonly #clock: Clock;
@@ -43,26 +43,26 @@ export class NodeDirectory {
   readonly #emit: Emit;
   readonly #listeners = new Set<() => void>();
   #state: 'at rest' | 'running' | 'closed' = 'at rest';
-  /** Which answers still count: those to questions asked since it was last stopped. */
+  /** Grows with each `stop`. Answers to requests from before a stop are ignored. */
   #era = 0;
   #nodes: ReadonlyMap<MachineKey, NodeInfo> = new Map();
   #loaded = false;
 
-  /** Keys seen and not listed, oldest first. */
+  /** Keys that were seen but are not listed, oldest first. */
   readonly #wanted = new Set<MachineKey>();
-  /** How long this wait is, and how long the next will be, while a wanted key stays unknown. */
-  #wantedWaitMs = SHORTEST_WAIT_MS;
-  #nextWantedWaitMs = SHORTEST_WAIT_MS;
-  /** What was told of the failures since it last worked. */
-  readonly #reasonsTold = new Set<string>();
+  /** The present and the next wait while a wanted key stays unknown. */
+  #wantedWaitMs = FIRST_WAIT_MS;
+  #nextWantedWaitMs = FIRST_WAIT_MS;
+  /** The failures that were reported since the last success. */
+  readonly #reportedReasons = new Set<string>();
   #failing = false;
   #asking: Promise<void> | undefined;
   #askAgain = false;
   #answeredAt: Instant | undefined;
   #answerTookMs = 0;
-  /** When the last question that was answered well had been asked. */
+  /** When the last successful request was sent. */
   #confirmedAt: Instant | undefined;
-  /** Streams of known keys from here on have opened after that question, or just before it. */
+  /** Streams of known keys that opened from here on came after that request, or just before it. */
   #unconfirmedSince: Instant | undefined;
   #newestOpenedAt: Instant | undefined;
   #clearAt: Instant | undefined;
@@ -77,7 +77,7 @@ export class NodeDirectory {
     this.#unknownKeys = new TokenBucket(UNKNOWN_KEYS, clock.now());
   }
 
-  /** Whether Headscale has ever listed its nodes: before that, an unknown key says nothing. */
+  /** Whether Headscale has listed its nodes. Until then an unknown key means nothing. */
   get loaded(): boolean {
     return this.#loaded;
   }
@@ -87,12 +87,12 @@ export class NodeDirectory {
   }
 
   /**
-   * The nodes that a stream may belong to: one, or several of one machine; undefined where any may be meant, since Headscale
-   * does not know its key or has not been asked since a login on this stream.
+   * The nodes that a stream may belong to: one, or several of one machine. Undefined if it could be any node, because Headscale
+   * does not know its key or has not been asked since the last login on this stream.
    */
   nodesOf({ machineKey, openedAt, loginEndedAt }: StreamIdentity): readonly NodeInfo[] | undefined {
     const node = this.nodeOf(machineKey);
-    const since = plus(loginEndedAt ?? openedAt, LOGS_IN_WITHIN_MS);
+    const since = plus(loginEndedAt ?? openedAt, LOGIN_WITHIN_MS);
     if (node === undefined || this.#confirmedAt === undefined || this.#confirmedAt < since) return undefined;
     return [node, ...(node.others ?? [])];
   }
@@ -101,18 +101,18 @@ export class NodeDirectory {
     return [...this.#nodes.values()];
   }
 
-  /** @returns what ends the listening. `listener` is called when another list, or the first, has come. */
+  /** Calls `listener` when the list has changed or has come for the first time. @returns a function that removes the listener. */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** `listener` is called when streams of which `nodesOf` was in doubt no longer are. */
+  /** Calls `listener` when `nodesOf` has become certain about streams. */
   onConfirmed(listener: () => void): void {
     this.#confirmListeners.add(listener);
   }
 
-  /** Begins to ask; while it does already, asks once more. */
+  /** Starts asking. If it has started already, asks once more. */
   start(): void {
     if (this.#state !== 'at rest') {
       this.keyChanged();
@@ -123,7 +123,7 @@ export class NodeDirectory {
     else this.#askAgain = true;
   }
 
-  /** Asks no more, and forgets what it knew: there is no API key any more. */
+  /** Stops asking and forgets all nodes, because there is no API key any more. */
   stop(): void {
     if (this.#state !== 'running') return;
     this.#state = 'at rest';
@@ -133,19 +133,19 @@ export class NodeDirectory {
     this.#unconfirmedSince = undefined;
     this.#clearAt = undefined;
     this.#confirmedAt = undefined;
-    this.#reasonsTold.clear();
+    this.#reportedReasons.clear();
     this.#failing = false;
     this.#askAgain = false;
     const wasLoaded = this.#loaded;
     this.#loaded = false;
     this.#nodes = new Map();
-    if (wasLoaded) this.#tell(this.#listeners);
+    if (wasLoaded) this.#notify(this.#listeners);
   }
 
   /**
-   * A stream with this key has opened, or a login on it may have ended. Of a key that Headscale knows it is asked within five
-   * seconds, and once more when it is clear which of two nodes is online. A node that is just registering is not listed yet,
-   * so from an unknown key on Headscale is asked again and again, with doubling waits, as far as strangers allow.
+   * To be called when a stream with this key has opened, or when a login on it may have ended. For a known key, Headscale is asked
+   * within five seconds, and once more when it is clear which of two nodes is online. A node that is just registering is not
+   * listed yet, so for an unknown key Headscale is asked repeatedly, with doubling waits, within the limit for unknown keys.
    */
   refreshFor(key: MachineKey): void {
     if (this.#state !== 'running') return;
@@ -157,30 +157,30 @@ export class NodeDirectory {
     } else {
       if (this.#wanted.has(key)) return;
       const [oldest] = this.#wanted;
-      if (oldest !== undefined && this.#wanted.size >= MOST_WANTED) this.#wanted.delete(oldest);
+      if (oldest !== undefined && this.#wanted.size >= MAX_WANTED) this.#wanted.delete(oldest);
       this.#wanted.add(key);
-      this.#wantedWaitMs = SHORTEST_WAIT_MS;
-      this.#nextWantedWaitMs = SHORTEST_WAIT_MS;
+      this.#wantedWaitMs = FIRST_WAIT_MS;
+      this.#nextWantedWaitMs = FIRST_WAIT_MS;
     }
-    // An answer on its way is looked at first.
+    // If a request is under way, its answer decides what comes next.
     if (this.#asking === undefined && this.#answeredAt !== undefined) this.#plan(this.#answeredAt);
   }
 
   /** The API key has changed. */
   keyChanged(): void {
-    // What was told of the old key is news of the new one.
-    this.#reasonsTold.clear();
+    // A failure that was reported for the old key must be reported again for the new one.
+    this.#reportedReasons.clear();
     this.refresh();
   }
 
-  /** Asks at once, or once more when the question that is out has been answered. */
+  /** Asks at once, or again after the request that is under way. */
   refresh(): void {
     if (this.#state !== 'running') return;
     if (this.#asking === undefined) this.#ask();
     else this.#askAgain = true;
   }
 
-  /** Resolves when no question is out any more; close the API too, and that is at once. */
+  /** Resolves when the request that is under way has ended. Close the API as well to end it at once. */
   async close(): Promise<void> {
     this.#state = 'closed';
     this.#timer?.cancel();
@@ -189,7 +189,7 @@ export class NodeDirectory {
     await this.#asking;
   }
 
-  /** Sets the timer for the next question. */
+  /** Sets the timer for the next request. */
   #plan(answeredAt: Instant): void {
     const now = this.#clock.now();
     const at = this.#nextAt(answeredAt);
@@ -199,22 +199,21 @@ export class NodeDirectory {
   }
 
   #nextAt(answeredAt: Instant): Instant {
-    // A failure has its own rhythm.
     if (this.#failing) return plus(answeredAt, ASK_EVERY_WHILE_FAILING_MS);
-    const spared = Math.min(this.#answerTookMs * DISTANCE_PER_ANSWER_TIME, LONGEST_DISTANCE_MS);
+    const gapMs = Math.min(this.#answerTookMs * GAP_PER_ANSWER_TIME, MAX_GAP_MS);
     const reasons: number[] = [answeredAt + ASK_EVERY_MS];
-    if (this.#wanted.size > 0) reasons.push(this.#wantedAt(answeredAt, spared));
-    const nextForKnown = answeredAt + Math.max(SHORTEST_DISTANCE_MS, spared);
+    if (this.#wanted.size > 0) reasons.push(this.#wantedAt(answeredAt, gapMs));
+    const nextForKnown = answeredAt + Math.max(MIN_GAP_MS, gapMs);
     if (this.#unconfirmedSince !== undefined)
-      reasons.push(Math.max(this.#unconfirmedSince + LOGS_IN_WITHIN_MS, nextForKnown));
+      reasons.push(Math.max(this.#unconfirmedSince + LOGIN_WITHIN_MS, nextForKnown));
     if (this.#clearAt !== undefined) reasons.push(Math.max(this.#clearAt, nextForKnown));
     return Math.min(...reasons) as Instant;
   }
 
-  #wantedAt(answeredAt: Instant, sparedMs: number): Instant {
+  #wantedAt(answeredAt: Instant, gapMs: number): Instant {
     const now = this.#clock.now();
     const mayAt = now + this.#unknownKeys.nextInMs(UNKNOWN_KEYS, now);
-    return Math.max(answeredAt + Math.max(this.#wantedWaitMs, sparedMs), mayAt) as Instant;
+    return Math.max(answeredAt + Math.max(this.#wantedWaitMs, gapMs), mayAt) as Instant;
   }
 
   #ask(): void {
@@ -223,7 +222,7 @@ export class NodeDirectory {
     const askedAt = this.#clock.now();
     const isForWanted = this.#isWantedDue(askedAt);
     if (isForWanted) this.#unknownKeys.take(UNKNOWN_KEYS, askedAt);
-    this.#asking = this.#question(askedAt).then(() => {
+    this.#asking = this.#request(askedAt).then(() => {
       const answeredAt = this.#clock.now();
       if (isForWanted) {
         this.#wantedWaitMs = this.#nextWantedWaitMs;
@@ -238,12 +237,12 @@ export class NodeDirectory {
     });
   }
 
-  /** A question that is asked for another reason looks for wanted keys too, and costs strangers nothing. */
+  /** Any request looks for wanted keys too. Only one that is due because of them counts against the limit. */
   #isWantedDue(now: Instant): boolean {
     return this.#wanted.size > 0 && this.#answeredAt !== undefined && now - this.#answeredAt >= this.#wantedWaitMs;
   }
 
-  async #question(askedAt: Instant): Promise<void> {
+  async #request(askedAt: Instant): Promise<void> {
     const era = this.#era;
     const counts = (): boolean => this.#state === 'running' && this.#era === era;
     try {
@@ -259,22 +258,22 @@ export class NodeDirectory {
     const isChange = !this.#loaded || !sameNodes(this.#nodes, nodes);
     this.#loaded = true;
     this.#failing = false;
-    this.#reasonsTold.clear();
+    this.#reportedReasons.clear();
     let found = false;
     for (const key of this.#wanted) if (nodes.has(key)) found = this.#wanted.delete(key);
     if (found) this.#unknownKeys.refill(UNKNOWN_KEYS);
     if (isChange) this.#nodes = nodes;
     if (isNews) this.#emit({ kind: 'nodes_listed', nodes: nodes.size });
     const isConfirmed = this.#confirm(askedAt);
-    if (isChange) this.#tell(this.#listeners);
-    else if (isConfirmed) this.#tell(this.#confirmListeners);
+    if (isChange) this.#notify(this.#listeners);
+    else if (isConfirmed) this.#notify(this.#confirmListeners);
   }
 
-  /** @returns whether it is clear now whose streams are that were in doubt. */
+  /** @returns whether streams that were in doubt have become certain. */
   #confirm(askedAt: Instant): boolean {
     this.#confirmedAt = askedAt;
     if (this.#clearAt !== undefined && askedAt >= this.#clearAt) this.#clearAt = undefined;
-    const upTo = plus(askedAt, -LOGS_IN_WITHIN_MS);
+    const upTo = plus(askedAt, -LOGIN_WITHIN_MS);
     if (this.#unconfirmedSince === undefined || this.#unconfirmedSince > upTo) return false;
     this.#unconfirmedSince = (this.#newestOpenedAt ?? upTo) <= upTo ? undefined : upTo;
     return true;
@@ -282,18 +281,18 @@ export class NodeDirectory {
 
   #failed(reason: string): void {
     this.#failing = true;
-    // That was the old key; the new one is tried next.
-    if (this.#askAgain || this.#reasonsTold.has(reason)) return;
-    this.#reasonsTold.add(reason);
+    // If the API key has changed meanwhile, the next request uses the new one.
+    if (this.#askAgain || this.#reportedReasons.has(reason)) return;
+    this.#reportedReasons.add(reason);
     this.#emit({ kind: 'nodes_list_failed', detail: reason });
   }
 
-  #tell(listeners: Iterable<() => void>): void {
+  #notify(listeners: Iterable<() => void>): void {
     for (const listener of listeners) {
       try {
         listener();
       } catch (error) {
-        this.#emit({ kind: 'internal_error', during: 'telling of other nodes', error });
+        this.#emit({ kind: 'internal_error', during: 'applying a change of nodes', error });
       }
     }
   }

@@ -2,51 +2,51 @@ import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import type { Stream } from '../streams/stream.ts';
 
 /*
- * What "Headscale does not answer" means, in one place. Its machine accepts connections, and
- *  - no request gets an answer, neither ours nor a client's, or
- *  - it says nothing on its control streams, on which it otherwise speaks every 50 to 59 s.
- * `Checkup` keeps the state and tells of it.
+ * This file defines when Headscale "does not answer". Its machine accepts connections, but
+ *  - no request gets an answer, neither ours nor a client's; or
+ *  - it sends nothing on its control streams, where it normally sends a keepalive every 50 to 59 s.
+ * `Checkup` keeps the state and emits the events.
  */
 
-/** Headscale answers `/key` from memory. After this long without an answer it does not answer. */
-export const ANSWERS_WITHIN_MS = 4000;
-/** After this long without a sign of life it is asked: with the answer's own time, silence is noticed within ten seconds. */
-export const ASK_AFTER_QUIET_MS = 5000;
+/** The time limit for a check. Headscale answers `/key` from memory, so it normally takes milliseconds. */
+export const CHECK_TIMEOUT_MS = 4000;
+/** Headscale is checked after this long without a sign of life. Silence is thus noticed within ten seconds. */
+export const CHECK_AFTER_QUIET_MS = 5000;
 
-/** After twice the time between two keepalives, and a little, something is wrong. */
+/** A little more than twice the longest time between two keepalives. */
 export const STREAM_SILENT_AFTER_MS = 125_000;
 
-/** Whether Headscale has said nothing on this control stream for longer than it ever is silent to a node that is logged in. */
+/** Whether Headscale has been silent on this control stream for longer than it ever is to a logged-in node. */
 export function isStreamSilent({ kind, state, spokenAt }: Stream, now: Instant): boolean {
   return (
     kind === 'control' && state.kind === 'open' && spokenAt !== undefined && now - spokenAt >= STREAM_SILENT_AFTER_MS
   );
 }
 
-/** Whether that many silent streams are Headscale's fault. It says nothing to a node that waits for its owner's login either. */
+/** Whether so many silent streams mean that Headscale hangs. Single ones are normal: nodes that wait for their owner's login. */
 export function areTooManySilent(silent: number, of: number): boolean {
   return silent > Math.max(1, 0.1 * of);
 }
 
-/** A client's request wants an answer that is this late to be looked into. */
-const SUSPECT_AFTER_MS = ANSWERS_WITHIN_MS;
-/** Tailscale's clients give up an upgrade after ten seconds themselves. By then Headscale has not answered us either. */
+/** If a client's request is unanswered for this long, Headscale is checked. */
+const SUSPECT_AFTER_MS = CHECK_TIMEOUT_MS;
+/** Tailscale clients also give up an upgrade after ten seconds. By then Headscale has not answered our check either. */
 const GIVE_UP_AFTER_QUIET_MS = 10_000;
-/** Headscale itself cuts every request that it has not answered within 30 s (its WriteTimeout). */
+/** Headscale itself drops a request that it has not answered within 30 s (its WriteTimeout). */
 const GIVE_UP_AFTER_MS = 60_000;
-/** A timer that is this late was held up with everything else here, and the answer may have come meanwhile. */
+/** A timer that is this late means that our process was held up. The answer may be waiting to be read. */
 const LATE_MS = 1000;
 
 /**
- * Clients' requests that Headscale has not answered. Nobody is given up because an answer takes long: only while Headscale
- * answers nothing at all, or when it would have cut the request itself.
+ * Clients' requests that Headscale has not answered. A slow answer is no reason to give up. A request is given up only while
+ * Headscale answers nothing at all, or when Headscale would have dropped it.
  */
 export class PendingAnswers {
   readonly #clock: Clock;
   readonly #suspect: () => void;
   #answeredAt: Instant | undefined;
 
-  /** @param suspect asks Headscale whether it answers; its answer counts, see `answered`. */
+  /** @param suspect checks whether Headscale answers. If it does, `answered` must be called. */
   constructor(clock: Clock, suspect: () => void) {
     this.#clock = clock;
     this.#suspect = suspect;
@@ -57,12 +57,12 @@ export class PendingAnswers {
     return this.#answeredAt;
   }
 
-  /** Headscale has answered something: it is there. */
+  /** Headscale has answered some request. */
   answered(): void {
     this.#answeredAt = this.#clock.now();
   }
 
-  /** A request goes to Headscale. @param giveUp is called when it will not be answered. */
+  /** A request is being sent to Headscale. @param giveUp called if it will not be answered. */
   begin(giveUp: () => void): { sent(): void; answered(): void; ended(): void } {
     const beganAt = this.#clock.now();
     let sentAt: Instant | undefined;

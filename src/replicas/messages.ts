@@ -1,4 +1,5 @@
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import { hasFields, type JsonFields } from '../lib/json.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { Order } from './order.ts';
 
@@ -84,18 +85,16 @@ export type Message =
       readonly isLast: boolean;
     };
 
-type Fields = Readonly<Record<string, unknown>>;
-
 /** Whether a value is a message of a known kind. Replicas of other versions may send kinds that this one does not know. */
 export function isMessage(value: unknown): value is Message {
-  return isFields(value) && isText(value.from) && hasFieldsOfItsKind(value);
+  return hasFields(value) && isText(value.from) && hasFieldsOfItsKind(value);
 }
 
-function hasFieldsOfItsKind(fields: Fields): boolean {
+function hasFieldsOfItsKind(fields: JsonFields): boolean {
   switch (fields.kind) {
     case 'contest':
       return (
-        isFields(fields.newcomer) &&
+        hasFields(fields.newcomer) &&
         isStreamReport(fields.newcomer) &&
         (fields.askedAt === undefined || isDuration(fields.askedAt))
       );
@@ -139,7 +138,7 @@ function hasFieldsOfItsKind(fields: Fields): boolean {
   }
 }
 
-function isStreamReport(fields: Fields): boolean {
+function isStreamReport(fields: JsonFields): boolean {
   const { id, machineKey, address, remoteAddress, openedAgoMs, heardAgoMs, firstRecordAgoMs, isAgeSure, order } =
     fields;
   return (
@@ -149,7 +148,7 @@ function isStreamReport(fields: Fields): boolean {
     [openedAgoMs, heardAgoMs].every(isDuration) &&
     (firstRecordAgoMs === undefined || isDuration(firstRecordAgoMs)) &&
     typeof isAgeSure === 'boolean' &&
-    isFields(order) &&
+    hasFields(order) &&
     isText(order.epoch) &&
     isCount(order.place) &&
     typeof order.isExact === 'boolean'
@@ -158,22 +157,18 @@ function isStreamReport(fields: Fields): boolean {
 
 /** Checks the fields that a list of streams reads. */
 function isStreamView(value: unknown): boolean {
-  if (!isFields(value) || !isCount(value.id)) return false;
+  if (!hasFields(value) || !isCount(value.id)) return false;
   const { kind, state, replica, remoteAddress, openedAt, lastHeardAt, bytesReceived, bytesSent } = value;
   const { machineKey, node, kernel, contests } = value;
   return (
     [kind, state, replica, remoteAddress, openedAt, lastHeardAt].every(isText) &&
     [bytesReceived, bytesSent].every(isDuration) &&
     (machineKey === null || isText(machineKey)) &&
-    (node === null || (isFields(node) && [node.id, node.name, node.user, node.nodeKey].every(isText))) &&
-    (kernel === null || (isFields(kernel) && isDuration(kernel.rttMs))) &&
+    (node === null || (hasFields(node) && [node.id, node.name, node.user, node.nodeKey].every(isText))) &&
+    (kernel === null || (hasFields(kernel) && isDuration(kernel.rttMs))) &&
     Array.isArray(contests) &&
-    contests.every(isFields)
+    contests.every(hasFields)
   );
-}
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null;
 }
 
 function isMachineKey(value: unknown): boolean {

@@ -35,7 +35,7 @@ async function failure(onRequest: RequestListener, limits?: NodesLimits): Promis
 }
 
 const NEW_KEY =
-  'the API key is refused; make a new one with `headscale apikeys create` and put it into the file of --headscale-api-key-file';
+  'Headscale refuses the API key; create a new one with `headscale apikeys create` and put it into the file that --headscale-api-key-file names';
 const POINT = "point --upstream at Headscale's listen_addr";
 
 describe('HeadscaleApi.nodes', () => {
@@ -70,10 +70,10 @@ describe('HeadscaleApi.nodes', () => {
   });
 
   test.each([
-    [404, `which is not Headscale's API; ${POINT}`],
-    [204, `which is not Headscale's API; ${POINT}`],
-    [500, "Headscale, or a proxy before it, has failed at it; see Headscale's log"],
-    [502, "Headscale, or a proxy before it, has failed at it; see Headscale's log"],
+    [404, `so this is not Headscale's API; ${POINT}`],
+    [204, `so this is not Headscale's API; ${POINT}`],
+    [500, "Headscale or a proxy in front of it failed; look in Headscale's log"],
+    [502, "Headscale or a proxy in front of it failed; look in Headscale's log"],
   ])('%i: says whose fault that may be', async (status, cure) => {
     expect(await failure(answer(status, `no ${API_KEY}`))).toBe(`${status}, ${cure}`);
   });
@@ -100,7 +100,7 @@ describe('HeadscaleApi.nodes', () => {
   });
 
   test('an answer that is too long is not read to its end', async () => {
-    const limits = { timeoutMs: 5000, longestAnswer: 1000 };
+    const limits = { timeoutMs: 5000, maxAnswerBytes: 1000 };
     const endless: RequestListener = (_request, response) => {
       const more = (): void => {
         while (!response.destroyed && response.write('x'.repeat(500)));
@@ -115,12 +115,12 @@ describe('HeadscaleApi.nodes', () => {
     ['that does not begin', () => {}],
     ['that does not end', (_request: IncomingMessage, response: ServerResponse) => void response.write('{"nodes":[')],
   ])('an answer %s is not waited for for ever', async (_case, onRequest) => {
-    const said = await failure(onRequest, { timeoutMs: 50, longestAnswer: 1000 });
-    expect(said).toBe("no whole answer in 50 ms; see in Headscale's log what keeps it");
+    const said = await failure(onRequest, { timeoutMs: 50, maxAnswerBytes: 1000 });
+    expect(said).toBe("no complete answer within 50 ms; look in Headscale's log for the cause");
   });
 
   test('a connection that breaks, or does not come about', async () => {
-    const cure = `see that Headscale runs, and ${POINT}`;
+    const cure = `check that Headscale runs, and ${POINT}`;
     expect(await failure((request) => request.socket.destroy())).toMatch(new RegExp(`; ${cure}$`));
     const begun: RequestListener = (request, response) => {
       response.write('{');
@@ -129,7 +129,7 @@ describe('HeadscaleApi.nodes', () => {
     expect(await failure(begun)).toMatch(new RegExp(`; ${cure}$`));
     const { nodes, upstream } = await api(answer(200, ANSWER_0_29));
     await new Promise((resolve) => upstream.server.close(resolve));
-    await expect(nodes()).rejects.toThrow(/ECONNREFUSED.*; see that Headscale runs/);
+    await expect(nodes()).rejects.toThrow(/ECONNREFUSED.*; check that Headscale runs/);
   });
 
   test('close: ends a question that is out', async () => {
