@@ -351,7 +351,7 @@ function buildListeners(
 ): readonly ClientListener[] {
   const plain = plainProxy({
     ...{ upstream, ...upstreamReports(checkup) },
-    misled: (switchedTo, remoteAddress) =>
+    mismatched: (switchedTo, remoteAddress) =>
       emit({ kind: 'upstream_protocol_mismatched', asked: undefined, switchedTo, remoteAddress }),
   });
   const refusals = new Refusals(emit);

@@ -260,7 +260,7 @@ export class StreamAcceptor {
       awaitAnswer,
       answeredLate: (stream) => this.#parts.answeredLate(stream),
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
-      upstreamMisled: ({ remoteAddress }, asked, switchedTo) =>
+      upstreamMismatched: ({ remoteAddress }, asked, switchedTo) =>
         emit({ kind: 'upstream_protocol_mismatched', asked, switchedTo, remoteAddress }),
       firstRecord: (stream) => {
         // Others first: whom the takeover acquits nobody would tell them of.

@@ -5,9 +5,10 @@ import { codeOf } from '../lib/errors.ts';
 import { endToEnd } from '../streams/request.ts';
 
 /**
- * Passes Headscale's answer on, whole, to a client whose socket Node's server has let go of.
+ * Forwards Headscale's complete answer to a client after an upgrade request, when Node's server no longer handles the socket.
  *
- * @returns whether its head could be passed on (a status of 99, say, cannot); `done` is called when all has been written.
+ * @param done is called when everything has been written.
+ * @returns false if Node refuses to write this head, for example with status 99.
  */
 export function forwardAnswer(
   request: IncomingMessage,
@@ -23,7 +24,7 @@ export function forwardAnswer(
   } catch {
     return false;
   }
-  // The server would have told it of the socket's drains.
+  // Node's server would forward this event.
   client.on('drain', () => answer.emit('drain'));
   response.on('error', () => resetConnection(client));
   answer.on('finish', () => {
@@ -34,7 +35,7 @@ export function forwardAnswer(
   return true;
 }
 
-/** The head of an answer as it came, to be written as latin1. */
+/** The head of an answer, unchanged. Write it as latin1. */
 export function answerHead(response: IncomingMessage): string {
   let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
   for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
@@ -43,13 +44,13 @@ export function answerHead(response: IncomingMessage): string {
   return `${head}\r\n`;
 }
 
-/** The headers of an answer that go on to the client: Node frames its body anew, and passes no trailers on. */
+/** The headers of an answer for the client. Node frames the body again, and trailers are dropped. */
 export function answerHeaders(rawHeaders: readonly string[]): string[] {
   const headers = endToEnd(rawHeaders);
   return headers.filter((_, i) => headers[i - (i % 2)]?.toLowerCase() !== 'transfer-encoding');
 }
 
-/** A whole answer of our own, behind which the connection ends. @param more further header lines, each with its end. */
+/** A complete text answer of our own that closes the connection. @param more further header lines, each with CRLF. */
 export function textAnswer(status: number, text: string, more = ''): string {
   const body = `${text}\n`;
   return (
@@ -58,57 +59,57 @@ export function textAnswer(status: number, text: string, more = ''): string {
   );
 }
 
-/** Clients wait longer from try to try by themselves; this is for those that ask. */
+/** For clients that read Retry-After. Tailscale clients wait longer after each attempt by themselves. */
 const RETRY_AFTER_S = 5;
 
-/** The answer to what is too much. */
+/** A 503 answer, for when a limit is reached. */
 export function unavailableAnswer(text: string): string {
   return textAnswer(503, text, `Retry-After: ${RETRY_AFTER_S}\r\n`);
 }
 
 const GONE_WITHIN_MS = 10_000;
 
-/** Answers an upgrade that no tunnel is made for, and ends its connection. */
+/** Answers an upgrade that gets no tunnel, and closes its connection. @param whole the complete answer. */
 export function refuseUpgrade(client: Socket, whole: string): void {
   client.on('error', () => client.destroy());
   client.setTimeout(GONE_WITHIN_MS, () => client.destroy());
   client.on('end', () => client.destroy());
   client.end(whole);
-  // What it still says is dropped, so that no reset overtakes the answer.
+  // Further data is read and dropped, so that no reset overtakes the answer.
   client.resume();
 }
 
-/** Answers a request with a line of our own; what has begun already is cut off instead. */
+/** Answers a request with a line of text. If an answer has already begun, it is cut off instead. */
 export function answerWith(response: ServerResponse, status: number, text: string): void {
   if (response.headersSent) response.destroy();
   else response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
 }
 
-/** So that its client sends no other request into a connection that is about to close. */
+/** Closes the connection after this answer, and says so in it, so that the client sends no other request there. */
 export function closeAfter(response: ServerResponse): void {
   response.shouldKeepAlive = false;
 }
 
-/** Ends a connection so that the peer knows it for broken: a FIN would make half a message look whole. */
+/** Resets a connection. A FIN would make half a message look complete. */
 export function resetConnection(socket: Socket): void {
-  // While our FIN is on its way libuv refuses a reset (EINVAL), and Node loses the descriptor. All is written by then.
-  const finIsOnItsWay = socket.writableEnded && socket.writableLength === 0;
-  if (socket instanceof TLSSocket || finIsOnItsWay) socket.destroy();
+  // While our FIN is being sent, libuv refuses a reset (EINVAL) and Node leaks the descriptor. Everything is written by then.
+  const isSendingFin = socket.writableEnded && socket.writableLength === 0;
+  if (socket instanceof TLSSocket || isSendingFin) socket.destroy();
   else socket.resetAndDestroy();
 }
 
 /**
- * Whether Linux gave a connection up because nobody acknowledged anything (TCP_USER_TIMEOUT, or its own limit of retransmissions).
- * Where a router said on the way that the peer cannot be reached, the error is that router's (tcp_write_err).
+ * Whether Linux gave a connection up because nothing was acknowledged: TCP_USER_TIMEOUT, or the limit of retransmissions. If a
+ * router reported the peer as unreachable, Linux gives that error instead (`tcp_write_err`).
  */
 export function isKernelTimeout(error: unknown): boolean {
   return ['ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'].includes(codeOf(error) ?? '');
 }
 
-/** A tunnel with one end gone is ended when nothing has moved for this long. */
+/** A tunnel with one end gone is closed when nothing has moved for this long. */
 const LINGER_MS = 60_000;
 
-/** The ends of such a tunnel: from now on they time out. */
+/** Sets this timeout on both ends of a tunnel. */
 export function setLingerTimeout(...ends: readonly (Socket | undefined)[]): void {
   for (const end of ends) end?.setTimeout(LINGER_MS);
 }

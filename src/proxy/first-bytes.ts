@@ -1,17 +1,19 @@
 import type { Socket } from 'node:net';
 import { isProtocol } from '../streams/request.ts';
 
-/** What is to be done with the first bytes of a connection. */
+/** What to do with the first bytes of a connection. */
 export type FirstBytes =
-  /** They are not enough. */
+  /** Wait for more bytes. */
   | { readonly kind: 'more' }
-  /** Read enough: whoever comes next begins with these. */
+  /** Continue. The next reader of the connection starts with `rest`. */
   | { readonly kind: 'done'; readonly rest: Buffer }
+  /** Close the connection. */
   | { readonly kind: 'refuse' };
 
+/** How long to wait for the first bytes. */
 export interface Patience {
   readonly withinMs: number;
-  /** Too little has come in time; nobody listens to the socket any more. */
+  /** Called when too little has arrived in time. The socket has no listeners then. */
   slow(): void;
 }
 
@@ -20,8 +22,10 @@ const MOST_BYTES = 32 * 1024;
 const SLOW_ENDS_WITHIN_MS = 1000;
 
 /**
- * Reads the first bytes of a connection for somebody who comes before its server; `done` is called once they have been
- * put back, changed or not. Who sends too much or too slowly, or ends, is let go.
+ * Reads the first bytes of a connection before its server does. A client that sends too much or too slowly, or closes, is
+ * disconnected.
+ *
+ * @param done is called when the bytes, changed or not, have been put back into the socket.
  */
 export function readFirstBytes(
   socket: Socket,
@@ -30,10 +34,10 @@ export function readFirstBytes(
   done: () => void,
 ): void {
   let bytes: Buffer = Buffer.alloc(0);
-  const give = (): void => void socket.destroy();
+  const destroy = (): void => void socket.destroy();
   const finish = (): void => {
     clearTimeout(timer);
-    socket.off('readable', look).off('end', give).off('close', finish);
+    socket.off('readable', look).off('end', destroy).off('close', finish);
   };
   const look = (): void => {
     for (;;) {
@@ -43,9 +47,9 @@ export function readFirstBytes(
       const found = read(bytes);
       if (found.kind === 'more' && bytes.length <= MOST_BYTES) continue;
       finish();
-      if (found.kind !== 'done') give();
+      if (found.kind !== 'done') destroy();
       else {
-        socket.off('error', give);
+        socket.off('error', destroy);
         if (found.rest.length > 0) socket.unshift(found.rest);
         done();
       }
@@ -55,9 +59,9 @@ export function readFirstBytes(
   const timer = setTimeout(() => {
     finish();
     slow();
-    setTimeout(give, SLOW_ENDS_WITHIN_MS).unref();
+    setTimeout(destroy, SLOW_ENDS_WITHIN_MS).unref();
   }, withinMs);
-  socket.on('readable', look).on('end', give).on('error', give).on('close', finish);
+  socket.on('readable', look).on('end', destroy).on('error', destroy).on('close', finish);
 }
 
 const LONGEST_HEAD = 16 * 1024;
@@ -66,15 +70,15 @@ const HAS_BODY = /\r\n(?:transfer-encoding:|content-length:(?![ \t]*0?[ \t]*\r))
 const NAMES_UPGRADE = /\r\nconnection:(?:[^\r]*[, \t])?upgrade[ \t]*[,\r]/i;
 
 /**
- * Lets Node's parser take for an upgrade what is one to Headscale, and nothing else: adds the `Connection: upgrade` that
- * nginx leaves out with the configuration of Headscale's documentation, and takes away an Upgrade that Headscale does not
- * speak, or that has a body.
+ * Makes Node's parser see an upgrade exactly when Headscale would. It adds the `Connection: upgrade` that nginx leaves out with
+ * the configuration in Headscale's documentation. It removes an Upgrade header that Headscale does not know, or that comes
+ * with a body.
  *
- * @param bytes what has come of a connection so far; the head is its first, and changed alone.
+ * @param bytes what has arrived on a connection so far. Only the head of the first request is changed.
  */
 export function withUpgrade(bytes: Buffer): FirstBytes {
   const end = bytes.indexOf('\r\n\r\n');
-  // Too long a head is Node's to refuse.
+  // Node refuses a head that is too long.
   if (end < 0) return bytes.length < LONGEST_HEAD ? { kind: 'more' } : { kind: 'done', rest: bytes };
   const head = bytes.toString('latin1', 0, end + 2);
   const asked = /\r\nupgrade:([^\r]*)\r/i.exec(head)?.[1];

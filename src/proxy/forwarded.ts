@@ -4,7 +4,7 @@ import { plainAddress } from '../lib/addresses.ts';
 import type { ProxySource } from './proxy-protocol.ts';
 import { clientAddress, type Trust } from './trusted-proxies.ts';
 
-/** What anybody may claim about where a request comes from: all of it is dropped, and ours put in its place. */
+/** Headers that say where a request comes from. Anybody can send them, so they are replaced with our own. */
 export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
   'forwarded',
   'true-client-ip',
@@ -14,22 +14,24 @@ export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
   'x-real-ip',
 ]);
 
-/** What we know about where a request came from. */
+/** Where a request comes from. */
 export interface Origin {
-  /** Without port, as in `203.0.113.7` or `2001:db8::7`. */
+  /** The client's address without a port, as in `203.0.113.7` or `2001:db8::7`. */
   readonly address: string;
-  /** Undefined where a proxy before us told the address alone. */
+  /** Undefined when a proxy in front of us told only the address. */
   readonly port: number | undefined;
-  /** Whether the connection is the node's own, so that its kernel's evidence is about the node. */
+  /** Whether the client connects to us directly, so that kernel evidence is about the client and not about a proxy. */
   readonly isDirect: boolean;
   readonly proto: 'http' | 'https';
-  /** The Host header; undefined if there was none (HTTP/1.0). */
+  /** The Host header. Undefined if there was none (HTTP/1.0). */
   readonly host: string | undefined;
 }
 
 /**
- * Where a request comes from: what a proxy told us by the PROXY protocol, if it did; behind trusted ones what their headers
- * say; else who has connected to us.
+ * Finds out where a request comes from: from the PROXY protocol header if there was one, then from the headers of trusted
+ * proxies, else from the connection itself.
+ *
+ * @param claimed the source in the PROXY protocol header of the connection.
  */
 export function originOf(request: IncomingMessage, claimed: ProxySource | undefined, trust: Trust): Origin {
   const { socket, headers } = request;
@@ -51,29 +53,29 @@ export function originOf(request: IncomingMessage, claimed: ProxySource | undefi
   };
 }
 
-/** What the nearest proxy says that its client speaks. */
+/** The protocol that the nearest proxy says its client uses. */
 function protoIn(text: string | undefined): Origin['proto'] | undefined {
   const last = text?.split(',').at(-1)?.trim().toLowerCase();
   return last === 'http' || last === 'https' ? last : undefined;
 }
 
-function truthsAbout(origin: Origin): [name: string, value: string][] {
-  const truths: [string, string][] = [
+function headersFor(origin: Origin): [name: string, value: string][] {
+  const own: [string, string][] = [
     ['X-Forwarded-For', origin.address],
     ['X-Forwarded-Proto', origin.proto],
     ['X-Real-IP', origin.address],
   ];
-  if (origin.host !== undefined) truths.push(['X-Forwarded-Host', origin.host]);
-  return truths;
+  if (origin.host !== undefined) own.push(['X-Forwarded-Host', origin.host]);
+  return own;
 }
 
-/** `rawHeaders` (name, value, name, value, …) without the client's claims and with our own words; else unchanged. */
+/** Replaces the origin headers in `rawHeaders` (name, value, name, value, …) with our own. All others stay as they are. */
 export function forwardedRawHeaders(rawHeaders: readonly string[], origin: Origin): string[] {
   const kept: string[] = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string;
     if (!ORIGIN_HEADERS.has(name.toLowerCase())) kept.push(name, rawHeaders[i + 1] as string);
   }
-  for (const [name, value] of truthsAbout(origin)) kept.push(name, value);
+  for (const [name, value] of headersFor(origin)) kept.push(name, value);
   return kept;
 }

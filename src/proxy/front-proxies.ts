@@ -10,44 +10,46 @@ import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../stream
 import { ORIGIN_HEADERS } from './forwarded.ts';
 import { type Trust, trustOf } from './trusted-proxies.ts';
 
-/** Where an operator's own proxies are: RFC 1918, CGNAT, link-local, unique local. Of strangers we tell nothing. */
+/** Where an operator's own proxies are: RFC 1918, CGNAT, link-local, unique local. Strangers are not reported. */
 const isPrivate = trustOf([
   ...['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', '169.254.0.0/16', 'fc00::/7', 'fe80::/10'],
 ] as readonly string[] as readonly Cidr[]);
 
-/** Addresses that are remembered of each kind. There are a few proxies; what more there is goes untold. */
+/** How many addresses are remembered for each problem. More are not reported. */
 const MOST_ADDRESSES = 64;
-/** So many nodes from one private address share it. Two are enough where a proxy is known to be there. */
+/** This many nodes with one private address share it. Two are enough if the address is a known proxy. */
 const MANY_NODES = 4;
 const MANY_NODES_OF_PROXY = 2;
-const TOLD_AGAIN_MS = 3_600_000;
+const REPORT_AGAIN_MS = 3_600_000;
 
+/** What `FrontProxies` needs from the rest of the watchdog. */
 export interface FrontProxiesOptions {
   readonly clock: Clock;
   readonly emit: Emit;
   trusted(): readonly Cidr[];
   trust(): Trust;
-  /** Whether it is an address or a gateway of this machine, see `Gateways`. */
+  /** Whether the address is one of this machine's addresses or gateways, see `Gateways`. */
   isGateway(address: string): boolean;
 }
 
 /**
- * Finds what is wrong with the proxies in front of this one, from the requests they pass on: they are not trusted, they
- * hide who their clients are, or they remove what an upgrade needs. Each is told once an address, or once an hour.
+ * Finds mistakes in the configuration of proxies in front of this one, from the requests that they forward: we do not trust
+ * them, they hide their clients' addresses, or they remove headers that an upgrade needs. Each is reported once per address, or
+ * once an hour.
  */
 export class FrontProxies {
-  readonly #parts: FrontProxiesOptions;
+  readonly #options: FrontProxiesOptions;
   readonly #untrusted = new Map<string, FrontProxyEvent>();
   readonly #hidden = new Map<string, FrontProxyEvent>();
   readonly #lost = new Map<string, { readonly event: FrontProxyEvent; readonly at: number }>();
-  /** Who came from a private address, as far as it takes to see that many did. */
+  /** The machine keys seen from each private address, until there are enough to report it. */
   readonly #nodes = new Map<string, Set<MachineKey>>();
 
-  constructor(parts: FrontProxiesOptions) {
-    this.#parts = parts;
+  constructor(options: FrontProxiesOptions) {
+    this.#options = options;
   }
 
-  /** @param sender who sent this request's head: whoever has connected, or whom a PROXY protocol header names. */
+  /** @param sender the address that sent this request: the peer, or the source in its PROXY protocol header. */
   requested(request: IncomingMessage, sender: string): void {
     const header = Object.keys(request.headers).find((name) => ORIGIN_HEADERS.has(name));
     if (header !== undefined) this.#forwarded(sender, header);
@@ -65,11 +67,11 @@ export class FrontProxies {
     if (machineKey !== undefined) this.#identified(address, machineKey);
   };
 
-  /** What holds now, each as it was told. */
+  /** The problems that still exist, as they were reported. */
   standing(): readonly FrontProxyEvent[] {
-    const since = this.#parts.clock.now() - TOLD_AGAIN_MS;
+    const since = this.#options.clock.now() - REPORT_AGAIN_MS;
     const lost = [...this.#lost.values()].filter(({ at }) => at > since).map(({ event }) => event);
-    const trust = this.#parts.trust();
+    const trust = this.#options.trust();
     const untrusted = [...this.#untrusted.values()].filter(({ address }) => !trust(address));
     const hidden = [...this.#hidden.values()].filter(
       (event) => event.kind === 'client_addresses_hidden' && event.isTrusted === trust(event.address),
@@ -79,12 +81,12 @@ export class FrontProxies {
 
   #forwarded(address: string, header: string): void {
     if (this.#untrusted.has(address) || this.#untrusted.size >= MOST_ADDRESSES) return;
-    if (this.#parts.trust()(address)) return;
-    const trusted = this.#parts.trusted();
-    // Whoever trusts nobody has decided about this machine's own programs.
+    if (this.#options.trust()(address)) return;
+    const trusted = this.#options.trusted();
+    // An operator who trusts no proxy has decided so for programs on this machine too.
     if (!isPrivate(address) && !(isLoopback(address) && trusted.length > 0)) return;
     const names = trusted === TRUSTED_BY_DEFAULT ? [address] : [...trusted, address];
-    this.#tell(this.#untrusted, {
+    this.#report(this.#untrusted, {
       kind: 'proxy_not_trusted',
       address,
       header,
@@ -94,7 +96,7 @@ export class FrontProxies {
   }
 
   #identified(address: string, machineKey: MachineKey): void {
-    const isTrusted = this.#parts.trust()(address);
+    const isTrusted = this.#options.trust()(address);
     if (!isTrusted && !isPrivate(address)) return;
     if (this.#untrusted.has(address) || this.#hidden.has(address)) return;
     if (!this.#nodes.has(address) && this.#nodes.size >= MOST_ADDRESSES) return;
@@ -103,45 +105,45 @@ export class FrontProxies {
     const isEngine = this.#isEngine(address);
     if (nodes.size < (isTrusted || isEngine ? MANY_NODES_OF_PROXY : MANY_NODES)) return;
     this.#nodes.delete(address);
-    this.#tell(this.#hidden, { kind: 'client_addresses_hidden', address, isTrusted, isEngine });
+    this.#report(this.#hidden, { kind: 'client_addresses_hidden', address, isTrusted, isEngine });
   }
 
   #lostHeader(address: string, header: LostHeader): void {
-    const { clock, emit } = this.#parts;
+    const { clock, emit } = this.#options;
     const now = clock.now();
     const last = this.#lost.get(address);
-    const isOld = last === undefined || now - last.at >= TOLD_AGAIN_MS;
+    const isOld = last === undefined || now - last.at >= REPORT_AGAIN_MS;
     if (last === undefined && this.#lost.size >= MOST_ADDRESSES) {
-      for (const [each, { at }] of this.#lost) if (now - at >= TOLD_AGAIN_MS) this.#lost.delete(each);
+      for (const [each, { at }] of this.#lost) if (now - at >= REPORT_AGAIN_MS) this.#lost.delete(each);
     }
     const isNews = isOld && (last !== undefined || this.#lost.size < MOST_ADDRESSES);
-    const isTrusted = this.#parts.trust()(address);
+    const isTrusted = this.#options.trust()(address);
     const event: FrontProxyEvent = { kind: 'upgrade_header_lost', address, header, isTrusted, isNews };
     if (isNews) this.#lost.set(address, { event, at: now });
     emit(event);
   }
 
-  #tell(told: Map<string, FrontProxyEvent>, event: FrontProxyEvent): void {
-    if (told.size >= MOST_ADDRESSES) return;
-    told.set(event.address, event);
-    this.#parts.emit(event);
+  #report(reported: Map<string, FrontProxyEvent>, event: FrontProxyEvent): void {
+    if (reported.size >= MOST_ADDRESSES) return;
+    reported.set(event.address, event);
+    this.#options.emit(event);
   }
 
   #isEngine(address: string): boolean {
-    return !isLoopback(address) && this.#parts.isGateway(address);
+    return !isLoopback(address) && this.#options.isGateway(address);
   }
 }
 
 const HANDSHAKE = 'x-tailscale-handshake';
 
-/** Networks change seldom, and whoever asks may ask for thousands of clients. */
+/** Networks rarely change, and this may be asked for thousands of clients. */
 const KNOWN_FOR_MS = 60_000;
-/** In hexadecimal: the flag RTF_GATEWAY of a route. */
+/** The flag RTF_GATEWAY of a route (`linux/route.h`). */
 const RTF_GATEWAY = 0x2;
 
 /**
- * This machine's own addresses and its gateways. A client that seems to have one of them is most likely somebody else behind
- * a proxy of the container engine (docker-proxy, slirp4netns, pasta) or of this machine: of whoever it is, that says nothing.
+ * The addresses of this machine and its gateways. A client with such an address is probably behind a proxy of the container
+ * engine (docker-proxy, slirp4netns, pasta) or of this machine, so its address does not identify it.
  */
 export class Gateways {
   readonly #clock: Clock;
@@ -164,7 +166,7 @@ export class Gateways {
   }
 }
 
-/** The gateways of the container that this process runs in, as far as the usual engines leave a mark; else none. */
+/** The gateways of the container that this process runs in. Empty if no known engine's mark is found. */
 export function gatewaysOfContainer(): readonly string[] {
   const isInContainer =
     existsSync('/.dockerenv') || existsSync('/run/.containerenv') || process.env.KUBERNETES_SERVICE_HOST !== undefined;
@@ -176,7 +178,7 @@ function readAddresses(): ReadonlySet<string> {
   return new Set([...own, ...gatewaysIn(table('/proc/net/route')), ...gateways6In(table('/proc/net/ipv6_route'))]);
 }
 
-/** Empty where there is none: another system, or one that hides it. */
+/** The text of a file in `/proc`. Empty if there is none: another system, or it is hidden. */
 function table(file: string): string {
   try {
     return readFileSync(file, 'utf8');
@@ -185,7 +187,7 @@ function table(file: string): string {
   }
 }
 
-/** The gateways of Linux' `/proc/net/route`: interface, destination, gateway, flags, …; an address's bytes come last first. */
+/** The gateways in Linux's `/proc/net/route`. Columns: interface, destination, gateway, flags, … Addresses are little-endian. */
 export function gatewaysIn(routes: string): readonly string[] {
   return routes.split('\n').flatMap((line) => {
     const [, , gateway = '', flags = ''] = line.trim().split(/\s+/);
@@ -194,12 +196,12 @@ export function gatewaysIn(routes: string): readonly string[] {
   });
 }
 
-/** The gateways of Linux' `/proc/net/ipv6_route`: destination, its length, source, its length, next hop, metric, references, uses, flags, … */
+/** The gateways in Linux's `/proc/net/ipv6_route`. Columns: destination, length, source, length, next hop, metric, references, uses, flags, … */
 export function gateways6In(routes: string): readonly string[] {
   return routes.split('\n').flatMap((line) => {
     const [, , , , hop = '', , , , flags = ''] = line.trim().split(/\s+/);
     if (!/^[0-9a-f]{32}$/i.test(hop) || !(Number.parseInt(flags, 16) & RTF_GATEWAY)) return [];
-    // The URL parser writes it the short way, in which clients' addresses come.
+    // The URL parser writes the short form (RFC 5952), as Node does for clients' addresses.
     return [new URL(`http://[${hop.replace(/(.{4})(?=.)/g, '$1:')}]`).hostname.slice(1, -1)];
   });
 }

@@ -16,27 +16,28 @@ import { answerWith, closeAfter, refuseUpgrade, textAnswer, unavailableAnswer } 
 import { type FirstBytes, readFirstBytes, withUpgrade } from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
-import { boundBody, type PlainProxy } from './plain.ts';
+import { limitBody, type PlainProxy } from './plain.ts';
 import { isProxyHeader, ProxyProtocolSources } from './proxy-protocol.ts';
 import type { Trust } from './trusted-proxies.ts';
 import type { UpgradeRequest } from './tunnel.ts';
 
 const ignore = (): void => {};
 
+/** What a listener hands its connections and requests to, and what it reports. */
 export interface ListenerHandlers {
   readonly plain: PlainProxy;
   upgrade(upgrade: UpgradeRequest, origin: Origin): void;
-  /** Whose word about where a client is counts; asked for every connection. */
+  /** The trusted proxies, read for every connection. */
   trust(): Trust;
   readonly pages: OwnPages;
   refused(because: RefusalReason, why: string, address: string): void;
-  /** See `FrontProxies.requested`. */
+  /** A request has arrived, see `FrontProxies.requested`. */
   requested(request: IncomingMessage, sender: string): void;
-  /** Takes a connection in, see `Admission.connect`. */
+  /** Admits a connection or not, see `Admission.admitConnection`. */
   connected(address: string | undefined): (() => void) | undefined;
-  /** Sets the TCP keepalive of a connection, on which a client waits for an answer until it becomes a stream. */
+  /** Sets the TCP keepalive of a new connection. A stream gets its own timeouts later. */
   keepAlive(socket: Socket): void;
-  /** A request was refused, since its body is too large. */
+  /** A request was refused because its body is too large. */
   tooLarge(address: string): void;
   limits(): Pick<Limits, 'bodyBytes'>;
 }
@@ -44,41 +45,42 @@ export interface ListenerHandlers {
 export interface ClientListener {
   readonly server: Server;
   readonly listen: Listen;
-  /** For connections from here on; those that are open keep theirs. Wipes its key. Only where it speaks TLS. */
+  /** Uses another certificate for new connections, on a TLS listener. Wipes the key of `certificate`. */
   useCertificate(certificate: Certificate): void;
   readonly unanswered: Unanswered;
-  /** All of them, also those that the server does not know yet or any more: a stop must not wait for them. */
+  /** All open connections, including those that the HTTP server does not know yet or any more. A stop closes them. */
   readonly connections: OpenConnections;
 }
 
-/** What a server is made with, and keeps. */
+/** Limits that are fixed when the server is created. */
 export type ServerLimits = Pick<Limits, 'headerBytes' | 'headerMs' | 'bodyMs'>;
 
 const TLS: TlsServerOptions = { minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] };
 
-/** How often Node looks for connections that are too slow. */
-const LOOKS_EVERY_MS = 1000;
+/** How often Node looks for slow connections. */
+const CHECK_INTERVAL_MS = 1000;
 
 function optionsOf({ headerBytes, headerMs, bodyMs }: ServerLimits) {
   return {
     maxHeaderSize: headerBytes,
     headersTimeout: headerMs,
     requestTimeout: headerMs + bodyMs,
-    connectionsCheckingInterval: LOOKS_EVERY_MS,
+    connectionsCheckingInterval: CHECK_INTERVAL_MS,
   };
 }
 
 /**
- * An HTTP server for clients: upgrades go to the tunnel, all else to the plain proxy, but for what a plain listener
- * answers itself. A connection's way: PROXY protocol header, TLS, the first head, HTTP; most have only the last two.
+ * Creates an HTTP server for clients. Upgrades become streams, and all other requests go to the plain proxy, except those that
+ * a plain HTTP listener answers itself. A connection passes these steps: PROXY protocol header, TLS, first head, HTTP.
+ * Most connections have only the last two.
  *
- * @param certificate undefined where it speaks plain HTTP; its key is wiped.
+ * @param certificate undefined for plain HTTP. Its key is wiped.
  */
 export function createListener(
   listen: Listen,
   certificate: Certificate | undefined,
   limits: ServerLimits,
-  ports: ListenerHandlers,
+  handlers: ListenerHandlers,
 ): ClientListener {
   const options = optionsOf(limits);
   const server: Server =
@@ -86,14 +88,14 @@ export function createListener(
       ? createServer(options)
       : createTlsServer({ ...TLS, ...options, handshakeTimeout: limits.headerMs, ...pairOf(certificate) });
   certificate?.key.fill(0);
-  // All of them: Node would drop those beyond a thousand without a word, and what they say of the body with them.
+  // No limit: Node would silently drop headers after the first thousand, and with them the length of the body.
   server.maxHeadersCount = 0;
-  const claims = new ProxyProtocolSources();
+  const sources = new ProxyProtocolSources();
   const connections = new OpenConnections();
-  // The last of the steps first: each is put before those that are there.
+  // The last step is added first, because each one is put before the others.
   const serveAgain = before(server, certificate === undefined ? 'connection' : 'secureConnection', (socket, serve) => {
-    // As Node's plain HTTP server has it: each side's end is passed on alone. Not before there is a session:
-    // a client that leaves in the middle of the handshake would stay.
+    // As on Node's plain HTTP server, each side closes separately. Not before the TLS handshake is done: the socket of
+    // a client that leaves during the handshake would stay open.
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
     const slow = (): void => void socket.end(textAnswer(408, 'The head of this request came too slowly.'));
@@ -101,54 +103,55 @@ export function createListener(
       if (listen.proxyProtocol || !isProxyHeader(bytes)) return withUpgrade(bytes);
       const why =
         'it begins with a PROXY protocol header: add proxy-protocol=true to this listener, or remove send-proxy';
-      ports.refused('unexpected_proxy_header', why, plainAddress(socket.remoteAddress));
+      handlers.refused('unexpected_proxy_header', why, plainAddress(socket.remoteAddress));
       return { kind: 'refuse' };
     };
     readFirstBytes(socket, read, { withinMs: limits.headerMs, slow }, serve);
   });
-  if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => claims.read(socket, ports, serve));
-  // Before all other steps.
+  if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => sources.read(socket, handlers, serve));
+  // This step comes before all others.
   before(server, 'connection', (socket, serve) => {
     connections.add(socket);
     const address = plainAddress(socket.remoteAddress);
-    const closed = ports.connected(ports.trust()(address) ? undefined : address);
+    const closed = handlers.connected(handlers.trust()(address) ? undefined : address);
     if (closed === undefined) socket.destroy();
     else {
       socket.once('close', closed);
-      ports.keepAlive(socket);
+      handlers.keepAlive(socket);
       serve();
     }
   });
   const origin = (request: IncomingMessage): Origin => {
-    const claimed = claims.of(request.socket);
-    ports.requested(request, claimed?.address ?? plainAddress(request.socket.remoteAddress));
-    return originOf(request, claimed, ports.trust());
+    const claimed = sources.of(request.socket);
+    handlers.requested(request, claimed?.address ?? plainAddress(request.socket.remoteAddress));
+    return originOf(request, claimed, handlers.trust());
   };
   const unanswered = new Unanswered();
   server.on('request', (request, response) => {
-    // Node has read it already where it came with the one before.
+    // Node has already parsed a request that came together with the one before.
     if (unanswered.endsConnection(request.socket)) return;
     unanswered.note(request, response);
-    passRequest(request, response, origin(request), listen, ports);
+    passRequest(request, response, origin(request), listen, handlers);
   });
   server.on('upgrade', (request: IncomingMessage, stream: Socket, head: Buffer) => {
     const client = request.socket;
-    // Until somebody listens, an error of the socket would be nobody's.
+    // An error without a listener would end the process.
     client.off('error', ignore).on('error', ignore);
     const read = readRequest(request);
-    // Two answers would come mixed. No client asks so, and none is owed one.
+    // Two answers would get mixed up. No real client does this, so we need not answer.
     if (unanswered.has(client)) client.destroy();
-    else if (read.kind === 'upgrade') passUpgrade({ request, client, head }, read, origin(request), ports);
+    else if (read.kind === 'upgrade') passUpgrade({ request, client, head }, read, origin(request), handlers);
     else if (read.kind === 'refused') {
-      ports.refused('bad_request', read.why, origin(request).address);
+      handlers.refused('bad_request', read.why, origin(request).address);
       refuseUpgrade(client, textAnswer(400, badRequest(read.why)));
     }
-    // From 26 on Node reads the body of an upgrade, and hands out no socket while it does.
-    else if (stream !== client || request.readableLength > 0) refuseUpgrade(client, unavailableAnswer(COME_AGAIN));
-    else readAgain(serveAgain, request, client, head);
+    // Since Node 26, the body of an upgrade is parsed, and we do not get the socket meanwhile.
+    else if (stream !== client || request.readableLength > 0)
+      refuseUpgrade(client, unavailableAnswer(NEEDS_NEW_CONNECTION));
+    else serveAsPlain(serveAgain, request, client, head);
   });
   server.on('tlsClientError', (error, socket) => {
-    ports.refused('tls_handshake', reasonOf(error), plainAddress(socket.remoteAddress));
+    handlers.refused('tls_handshake', reasonOf(error), plainAddress(socket.remoteAddress));
   });
   const useCertificate = (renewed: Certificate): void => {
     (server as TlsServer).setSecureContext({ ...TLS, ...pairOf(renewed) });
@@ -162,9 +165,9 @@ function pairOf({ cert, key }: Certificate) {
 }
 
 /**
- * Puts a step before what a server does with each connection; `serve` goes on.
+ * Puts a step before what a server does with each connection. The step calls `serve` to continue.
  *
- * @returns what serves a connection without that step.
+ * @returns a function that serves a connection without this step.
  */
 function before(
   server: Server,
@@ -185,35 +188,35 @@ function passRequest(
   response: ServerResponse,
   origin: Origin,
   listen: Listen,
-  ports: ListenerHandlers,
+  handlers: ListenerHandlers,
 ): void {
   if (!origin.isDirect || isForwarded(request)) closeAfter(response);
   const read = readRequest(request);
   if (read.kind === 'refused') {
-    ports.refused('bad_request', read.why, origin.address);
+    handlers.refused('bad_request', read.why, origin.address);
     closeAfter(response);
     answerWith(response, 400, badRequest(read.why));
     return;
   }
   if (read.kind === 'upgrade') {
-    // Connection does not name it, which can be mended in a connection's first head alone.
+    // Connection does not name Upgrade. `withUpgrade` can only correct the first head of a connection.
     closeAfter(response);
-    answerWith(response, 503, COME_AGAIN);
+    answerWith(response, 503, NEEDS_NEW_CONNECTION);
     return;
   }
-  if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, ports.pages)) return;
-  if (boundBody(request, response, ports.limits().bodyBytes, () => ports.tooLarge(origin.address))) {
-    ports.plain(request, response, forwardedRawHeaders(read.headers, origin), origin.address);
+  if (listen.tls === undefined && answerOwnPage(request, response, origin, listen.redirect, handlers.pages)) return;
+  if (limitBody(request, response, handlers.limits().bodyBytes, () => handlers.tooLarge(origin.address))) {
+    handlers.plain(request, response, forwardedRawHeaders(read.headers, origin), origin.address);
   }
 }
 
-/** The next request may be an upgrade, which must come first: behind a trusted proxy, and one that we do not know. */
+/** Whether a proxy sent this request, even one that we do not trust. Its next request may be an upgrade, which must come first. */
 function isForwarded({ headers }: IncomingMessage): boolean {
   return ['x-forwarded-for', 'x-real-ip', 'forwarded', 'via'].some((name) => headers[name] !== undefined);
 }
 
-/** What can be mended in the first head of a connection alone, see `withUpgrade`. */
-const COME_AGAIN = 'This request can only be the first of a connection: send it again on a new one.';
+/** For upgrades that `withUpgrade` could only have corrected as the first request of a connection. */
+const NEEDS_NEW_CONNECTION = 'This request can only be the first of a connection: send it again on a new one.';
 
 function badRequest(why: string): string {
   return `This request is refused: ${why}.`;
@@ -223,31 +226,31 @@ function passUpgrade(
   { request, client, head }: Pick<UpgradeRequest, 'request' | 'client' | 'head'>,
   { headers, asked }: Extract<ReadRequest, { kind: 'upgrade' }>,
   origin: Origin,
-  ports: ListenerHandlers,
+  handlers: ListenerHandlers,
 ): void {
   const rawHeaders = forwardedRawHeaders(headers, origin);
-  // Node would send a POST without a length as chunked.
+  // Without a length, Node would send a POST in chunks.
   if (request.headers['content-length'] === undefined && request.method !== 'GET')
     rawHeaders.push('Content-Length', '0');
   rawHeaders.push('Upgrade', asked.protocol, 'Connection', 'Upgrade');
-  ports.upgrade({ request, asked, client, head, rawHeaders }, origin);
+  handlers.upgrade({ request, asked, client, head, rawHeaders }, origin);
 }
 
-/** Reads a request once more, as a plain one: Node's parser has let go of it. */
-function readAgain(serve: (client: Socket) => void, request: IncomingMessage, client: Socket, head: Buffer): void {
+/** Serves a request again as a plain one, after Node's parser took it for an upgrade and stopped reading. */
+function serveAsPlain(serve: (client: Socket) => void, request: IncomingMessage, client: Socket, rest: Buffer): void {
   const { method, url, httpVersion, rawHeaders } = request;
   const headers = endToEnd(rawHeaders);
-  let again = `${method} ${url} HTTP/${httpVersion}\r\n`;
-  for (let i = 0; i + 1 < headers.length; i += 2) again += `${headers[i]}: ${headers[i + 1]}\r\n`;
-  client.unshift(Buffer.concat([Buffer.from(`${again}\r\n`, 'latin1'), head]));
+  let head = `${method} ${url} HTTP/${httpVersion}\r\n`;
+  for (let i = 0; i + 1 < headers.length; i += 2) head += `${headers[i]}: ${headers[i + 1]}\r\n`;
+  client.unshift(Buffer.concat([Buffer.from(`${head}\r\n`, 'latin1'), rest]));
   serve(client);
 }
 
-/** Of each connection the requests that have not been answered whole. */
+/** The requests of each connection that have no complete answer yet. */
 export class Unanswered {
   readonly #bySocket = new Map<Socket, Map<IncomingMessage, ServerResponse>>();
 
-  /** An answer that waits behind another one never closes when its connection does: then all of that are forgotten. */
+  /** A pipelined answer never emits 'close' when its connection closes, so the whole connection is removed then. */
   note(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
     const requests = this.#bySocket.get(socket) ?? new Map<IncomingMessage, ServerResponse>();
@@ -263,7 +266,7 @@ export class Unanswered {
     return (this.#bySocket.get(socket)?.size ?? 0) > 0;
   }
 
-  /** Whether the connection ends behind one of them: what was sent after that is nobody's. */
+  /** Whether the connection closes after one of these answers. Requests after that one are ignored. */
   endsConnection(socket: Socket): boolean {
     for (const response of this.#bySocket.get(socket)?.values() ?? []) if (!response.shouldKeepAlive) return true;
     return false;

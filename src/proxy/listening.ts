@@ -3,11 +3,14 @@ import type { HostPort } from '../config/types.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
 
-/** Through a restart all that comes waits in an inherited socket; the kernel's own limit is the same since Linux 5.4. */
+/** During a restart, new connections wait in an inherited socket. The kernel's default limit is the same since Linux 5.4. */
 const BACKLOG = 4096;
 
 /**
- * @param inherited the descriptor of a socket that listens already, and must do so on the port.
+ * Makes a server listen.
+ *
+ * @param flag the option that gave the address, for error messages.
+ * @param inherited the descriptor of a socket that already listens. It must listen on the configured port.
  * @throws StartError when the address cannot be listened on.
  */
 export function listen(server: Server, where: HostPort, flag: string, inherited?: number): Promise<AddressInfo> {
@@ -15,7 +18,7 @@ export function listen(server: Server, where: HostPort, flag: string, inherited?
   return new Promise((resolve, reject) => {
     if (inherited !== undefined) {
       server.once('error', (error) => reject(inheritedError(`is no listening TCP socket, ${reasonOf(error)}`)));
-      // Beside a descriptor Node takes the backlog as an argument only.
+      // With a descriptor, Node reads the backlog only from this argument.
       server.listen({ fd: inherited }, BACKLOG, () => {
         const address = server.address();
         const problem = misfitOf(address, port);
@@ -36,7 +39,7 @@ export function listen(server: Server, where: HostPort, flag: string, inherited?
   }
 }
 
-/** What is wrong with the address a passed-in socket has. */
+/** What is wrong with the address of an inherited socket. Undefined if nothing is. */
 function misfitOf(address: AddressInfo | string | null, port: number): string | undefined {
   if (address === null || typeof address === 'string') return 'is no TCP socket';
   if (port === 0 || address.port === port) return undefined;

@@ -3,24 +3,24 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import type { Origin } from './forwarded.ts';
 
-/** What a plain listener answers itself. */
+/** The pages that a plain HTTP listener answers itself. */
 export interface OwnPages {
-  /** The port to send browsers to, with HTTPS. */
+  /** The port of the HTTPS listener, to which browsers are redirected. */
   readonly httpsPort: number;
-  /** Where an ACME client leaves its answers; undefined where there is none. */
+  /** The directory where an ACME client puts its answers. Undefined if none is configured. */
   webroot(): string | undefined;
 }
 
 const CHALLENGE = '/.well-known/acme-challenge/';
-/** An ACME token is base64url (RFC 8555, section 8.1); an answer is the token, a dot and a hash. */
+/** An ACME token is base64url (RFC 8555, section 8.1). The answer is the token, a dot and a hash. */
 const TOKEN = /^[A-Za-z0-9_-]{1,256}$/;
 const LONGEST_ANSWER = 1024;
 
 /**
- * Answers what is not Headscale's to answer on plain HTTP.
+ * Answers requests that Headscale does not answer on plain HTTP: captive portal checks, ACME challenges, redirects to HTTPS.
  *
- * @param redirects whether browsers are sent on to HTTPS.
- * @returns whether it does; else the request is to be passed on.
+ * @param redirects whether browsers are redirected to HTTPS.
+ * @returns false if the request must go to Headscale.
  */
 export function answerOwnPage(
   request: IncomingMessage,
@@ -40,15 +40,15 @@ export function answerOwnPage(
     if (webroot !== undefined) void answerChallenge(response, webroot, path.slice(CHALLENGE.length));
     return webroot !== undefined;
   }
-  // Who is on HTTPS already, at a proxy before us, would be sent round in circles.
+  // A client that already uses HTTPS, at a proxy in front of us, would be redirected in circles.
   if (!redirects || origin.proto === 'https' || request.headers.upgrade !== undefined) return false;
   redirect(request, response, origin.host, pages.httpsPort);
   return true;
 }
 
 /**
- * What tells a client that no captive portal is in its way. The challenge is sent back, so that no portal's own 204
- * passes for it (Tailscale derp/derpserver, ServeNoContent).
+ * Shows a client that there is no captive portal. The challenge is sent back, so that a portal's own 204 does not count
+ * (tailscale `derp/derpserver`, `ServeNoContent`).
  */
 function answerNoContent(request: IncomingMessage, response: ServerResponse): void {
   const challenge = request.headers['x-tailscale-challenge'];

@@ -4,16 +4,17 @@ import { reasonOf } from '../lib/errors.ts';
 import { answerHeaders, answerWith } from './answer.ts';
 import { type AwaitAnswer, gatewayAnswer, limitAnswerTime, type Upstream } from './upstream.ts';
 
+/** What the plain proxy needs, and what it reports. */
 export interface PlainProxyOptions {
   readonly upstream: Upstream;
   upstreamReached(): void;
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
-  /** Headscale has answered 101 to a request that asked for none. */
-  misled(protocol: string, address: string): void;
+  /** Headscale has answered 101 to a request that asked for no upgrade. */
+  mismatched(protocol: string, address: string): void;
 }
 
-/** Passes a request on to Headscale and its answer back. @param rawHeaders what Headscale is to see. */
+/** Forwards a request to Headscale, and the answer to the client. @param rawHeaders the headers for Headscale. */
 export type PlainProxy = (
   request: IncomingMessage,
   response: ServerResponse,
@@ -27,28 +28,28 @@ export function plainProxy({
   upstreamReached,
   upstreamFailed,
   awaitAnswer,
-  misled,
+  mismatched,
 }: PlainProxyOptions): PlainProxy {
   const { host, port } = upstream;
   // The agent speaks TLS where Headscale does, so http-proxy only sees plain HTTP.
   const proxy = httpProxy.createProxyServer({ target: { protocol: 'http:', host, port }, agent: agentOf(upstream) });
   const addresses = new WeakMap<IncomingMessage, string>();
-  const answerMisled = (request: IncomingMessage, response: ServerResponse, { headers }: IncomingMessage): void => {
-    misled(headers.upgrade ?? '', addresses.get(request) ?? '');
+  const answerMismatched = (request: IncomingMessage, response: ServerResponse, { headers }: IncomingMessage): void => {
+    mismatched(headers.upgrade ?? '', addresses.get(request) ?? '');
     answerWith(response, 502, 'Headscale answered with an upgrade that nobody asked for.');
   };
   proxy.on('proxyReq', (asking, request, response) => {
     limitAnswerTime(asking, awaitAnswer);
     asking.on('upgrade', (answer, socket) => {
       socket.destroy();
-      answerMisled(request, response, answer);
+      answerMismatched(request, response, answer);
     });
     // http-proxy gives a request up only when its answer is not finished.
     response.once('close', () => asking.destroy());
   });
   proxy.on('proxyRes', (answer, request, response) => {
     // A 101 that names no protocol is a response, not an upgrade, for Node.
-    if (answer.statusCode === 101) answerMisled(request, response, answer);
+    if (answer.statusCode === 101) answerMismatched(request, response, answer);
     else {
       upstreamReached();
       passHeadBack(answer, response);
@@ -105,11 +106,13 @@ function passHeadBack(answer: IncomingMessage, response: ServerResponse): void {
 }
 
 /**
- * Bounds a request's body: one that is too large gets 413, told by its length before it comes, or else cut off where it is.
+ * Limits the body of a request. A body with a Content-Length above the limit gets 413 at once. A chunked body gets 413, or is
+ * cut off, when it passes the limit.
  *
- * @returns whether the request may go on for now.
+ * @param most in bytes.
+ * @returns whether to forward the request.
  */
-export function boundBody(
+export function limitBody(
   request: IncomingMessage,
   response: ServerResponse,
   most: number,
@@ -135,7 +138,7 @@ export function boundBody(
     request.off('data', count);
     refuse();
   };
-  // A length that is told is kept to by Node's parser.
+  // Node's parser enforces a Content-Length.
   if (request.headers['transfer-encoding'] !== undefined) request.on('data', count);
   return true;
 }

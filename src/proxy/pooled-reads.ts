@@ -1,30 +1,33 @@
 import { Socket } from 'node:net';
 
 /*
- * Node reads each chunk into 64 KiB of new memory and shrinks that to what came: under load most of a proxy's time goes
- * into allocating and collecting. Here all sockets read into one buffer, and what came is copied out of it. A socket to
- * which much comes reads into a large buffer of its own instead, which nothing is copied from.
+ * Node reads each chunk into 64 KiB of new memory and shrinks that to the size of the chunk. Under load, a proxy then spends most
+ * of its time on allocation and garbage collection. Here all sockets read into one shared buffer, and each chunk is copied
+ * out of it. A busy socket gets a large buffer of its own instead, and nothing is copied.
+ *
+ * This uses private fields of Node's sockets (`onread` of lib/internal/stream_base_commons.js). Without them, sockets use their
+ * 'data' events.
  */
 
 const SHARED_BYTES = 64 * 1024;
-/** Twice what Node takes: with less the calls cost more than the copying, with more it no longer fits the processor's cache. */
+/** Twice Node's size. With less, the calls cost more than copying. With more, it does not fit the processor's cache. */
 const LARGE_BYTES = 128 * 1024;
-/** A socket that reads at least this much at once has a large buffer. TLS gives 16 KiB at most. */
+/** A socket that reads at least this much at once gets a large buffer. TLS gives at most 16 KiB. */
 const BUSY_BYTES = 8 * 1024;
 /**
- * There are never more large buffers than this: 16 MiB. A socket keeps its own while it is idle, until it reads little or
- * closes, for Node can change what is read into only after a read. Where none is left, what comes is copied.
+ * The most large buffers there can be: 16 MiB. A socket keeps its buffer while it is idle, until it reads little or closes,
+ * because Node can change the buffer only after a read. When no buffer is left, chunks are copied.
  */
 export const MOST_LARGE = 128;
 
 /**
- * Takes what came in. Bytes that come with `written` are only lent: they are overwritten some time after it has been called.
+ * Takes a chunk. If `written` is given, the bytes are overwritten some time after it has been called.
  *
- * @returns whether nothing refers to the bytes any more already; `written` must be called all the same.
+ * @returns whether the bytes are not used any more. `written` must be called in any case.
  */
 export type Consumer = (chunk: Buffer, written?: () => void) => boolean;
 
-/** What `net.Socket` has for `onread`, an option that there is only for sockets one connects oneself. */
+/** The private fields behind `onread`, an option that Node only has for sockets that we connect ourselves. */
 interface ReadingInto {
   [field: symbol]: unknown;
   readonly _handle?: { useUserBuffer?(buffer: Buffer): void } | null;
@@ -48,19 +51,19 @@ function fieldsOf(socket: Socket): Fields | undefined {
 
 let isPossible = fields !== undefined;
 
-/** Whether sockets can read into our buffers: it takes private fields of Node's. */
+/** Whether this Node has the private fields, so that sockets can read into our buffers. */
 export function readsArePooled(): boolean {
   return isPossible;
 }
 
 /**
- * Gives all that `socket` reads from now on to `consume`, beginning with what it has read already; in place of its 'data'
- * events. Where Node is not as it was found to be, by way of them.
+ * Passes everything that `socket` reads to `consume`, starting with what it has read already. This replaces its 'data' events.
+ * If Node does not have the private fields, 'data' events are used.
  */
 export function readPooled(socket: Socket, consume: Consumer): void {
   const reading = socket as unknown as ReadingInto;
   if (fields === undefined || reading._handle?.useUserBuffer === undefined) {
-    // A closed socket has no handle, which says nothing about Node.
+    // A closed socket has no handle, so it does not show whether Node has the fields.
     if (reading._handle) isPossible = false;
     socket.on('data', (chunk) => void consume(chunk));
     return;
@@ -72,8 +75,8 @@ export function readPooled(socket: Socket, consume: Consumer): void {
   reading[fields.callback] = consumeRead;
   reading[fields.next] = nextBuffer;
   reading._handle.useUserBuffer(shared);
-  socket.on('close', letGo);
-  // Node can only now really stop reading, if what had been read was enough.
+  socket.on('close', releaseBuffer);
+  // The chunks above may have filled the other side. Only now can Node stop reading.
   if (socket.isPaused()) socket.pause();
   else socket.resume();
 }
@@ -81,48 +84,48 @@ export function readPooled(socket: Socket, consume: Consumer): void {
 const CONSUMER = Symbol('consumer');
 const LARGE = Symbol('large');
 
-/** Read into by all sockets: what is in it is copied before anything else can be read. */
+/** All sockets read into this buffer. A chunk is copied out of it before the next read. */
 const shared: Buffer = Buffer.allocUnsafeSlow(SHARED_BYTES);
 
-/** What the socket that has just read reads into next; Node asks for it as soon as what was read is consumed. */
+/** The next buffer of the socket that has just read. Node asks for it right after the chunk was consumed. */
 let next: Buffer = shared;
 const nextBuffer = (): Buffer => next;
 
 /**
- * Memory that one socket reads into and another may still write from. It is read into again only when every write from it
- * has ended, whatever the sockets are: TLS hands out records also while it is paused.
+ * Memory that one socket reads into while another one may still write from it. It is reused only when every write has
+ * finished, because a TLS socket can deliver records even while it is paused.
  */
 class LargeBuffer {
   readonly memory = Buffer.allocUnsafeSlow(LARGE_BYTES);
-  /** A socket reads into it next. */
+  /** A socket will read into it next. */
   isHeld = false;
   writes = 0;
   readonly written = (): void => {
     this.writes -= 1;
-    this.restIfUnused();
+    this.releaseIfUnused();
   };
 
-  restIfUnused(): void {
-    if (!this.isHeld && this.writes === 0) spare.push(this);
+  releaseIfUnused(): void {
+    if (!this.isHeld && this.writes === 0) free.push(this);
   }
 }
 
-const spare: LargeBuffer[] = [];
+const free: LargeBuffer[] = [];
 let made = 0;
 
-/** How many large buffers there are, and how many of them are in use. */
+/** How many large buffers exist, and how many are in use. */
 export function largeBuffers(): { readonly made: number; readonly inUse: number } {
-  return { made, inUse: made - spare.length };
+  return { made, inUse: made - free.length };
 }
 
 function takeLarge(): LargeBuffer | undefined {
-  const rested = spare.pop();
-  if (rested !== undefined || made === MOST_LARGE) return rested;
+  const reused = free.pop();
+  if (reused !== undefined || made === MOST_LARGE) return reused;
   made += 1;
   return new LargeBuffer();
 }
 
-/** Node calls it as the socket's own method. */
+/** Node calls this as a method of the socket. */
 function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer): boolean {
   const consume = this[CONSUMER] as Consumer;
   const large = this[LARGE] as LargeBuffer | undefined;
@@ -139,17 +142,17 @@ function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer)
   return true;
 }
 
-/** @param large what the socket reads into next; undefined for the shared buffer. */
+/** @param large the next buffer of the socket; undefined for the shared one. */
 function hold(reading: ReadingInto, large: LargeBuffer | undefined): void {
   const before = reading[LARGE] as LargeBuffer | undefined;
   reading[LARGE] = large;
   if (large !== undefined) large.isHeld = true;
   if (before === undefined) return;
   before.isHeld = false;
-  before.restIfUnused();
+  before.releaseIfUnused();
 }
 
-/** A closed socket reads no more. */
-function letGo(this: Socket): void {
+/** Called when the socket closes. */
+function releaseBuffer(this: Socket): void {
   hold(this as unknown as ReadingInto, undefined);
 }

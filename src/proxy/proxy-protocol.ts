@@ -4,41 +4,41 @@ import type { RefusalReason } from '../streams/events.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import type { Trust } from './trusted-proxies.ts';
 
-/** Where a connection comes from, as the proxy before us says. */
+/** Where a connection comes from, according to the proxy in front of us. */
 export interface ProxySource {
   /** Without brackets. */
   readonly address: string;
   readonly port: number;
 }
 
-/** What the first bytes of a connection say. */
+/** The result of reading a PROXY protocol header. */
 export type ProxyHeader =
-  /** It is not whole yet. */
+  /** The header is not complete yet. */
   | { readonly kind: 'more' }
   | { readonly kind: 'bad'; readonly why: string }
   | {
       readonly kind: 'header';
-      /** In bytes; what follows is the client's. */
+      /** The length of the header in bytes. What follows comes from the client. */
       readonly length: number;
-      /** Undefined where the proxy speaks for itself, as in its health checks. */
+      /** Undefined when the proxy speaks for itself, as in its health checks. */
       readonly from: ProxySource | undefined;
     };
 
 const MORE: ProxyHeader = { kind: 'more' };
 const bad = (why: string): ProxyHeader => ({ kind: 'bad', why });
 
-/** What every header of version 2 begins with. */
+/** The start of every header of version 2. */
 const V2_SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');
-/** `PROXY TCP6`, two addresses and two ports at their longest, with CRLF. */
+/** `PROXY TCP6`, the longest two addresses and two ports, and CRLF. */
 const V1_LONGEST = 107;
 const V1_START = 'PROXY ';
-/** Addresses take 216 bytes at most; then come a proxy's own fields, which nobody here reads. */
+/** Addresses take 216 bytes at most. Then come optional fields (TLVs), which we do not read. */
 const V2_LONGEST = 16 + 4096;
 
 /**
- * Reads a PROXY protocol header, version 1 or 2, from what has come of a connection so far.
+ * Reads a PROXY protocol header, version 1 or 2, from the bytes that have arrived so far.
  *
- * Source: haproxy.org, proxy-protocol.txt, sections 2.1 and 2.2.
+ * Source: HAProxy, `doc/proxy-protocol.txt`, sections 2.1 and 2.2.
  */
 export function readProxyHeader(bytes: Buffer): ProxyHeader {
   if (startsAlike(bytes, V2_SIGNATURE)) return bytes.length < 16 ? MORE : readV2(bytes);
@@ -46,14 +46,14 @@ export function readProxyHeader(bytes: Buffer): ProxyHeader {
   return bad('it begins with no PROXY protocol header');
 }
 
-/** Whether a connection begins with such a header, as no HTTP request does. */
+/** Whether a connection begins with a PROXY protocol header. No HTTP request begins like that. */
 export function isProxyHeader(bytes: Buffer): boolean {
   return [V2_SIGNATURE, Buffer.from(V1_START)].some(
     (start) => bytes.length >= start.length && startsAlike(bytes, start),
   );
 }
 
-/** Whether one begins with the other, as far as both go. */
+/** Whether the bytes are equal, up to the length of the shorter one. */
 function startsAlike(bytes: Buffer, start: Buffer): boolean {
   const length = Math.min(bytes.length, start.length);
   return bytes.subarray(0, length).equals(start.subarray(0, length));
@@ -79,8 +79,8 @@ function isPort(text: string): boolean {
 }
 
 /*
- * 12 signature | 1 version (2) and command | 1 family and protocol | 2 length of what follows, big-endian
- * TCP over IPv4: 4 source | 4 target | 2 source port | 2 target port; over IPv6: 16 | 16 | 2 | 2; then the proxy's own fields
+ * 12 signature | 1 version (2) and command | 1 family and protocol | 2 length of the rest, big-endian
+ * TCP over IPv4: 4 source | 4 target | 2 source port | 2 target port; over IPv6: 16 | 16 | 2 | 2; then optional fields (TLVs)
  */
 const LOCAL = 0x20;
 const PROXY = 0x21;
@@ -105,37 +105,37 @@ function readV2(bytes: Buffer): ProxyHeader {
 function textOf(address: Buffer): string {
   if (address.length === 4) return address.join('.');
   const groups = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i).toString(16));
-  // The URL parser writes IPv6 as people do: RFC 5952.
+  // The URL parser writes IPv6 addresses in their short form (RFC 5952).
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }
 
-interface ClaimsPorts {
+interface SourcesHandlers {
   trust(): Trust;
   refused(because: RefusalReason, why: string, address: string): void;
 }
 
-/** A proxy says it at once. */
+/** A proxy sends its header at once. */
 const WITHIN_MS = 10_000;
 
-/** A connection's two ends: the one name that it has both below TLS and above it. */
+/** The two ends of a connection. They are the same for a TCP socket and for the TLS socket on top of it. */
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 /**
- * Where a listener's connections come from, by the PROXY protocol. They are known by their two ends: a TLS socket is
- * another object than the socket below it.
+ * The PROXY protocol sources of a listener's connections. A connection is identified by its two ends, because its TLS socket is
+ * another object than its TCP socket.
  */
 export class ProxyProtocolSources {
   readonly #byEnds = new Map<string, ProxySource>();
 
-  /** Undefined where no header came, or the proxy spoke for itself. */
+  /** @returns undefined when there was no header, or the proxy spoke for itself. */
   of(socket: Socket): ProxySource | undefined {
     return this.#byEnds.size === 0 ? undefined : this.#byEnds.get(endsOf(socket));
   }
 
-  /** Reads a new connection's header, from whom we trust only, and lets the connection go on behind it. */
-  read(socket: Socket, { trust, refused }: ClaimsPorts, serve: () => void): void {
+  /** Reads the header of a new connection, then serves the connection. Only trusted proxies may send one. */
+  read(socket: Socket, { trust, refused }: SourcesHandlers, serve: () => void): void {
     const address = plainAddress(socket.remoteAddress);
     if (!trust()(address)) {
       refused(

@@ -2,12 +2,12 @@ import type { Clock, Instant } from '../lib/clock.ts';
 import type { Emit, RefusalReason } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 
-/** How many addresses are remembered: whoever comes from more of them than these is told of once more. */
+/** How many addresses are remembered before all are forgotten and reported again. */
 const MOST_REMEMBERED = 1000;
 
-/** Tells of connections that are closed before their first request, and which of them are news. */
+/** Reports connections that are refused before or at their first request. Each address and reason is news once. */
 export class Refusals {
-  readonly #told = new Set<string>();
+  readonly #reported = new Set<string>();
   readonly #emit: Emit;
 
   constructor(emit: Emit) {
@@ -16,20 +16,20 @@ export class Refusals {
 
   readonly note = (because: RefusalReason, why: string, address: string): void => {
     const who = `${because} ${address}`;
-    const isNews = !this.#told.has(who);
-    if (this.#told.size >= MOST_REMEMBERED) this.#told.clear();
-    this.#told.add(who);
+    const isNews = !this.#reported.has(who);
+    if (this.#reported.size >= MOST_REMEMBERED) this.#reported.clear();
+    this.#reported.add(who);
     this.#emit({ kind: 'connection_refused', reason: because, detail: why, address, isNews });
   };
 }
 
-const TOLD_AGAIN_AFTER_MS = 60_000;
+const REPORT_AGAIN_AFTER_MS = 60_000;
 
-/** Tells of upgrades that Headscale refuses. A status is news once a minute, so that one bad client does not hide another cause. */
+/** Reports upgrades that Headscale refuses. Each status is news once a minute, so that one bad client does not hide other causes. */
 export class RefusedUpgrades {
   readonly #clock: Clock;
   readonly #emit: Emit;
-  readonly #toldAt = new Map<string, Instant>();
+  readonly #reportedAt = new Map<string, Instant>();
 
   constructor(clock: Clock, emit: Emit) {
     this.#clock = clock;
@@ -39,8 +39,8 @@ export class RefusedUpgrades {
   readonly note = ({ kind: streamKind, remoteAddress }: Stream, status: number): void => {
     const now = this.#clock.now();
     const what = `${streamKind} ${status}`;
-    const isNews = now - (this.#toldAt.get(what) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
-    if (isNews) this.#toldAt.set(what, now);
+    const isNews = now - (this.#reportedAt.get(what) ?? Number.NEGATIVE_INFINITY) >= REPORT_AGAIN_AFTER_MS;
+    if (isNews) this.#reportedAt.set(what, now);
     this.#emit({ kind: 'upstream_refused', streamKind, status, remoteAddress, isNews });
   };
 }

@@ -1,10 +1,10 @@
 import { BlockList, isIP } from 'node:net';
 import type { Cidr } from '../config/types.ts';
 
-/** Whether the word of whoever has this address counts. */
+/** Whether an address is a trusted proxy, so that its X-Forwarded-For is believed. */
 export type Trust = (address: string) => boolean;
 
-/** @param cidrs addresses and ranges; an IPv4 address is known also where it comes as `::ffff:a.b.c.d`. */
+/** @param cidrs addresses and ranges. An IPv4 address also matches as `::ffff:a.b.c.d`. */
 export function trustOf(cidrs: readonly Cidr[]): Trust {
   if (cidrs.length === 0) return () => false;
   const list = new BlockList();
@@ -17,7 +17,7 @@ export function trustOf(cidrs: readonly Cidr[]): Trust {
   return (address) => isIP(address) !== 0 && list.check(address, familyOf(address));
 }
 
-/** Whom we trust, by what is configured now; asked for every connection, and made anew only where it has changed. */
+/** The trusted proxies of the current configuration. Cheap to call for every connection: it is rebuilt only after a change. */
 export function currentTrust(configured: () => readonly Cidr[]): () => Trust {
   let from: readonly Cidr[] = [];
   let trust = trustOf(from);
@@ -36,10 +36,10 @@ function familyOf(address: string): 'ipv4' | 'ipv6' {
 }
 
 /**
- * The client's address, as trusted proxies tell it: X-Forwarded-For from the right, up to the first that is not one of
- * them, since all before that anybody may have written; else X-Real-IP; else the nearest of the proxies.
+ * The client's address behind trusted proxies. X-Forwarded-For is read from the right, up to the first address that is not a
+ * trusted proxy: anybody may have written what stands before it. Without it X-Real-IP counts, then the nearest proxy.
  *
- * @param nearest who has connected to us, and is trusted.
+ * @param nearest the trusted proxy that has connected to us.
  */
 export function clientAddress(
   nearest: string,
@@ -54,11 +54,11 @@ export function clientAddress(
     client = address;
     if (!trust(address)) return client;
   }
-  const isTold = client !== nearest;
-  return isTold ? client : (addressIn(realIp ?? '') ?? client);
+  const isKnown = client !== nearest;
+  return isKnown ? client : (addressIn(realIp ?? '') ?? client);
 }
 
-/** An address, perhaps with a port, perhaps in brackets. */
+/** Reads an address that may have a port and brackets. */
 function addressIn(text: string): string | undefined {
   const trimmed = text.trim();
   const [, bracketed, plain = ''] = /^(?:\[([^\]]*)\](?::\d+)?|(.*))$/.exec(trimmed) ?? [];

@@ -1,8 +1,9 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import type { Clock, Instant } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
+import type { ClientConnection } from '../liveness/client-connection.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import type { AskedUpgrade } from '../streams/request.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
@@ -18,93 +19,90 @@ import {
 import { readPooled } from './pooled-reads.ts';
 import { type AwaitAnswer, gatewayAnswer, requestUpgrade, type Upstream } from './upstream.ts';
 
-/** Whom a tunnel tells. */
+/** What a tunnel needs, and what it reports. */
 export interface TunnelHandlers {
   readonly clock: Clock;
   readonly upstream: Upstream;
-  /** How much a client may send before Headscale has answered. */
+  /** How many bytes a client may send before Headscale has answered. */
   earlyBytes(): number;
-  /** The client's first whole record has reached an open session. */
+  /** The client's first complete record has reached an open session. */
   firstRecord(stream: Stream): void;
-  /** One end is gone. */
+  /** One end of the stream is gone. */
   ending(stream: Stream, reason: CloseReason): void;
-  /** The connection to Headscale is closed, or there will never be one. */
+  /** The connection to Headscale has closed, or there will never be one. */
   upstreamClosed(stream: Stream): void;
   closed(stream: Stream, reason: CloseReason): void;
-  /** The connection to Headscale is open: what it was asked for may have got there. */
+  /** The connection to Headscale is open, so Headscale may see the handshake. */
   upstreamReached(stream: Stream): void;
   upstreamFailed(): void;
   awaitAnswer: AwaitAnswer;
-  /** Headscale has answered a request on an open stream long after it came. */
+  /** Headscale has answered a request on an open stream late, as it does for a login. */
   answeredLate(stream: Stream): void;
   upstreamRefused(stream: Stream, status: number): void;
-  /** Headscale has switched to something that it was not asked for. */
-  upstreamMisled(stream: Stream, asked: string, switchedTo: string): void;
+  /** Headscale has switched to another protocol than the client asked for. */
+  upstreamMismatched(stream: Stream, asked: string, switchedTo: string): void;
 }
 
-/** The client's line, see `Line`. */
-export interface ClientLine {
-  beforeSend(): void;
-  isNotReading(now: Instant): boolean;
-}
+/** What a tunnel needs of a `ClientConnection`. */
+export type TunnelClient = Pick<ClientConnection, 'beforeSend' | 'isNotReading'>;
 
-/** An upgrade request as it came in. */
+/** An upgrade request from a client. */
 export interface UpgradeRequest {
   readonly request: IncomingMessage;
   readonly asked: AskedUpgrade;
   readonly client: Socket;
-  /** What the client sent behind its request's head. */
+  /** The bytes that came after the head of the request. */
   readonly head: Buffer;
-  /** What Headscale is to see. */
+  /** The headers for Headscale: name, value, name, value, … */
   readonly rawHeaders: string[];
 }
 
-/** More than HTTP/2 says beside requests (a pair of window updates has 45 bytes here), and less than any request. */
+/** More than HTTP/2 sends between requests (two window updates take 45 bytes), and less than any request. */
 const REQUEST_BYTES = 200;
-/** Headscale answers all requests at once but a login that waits for its owner. */
+/** Headscale answers every request at once, except a login that waits for its user. */
 const LATE_ANSWER_MS = 1000;
 
 /**
- * One upgrade, both directions: bytes unchanged, backpressure and half-close passed on. Nothing is sent to
- * Headscale before `forward`, and nothing the client sent after its request before Headscale's 101.
+ * One upgraded connection, in both directions. Bytes are not changed; backpressure and half-close are passed on. Nothing goes to
+ * Headscale before `forward`, and nothing that follows the request goes there before Headscale's 101.
  */
 export class Tunnel {
   readonly stream: Stream;
-  /** Also for those who ask the kernel about it. */
+  /** The client's socket. */
   readonly client: Socket;
-  readonly #ports: TunnelHandlers;
-  readonly #line: ClientLine;
-  /** Undefined once it has been answered: a tunnel lives long, and its request is not needed for it. */
+  readonly #handlers: TunnelHandlers;
+  readonly #connection: TunnelClient;
+  /** Dropped once it is answered: a tunnel lives long and does not need its request. */
   #upgrade: UpgradeRequest | undefined;
   #firstRecord: FirstRecord | undefined;
   readonly #early: EarlyBytes;
-  #asking: ClientRequest | undefined;
+  #request: ClientRequest | undefined;
   #upstream: Socket | undefined;
-  /** Headscale has answered 101: what comes in goes out at the other side. */
-  #joined = false;
+  /** Headscale has answered 101, so bytes go through. */
+  #isOpen = false;
   #upstreamIsClosed = false;
   #clientIsClosed = false;
-  /** The client's connection goes as soon as the upstream's has gone. */
+  /** Close the client's connection as soon as the upstream connection has closed. */
   #clientFollows = false;
-  /** From the client since Headscale last said anything. */
+  /** Bytes from the client since Headscale last sent anything. */
   #unansweredBytes = 0;
 
-  constructor(stream: Stream, upgrade: UpgradeRequest, line: ClientLine, ports: TunnelHandlers) {
+  constructor(stream: Stream, upgrade: UpgradeRequest, connection: TunnelClient, handlers: TunnelHandlers) {
     this.stream = stream;
-    this.#line = line;
+    this.#connection = connection;
     this.#upgrade = upgrade;
-    this.#ports = ports;
-    this.#early = new EarlyBytes(ports.earlyBytes());
+    this.#handlers = handlers;
+    this.#early = new EarlyBytes(handlers.earlyBytes());
     this.client = upgrade.client;
     this.#firstRecord = stream.kind === 'control' ? new FirstRecord(upgrade.asked.protocol === 'websocket') : undefined;
-    // In front of what has come in since.
+    // Put them in front of everything that has arrived since.
     if (upgrade.head.length > 0) this.client.unshift(upgrade.head);
     this.#attachClient();
   }
 
   /**
-   * Whether Headscale owes the client an answer: to its upgrade, or to a request on its control stream, such as a login that
-   * waits for its owner. A map stream waits for nothing: Headscale answers its request at once, and speaks when there is news.
+   * Whether the client waits for an answer from Headscale: to its upgrade, or to a request on its control stream, such as a
+   * login that waits for its user. A map stream does not wait: Headscale answers it at once and later sends updates.
    */
   get owesAnswer(): boolean {
     const { kind, state } = this.stream;
@@ -112,19 +110,19 @@ export class Tunnel {
     return kind === 'control' && state.kind === 'open' && this.#unansweredBytes >= REQUEST_BYTES;
   }
 
-  /** Shows the upgrade to Headscale. */
+  /** Forwards the upgrade to Headscale. */
   forward(): void {
     if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
     try {
       const { request, rawHeaders, asked } = this.#upgrade;
       const head = { method: request.method, path: request.url, rawHeaders, protocol: asked.protocol };
-      this.#asking = requestUpgrade(head, this.#ports.upstream, {
+      this.#request = requestUpgrade(head, this.#handlers.upstream, {
         connect: () => this.#connect(),
-        awaitAnswer: this.#ports.awaitAnswer,
+        awaitAnswer: this.#handlers.awaitAnswer,
         switched: (answer, rest) => this.#open(answer, rest),
         refused: (answer) => this.#forwardAnswer(answer),
-        mismatched: (protocol) => this.#misled(asked.protocol, protocol),
+        mismatched: (protocol) => this.#mismatched(asked.protocol, protocol),
         failed: (error) => this.#unanswered(error),
       });
     } catch (error) {
@@ -132,25 +130,25 @@ export class Tunnel {
     }
   }
 
-  /** Ends what has not been shown to Headscale, and will not be: its client is to come again. */
+  /** Answers 503 to an upgrade that was not forwarded to Headscale. The client will try again. */
   refuse(text: string): void {
     if (isLive(this.stream)) this.#answer(unavailableAnswer(text), 'limit');
   }
 
-  /** Ends the upstream connection, and once that has closed, the client's. */
+  /** Closes the upstream connection, and then the client's. */
   end(reason: CloseReason): void {
     this.#leave(reason);
     this.#clientFollows = true;
-    this.#asking?.destroy();
+    this.#request?.destroy();
     if (this.#upstream !== undefined && !this.#upstreamIsClosed) this.#upstream.destroy();
     else this.client.destroy();
   }
 
   #connect(): Socket {
-    const socket = this.#ports.upstream.connect();
+    const socket = this.#handlers.upstream.connect();
     this.#upstream = socket;
     socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () =>
-      this.#ports.upstreamReached(this.stream),
+      this.#handlers.upstreamReached(this.stream),
     );
     socket.once('close', () => this.#upstreamClosed());
     return socket;
@@ -158,9 +156,9 @@ export class Tunnel {
 
   #attachClient(): void {
     readPooled(this.client, (chunk, written) => this.#fromClient(chunk, written));
-    // A FIN is an event here: unhandled, the socket would stay in CLOSE_WAIT and look alive.
+    // The socket allows half-open connections, so an unhandled FIN would leave it in CLOSE_WAIT for ever.
     this.client.on('end', () => {
-      if (this.#joined) {
+      if (this.#isOpen) {
         this.#leave('client_closed');
         this.#upstream?.end();
         setLingerTimeout(this.client, this.#upstream);
@@ -169,7 +167,7 @@ export class Tunnel {
       }
     });
     this.client.on('drain', () => {
-      if (this.#joined) this.stream.spokenAt = this.#ports.clock.now();
+      if (this.#isOpen) this.stream.spokenAt = this.#handlers.clock.now();
       this.#upstream?.resume();
     });
     this.client.on('error', (error) => this.#leave(isKernelTimeout(error) ? this.#gone() : 'client_error'));
@@ -177,29 +175,29 @@ export class Tunnel {
     this.client.on('close', () => {
       this.#clientIsClosed = true;
       this.#leave('client_error');
-      this.#asking?.destroy();
+      this.#request?.destroy();
       const upstream = this.#upstream;
       if (upstream === undefined) this.#upstreamClosed();
-      // Ended both ways it only flushes; anything else is cut short, and Headscale is told so.
+      // If both directions have ended, it only flushes. Otherwise a reset tells Headscale that data is missing.
       else if (!upstream.readableEnded || !upstream.writableEnded) resetConnection(upstream);
       this.#closeWhenDone();
     });
   }
 
   #gone(): CloseReason {
-    return this.#line.isNotReading(this.#ports.clock.now()) ? 'not_reading' : 'gone';
+    return this.#connection.isNotReading(this.#handlers.clock.now()) ? 'not_reading' : 'gone';
   }
 
-  /** See `Consumer`. */
+  /** A `Consumer` of what the client sends. */
   #fromClient(chunk: Buffer, written?: () => void): boolean {
-    this.stream.heardAt = this.#ports.clock.now();
+    this.stream.heardAt = this.#handlers.clock.now();
     this.stream.bytesReceived += chunk.length;
     this.#unansweredBytes += chunk.length;
-    if (this.#joined) {
+    if (this.#isOpen) {
       const upstream = this.#upstream as Socket;
       const hasRoom = upstream.write(chunk, written);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
-      // Whatever Node says of room: where nothing is left to write there is some.
+      // Whatever `write` returned: if nothing is left to write, there is room.
       if (upstream.writableLength === 0) return true;
       if (!hasRoom) this.client.pause();
       return false;
@@ -212,8 +210,8 @@ export class Tunnel {
   #seekFirstRecord(chunk: Buffer): void {
     if (!this.#firstRecord?.feed(chunk)) return;
     this.#firstRecord = undefined;
-    this.stream.firstRecordAt = this.#ports.clock.now();
-    this.#ports.firstRecord(this.stream);
+    this.stream.firstRecordAt = this.#handlers.clock.now();
+    this.#handlers.firstRecord(this.stream);
   }
 
   #open(response: IncomingMessage, head: Buffer): void {
@@ -222,10 +220,10 @@ export class Tunnel {
       upstream.destroy();
       return;
     }
-    this.#asking = undefined;
+    this.#request = undefined;
     this.#upgrade = undefined;
-    this.#joined = true;
-    this.stream.spokenAt = this.#ports.clock.now();
+    this.#isOpen = true;
+    this.stream.spokenAt = this.#handlers.clock.now();
     this.#attachUpstream(upstream);
     this.client.write(answerHead(response), 'latin1');
     if (head.length > 0) this.#fromUpstream(head);
@@ -251,18 +249,18 @@ export class Tunnel {
     upstream.on('timeout', () => upstream.destroy());
   }
 
-  /** See `Consumer`. */
+  /** A `Consumer` of what Headscale sends. */
   #fromUpstream(chunk: Buffer, written?: () => void): boolean {
-    const now = this.#ports.clock.now();
-    if (now - this.stream.heardAt >= LATE_ANSWER_MS && this.owesAnswer) this.#ports.answeredLate(this.stream);
+    const now = this.#handlers.clock.now();
+    if (now - this.stream.heardAt >= LATE_ANSWER_MS && this.owesAnswer) this.#handlers.answeredLate(this.stream);
     this.stream.spokenAt = now;
     this.stream.bytesSent += chunk.length;
     this.#unansweredBytes = 0;
-    this.#line.beforeSend();
+    this.#connection.beforeSend();
     const hasRoom = this.client.write(chunk, written);
     if (this.client.writableLength === 0) return true;
     if (!hasRoom) {
-      // While we do not listen, its silence is ours.
+      // While we do not read from Headscale, its silence means nothing.
       this.stream.spokenAt = undefined;
       this.#upstream?.pause();
     }
@@ -272,34 +270,34 @@ export class Tunnel {
   #upstreamClosed(): void {
     if (this.#upstreamIsClosed) return;
     this.#upstreamIsClosed = true;
-    if (this.#joined) this.#leave('upstream_error');
-    this.#ports.upstreamClosed(this.stream);
+    if (this.#isOpen) this.#leave('upstream_error');
+    this.#handlers.upstreamClosed(this.stream);
     if (this.#clientFollows) this.client.destroy();
-    else if (this.#joined && !this.client.writableEnded) resetConnection(this.client);
+    else if (this.#isOpen && !this.client.writableEnded) resetConnection(this.client);
     this.#closeWhenDone();
   }
 
-  /** Passes an answer that is no 101 on, whole, and closes behind it: what the client sends now goes nowhere. */
+  /** Forwards an answer other than 101 completely, then closes. What the client sends now is dropped. */
   #forwardAnswer(response: IncomingMessage): void {
     const { request } = this.#upgrade ?? {};
     if (request === undefined || !forwardAnswer(request, response, this.client, () => this.#finishClient())) {
       this.#unanswered(undefined);
       return;
     }
-    this.#ports.upstreamRefused(this.stream, response.statusCode ?? 0);
+    this.#handlers.upstreamRefused(this.stream, response.statusCode ?? 0);
     this.#leave('upstream_refused');
     setLingerTimeout(this.client, this.#upstream);
   }
 
-  #misled(asked: string, switchedTo: string): void {
+  #mismatched(asked: string, switchedTo: string): void {
     if (!isLive(this.stream)) return;
-    this.#ports.upstreamMisled(this.stream, asked, switchedTo);
+    this.#handlers.upstreamMismatched(this.stream, asked, switchedTo);
     this.#answer(textAnswer(502, 'Headscale answered with an upgrade that nobody asked for.'), 'upstream_refused');
   }
 
   #unanswered(error: Error | undefined): void {
     if (!isLive(this.stream)) return;
-    this.#ports.upstreamFailed();
+    this.#handlers.upstreamFailed();
     const { status, text } = gatewayAnswer(error);
     this.#answer(textAnswer(status, text), status === 504 ? 'upstream_unanswered' : 'upstream_unreachable');
   }
@@ -311,46 +309,46 @@ export class Tunnel {
     this.#finishClient();
   }
 
-  /** FIN behind what was written, and the rest of what the client says is read and dropped, so that no RST overtakes the answer. */
+  /** Sends a FIN after the answer. Further data from the client is read and dropped, so that no reset overtakes the answer. */
   #finishClient(): void {
     this.client.end();
     this.client.resume();
     setLingerTimeout(this.client, this.#upstream);
   }
 
-  /** Notes the first cause of the end; later ones follow from it. */
+  /** Notes why the stream ends. Only the first reason counts. */
   #leave(reason: CloseReason): void {
     this.#early.take();
-    if (setState(this.stream, { kind: 'closing', reason })) this.#ports.ending(this.stream, reason);
+    if (setState(this.stream, { kind: 'closing', reason })) this.#handlers.ending(this.stream, reason);
   }
 
   #closeWhenDone(): void {
     if (!this.#clientIsClosed || !this.#upstreamIsClosed || this.stream.state.kind !== 'closing') return;
     const { reason } = this.stream.state;
     setState(this.stream, { kind: 'closed', reason });
-    this.#ports.closed(this.stream, reason);
+    this.#handlers.closed(this.stream, reason);
   }
 }
 
-/** What a client has sent before it knew that Headscale would take the upgrade. */
+/** Bytes that a client sends before Headscale has accepted the upgrade. */
 export class EarlyBytes {
   readonly #most: number;
   #chunks: Buffer[] = [];
   #length = 0;
 
-  /** @param most bytes; then the client is not read on. */
+  /** @param most how many bytes to keep before reading pauses. */
   constructor(most: number) {
     this.#most = most;
   }
 
-  /** Keeps a copy. @returns whether there is no room for more. */
+  /** Keeps a copy. @returns whether the limit is reached. */
   keep(chunk: Buffer): boolean {
     this.#chunks.push(Buffer.from(chunk));
     this.#length += chunk.length;
     return this.#length >= this.#most;
   }
 
-  /** Gives all of it away. */
+  /** Returns all chunks and forgets them. */
   take(): readonly Buffer[] {
     const chunks = this.#chunks;
     this.#chunks = [];

@@ -47,7 +47,7 @@ async function tunnelTo(onUpgrade: OnUpgrade, isNotReading = false) {
     upstreamFailed: () => told.push('failed'),
     answeredLate: () => told.push('answered late'),
     awaitAnswer: () => ({ sent() {}, answered() {}, ended() {} }),
-    upstreamMisled: () => told.push('misled'),
+    upstreamMismatched: () => told.push('misled'),
     upstreamRefused: () => told.push('refused'),
   };
   const now = clock.now();
