@@ -4,11 +4,11 @@ import { formatListen } from './listen.ts';
 import { formatRedisUrl } from './redis.ts';
 import type { Config, Hold, NodePolicy } from './types.ts';
 
-/** What differs between two configurations, each as an operator reads it: `silent-after: 30s → 10s`. */
+/** The differences between two configurations, each as text: `silent-after: 30s → 10s`. */
 export interface Changes {
-  /** What a running watchdog takes over. */
+  /** What a running watchdog applies. */
   readonly changes: string[];
-  /** What holds after the next start only, since sockets are bound or open to it. */
+  /** What only applies after a restart, because sockets are bound to it or open to it. */
   readonly needRestart: string[];
 }
 
@@ -90,7 +90,7 @@ function policyTexts(policy: NodePolicy): readonly (readonly [string, string])[]
 
 function changedRules({ rules: before }: Config, { rules: after }: Config): readonly string[] {
   if (before.length !== after.length) return [`nodes: ${countOf(before.length)} → ${countOf(after.length)}`];
-  // Both were built by load.ts, which has one order for the members of a rule.
+  // load.ts built both, and gives the members of a rule always the same order.
   return JSON.stringify(before) === JSON.stringify(after) ? [] : ['nodes: changed'];
 }
 
@@ -98,7 +98,7 @@ function countOf(rules: number): string {
   return rules === 1 ? '1 rule' : `${rules} rules`;
 }
 
-/** A duration for which 0 stands for never, as in `NodePolicy`. */
+/** A duration of which 0 means never, as in `NodePolicy`. */
 export function durationOrOff(ms: number): string {
   return ms === 0 ? 'off' : formatDuration(ms);
 }

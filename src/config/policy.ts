@@ -2,18 +2,18 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Config, NodePolicy, NodeRule } from './types.ts';
 
-/** What is known of whoever a policy is asked for. */
+/** What is known of the node that a policy is for. */
 export interface Who {
   readonly machineKey: MachineKey | undefined;
-  /** Undefined without an API key, or while Headscale does not know the node. */
+  /** Undefined without an API key, and while Headscale does not know the node. */
   readonly node: NodeInfo | undefined;
 }
 
 /**
- * The policy for a node: that for all, changed by the first rule that matches.
- * While Headscale is asked who is who and has not told of this node (a new one,
- * or its API is away), any of several may be meant: then each value is the most
- * careful of theirs, so that nobody is severed because an API cannot be reached.
+ * The policy for a node: the one for all nodes, changed by the first rule that matches.
+ *
+ * With an API key, rules may name nodes and users. While Headscale's API is down, or does not list a new node yet, several
+ * rules may apply to it. Each value is then the most careful of theirs: no API that is down gets a stream severed.
  */
 export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>, who: Who): NodePolicy {
   const { machineKey, node } = who;
@@ -24,7 +24,11 @@ export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'
   return found === undefined ? config.policy : { ...config.policy, ...found.rule.policy };
 }
 
-/** The policy for one of several nodes, nobody knows which; undefined: any node may be meant. The most careful of theirs. */
+/**
+ * The policy for a machine that may be one of several nodes: the most careful of theirs.
+ *
+ * @param nodes undefined where it may be any node.
+ */
 export function policyForAny(
   config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>,
   machineKey: MachineKey | undefined,
@@ -36,7 +40,7 @@ export function policyForAny(
   return mostCareful(config.policy, [only, ...rest]);
 }
 
-/** What rules may change for a node of which the machine key alone is known: one of them is what does. `{}`: none. */
+/** The changes that the rules may make for a node, of which only the machine key is known. `{}` means that no rule applies. */
 function possibleChanges(rules: readonly NodeRule[], machineKey: MachineKey): readonly Partial<NodePolicy>[] {
   const possible: Partial<NodePolicy>[] = [];
   for (const { match, policy } of rules) {
@@ -56,20 +60,20 @@ function mostCareful(policy: NodePolicy, changes: readonly Partial<NodePolicy>[]
   return {
     silentAfterMs: Math.max(...changes.map((change) => change.silentAfterMs ?? policy.silentAfterMs)),
     goneAfterMs,
-    // Probes only bring that end forward.
+    // Without gone-after, probes have no effect.
     probeIdleMs: goneAfterMs === 0 ? 0 : probeIdleMs,
-    // To be held harms nobody for long, and does not end anybody.
+    // A hold is short and ends no stream.
     hold: policy.hold,
     observeOnly: changes.some((change) => change.observeOnly ?? policy.observeOnly),
   };
 }
 
-/** The longest of some durations of which 0 stands for never. */
+/** The longest of several durations, where 0 means never. */
 function longestOrNever(durations: readonly number[]): number {
   return durations.includes(0) ? 0 : Math.max(...durations);
 }
 
-/** The first rule that matches, and its place in the file's `nodes:`, from 0. */
+/** The first rule that matches, and its index in the file's `nodes:`, from 0. */
 export function ruleFor(
   config: Pick<Config, 'rules'>,
   who: Who,
@@ -79,7 +83,7 @@ export function ruleFor(
   return rule === undefined ? undefined : { index, rule };
 }
 
-/** Whether all that a rule names holds; what Headscale has not told of a node holds for no rule. */
+/** Whether a node matches everything that a rule names. What Headscale has not said of a node matches nothing. */
 function matches({ match }: NodeRule, { machineKey, node }: Who): boolean {
   if (match.machineKey !== undefined && match.machineKey !== machineKey) return false;
   if (match.nodeKey !== undefined && match.nodeKey !== node?.nodeKey) return false;
@@ -88,9 +92,10 @@ function matches({ match }: NodeRule, { machineKey, node }: Who): boolean {
 }
 
 /**
- * Whether `name` is what `glob` describes: `*` any characters, `?` one; case does not matter, as in DNS.
- * It goes back to the last `*` only, so that no glob, however written, takes more than glob × name steps.
- * Neither text is taken apart: thousands of streams ask hundreds of rules.
+ * Whether `glob` matches `name`: `*` is any text, `?` any character. Case does not matter, as in DNS.
+ *
+ * It only ever goes back to the last `*`, so no glob takes more than glob × name steps; a regular expression, as picomatch
+ * makes it, can take exponentially many. It creates no arrays, because thousands of streams are matched with hundreds of rules.
  */
 export function globMatches(glob: string, name: string): boolean {
   const pattern = glob.toLowerCase();
@@ -118,7 +123,7 @@ export function globMatches(glob: string, name: string): boolean {
   return p === pattern.length;
 }
 
-/** How many code units the character there takes. */
+/** How many code units the character at `index` takes. */
 function widthAt(text: string, index: number): number {
   return (text.codePointAt(index) ?? 0) > 0xffff ? 2 : 1;
 }

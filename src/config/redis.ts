@@ -5,10 +5,10 @@ import { Invalid, parseHostPort, type Reader, withoutUser } from './readers.ts';
 import { readSecretLine, readSmallFile } from './secrets.ts';
 import type { HostPort, RedisSettings, RedisUrl } from './types.ts';
 
-/** All that an operating system trusts takes a quarter of that. */
+/** The certificates that an operating system trusts take a quarter of this. */
 const LARGEST_CA_KIB = 1024;
 
-/** What is needed to connect. */
+/** What a connection to Redis needs. */
 export interface RedisTarget extends Omit<RedisUrl, 'isTls'> {
   readonly password: string | undefined;
   readonly tls: { readonly ca?: Buffer } | undefined;
@@ -22,28 +22,29 @@ const DEFAULT_PORT = { one: 6379, sentinel: 26_379, cluster: 6379 } as const;
 /**
  * Reads `redis[s][+sentinel|+cluster]://[USER@]HOST[:PORT][,HOST[:PORT]…][/DB]`; with sentinels `/MASTER[/DB]`.
  *
- * @returns what is wrong with it and the cure, as a text.
+ * @returns a text that says what is wrong and what to write, where it cannot be read.
  */
 export function parseRedisUrl(text: string): RedisUrl | string {
   const match = /^redis(s)?(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^/@]+)(?:\/(.*))?$/i.exec(text);
-  if (match === null) return `is no URL of Redis: ${FORMS}`;
+  if (match === null) return `is not a URL of Redis: ${FORMS}`;
   const [, tls, scheme, user, hosts = '', path = ''] = match;
   if (user?.includes(':')) {
-    return 'holds a password, which every user of the machine could see: put it in a file, and name that with redis-password-file';
+    return 'holds a password, which every user of this machine could see: put the password in a file, and give its path as redis-password-file';
   }
   const kind = (scheme?.toLowerCase() ?? 'one') as RedisUrl['kind'];
   const nodes = hosts
     .split(',')
     .map((each) => parseHostPort(/:\d+$/.test(each) ? each : `${each}:${DEFAULT_PORT[kind]}`));
-  if (nodes.includes(undefined)) return `is no URL of Redis: ${FORMS}`;
+  if (nodes.includes(undefined)) return `is not a URL of Redis: ${FORMS}`;
   if (kind === 'one' && nodes.length > 1) return 'names several servers: write redis+sentinel://… or redis+cluster://…';
   const [first = '', second = ''] = path.split('/');
   const [masterName, dbText] = kind === 'sentinel' ? [first, second] : [undefined, first];
   if (masterName === '') return 'does not name the master: write redis+sentinel://HOST:PORT/mymaster';
-  if (!/^\d{0,4}$/.test(dbText)) return `ends with '${dbText}', which is no number of a database: write /0, or nothing`;
-  if (kind === 'cluster' && Number(dbText) > 0) return 'names a database, and a cluster has only one: leave it away';
+  if (!/^\d{0,4}$/.test(dbText))
+    return `ends with '${dbText}', which is not the number of a database: write /0, or nothing`;
+  if (kind === 'cluster' && Number(dbText) > 0) return 'names a database, but a cluster has only one: remove it';
   const username = user === undefined || user === '' ? undefined : decoded(user);
-  if (username === null) return 'has a user whose name is not percent-encoded: write %25 for a percent sign';
+  if (username === null) return 'has a user name that is not percent-encoded: write %25 for a percent sign';
   return { kind, nodes: nodes as HostPort[], isTls: tls !== undefined, username, db: Number(dbText), masterName };
 }
 
@@ -53,7 +54,7 @@ export const redisUrl: Reader<RedisUrl> = (given) => {
   return typeof parsed === 'string' ? new Invalid(`${quoted(withoutUser(text))} ${parsed}`) : parsed;
 };
 
-/** Null where a percent sign does not begin an encoded character of UTF-8. */
+/** @returns null where a percent sign does not begin an encoded UTF-8 character. */
 function decoded(text: string): string | null {
   try {
     return decodeURIComponent(text);
@@ -70,7 +71,7 @@ export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }:
   return `${scheme}://${user}${nodes.map(({ host, port }) => addressAndPort(host, port)).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
 }
 
-/** The name of this machine, where an operator gave its replica none. */
+/** The name of a replica that the operator has not named: that of the machine. */
 export function ownName(): string {
   return hostname().slice(0, 60);
 }
@@ -88,7 +89,7 @@ function readRedisPassword(path: string): string {
     ...{ code: 'HSW_REDIS_FILE_UNREADABLE', flag: '--redis-password-file', path },
     cures: { missing: 'put the password of the ACL user there', folder: 'name the file in it that holds the password' },
     cure: 'it should hold one line, the password of the ACL user',
-    badCharacters: 'holds spaces or characters other than those of ASCII',
+    badCharacters: 'holds spaces or characters that are not ASCII',
   });
 }
 

@@ -1,5 +1,34 @@
-import type { MachineKey, NodeKey } from '../identity/keys.ts';
-import type { Rate } from '../lib/token-bucket.ts';
+/** The configuration as the program uses it. Durations are in milliseconds, sizes in bytes. */
+export interface Config {
+  readonly upstream: URL;
+  /** The path of Headscale's `noise_private.key`. */
+  readonly noiseKeyFile: string | undefined;
+  /** The path of a file with a Headscale API key. */
+  readonly apiKeyFile: string | undefined;
+  /** At least one. */
+  readonly listen: readonly Listen[];
+  readonly trustedProxies: readonly Cidr[];
+  /** The folder where an ACME client puts its answers to HTTP-01 challenges. */
+  readonly acmeWebroot: string | undefined;
+  readonly admin: HostPort;
+  /** The path of a file with the token that the admin server asks for. */
+  readonly adminTokenFile: string | undefined;
+  /** For every node that no rule matches. */
+  readonly policy: NodePolicy;
+  /** The first rule that matches a node counts. */
+  readonly rules: readonly NodeRule[];
+  /** Whether to sever a control stream on which Headscale has been silent for too long. */
+  readonly upstreamSilentSever: boolean;
+  /** Over how long a stop ends the streams; 0: all at once. */
+  readonly drainMs: number;
+  /** Undefined where this is the only watchdog. */
+  readonly redis: RedisSettings | undefined;
+  readonly limits: Limits;
+  /** How fast new control connections go to Headscale; undefined: at once. */
+  readonly pace: Rate | undefined;
+  readonly metricsMaxNodes: number;
+  readonly logLevel: LogLevel;
+}
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
@@ -7,130 +36,104 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** A TCP address. */
 export interface HostPort {
-  /** A name or an address; an IPv6 address stands without brackets. */
+  /** A name or an address; an IPv6 address has no brackets here. */
   readonly host: string;
   readonly port: number;
 }
 
-/** What is done for one node. Durations are in milliseconds. */
+/** An address to listen on, and how. */
+export interface Listen extends HostPort {
+  /** Undefined for plain HTTP. */
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
+  /** Whether browsers are redirected to HTTPS. */
+  readonly redirect: boolean;
+  /** Whether each connection begins with a PROXY protocol header. */
+  readonly proxyProtocol: boolean;
+}
+
+/** An address or a range of addresses, as in `10.0.0.0/8`. */
+export type Cidr = string & { readonly __brand: 'Cidr' };
+
+/** What to do about the streams of a node. */
 export interface NodePolicy {
-  /** How long an old stream's client may say nothing before rule 2 calls it silent. */
+  /** How long the client of an old stream may be silent before the newcomer takes over. */
   readonly silentAfterMs: number;
-  /** How long data may stay unacknowledged before the stream is gone; 0: for ever. */
+  /** How long data may stay unacknowledged before the stream is gone; 0: without limit. */
   readonly goneAfterMs: number;
-  /** After how much quiet the client's kernel is asked for a sign of life; 0: never. */
+  /** After how much quiet to probe the client; 0: never. */
   readonly probeIdleMs: number;
   readonly hold: Hold;
   /** Judge, log and count, but hold and sever nothing. */
   readonly observeOnly: boolean;
 }
 
-/** Whom a rule of the file's `nodes:` is about: everything it names must hold. */
-export interface NodeMatch {
-  /** A glob: `*` any characters, `?` one. */
-  readonly name?: string;
-  readonly user?: string;
-  readonly machineKey?: MachineKey;
-  readonly nodeKey?: NodeKey;
-}
+/** How long to hold newcomers: as long as Headscale's version needs it, up to a fixed time, or never. */
+export type Hold =
+  | { readonly kind: 'auto' }
+  | { readonly kind: 'at most'; readonly ms: number }
+  | { readonly kind: 'off' };
 
+/** A rule of the file's `nodes:`. */
 export interface NodeRule {
   readonly match: NodeMatch;
-  /** What differs from the policy for all. */
+  /** What differs from the policy for all nodes. */
   readonly policy: Partial<NodePolicy>;
 }
 
-/** What is too much. Sizes in bytes, durations in milliseconds. */
+/** The nodes that a rule is about. A node has to match everything that is here. */
+export interface NodeMatch {
+  /** A glob: `*` is any text, `?` any character. */
+  readonly name?: string;
+  readonly user?: string;
+  /** 64 hex digits, in lower case. */
+  readonly machineKey?: string;
+  /** 64 hex digits, in lower case. */
+  readonly nodeKey?: string;
+}
+
 export interface Limits {
   readonly connections: number;
   readonly connectionsPerAddress: number;
   readonly handshakes: Rate;
   readonly handshakesPerAddress: Rate;
-  /** Of one machine key. */
   readonly streamsPerNode: number;
-  /** Newcomers; more are not held. */
+  /** How many newcomers may be held at once. */
   readonly held: number;
   readonly headerBytes: number;
-  /** From the start of a connection to the end of its first request's head, TLS and all; then for each head. */
+  /** From the start of a connection, TLS included, to the end of its first request's head; later, for each head. */
   readonly headerMs: number;
   /** Of a plain request. */
   readonly bodyBytes: number;
   readonly bodyMs: number;
   /** What a client sends before Headscale has answered its upgrade. */
   readonly earlyBytes: number;
-  /** Events. */
+  /** How many events the history keeps. */
   readonly history: number;
 }
 
-/** The settings as the program uses them. Durations are in milliseconds. */
-export interface Config {
-  readonly upstream: URL;
-  /** The path of Headscale's `noise_private.key`. */
-  readonly noiseKeyFile: string | undefined;
-  /** The path of a file with one of Headscale's API keys. */
-  readonly apiKeyFile: string | undefined;
-  /** One at least. */
-  readonly listen: readonly Listen[];
-  readonly trustedProxies: readonly Cidr[];
-  /** A folder in which an ACME client leaves its answers to HTTP-01 challenges. */
-  readonly acmeWebroot: string | undefined;
-  readonly admin: HostPort;
-  /** The path of a file with the token that the admin server asks for. */
-  readonly adminTokenFile: string | undefined;
-  /** For every node that no rule is about. */
-  readonly policy: NodePolicy;
-  /** The first that matches counts. */
-  readonly rules: readonly NodeRule[];
-  /** Whether a control stream that Headscale says nothing on is severed. */
-  readonly upstreamSilentSever: boolean;
-  /** Over how long the streams are ended when it stops; 0: all at once. */
-  readonly drainMs: number;
-  /** Undefined where there is one watchdog alone. */
-  readonly redis: RedisSettings | undefined;
-  readonly limits: Limits;
-  /** How fast new control connections go to Headscale; undefined: as they come. */
-  readonly pace: Rate | undefined;
-  readonly metricsMaxNodes: number;
-  readonly logLevel: LogLevel;
+/** Tokens a second, and how many of them may be taken at once. */
+export interface Rate {
+  readonly perSecond: number;
+  readonly burst: number;
 }
 
-/** An address to listen on, and how. */
-export interface Listen extends HostPort {
-  /** Undefined where it speaks plain HTTP. */
-  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
-  /** Whether browsers are sent on to HTTPS. */
-  readonly redirect: boolean;
-  /** Whether each connection begins with a PROXY protocol header. */
-  readonly proxyProtocol: boolean;
-}
-
-/** How long newcomers are held: as Headscale's version needs it, a fixed time at most, or never. */
-export type Hold =
-  | { readonly kind: 'auto' }
-  | { readonly kind: 'at most'; readonly ms: number }
-  | { readonly kind: 'off' };
-
-/** Proxies that may say where a client is: addresses or ranges of them, as in `10.0.0.0/8`. */
-export type Cidr = string & { readonly __brand: 'Cidr' };
-
-/** Where Redis is, as a URL tells it. */
-export interface RedisUrl {
-  /** `one`: a single server; `sentinel`: who is master, its sentinels tell; `cluster`. */
-  readonly kind: 'one' | 'sentinel' | 'cluster';
-  /** Servers, or sentinels; one at least. */
-  readonly nodes: readonly HostPort[];
-  readonly isTls: boolean;
-  readonly username: string | undefined;
-  readonly db: number;
-  /** Of `sentinel` alone. */
-  readonly masterName: string | undefined;
-}
-
-/** What is set about Redis. */
 export interface RedisSettings {
   readonly url: RedisUrl;
   readonly passwordFile: string | undefined;
   readonly caFile: string | undefined;
   readonly prefix: string;
   readonly replicaName: string;
+}
+
+/** Where Redis is. */
+export interface RedisUrl {
+  /** One server, sentinels that know the master, or a cluster. */
+  readonly kind: 'one' | 'sentinel' | 'cluster';
+  /** The servers, or the sentinels; at least one. */
+  readonly nodes: readonly HostPort[];
+  readonly isTls: boolean;
+  readonly username: string | undefined;
+  readonly db: number;
+  /** Only for `sentinel`. */
+  readonly masterName: string | undefined;
 }

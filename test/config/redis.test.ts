@@ -23,14 +23,14 @@ describe('parseRedisUrl', () => {
   });
 
   test.each([
-    ['127.0.0.1:6379', 'is no URL of Redis'],
-    ['http://127.0.0.1', 'is no URL of Redis'],
+    ['127.0.0.1:6379', 'is not a URL of Redis'],
+    ['http://127.0.0.1', 'is not a URL of Redis'],
     ['redis://user:secret@redis.example', 'holds a password'],
     ['redis://a,b', 'names several servers'],
     ['redis+sentinel://a', 'does not name the master'],
     ['redis://a/main', "ends with 'main'"],
     ['redis+cluster://a/2', 'names a database'],
-    ['redis://a:x', 'is no URL of Redis'],
+    ['redis://a:x', 'is not a URL of Redis'],
     ['redis://%zz@h', 'is not percent-encoded: write %25'],
     ['redis+cluster://100%@h', 'is not percent-encoded: write %25'],
     ['redis+sentinel://%ff@h/m', 'is not percent-encoded: write %25'],
