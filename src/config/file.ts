@@ -26,7 +26,7 @@ export function readConfigFile(path: string): ConfigFile {
     flag: '--config',
     path,
     largestKiB: LARGEST_KIB,
-    cures: {
+    advice: {
       missing: 'give the path of a file of settings',
       folder: 'name the file in it',
       larger: 'name a file of settings',

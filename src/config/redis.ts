@@ -87,8 +87,11 @@ export function redisTargetOf({ url, passwordFile, caFile, prefix }: RedisSettin
 function readRedisPassword(path: string): string {
   return readSecretLine({
     ...{ code: 'HSW_REDIS_FILE_UNREADABLE', flag: '--redis-password-file', path },
-    cures: { missing: 'put the password of the ACL user there', folder: 'name the file in it that holds the password' },
-    cure: 'it should hold one line, the password of the ACL user',
+    advice: {
+      missing: 'put the password of the ACL user there',
+      folder: 'name the file in it that holds the password',
+    },
+    expected: 'it should hold one line, the password of the ACL user',
     badCharacters: 'holds spaces or characters that are not ASCII',
   });
 }
@@ -96,7 +99,7 @@ function readRedisPassword(path: string): string {
 function readCa(path: string): Buffer {
   return readSmallFile({
     ...{ code: 'HSW_REDIS_FILE_UNREADABLE', flag: '--redis-ca-file', path, largestKiB: LARGEST_CA_KIB },
-    cures: {
+    advice: {
       missing: "put the certificate authority's certificate there, as PEM",
       folder: "name the file in it that holds the certificate authority's certificate",
       larger: 'it should hold certificates, as PEM',

@@ -3,26 +3,26 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type NoiseKey, parseNoiseKey } from '../identity/noise.ts';
 import { codeOf, type ExitErrorCode, reasonOf, StartError } from '../lib/errors.ts';
 
-/** A key takes a line; what is larger is some other file. */
-export const LARGEST_KEY_KIB = 4;
+/** A key takes one line. A larger file is something else. */
+const LARGEST_KEY_KIB = 4;
 
 export interface SmallFile {
-  /** What an error is called when it cannot be used. */
+  /** The code of the error where the file cannot be used. */
   readonly code: ExitErrorCode;
   /** The flag that names it: `--config`. */
   readonly flag: string;
   readonly path: string;
   readonly largestKiB: number;
-  /** What to do where there is no such file, where it is a folder, and where it is larger. */
-  readonly cures: { readonly missing: string; readonly folder: string; readonly larger: string };
+  /** What to do where the file is missing, is a folder, or is larger. */
+  readonly advice: { readonly missing: string; readonly folder: string; readonly larger: string };
 }
 
 /**
- * Reads a regular file, or what a symbolic link to one leads to, whole. A pipe
- * or a device is not read: it may never answer, and this one thread carries every stream.
+ * Reads a whole regular file, also through a symbolic link. It does not read a pipe or a device, which may never answer:
+ * every stream is on this thread.
  *
- * @returns a buffer of its own, so that wiping it leaves no copy.
- * @throws StartError when it cannot be read, is no regular file or is larger.
+ * @returns a buffer that nothing else shares, so that a caller can wipe it.
+ * @throws StartError when the file cannot be read, is not a regular file or is larger than `largestKiB`.
  */
 export function readSmallFile(file: SmallFile): Buffer {
   const { code, flag, path, largestKiB } = file;
@@ -30,25 +30,25 @@ export function readSmallFile(file: SmallFile): Buffer {
   try {
     bytes = regularBytes(path, largestKiB * 1024 + 1);
   } catch (error) {
-    throw new StartError(code, `${flag} ${path}: ${cureOf(error, file)}`, { cause: error });
+    throw new StartError(code, `${flag} ${path}: ${reasonAndAdvice(error, file)}`, { cause: error });
   }
-  if (bytes === undefined) throw new StartError(code, `${flag} ${path}: ${NO_REGULAR_FILE}`);
+  if (bytes === undefined) throw new StartError(code, `${flag} ${path}: ${NOT_REGULAR}`);
   if (bytes.length <= largestKiB * 1024) return bytes;
   bytes.fill(0);
-  throw new StartError(code, `${flag} ${path}: is larger than ${largestKiB} KiB; ${file.cures.larger}`);
+  throw new StartError(code, `${flag} ${path}: is larger than ${largestKiB} KiB; ${file.advice.larger}`);
 }
 
-const NO_REGULAR_FILE = 'is a pipe, a socket or a device; name a regular file';
+const NOT_REGULAR = 'is a pipe, a socket or a device; name a regular file';
 
-/** O_NONBLOCK: to open a pipe would else wait for its writer. O_NOCTTY: to open a terminal would else make it ours. */
+/** Without O_NONBLOCK, opening a pipe waits for a writer. Without O_NOCTTY, a terminal becomes our controlling terminal. */
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** The first bytes of a file, `most` of them at most; undefined when it is no regular file. */
+/** @returns the first `most` bytes of a file; undefined where it is not a regular file. */
 function regularBytes(path: string, most: number): Buffer | undefined {
   const file = openSync(path, FLAGS);
   try {
     const found = fstatSync(file);
-    // A folder fails at the reading, with a code that says so.
+    // Reading a folder fails with EISDIR, for which there is advice.
     if (!found.isFile() && !found.isDirectory()) return undefined;
     return bytesOf(file, most);
   } finally {
@@ -65,23 +65,23 @@ function bytesOf(file: number, most: number): Buffer {
     }
     return bytes.subarray(0, length);
   } catch (error) {
-    // It may be part of a key.
+    // They may be part of a key.
     bytes.fill(0);
     throw error;
   }
 }
 
-function cureOf(error: unknown, { cures }: SmallFile): string {
+function reasonAndAdvice(error: unknown, { advice }: SmallFile): string {
   switch (codeOf(error)) {
     case 'ENOENT':
-      return `there is no such file; ${cures.missing}`;
+      return `there is no such file; ${advice.missing}`;
     case 'EACCES':
       return 'this user may not read it; give it read access, for example through a group';
     case 'EISDIR':
-      return `is a folder; ${cures.folder}`;
-    // A socket cannot be opened at all, nor a device that is not plugged in.
+      return `is a folder; ${advice.folder}`;
+    // Opening a socket gives this, and opening a device that is not plugged in.
     case 'ENXIO':
-      return NO_REGULAR_FILE;
+      return NOT_REGULAR;
     default:
       return reasonOf(error);
   }
@@ -93,31 +93,36 @@ export interface SecretLine {
   /** The flag that names it: `--admin-token-file`. */
   readonly flag: string;
   readonly path: string;
-  readonly cures: { readonly missing: string; readonly folder: string };
-  /** What it should hold. */
-  readonly cure: string;
-  /** What is wrong with characters that no header can carry. */
+  readonly advice: { readonly missing: string; readonly folder: string };
+  /** What it should hold, as the end of a message. */
+  readonly expected: string;
+  /** What is wrong with a secret of other characters than visible ASCII. */
   readonly badCharacters: string;
 }
 
 /**
- * Reads it, white space around it allowed.
+ * Reads a secret, with or without white space around it.
  *
- * @returns the secret, fit for an HTTP header.
- * @throws StartError when the file cannot be read or holds none; what it holds is not in the message.
+ * @returns the secret, which an HTTP header can carry.
+ * @throws StartError when the file cannot be read or does not hold one; the message never shows what the file holds.
  */
 export function readSecretLine(line: SecretLine): string {
-  const { code, flag, path, cures, cure } = line;
-  const file = readSmallFile({ code, flag, path, largestKiB: LARGEST_KEY_KIB, cures: { ...cures, larger: cure } });
+  const { code, flag, path, advice, expected } = line;
+  const file = readSmallFile({
+    code,
+    flag,
+    path,
+    largestKiB: LARGEST_KEY_KIB,
+    advice: { ...advice, larger: expected },
+  });
   const secret = file.toString('utf8').trim();
   const problem = problemOf(secret, line);
-  if (problem !== undefined) throw noSecret(line, problem);
+  if (problem !== undefined) throw unusable(line, problem);
   return secret;
 }
 
-/** What holds something else than it should. */
-export function noSecret({ code, flag, path, cure }: SecretLine, problem: string): StartError {
-  return new StartError(code, `${flag} ${path}: ${problem}; ${cure}`);
+function unusable({ code, flag, path, expected }: SecretLine, problem: string): StartError {
+  return new StartError(code, `${flag} ${path}: ${problem}; ${expected}`);
 }
 
 function problemOf(secret: string, { badCharacters }: SecretLine): string | undefined {
@@ -126,57 +131,56 @@ function problemOf(secret: string, { badCharacters }: SecretLine): string | unde
   return /^[\x21-\x7e]+$/.test(secret) ? undefined : badCharacters;
 }
 
-const SHORTEST = 16;
+const SHORTEST_TOKEN = 16;
 
 /**
- * Reads the file with the token that the admin server asks for, white space around it allowed.
+ * Reads the token that the admin server asks for, at least 16 characters.
  *
- * @returns the token, fit for an HTTP header.
- * @throws StartError when the file cannot be read or holds none that is long enough; what it holds is not in the message.
+ * @throws StartError as `readSecretLine` does, and when the token is too short.
  */
 export function readAdminToken(path: string): string {
   const line: SecretLine = {
     code: 'HSW_ADMIN_TOKEN_UNREADABLE',
     flag: '--admin-token-file',
     path,
-    cures: {
+    advice: {
       missing: 'make one with `openssl rand -hex 32` and put it there',
       folder: 'name the file in it that holds the token',
     },
-    cure: 'it should hold one line, for example what `openssl rand -hex 32` prints',
+    expected: 'it should hold one line, for example what `openssl rand -hex 32` prints',
     badCharacters: 'holds characters that cannot be sent in a header',
   };
   const token = readSecretLine(line);
-  if (token.length >= SHORTEST) return token;
-  throw noSecret(line, `holds ${token.length} characters, too few to be safe (${SHORTEST} at least)`);
+  if (token.length >= SHORTEST_TOKEN) return token;
+  throw unusable(line, `holds ${token.length} characters, too few to be safe (at least ${SHORTEST_TOKEN})`);
 }
 
 /**
- * Reads a file with one of Headscale's API keys, white space around it allowed.
+ * Reads a Headscale API key.
  *
- * @returns the key, fit for an HTTP header.
- * @throws StartError when the file cannot be read or holds no key; what it holds is not in the message.
+ * @throws StartError as `readSecretLine` does.
  */
 export function readApiKey(path: string): string {
   return readSecretLine({
     code: 'HSW_API_KEY_UNREADABLE',
     flag: '--headscale-api-key-file',
     path,
-    cures: {
+    advice: {
       missing: 'make a key with `headscale apikeys create` and put it there',
       folder: 'name the file in it that holds the key of `headscale apikeys create`',
     },
-    cure: 'it should hold one line, the key that `headscale apikeys create` prints',
-    badCharacters: 'holds characters that no API key has',
+    expected: 'it should hold one line, the key that `headscale apikeys create` prints',
+    badCharacters: 'holds characters that are not in any API key',
   });
 }
 
-const CURE = "it should read 'privkey:' and 64 hex digits, as the file that Headscale's noise.private_key_path names";
+const NOISE_KEY_FORM =
+  "it should read 'privkey:' and 64 hex digits, as in the file that Headscale's noise.private_key_path names";
 
 /**
- * Reads Headscale's `noise_private.key`; the file's bytes are wiped from memory once they are read.
+ * Reads Headscale's `noise_private.key`, and wipes the file's bytes from memory.
  *
- * @throws StartError when the file cannot be read or holds no key.
+ * @throws StartError when the file cannot be read or does not hold a key.
  */
 export function readNoiseKey(path: string): NoiseKey {
   const file = readSmallFile({
@@ -184,10 +188,10 @@ export function readNoiseKey(path: string): NoiseKey {
     flag: '--noise-key',
     path,
     largestKiB: LARGEST_KEY_KIB,
-    cures: {
+    advice: {
       missing: "see noise.private_key_path in Headscale's configuration",
       folder: 'name the file in it, noise_private.key',
-      larger: `so it holds no Noise key: ${CURE}`,
+      larger: `so it is not a Noise key: ${NOISE_KEY_FORM}`,
     },
   });
   try {
@@ -196,31 +200,31 @@ export function readNoiseKey(path: string): NoiseKey {
   } finally {
     file.fill(0);
   }
-  throw new StartError('HSW_NOISE_KEY_UNREADABLE', `--noise-key ${path}: holds no Noise key; ${CURE}`);
+  throw new StartError('HSW_NOISE_KEY_UNREADABLE', `--noise-key ${path}: does not hold a Noise key; ${NOISE_KEY_FORM}`);
 }
 
-/** A chain of certificates takes some ten; what is larger is some other file. */
-const LARGEST_KIB = 256;
+/** A chain of certificates takes some 10 KiB. A larger file is something else. */
+const LARGEST_CERTIFICATE_KIB = 256;
 
 export interface CertificateFiles {
   readonly certFile: string;
   readonly keyFile: string;
 }
 
-/** A server's certificate, with its chain, and its private key, as PEM. */
+/** A server's certificate with its chain, and its private key, as PEM. */
 export interface Certificate {
   readonly cert: Buffer;
-  /** To be wiped once it is in use. */
+  /** Wipe it once the TLS server has it. */
   readonly key: Buffer;
   readonly expires: Date;
-  /** For whom it is, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
+  /** The hosts it is for, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
   readonly names: string;
 }
 
 /**
- * Reads a certificate and its key, and whether they belong together.
+ * Reads a certificate and its private key.
  *
- * @throws StartError when one cannot be used.
+ * @throws StartError when one of them cannot be used, or when they do not belong together.
  */
 export function readCertificate({ certFile, keyFile }: CertificateFiles): Certificate {
   const cert = readPem('certificate', certFile);
@@ -231,7 +235,7 @@ export function readCertificate({ certFile, keyFile }: CertificateFiles): Certif
       createPrivateKey(key),
     );
     if (belong(found, privateKey)) {
-      return { cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'nobody' };
+      return { cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'no host' };
     }
   } catch (error) {
     key.fill(0);
@@ -253,25 +257,25 @@ function belong(cert: X509Certificate, key: KeyObject): boolean {
 }
 
 function readPem(what: 'certificate' | 'key', path: string): Buffer {
-  const cures = {
+  const advice = {
     missing: `give the path of the ${what}`,
     folder: 'name the file in it',
-    larger: `so it is no ${what}`,
+    larger: `so it is not a ${what}`,
   };
   return readSmallFile({
     code: 'HSW_CERTIFICATE_UNREADABLE',
     flag: `--listen: the ${what}`,
     path,
-    largestKiB: LARGEST_KIB,
-    cures,
+    largestKiB: LARGEST_CERTIFICATE_KIB,
+    advice,
   });
 }
 
-function attempt<T>(what: string, cure: string, read: () => T): T {
+function attempt<T>(what: string, expected: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    throw new StartError('HSW_CERTIFICATE_UNREADABLE', `${what} cannot be read: ${reasonOf(error)}; ${cure}`, {
+    throw new StartError('HSW_CERTIFICATE_UNREADABLE', `${what} cannot be read: ${reasonOf(error)}; ${expected}`, {
       cause: error,
     });
   }

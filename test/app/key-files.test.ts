@@ -143,6 +143,6 @@ describe('KeyFiles', () => {
 
   test('a file that cannot be used at the start is an error with a cure, and leaves no timer', () => {
     writeFileSync(noiseKeyFile, 'nonsense');
-    expect(open).toThrow(/--noise-key .*holds no Noise key/);
+    expect(open).toThrow(/--noise-key .*does not hold a Noise key/);
   });
 });

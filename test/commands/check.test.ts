@@ -147,7 +147,7 @@ describe('runCheck', () => {
     expect(refused.lines[3]).not.toContain('not-the-key');
     expect(refused.passed).toBe(false);
     const none = await check({ upstream: url, noiseKey: wrong });
-    expect(none.lines[2]).toMatch(/^fail {2}--noise-key .*holds no Noise key/);
+    expect(none.lines[2]).toMatch(/^fail {2}--noise-key .*does not hold a Noise key/);
   });
 
   test('a port in use by another program fails; by a watchdog it is no fault', async () => {

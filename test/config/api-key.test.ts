@@ -40,10 +40,10 @@ describe('readApiKey', () => {
     [' \n', 'is empty'],
     ['abc\ndef\n', 'holds more than one line'],
     ['abc\rdef', 'holds more than one line'],
-    ['abc def', 'holds characters that no API key has'],
-    ['abc\0', 'holds characters that no API key has'],
-    ['äbc', 'holds characters that no API key has'],
-    [new Uint8Array([0xff, 0xfe, 0x61, 0]), 'holds characters that no API key has'],
+    ['abc def', 'holds characters that are not in any API key'],
+    ['abc\0', 'holds characters that are not in any API key'],
+    ['äbc', 'holds characters that are not in any API key'],
+    [new Uint8Array([0xff, 0xfe, 0x61, 0]), 'holds characters that are not in any API key'],
   ])('refuses %j: %s', (text, problem) => {
     expect(messageFor(text)).toBe(`--headscale-api-key-file ${path}: ${problem}; ${CURE}`);
   });

@@ -139,14 +139,14 @@ describe('readNoiseKey', () => {
 
   test('refuses a larger file as one without a key', () => {
     expect(problemOf(readNoiseKey, written('x'.repeat(5000)))).toMatch(
-      /: is larger than 4 KiB; so it holds no Noise key: it should read 'privkey:' and 64 hex digits/,
+      /: is larger than 4 KiB; so it is not a Noise key: it should read 'privkey:' and 64 hex digits/,
     );
   });
 
   test('refuses what is no key, and does not show it', () => {
     const path = written('privkey:5e5e');
     expect(problemOf(readNoiseKey, path)).toBe(
-      `--noise-key ${path}: holds no Noise key; it should read 'privkey:' and 64 hex digits, as the file that Headscale's noise.private_key_path names`,
+      `--noise-key ${path}: does not hold a Noise key; it should read 'privkey:' and 64 hex digits, as in the file that Headscale's noise.private_key_path names`,
     );
   });
 });
