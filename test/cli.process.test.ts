@@ -106,7 +106,11 @@ describe('headscale-watchdog serve', () => {
   test.each([
     ['no such file', () => join(folder, 'nope'), 'there is no such file'],
     ['a folder', () => folder, 'is a folder'],
-    ['a file without a key', () => new URL('../tsconfig.build.json', import.meta.url).pathname, 'does not hold a Noise key'],
+    [
+      'a file without a key',
+      () => new URL('../tsconfig.build.json', import.meta.url).pathname,
+      'does not hold a Noise key',
+    ],
     ['a file too large for one', () => new URL(import.meta.url).pathname, 'larger than 4 KiB'],
   ])('an unreadable key (%s): one line, exit 1', async (_what, path, why) => {
     const { code, lines } = await failure(harness, 'serve', '--noise-key', path(), ...ANY_PORTS);
