@@ -3,7 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import { type Rate, TokenBucket, TokenBuckets } from '../lib/token-bucket.ts';
 import type { Emit, Limit } from '../streams/events.ts';
 
-/** How much is let in; asked anew each time. */
+/** The current limits, read again each time. */
 export interface AdmissionLimits {
   readonly connections: number;
   readonly connectionsPerAddress: number;
@@ -11,25 +11,25 @@ export interface AdmissionLimits {
   readonly handshakesPerAddress: Rate;
 }
 
-/** Tells of one limit again after so long, however often it is reached meanwhile. */
-const TOLD_AGAIN_AFTER_MS = 60_000;
+/** A limit that is reached again is news only after this long. */
+const REPORT_AGAIN_AFTER_MS = 60_000;
 
-/** Counts what is let in, in all and from each address, and says what is too much. */
+/** Counts connections and handshakes, in total and per address, and refuses those above a limit. */
 export class Admission {
   readonly #clock: Clock;
-  readonly #terms: () => AdmissionLimits;
+  readonly #limits: () => AdmissionLimits;
   readonly #emit: Emit;
   #connections = 0;
   readonly #perNetwork = new Map<string, number>();
   readonly #handshakes: TokenBucket;
   readonly #handshakesPerNetwork = new TokenBuckets();
-  readonly #toldAt = new Map<Limit, number>();
+  readonly #reportedAt = new Map<Limit, number>();
 
-  constructor(clock: Clock, terms: () => AdmissionLimits, emit: Emit) {
+  constructor(clock: Clock, limits: () => AdmissionLimits, emit: Emit) {
     this.#clock = clock;
-    this.#terms = terms;
+    this.#limits = limits;
     this.#emit = emit;
-    this.#handshakes = new TokenBucket(terms().handshakes, clock.now());
+    this.#handshakes = new TokenBucket(limits().handshakes, clock.now());
   }
 
   get connections(): number {
@@ -37,13 +37,13 @@ export class Admission {
   }
 
   /**
-   * Takes a connection in.
+   * Admits a connection.
    *
-   * @param address undefined where it is a proxy's, and says nothing of the client's.
-   * @returns what is to be called when it has closed; undefined when there are too many.
+   * @param address undefined for a trusted proxy, whose address does not identify the client.
+   * @returns a function to call when the connection has closed; undefined when the connection must be refused.
    */
   admitConnection(address: string | undefined): (() => void) | undefined {
-    const { connections, connectionsPerAddress } = this.#terms();
+    const { connections, connectionsPerAddress } = this.#limits();
     if (this.#connections >= connections) {
       this.limitReached('connections', address, `there are ${this.#connections} already`);
       return undefined;
@@ -59,9 +59,9 @@ export class Admission {
     return () => this.#closed(network);
   }
 
-  /** @returns whether a handshake from there may be read now. */
+  /** @returns whether a handshake from this address may be read now. */
   admitHandshake(address: string): boolean {
-    const { handshakes, handshakesPerAddress } = this.#terms();
+    const { handshakes, handshakesPerAddress } = this.#limits();
     const now = this.#clock.now();
     if (!this.#handshakesPerNetwork.take(networkOf(address), handshakesPerAddress, now)) {
       this.limitReached('handshakes_per_address', address, `more than ${handshakesPerAddress.perSecond} a second`);
@@ -74,8 +74,8 @@ export class Admission {
 
   limitReached(limit: Limit, address: string | undefined, why: string): void {
     const now = this.#clock.now();
-    const isNews = now - (this.#toldAt.get(limit) ?? Number.NEGATIVE_INFINITY) >= TOLD_AGAIN_AFTER_MS;
-    if (isNews) this.#toldAt.set(limit, now);
+    const isNews = now - (this.#reportedAt.get(limit) ?? Number.NEGATIVE_INFINITY) >= REPORT_AGAIN_AFTER_MS;
+    if (isNews) this.#reportedAt.set(limit, now);
     this.#emit({ kind: 'limit_reached', limit, address, detail: why, isNews });
   }
 
@@ -89,10 +89,10 @@ export class Admission {
 }
 
 /**
- * Whom an address stands for: an IPv4 address for itself, an IPv6 address for its /64, of which every host has as many as
- * it likes.
+ * The network for which an address counts: an IPv4 address itself, or the /64 of an IPv6 address, because a host can use any
+ * address of its /64.
  *
- * @param address without brackets and port, as Node has it.
+ * @param address without brackets and port, as Node gives it.
  */
 export function networkOf(address: string): string {
   if (!address.includes(':') || address.includes('.')) return address;
@@ -105,12 +105,12 @@ export function networkOf(address: string): string {
   return `${prefix.join(':')}::/64`;
 }
 
-/** For what is open beside clients' connections: listeners, files, the admin server's clients, Redis. */
+/** Descriptors for everything else: listeners, files, clients of the admin server, Redis. */
 const RESERVED = 128;
-/** A client's connection, and that to Headscale. */
+/** One descriptor for the client's connection, one for the connection to Headscale. */
 const PER_CONNECTION = 2;
 
-/** How many connections the limit of open files leaves room for; undefined where it is not known. */
+/** How many connections the limit of open files allows (man 2 getrlimit, RLIMIT_NOFILE). Undefined if it is not known. */
 export function connectionCapacity(limits = readLimits()): number | undefined {
   const soft = /^Max open files\s+(\d+)/m.exec(limits)?.[1];
   return soft === undefined ? undefined : Math.max(1, Math.floor((Number(soft) - RESERVED) / PER_CONNECTION));

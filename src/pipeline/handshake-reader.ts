@@ -3,49 +3,55 @@ import { type Identity, identify, type NoiseKey } from '../identity/noise.ts';
 import { ReplayMemory } from '../identity/replay-memory.ts';
 import type { Emit } from '../streams/events.ts';
 
+/** What the reader needs, and what it reports. */
 export interface HandshakeReaderOptions {
-  /** Undefined without a key: nobody is identified then. */
+  /** Undefined without a key. Then no client is identified. */
   noiseKey(): NoiseKey | undefined;
   readonly emit: Emit;
 }
 
-/** What a handshake says of its sender, to one who remembers those he has seen. */
+/** Who sent a handshake, or that it was seen before. */
 export type Read = Identity | { readonly kind: 'replayed' };
 
-/** Who an upgrade comes from. An error of ours, or no key: nobody in particular. */
+/** Finds out which machine sent a handshake, and detects replays. Without a key, or after an internal error, no client is identified. */
 export class HandshakeReader {
-  readonly #parts: HandshakeReaderOptions;
+  readonly #options: HandshakeReaderOptions;
   readonly #replays = new ReplayMemory();
 
-  constructor(parts: HandshakeReaderOptions) {
-    this.#parts = parts;
+  constructor(options: HandshakeReaderOptions) {
+    this.#options = options;
   }
 
-  /** @param handshake the one that Headscale is going to read. */
+  /** @param handshake the handshake that Headscale will read. */
   read(handshake: string | undefined): Read {
     const identity = this.#identify(handshake);
-    // Whoever sends a handshake that was seen before has it from the wire: that says nothing about the node.
+    // A handshake that was seen before may be copied from the network, so it proves nothing about its sender.
     return identity.kind === 'identified' && this.#replays.hasSeen(identity.ephemeral)
       ? { kind: 'replayed' }
       : identity;
   }
 
-  /** Headscale has never seen this handshake and its client may send it again, as a proxy before us does after a 502. */
+  /** Forgets a handshake that Headscale never saw. A proxy in front of us may send it again after a 502. */
   forget(ephemeral: Buffer): void {
     this.#replays.forget(ephemeral);
   }
 
-  /** The last word on what was read, which is told. @param replayedElsewhere another replica has seen the handshake. */
+  /**
+   * Reports the result of reading a handshake.
+   *
+   * @param replayedElsewhere whether another replica has seen the handshake before.
+   * @returns the machine key, if the handshake proves it.
+   */
   machineKeyOf(identity: Read, replayedElsewhere: boolean, remoteAddress: string): MachineKey | undefined {
     const result = replayedElsewhere ? 'replayed' : identity.kind;
     const why = identity.kind === 'unreadable' ? identity.why : undefined;
-    this.#parts.emit({ kind: 'handshake_checked', result, detail: why, remoteAddress });
+    this.#options.emit({ kind: 'handshake_checked', result, detail: why, remoteAddress });
     return identity.kind === 'identified' && !replayedElsewhere ? identity.machineKey : undefined;
   }
 
   #identify(handshake: string | undefined): Identity {
-    const { emit } = this.#parts;
-    const noiseKey = this.#parts.noiseKey();
+    const { emit } = this.#options;
+    const noiseKey = this.#options.noiseKey();
     if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
     try {
       return identify(noiseKey, handshake);

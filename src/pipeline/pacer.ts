@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../lib/clock.ts';
 import { type Rate, TokenBucket } from '../lib/token-bucket.ts';
 
-/** A client gives up on its control connection after ten seconds, and has its own way to go after this. */
+/** A client gives up on its control connection after ten seconds, and needs some of that time after the wait. */
 export const LONGEST_WAIT_MS = 4000;
 
 interface Waiting {
@@ -11,35 +11,35 @@ interface Waiting {
 }
 
 /**
- * Lets those who want to go to Headscale go one after the other, no more a second than it can take: when it has come back,
- * all nodes do at once. Who comes alone does not wait.
+ * Forwards new control streams to Headscale one after the other, no faster than the configured rate. When Headscale comes back,
+ * all nodes come back at once. A single stream does not wait.
  */
 export class Pacer {
   readonly #clock: Clock;
   readonly #rate: () => Rate | undefined;
   #bucket: TokenBucket | undefined;
-  /** In the order they came. */
+  /** In order of arrival. */
   readonly #waiting = new Map<object, Waiting>();
   #next: Timer | undefined;
   #paced = 0;
 
-  /** @param rate asked anew each time; undefined: nobody waits. */
+  /** @param rate read each time. Undefined: no stream waits. */
   constructor(clock: Clock, rate: () => Rate | undefined) {
     this.#clock = clock;
     this.#rate = rate;
   }
 
-  /** How many wait now. */
+  /** How many streams wait now. */
   get waiting(): number {
     return this.#waiting.size;
   }
 
-  /** How many have had to wait, ever. */
+  /** How many streams have had to wait since the start. */
   get paced(): number {
     return this.#paced;
   }
 
-  /** Calls one of the two, once: `go` in its turn, or `giveUp` when that has not come in four seconds. */
+  /** Calls exactly one of the two: `go` when it is the stream's turn, or `giveUp` after four seconds. */
   enter(who: object, go: () => void, giveUp: () => void): void {
     const rate = this.#rate();
     if (rate === undefined || (this.#waiting.size === 0 && this.#take(rate))) {
@@ -55,7 +55,7 @@ export class Pacer {
     this.#schedule();
   }
 
-  /** Waits no longer, and goes nowhere. */
+  /** Removes a stream from the queue, without calling `go` or `giveUp`. */
   leave(who: object): void {
     this.#waiting.get(who)?.deadline.cancel();
     this.#waiting.delete(who);

@@ -27,6 +27,7 @@ import type { Admission } from './admission.ts';
 import { HandshakeReader, type Read } from './handshake-reader.ts';
 import { LONGEST_WAIT_MS, type Pacer } from './pacer.ts';
 
+/** What the acceptor needs, and what it reports. */
 export interface StreamAcceptorOptions {
   readonly clock: Clock;
   readonly registry: Registry;
@@ -35,11 +36,11 @@ export interface StreamAcceptorOptions {
   readonly admission: Admission;
   readonly pacer: Pacer;
   limits(): Pick<Limits, 'streamsPerNode' | 'earlyBytes'>;
-  /** Undefined where the kernel cannot be asked. */
+  /** Undefined on systems whose kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
-  /** Undefined without a key: nobody is identified then. */
+  /** Undefined without a key. Then no client is identified. */
   noiseKey(): NoiseKey | undefined;
-  /** What Linux is to do about a stream's client by itself. */
+  /** The TCP timeouts for a stream's client, which Linux applies. */
   tcpTimeoutsOf(stream: Stream): TcpTimeouts;
   readonly upstream: Upstream;
   readonly emit: Emit;
@@ -50,34 +51,35 @@ export interface StreamAcceptorOptions {
   answeredLate(stream: Stream): void;
 }
 
-/** A stream's two ends, and its client's kernel. */
-interface Passage {
+/** A stream's tunnel, and the TCP side of its client. */
+interface StreamParts {
   readonly tunnel: Tunnel;
-  readonly line: ClientConnection;
+  readonly connection: ClientConnection;
 }
 
-/** The way of an upgrade: who is it (identity), write it down (registry), may it pass (takeover), pass it (tunnel). */
+/** Turns an upgrade request into a stream: identify the client, register the stream, let the takeover admit it, tunnel its bytes. */
 export class StreamAcceptor {
-  readonly #parts: StreamAcceptorOptions;
-  readonly #passages = new Map<Stream, Passage>();
-  /** The handshakes that Headscale has not seen yet. */
-  readonly #unshown = new Map<Stream, Buffer>();
-  readonly #recognition: HandshakeReader;
-  readonly #ports: TunnelHandlers;
-  /** The clients of upgrades for which the directory is being asked. */
+  readonly #options: StreamAcceptorOptions;
+  readonly #streams = new Map<Stream, StreamParts>();
+  /** The ephemeral keys of handshakes that Headscale has not seen yet. */
+  readonly #unseenHandshakes = new Map<Stream, Buffer>();
+  readonly #handshakes: HandshakeReader;
+  readonly #handlers: TunnelHandlers;
+  /** The sockets of upgrades that wait for the directory. */
   readonly #arriving = new Set<Socket>();
   #hasEnded = false;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
 
-  constructor(parts: StreamAcceptorOptions) {
-    this.#parts = parts;
-    this.#recognition = new HandshakeReader(parts);
-    this.#ports = this.#tunnelPorts();
+  constructor(options: StreamAcceptorOptions) {
+    this.#options = options;
+    this.#handshakes = new HandshakeReader(options);
+    this.#handlers = this.#tunnelHandlers();
   }
 
+  /** Accepts an upgrade request, or refuses it when a limit is reached. */
   upgrade(upgrade: UpgradeRequest, origin: Origin): void {
-    const { admission } = this.#parts;
+    const { admission } = this.#options;
     if (this.#hasEnded) {
       upgrade.client.destroy();
       return;
@@ -87,52 +89,52 @@ export class StreamAcceptor {
       refuseUpgrade(upgrade.client, unavailableAnswer('Too many connections begin here at once.'));
       return;
     }
-    const id = this.#parts.registry.nextId();
-    const identity = streamKind === 'control' ? this.#recognition.read(handshake) : undefined;
-    const arrival = identity?.kind === 'identified' ? this.#parts.directory.announce({ id, ...identity }) : undefined;
+    const id = this.#options.registry.nextId();
+    const identity = streamKind === 'control' ? this.#handshakes.read(handshake) : undefined;
+    const arrival = identity?.kind === 'identified' ? this.#options.directory.announce({ id, ...identity }) : undefined;
     if (arrival === undefined) {
-      this.#take(upgrade, origin, id, identity, NOWHERE_ELSE);
+      this.#open(upgrade, origin, id, identity, NOWHERE_ELSE);
       return;
     }
     this.#arriving.add(upgrade.client);
     void arrival.then((found) => {
       this.#arriving.delete(upgrade.client);
-      if (!upgrade.client.destroyed) this.#take(upgrade, origin, id, identity, found);
+      if (!upgrade.client.destroyed) this.#open(upgrade, origin, id, identity, found);
       else if (identity?.kind === 'identified') {
-        this.#parts.directory.withdraw({ id, ...identity });
+        this.#options.directory.withdraw({ id, ...identity });
         if (!found.replayed) this.#forgetHandshake(identity.ephemeral);
       }
     });
   }
 
-  /** Writes a stream down, and lets it pass as soon as it may. */
-  #take(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
+  /** Registers the stream and hands it to the takeover, which forwards it when it may. */
+  #open(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
     const stream = this.#streamOf(upgrade, origin, id, identity, found);
     this.#makeRoom(stream);
     if (identity?.kind === 'identified' && stream.machineKey !== undefined) {
-      this.#unshown.set(stream, identity.ephemeral);
+      this.#unseenHandshakes.set(stream, identity.ephemeral);
     }
-    this.#parts.registry.add(stream);
-    const line = new ClientConnection(this.#parts.kernel, upgrade.client, origin.isDirect);
-    const tunnel = new Tunnel(stream, upgrade, line, this.#ports);
-    line.applyTimeouts(this.#parts.tcpTimeoutsOf(stream));
-    this.#passages.set(stream, { tunnel, line });
-    this.#parts.emit({ kind: 'stream_opened', stream });
+    this.#options.registry.add(stream);
+    const connection = new ClientConnection(this.#options.kernel, upgrade.client, origin.isDirect);
+    const tunnel = new Tunnel(stream, upgrade, connection, this.#handlers);
+    connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
+    this.#streams.set(stream, { tunnel, connection });
+    this.#options.emit({ kind: 'stream_opened', stream });
     const member = {
       stream,
-      evidence: () => line.evidence(),
-      probe: () => line.probe(),
-      stopProbing: () => line.stopProbing(),
+      evidence: () => connection.evidence(),
+      probe: () => connection.probe(),
+      stopProbing: () => connection.stopProbing(),
       sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => this.#forward(stream, tunnel),
     };
-    this.#parts.takeover.admit(member, found.elsewhere);
-    this.#parts.directory.contest(stream, found.elsewhere);
+    this.#options.takeover.admit(member, found.elsewhere);
+    this.#options.directory.contest(stream, found.elsewhere);
   }
 
-  /** A node's newest stream is the live one: where it has as many as it may, another one goes. */
+  /** Severs an old stream if the node has reached its limit. The newest stream always stays, because it is the live one. */
   #makeRoom({ machineKey, address }: Stream): void {
-    const { registry, limits, admission } = this.#parts;
+    const { registry, limits, admission } = this.#options;
     if (machineKey === undefined) return;
     const open = registry.ofMachineKey(machineKey).filter(isLive);
     if (open.length < limits().streamsPerNode) return;
@@ -142,13 +144,13 @@ export class StreamAcceptor {
   }
 
   #forgetHandshake(ephemeral: Buffer): void {
-    this.#recognition.forget(ephemeral);
-    this.#parts.directory.forgetHandshake(ephemeral);
+    this.#handshakes.forget(ephemeral);
+    this.#options.directory.forgetHandshake(ephemeral);
   }
 
-  /** When Headscale has come back, all nodes do at once: their streams go to it one after the other. */
+  /** Forwards a stream to Headscale. When Headscale comes back, all nodes do too, so control streams go one after the other. */
   #forward(stream: Stream, tunnel: Tunnel): void {
-    const { pacer, admission } = this.#parts;
+    const { pacer, admission } = this.#options;
     if (stream.kind !== 'control') {
       tunnel.forward();
       return;
@@ -161,50 +163,50 @@ export class StreamAcceptor {
   }
 
   evidenceOf(stream: Stream): KernelEvidence | undefined {
-    return this.#passages.get(stream)?.line.evidence();
+    return this.#streams.get(stream)?.connection.evidence();
   }
 
-  /** See `ClientConnection.tend`. */
+  /** Updates the TCP timeouts of a stream's client, see `ClientConnection.refresh`. */
   refresh(stream: Stream): void {
-    const passage = this.#passages.get(stream);
-    passage?.line.refresh(passage.tunnel.owesAnswer, this.#parts.clock.now());
+    const parts = this.#streams.get(stream);
+    parts?.connection.refresh(parts.tunnel.owesAnswer, this.#options.clock.now());
   }
 
-  /** Ends a stream: the upstream connection first, then the client's. */
+  /** Severs a stream: closes the upstream connection first, then the client's. */
   sever(stream: Stream, reason: CloseReason): void {
-    this.#passages.get(stream)?.tunnel.end(reason);
+    this.#streams.get(stream)?.tunnel.end(reason);
   }
 
-  /** Gives every open stream's line its standing orders anew: settings, or what is known of its node, have changed. */
+  /** Gives every open stream's connection its standing orders anew: settings, or what is known of its node, have changed. */
   reapplyTimeouts(): void {
-    for (const [stream, { line }] of this.#passages) line.applyTimeouts(this.#parts.tcpTimeoutsOf(stream));
+    for (const [stream, { connection }] of this.#streams) connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
   }
 
-  /** How many streams there are. */
+  /** How many streams are open here. */
   get size(): number {
-    return this.#passages.size;
+    return this.#streams.size;
   }
 
-  /** Ends the streams there are evenly over `overMs`; resolves when none is left. Those that open meanwhile stay until `end`. */
+  /** Severs the current streams evenly over `overMs`. Resolves when no stream is left. New streams stay until `end`. */
   drain(overMs: number): Promise<void> {
-    this.#plannedEnds = drainPlan([...this.#passages.keys()], overMs).map(({ stream, afterMs }) =>
-      this.#parts.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
+    this.#plannedEnds = drainPlan([...this.#streams.keys()], overMs).map(({ stream, afterMs }) =>
+      this.#options.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
     );
     return this.#empty();
   }
 
-  /** Ends every stream, and every upgrade that would become one; resolves when all are closed. Later upgrades are not taken. */
+  /** Severs every stream and drops every waiting upgrade. Resolves when all are closed. Later upgrades are refused. */
   end(): Promise<void> {
     this.#hasEnded = true;
     for (const planned of this.#plannedEnds) planned.cancel();
     for (const client of this.#arriving) client.destroy();
-    for (const { tunnel } of this.#passages.values()) tunnel.end('shutdown');
+    for (const { tunnel } of this.#streams.values()) tunnel.end('shutdown');
     return this.#empty();
   }
 
   #empty(): Promise<void> {
     return new Promise((resolve) => {
-      if (this.#passages.size === 0) resolve();
+      if (this.#streams.size === 0) resolve();
       else this.#whenEmpty.push(resolve);
     });
   }
@@ -217,11 +219,11 @@ export class StreamAcceptor {
     { replayed }: Arrival,
   ): Stream {
     const remoteAddress = addressAndPort(address, port);
-    const now = this.#parts.clock.now();
+    const now = this.#options.clock.now();
     return {
       id,
       kind: asked.streamKind,
-      machineKey: identity && this.#recognition.machineKeyOf(identity, replayed, remoteAddress),
+      machineKey: identity && this.#handshakes.machineKeyOf(identity, replayed, remoteAddress),
       address,
       remoteAddress,
       openedAt: now,
@@ -235,7 +237,7 @@ export class StreamAcceptor {
     };
   }
 
-  #tunnelPorts(): TunnelHandlers {
+  #tunnelHandlers(): TunnelHandlers {
     const {
       clock,
       registry,
@@ -247,64 +249,64 @@ export class StreamAcceptor {
       upstreamReached,
       upstreamFailed,
       awaitAnswer,
-    } = this.#parts;
+    } = this.#options;
     return {
       clock,
       upstream,
-      earlyBytes: () => this.#parts.limits().earlyBytes,
+      earlyBytes: () => this.#options.limits().earlyBytes,
       upstreamReached: (stream) => {
-        this.#unshown.delete(stream);
+        this.#unseenHandshakes.delete(stream);
         upstreamReached();
       },
       upstreamFailed,
       awaitAnswer,
-      answeredLate: (stream) => this.#parts.answeredLate(stream),
+      answeredLate: (stream) => this.#options.answeredLate(stream),
       upstreamRefused: new RefusedUpgrades(clock, emit).note,
       upstreamMismatched: ({ remoteAddress }, asked, switchedTo) =>
         emit({ kind: 'upstream_protocol_mismatched', asked, switchedTo, remoteAddress }),
       firstRecord: (stream) => {
-        // Others first: whom the takeover acquits nobody would tell them of.
+        // Other replicas first: once the takeover clears a suspicion, they would not be told.
         directory.firstRecord(stream);
         takeover.firstRecord(stream);
       },
       ending: (stream, reason) => {
-        const unshown = this.#unshown.get(stream);
-        this.#unshown.delete(stream);
-        if (unshown !== undefined) this.#forgetHandshake(unshown);
+        const unseen = this.#unseenHandshakes.get(stream);
+        this.#unseenHandshakes.delete(stream);
+        if (unseen !== undefined) this.#forgetHandshake(unseen);
         directory.withdraw(stream);
         pacer.leave(stream);
         takeover.streamEnding(stream, reason);
       },
       upstreamClosed: (stream) => takeover.upstreamClosed(stream),
       closed: (stream, reason) => {
-        this.#passages.delete(stream);
+        this.#streams.delete(stream);
         registry.remove(stream);
         emit({ kind: 'stream_closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
-        if (this.#passages.size > 0) return;
+        if (this.#streams.size > 0) return;
         for (const resolve of this.#whenEmpty.splice(0)) resolve();
       },
     };
   }
 }
 
-/** When a stream is to end. */
+/** A stream, and when it will be severed. */
 export interface PlannedEnd {
   readonly stream: Stream;
-  /** In milliseconds, from the start of the drain. */
+  /** Milliseconds from the start of the drain. */
   readonly afterMs: number;
 }
 
 /**
- * Spreads the ends of `streams` evenly over `overMs`, in the order given: Headscale suffers when all its nodes come back
- * at once. Control streams are spaced among themselves, so that many of another kind do not crowd them together.
+ * Spreads the ends of `streams` evenly over `overMs`, in the given order, because Headscale is overloaded when all nodes come
+ * back at once. Control streams are spread separately, so that many other streams do not push them together.
  */
 export function drainPlan(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
   const control = streams.filter(({ kind }) => kind === 'control');
   const others = streams.filter(({ kind }) => kind !== 'control');
-  return [...spaced(control, overMs), ...spaced(others, overMs)].sort((a, b) => a.afterMs - b.afterMs);
+  return [...spread(control, overMs), ...spread(others, overMs)].sort((a, b) => a.afterMs - b.afterMs);
 }
 
-/** The first at once, so that a single stream is waited for by nobody; the last one space before the end. */
-function spaced(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
+/** The first stream ends at once, so that a single stream causes no wait. The last one ends one interval before the end. */
+function spread(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
   return streams.map((stream, i) => ({ stream, afterMs: (overMs * i) / streams.length }));
 }
