@@ -25,12 +25,13 @@ export function eventQuery(query: URLSearchParams, keysOf: (node: string) => Rea
 export type EventView = ReturnType<typeof eventView>;
 
 /** An entry as `/events` shows it. */
-export function eventView({ seq, at, kind, level, subject, sentence }: HistoryEntry, node: NodeInfo | undefined) {
+export function eventView({ seq, at, kind, level, code, subject, sentence }: HistoryEntry, node: NodeInfo | undefined) {
   const { machineKey, stream, streamKind, otherStream, remoteAddress, reason, silentMs, kernel } = subject;
   return {
     seq,
     time: new Date(at).toISOString(),
     level,
+    code: code ?? null,
     kind,
     machineKey: machineKey === undefined ? null : formatMachineKey(machineKey),
     node: node === undefined ? null : nodeView(node),

@@ -4,7 +4,7 @@ import { type Certificate, readApiKey, readCertificate, readNoiseKey } from '../
 import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
-import { reasonOf } from '../lib/errors.ts';
+import { reasonOf, StartError } from '../lib/errors.ts';
 import type { Emit, WatchedFile } from '../streams/events.ts';
 
 const LOOK_EVERY_MS = 5000;
@@ -121,7 +121,8 @@ export class KeyFiles {
     } catch (error) {
       // Tried again at each look, since permissions may change without the file; but each problem is reported once.
       const problem = reasonOf(error);
-      if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', problem });
+      const code = error instanceof StartError ? error.code : 'HSW_INTERNAL';
+      if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', code, problem });
       return;
     }
     this.#options.emit({ kind: 'key_file_reloaded', key: file.name, file: was[0] });

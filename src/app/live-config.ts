@@ -89,7 +89,7 @@ export class LiveConfig {
     options.emit(
       outcome.ok
         ? { kind: 'settings_reloaded', ...outcome }
-        : { kind: 'settings_reload_failed', problems: outcome.problems },
+        : { kind: 'settings_reload_failed', code: outcome.code, problems: outcome.problems },
     );
     return outcome;
   }

@@ -1,10 +1,12 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { ErrorCode } from '../lib/errors.ts';
 import type { EventKind, WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
 import {
   describeEvent,
   type EventSubject,
+  errorCodeOf,
   type Level,
   levelOf,
   type NameOf,
@@ -20,6 +22,8 @@ export interface HistoryEntry {
   readonly at: number;
   readonly kind: EventKind;
   readonly level: Level;
+  /** Of a warning or an error. */
+  readonly code: ErrorCode | undefined;
   readonly subject: EventSubject;
   readonly sentence: string;
 }
@@ -80,7 +84,8 @@ export class History {
     if (level === undefined) return;
     const subject = subjectOf(event);
     const sentence = describeEvent(event, this.#ports.nameOf);
-    const entry: HistoryEntry = { seq: ++this.#lastSeq, at, kind: event.kind, level, subject, sentence };
+    const code = errorCodeOf(event);
+    const entry: HistoryEntry = { seq: ++this.#lastSeq, at, kind: event.kind, level, code, subject, sentence };
     const isOfNode = subject.machineKey !== undefined && this.#ports.isNode(subject.machineKey);
     (isOfNode ? this.#ofNodes : this.#ofOthers).add(entry);
     for (const listener of this.#listeners) listener(entry);

@@ -1,4 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
+import type { ErrorCode } from '../lib/errors.ts';
 import type { CloseReason, KernelEvidence, SeverReason, Stream, StreamKind } from './stream.ts';
 
 /** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
@@ -80,7 +81,7 @@ export type WatchdogEvent =
   /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
   | { readonly kind: 'node_metrics_disabled'; readonly maxNodes: number }
   | { readonly kind: 'key_file_reloaded'; readonly key: WatchedFile; readonly file: string }
-  | { readonly kind: 'key_file_reload_failed'; readonly problem: string }
+  | { readonly kind: 'key_file_reload_failed'; readonly code: ErrorCode; readonly problem: string }
   | {
       readonly kind: 'settings_reloaded';
       /** Each as an operator reads it: `silent-after: 30s → 10s`. */
@@ -88,7 +89,7 @@ export type WatchdogEvent =
       /** Settings that differ now and wait for a restart. */
       readonly needRestart: readonly string[];
     }
-  | { readonly kind: 'settings_reload_failed'; readonly problems: readonly string[] }
+  | { readonly kind: 'settings_reload_failed'; readonly code: ErrorCode; readonly problems: readonly string[] }
   | { readonly kind: 'upstream_up'; readonly upstream: string; readonly version: string | undefined }
   /** Something answers there, but without Headscale's Noise key. */
   | { readonly kind: 'upstream_not_headscale'; readonly upstream: string }

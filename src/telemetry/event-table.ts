@@ -1,5 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
-import { reasonOf } from '../lib/errors.ts';
+import { type ErrorCode, reasonOf } from '../lib/errors.ts';
 import { span } from '../lib/units.ts';
 import type { EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
 import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/stream.ts';
@@ -49,9 +49,19 @@ export interface EventSubject {
  * How one kind of event is reported. Each column is a function of its own, so that a log at `info` never builds the
  * sentences of its `debug` events.
  */
-interface Row<Event extends WatchdogEvent> {
-  /** Undefined: not reported, since another event says the same. */
-  readonly level: Level | ((event: Event) => Level | undefined);
+type Row<Event extends WatchdogEvent> = Severity<Event> & Columns<Event>;
+
+type Quiet = Exclude<Level, 'warn' | 'error'>;
+
+/** The level, undefined where another event says the same; and an error code for whatever may be a warning or an error. */
+type Severity<Event extends WatchdogEvent> =
+  | { readonly level: Quiet | ((event: Event) => Quiet | undefined); readonly code?: undefined }
+  | {
+      readonly level: Level | ((event: Event) => Level | undefined);
+      readonly code: ErrorCode | ((event: Event) => ErrorCode);
+    };
+
+interface Columns<Event extends WatchdogEvent> {
   readonly subject?: (event: Event) => EventSubject;
   /** What else the log line carries. */
   readonly fields?: (event: Event) => object;
@@ -127,6 +137,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   machine_key_duplicated: {
     level: 'warn',
+    code: 'HSW_MACHINE_KEY_DUPLICATED',
     subject: ({ machineKey }) => ({ machineKey }),
     fields: ({ addresses, restMs }) => ({ addresses, restMs }),
     sentence: ({ machineKey, addresses, restMs }, nameOf) =>
@@ -139,11 +150,13 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   nodes_list_failed: {
     level: 'error',
+    code: 'HSW_NODES_LIST_FAILED',
     fields: ({ detail }) => ({ detail }),
     sentence: ({ detail }) => `Cannot list Headscale's nodes (${detail}). The last known names stay in use.`,
   },
   node_metrics_disabled: {
     level: 'warn',
+    code: 'HSW_NODE_METRICS_DISABLED',
     fields: ({ maxNodes }) => ({ maxNodes }),
     sentence: ({ maxNodes }) =>
       `Metrics of single nodes are off, because Headscale has more nodes than --metrics-max-nodes allows (${maxNodes}).`,
@@ -155,11 +168,13 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   key_file_reload_failed: {
     level: 'error',
+    code: ({ code }) => code,
     fields: ({ problem }) => ({ detail: problem }),
     sentence: ({ problem }) => `A key file has changed and cannot be used: ${problem}. The key in use stays.`,
   },
   settings_reloaded: {
     level: ({ needRestart }) => (needRestart.length > 0 ? 'warn' : 'info'),
+    code: 'HSW_RESTART_REQUIRED',
     fields: ({ changes, needRestart }) => ({ changes, needRestart }),
     sentence: ({ changes, needRestart }) => {
       const changed = changes.length === 0 ? 'nothing has changed' : changes.join(', ');
@@ -169,6 +184,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   settings_reload_failed: {
     level: 'error',
+    code: ({ code }) => code,
     fields: ({ problems }) => ({ problems }),
     sentence: ({ problems }) => `Settings not reloaded, and nothing has changed: ${problems.join('; ')}.`,
   },
@@ -180,17 +196,20 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   upstream_not_headscale: {
     level: 'error',
+    code: 'HSW_UPSTREAM_NOT_HEADSCALE',
     fields: ({ upstream }) => ({ upstream }),
     sentence: ({ upstream }) =>
       `${upstream} is not Headscale, since GET /key?v=142 returns no key: point --upstream at Headscale's listen_addr.`,
   },
   upstream_down: {
     level: 'error',
+    code: 'HSW_UPSTREAM_UNREACHABLE',
     fields: ({ upstream, detail }) => ({ upstream, detail }),
     sentence: ({ upstream, detail }) => `Headscale cannot be reached at ${upstream} (${detail}): clients get 502.`,
   },
   upstream_silent: {
     level: 'error',
+    code: 'HSW_UPSTREAM_SILENT',
     subject: ({ silence }) => ({ reason: silence.on }),
     fields: ({ upstream, silence: { on: _, ...counts } }) => ({ upstream, ...counts }),
     sentence: ({ upstream, silence }) =>
@@ -201,6 +220,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   upstream_refused: {
     // A node without its control stream is cut off. A relay that is switched off refuses all day.
     level: ({ streamKind, isNews }) => (streamKind === 'control' && isNews ? 'warn' : 'debug'),
+    code: 'HSW_UPSTREAM_REFUSED',
     subject: ({ streamKind, remoteAddress }) => ({ streamKind, remoteAddress }),
     fields: ({ status }) => ({ status }),
     sentence: ({ streamKind, status, remoteAddress }) =>
@@ -210,6 +230,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   upstream_protocol_mismatched: {
     level: 'warn',
+    code: 'HSW_UPSTREAM_PROTOCOL_MISMATCHED',
     subject: ({ remoteAddress }) => ({ remoteAddress }),
     fields: ({ asked, switchedTo }) => ({ asked, switchedTo }),
     sentence: ({ asked, switchedTo, remoteAddress }) =>
@@ -217,6 +238,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   noise_key_checked: {
     level: ({ matches }) => (matches ? 'info' : 'error'),
+    code: 'HSW_NOISE_KEY_MISMATCH',
     subject: ({ matches }) => ({ reason: matches ? 'matches' : 'differs' }),
     fields: ({ ours, upstreams }) => ({ noiseKey: ours, upstreamNoiseKey: upstreams }),
     sentence: ({ matches }) =>
@@ -227,12 +249,14 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   connection_refused: {
     // Scanners fail at TLS all day. A refused proxy is somebody's mistake.
     level: ({ reason, isNews }) => (isNews && reason !== 'tls_handshake' ? 'warn' : 'debug'),
+    code: 'HSW_CONNECTION_REFUSED',
     subject: ({ address, reason }) => ({ remoteAddress: address, reason }),
     fields: ({ detail }) => ({ detail }),
     sentence: describeRefusal,
   },
   limit_reached: {
     level: warnOnce,
+    code: 'HSW_LIMIT_REACHED',
     subject: ({ address, limit }) => ({ remoteAddress: address, reason: limit }),
     fields: ({ detail }) => ({ detail }),
     sentence: ({ limit, address, detail }) => {
@@ -257,32 +281,38 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   redis_down: {
     level: 'error',
+    code: 'HSW_REDIS_UNREACHABLE',
     fields: ({ url, detail }) => ({ redis: url, detail }),
     sentence: ({ url, detail }) => `Redis cannot be used at ${url} (${detail}): this watchdog goes on alone.`,
   },
   replica_message_rejected: {
     level: 'warn',
+    code: 'HSW_REPLICA_MESSAGE_REJECTED',
     fields: ({ url }) => ({ redis: url }),
     sentence: ({ url }) =>
       `Rejected a message in Redis at ${url}, because another noise key signed it. Give all watchdogs of this Headscale the same --noise-key, and each Headscale its own --redis-prefix.`,
   },
   proxy_not_trusted: {
     level: 'warn',
+    code: 'HSW_PROXY_NOT_TRUSTED',
     subject: ({ address }) => ({ remoteAddress: address }),
     sentence: describeUntrustedProxy,
   },
   client_addresses_hidden: {
     level: 'warn',
+    code: 'HSW_CLIENT_ADDRESSES_HIDDEN',
     subject: ({ address }) => ({ remoteAddress: address }),
     sentence: describeHiddenAddresses,
   },
   upgrade_header_lost: {
     level: warnOnce,
+    code: 'HSW_UPGRADE_HEADER_LOST',
     subject: ({ address, header }) => ({ remoteAddress: address, reason: header }),
     sentence: describeLostHeader,
   },
   internal_error: {
     level: 'error',
+    code: 'HSW_INTERNAL',
     fields: ({ during, error }) => ({
       ...{ during, detail: reasonOf(error), stack: error instanceof Error ? error.stack : undefined },
     }),
@@ -303,6 +333,14 @@ export const EVENT_KINDS = Object.keys(EVENT_TABLE) as EventKind[];
 export function levelOf(event: WatchdogEvent): Level | undefined {
   const { level } = rowOf(event);
   return typeof level === 'string' ? level : level(event);
+}
+
+/** @returns the code of a warning or an error; undefined for every other event. */
+export function errorCodeOf(event: WatchdogEvent): ErrorCode | undefined {
+  const level = levelOf(event);
+  if (level !== 'warn' && level !== 'error') return undefined;
+  const { code } = rowOf(event);
+  return typeof code === 'function' ? code(event) : code;
 }
 
 export function subjectOf(event: WatchdogEvent): EventSubject {

@@ -4,7 +4,7 @@ import type { LogLevel } from '../config/types.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { WatchdogEvent } from '../streams/events.ts';
-import { describeEvent, fieldsOf, levelOf, subjectOf } from './event-table.ts';
+import { describeEvent, errorCodeOf, fieldsOf, levelOf, subjectOf } from './event-table.ts';
 
 export type { Logger };
 
@@ -34,6 +34,7 @@ export function logEvents(
     const { machineKey, ...subject } = subjectOf(event);
     const line = {
       event: event.kind,
+      code: errorCodeOf(event),
       node: nodeFields(nodeOf(machineKey)),
       machineKey: machineKey === undefined ? undefined : formatMachineKey(machineKey),
       ...subject,

@@ -80,7 +80,13 @@ describe('KeyFiles', () => {
       await keys.look();
       await keys.look();
       expect(publicKeyIn(keys)).toBe(first.serverPublicKey);
-      expect(events).toEqual([{ kind: 'key_file_reload_failed', problem: expect.stringContaining(noiseKeyFile) }]);
+      expect(events).toEqual([
+        {
+          kind: 'key_file_reload_failed',
+          code: 'HSW_NOISE_KEY_UNREADABLE',
+          problem: expect.stringContaining(noiseKeyFile),
+        },
+      ]);
       expect(changed).toEqual([]);
       writeFileSync(noiseKeyFile, second.serverPrivateKey);
       await keys.look();
@@ -118,7 +124,13 @@ describe('KeyFiles', () => {
     mkdirSync(noiseKeyFile);
     await keys.look();
     await keys.look();
-    expect(events).toEqual([{ kind: 'key_file_reload_failed', problem: expect.stringContaining('is a folder') }]);
+    expect(events).toEqual([
+      {
+        kind: 'key_file_reload_failed',
+        code: 'HSW_NOISE_KEY_UNREADABLE',
+        problem: expect.stringContaining('is a folder'),
+      },
+    ]);
     rmSync(noiseKeyFile, { recursive: true });
     writeFileSync(noiseKeyFile, second.serverPrivateKey);
     await keys.look();

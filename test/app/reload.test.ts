@@ -138,7 +138,11 @@ describe('reload', () => {
     const { post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: 30s\nheadscale-api-key-file: ${join(folder, 'nope')}\n`);
     expect((await post()).status).toBe(422);
-    expect(events).toContainEqual({ kind: 'settings_reload_failed', problems: [expect.stringContaining('nope: ')] });
+    expect(events).toContainEqual({
+      kind: 'settings_reload_failed',
+      code: 'HSW_API_KEY_UNREADABLE',
+      problems: [expect.stringContaining('nope: ')],
+    });
   });
 
   test('what waits for a restart is told, each time, and stays as it is', async () => {

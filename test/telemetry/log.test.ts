@@ -95,14 +95,18 @@ describe('logEvents', () => {
     [{ kind: 'nodes_list_failed', detail: 'no' }, 'error', /last known names stay/],
     [{ kind: 'node_metrics_disabled', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
     [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^Reloaded the API key/],
-    [{ kind: 'key_file_reload_failed', problem: 'no' }, 'error', /The key in use stays/],
+    [
+      { kind: 'key_file_reload_failed', code: 'HSW_NOISE_KEY_UNREADABLE', problem: 'no' },
+      'error',
+      /The key in use stays/,
+    ],
     [
       { kind: 'settings_reloaded', changes: ['hold: auto → off'], needRestart: [] },
       'info',
       /^Settings reloaded: hold: auto → off\.$/,
     ],
     [{ kind: 'settings_reloaded', changes: [], needRestart: ['listen: :1 → :2'] }, 'warn', /wait for a restart/],
-    [{ kind: 'settings_reload_failed', problems: ['a'] }, 'error', /nothing has changed/],
+    [{ kind: 'settings_reload_failed', code: 'HSW_CONFIG_INVALID', problems: ['a'] }, 'error', /nothing has changed/],
     [
       { kind: 'handshake_checked', result: 'replayed', detail: undefined, remoteAddress: '192.0.2.1:1' },
       'debug',
@@ -111,6 +115,8 @@ describe('logEvents', () => {
   ] satisfies readonly (readonly [WatchdogEvent, string, RegExp])[])('$0.kind', (event, level, msg) => {
     const line = lineOf(event);
     expect(line.level).toBe(level);
+    const isCoded = level === 'warn' || level === 'error';
+    expect(line.code).toEqual(isCoded ? expect.stringMatching(/^HSW_/) : undefined);
     expect(line.msg).toMatch(msg);
   });
 });

@@ -28,6 +28,8 @@ export interface ApiEvent {
   readonly seq: number;
   readonly time: string;
   readonly level: 'debug' | 'info' | 'warn' | 'error';
+  /** Of a warning or an error: see docs/errors.md. */
+  readonly code: string | null;
   readonly kind: string;
   readonly machineKey: string | null;
   readonly node: ApiNode | null;
