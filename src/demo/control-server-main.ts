@@ -8,12 +8,13 @@ import type { ControlEvent } from './control-state.ts';
 import { formatNoiseKeyFile, generateNoiseKey } from './noise-handshake.ts';
 
 /**
- * The stand-in as a process of its own: one line of JSON on stdout for each event, ends cleanly on SIGTERM and SIGINT.
+ * Runs the stand-in for Headscale as a process. It writes one line of JSON to stdout for each event, and ends cleanly on
+ * SIGTERM and SIGINT.
  *
  *     control-server-main --listen HOST:PORT --noise-key FILE --second-stream refuse|accept
  *
- * STUN is answered on every address, so that nodes elsewhere on the network reach Running quickly, too.
- * The key file is created, readable by its owner alone, where there is none.
+ * It answers STUN on every address, so that nodes on other machines also reach Running quickly.
+ * If the key file does not exist, it is created with mode 0600.
  */
 
 const USAGE = 'usage: control-server-main --listen HOST:PORT --noise-key FILE --second-stream refuse|accept';
@@ -44,7 +45,7 @@ async function main(): Promise<void> {
 }
 
 function loadOrCreateKey(path: string): NoiseKey {
-  const file = readIfThere(path);
+  const file = readIfPresent(path);
   if (file === undefined) {
     const created = generateNoiseKey();
     writeFileSync(path, formatNoiseKeyFile(created), { mode: 0o600, flag: 'wx' });
@@ -59,7 +60,7 @@ function loadOrCreateKey(path: string): NoiseKey {
   return key;
 }
 
-function readIfThere(path: string): Buffer | undefined {
+function readIfPresent(path: string): Buffer | undefined {
   try {
     return readFileSync(path);
   } catch (error) {

@@ -21,35 +21,35 @@ import { answerHandshake, formatNoiseKeyFile, generateNoiseKey } from './noise-h
 import { startStunResponder } from './stun-responder.ts';
 
 /**
- * A stand-in for Headscale: enough of its client side that a real tailscaled logs in and stays connected.
+ * A stand-in for Headscale. It speaks enough of the control protocol that a real tailscaled logs in and stays connected.
  *
- * The same as in a real one: the Noise handshake with its early payload, HTTP/2 inside, the answers to `/key`,
- * `/health` and `/version`, the map stream with its keepalives, and above all what happens to a second map
- * stream of a node (see map-streams.ts). What differs:
+ * As in Headscale: the Noise handshake with its early payload, HTTP/2 inside, the answers to `/key`, `/health` and
+ * `/version`, the map stream with its keepalives, and what happens to a node's second map stream (see `MapStreams`).
+ * Different from Headscale:
  *
- * - Whoever asks is logged in at once; auth keys are not looked at, node keys never expire, nothing is kept on disk.
- * - Every node is alone: no peers, no DNS, no policy, no API. Of the one relay in its map only the STUN half exists, and
- *   it is told not to look for captive portals: what a client needs to reach Running without the Internet.
- * - No TLS, and no WebSocket (`GET /ts2021`): browser clients cannot connect.
- * - The upgrade must name `upgrade` in `Connection`; Headscale does not insist.
- * - Headscale probes idle connections by TCP keepalive every 15 s, nine times. Here nobody does: Node would give
- *   up after ten probes a second apart, far sooner than Headscale, whose own keepalive messages are on the way by
- *   then, so that only the kernel's limit for retransmissions counts, as it does here.
- * - A map request that is neither a stream, nor read-only, nor an update gets one full map; 0.23.0-alpha10 would
- *   send it keepalives for ever. No client sends one.
+ * - Every client is logged in at once. Auth keys are ignored, node keys never expire, nothing is written to disk.
+ * - Every node is alone: there are no peers, no DNS, no policy and no API. The map has one relay, which only answers STUN, and
+ *   it switches off captive portal detection. A client needs both to reach Running without the Internet.
+ * - There is no TLS and no WebSocket (`GET /ts2021`), so browser clients cannot connect.
+ * - An upgrade request must have `upgrade` in its `Connection` header. Headscale does not require that.
+ * - TCP keepalive is off. Headscale probes idle connections every 15 s, nine times. Node would give up after ten probes one
+ *   second apart, which is too soon. Headscale's keepalive messages are under way long before its probes have failed, so
+ *   there, too, only the kernel's retransmission limit counts.
+ * - A map request that is neither a stream, nor read-only, nor an update gets one full map. Headscale 0.23.0-alpha10 would
+ *   send it keepalives for ever. No client sends such a request.
  */
 
 export interface ControlServerOptions {
   /** Default: 127.0.0.1. */
   readonly host?: string;
-  /** Default: 0, any free one. */
+  /** Default: 0, any free port. */
   readonly port?: number;
   readonly secondStream: SecondStream;
-  /** Between two keepalives of a stream, in milliseconds. Default: 50 to 59 s, drawn for each stream, as Headscale does. */
+  /** Time between two keepalives of a stream, in milliseconds. Default: 50 to 59 s, random for each stream, as in Headscale. */
   readonly keepaliveMs?: number;
   /** Where the STUN responder listens (IPv4, any free port). Default: `host`. */
   readonly stunHost?: string;
-  /** Default: a fresh one. */
+  /** Default: a new key. */
   readonly noiseKey?: NoiseKey;
   readonly clock?: Clock;
   readonly onEvent?: OnControlEvent;
@@ -57,13 +57,13 @@ export interface ControlServerOptions {
 
 export interface ControlServer {
   readonly url: URL;
-  /** What a real Headscale would have in `noise_private.key`. */
+  /** The content of Headscale's `noise_private.key`. */
   noiseKeyFile(): Buffer;
   /** How many map streams have been refused so far. */
   readonly refusals: number;
   /** The open map streams. */
   streams(): readonly ControlStream[];
-  /** Ends every connection, and resolves when nothing is left. */
+  /** Closes every connection, and resolves when all have closed. */
   close(): Promise<void>;
 }
 
@@ -71,7 +71,7 @@ const LOOPBACK = '127.0.0.1';
 const KEEPALIVE_MS = 50_000;
 const KEEPALIVE_SPREAD_MS = 9_000;
 
-/** @throws {StartError} when it cannot listen. */
+/** @throws StartError if it cannot listen. */
 export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
   const { host = LOOPBACK, port = 0, secondStream, keepaliveMs, clock = systemClock, onEvent = () => {} } = options;
   const noiseKey = options.noiseKey ?? generateNoiseKey();
@@ -110,7 +110,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   };
 }
 
-/** 50 s and up to nine more, drawn anew for each stream (`hscontrol/poll.go`, keepAliveInterval). */
+/** 50 to 59 s, random for each stream. Source: headscale `hscontrol/poll.go`, keepAliveInterval. */
 function headscaleKeepaliveMs(): number {
   return KEEPALIVE_MS + Math.floor(Math.random() * KEEPALIVE_SPREAD_MS);
 }
@@ -172,7 +172,7 @@ const VERSION = {
   dirty: false,
 };
 
-/** What comes outside a Noise session. Source: `hscontrol/handlers.go`, 0.23.0-alpha10 and 0.29.2. */
+/** Answers requests outside of Noise sessions. Source: headscale `hscontrol/handlers.go`, 0.23.0-alpha10 and 0.29.2. */
 export function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, request: IncomingMessage): PlainAnswer {
   const [path, query] = (request.url ?? '/').split('?');
   switch (`${request.method} ${path}`) {
@@ -181,10 +181,10 @@ export function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, requ
     case 'GET /health':
       return json('application/health+json; charset=utf-8', { status: 'pass' });
     case 'GET /version':
-      // It came with 0.27; a Headscale that refuses is older.
+      // `/version` exists since 0.27. Versions that refuse a second stream are older.
       return secondStream === 'accept' ? json('application/json', VERSION) : { status: 404 };
     case 'POST /ts2021':
-      // A client behind a proxy that does not pass upgrades on.
+      // The client is behind a proxy that does not pass upgrades on.
       return { status: 500, type: 'text/plain; charset=utf-8', body: 'Internal error\n' };
     default:
       return { status: 404 };
@@ -205,7 +205,7 @@ function json(type: string, value: object): PlainAnswer {
 const SWITCHING =
   'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tailscale-control-protocol\r\n\r\n';
 
-/** The open Noise sessions of a control server: from the upgrade to the end of the connection. */
+/** The Noise sessions of a control server, each from the upgrade to the end of its connection. */
 export class ControlSessions {
   readonly #noiseKey: NoiseKey;
   readonly #api: MachineApi;
@@ -217,7 +217,7 @@ export class ControlSessions {
     this.#api = api;
   }
 
-  /** Answers `handshake` (base64) on a socket whose request was an upgrade, and serves HTTP/2 inside. */
+  /** Answers the handshake (base64) of an upgrade request on its socket, and serves HTTP/2 inside the session. */
   begin(
     socket: Duplex,
     head: Buffer,
@@ -229,7 +229,7 @@ export class ControlSessions {
     this.#open.set(socket, new Promise((resolve) => socket.once('close', resolve)));
     socket.once('close', () => this.#open.delete(socket));
     const answer = answerHandshake(this.#noiseKey, handshake);
-    // Headscale has said 101 by the time it reads the handshake, and closes without another word.
+    // Headscale sends 101 before it reads the handshake. If the handshake is invalid, it closes the connection without an answer.
     socket.write(SWITCHING);
     if (!answer.ok) {
       emit({ kind: 'handshake failed', at: now(), remoteAddress: from.remoteAddress, why: answer.why });
@@ -249,14 +249,14 @@ export class ControlSessions {
   #serve(duplex: Duplex, client: ControlClient): void {
     const session = performServerHandshake(duplex);
     session.on('stream', (stream, headers) => void answerMachineRequest(this.#api, client, stream, headers));
-    // When the client has said its last word (FIN), Node's HTTP/2 session closes and takes every stream with it, as Go's does.
+    // When the client sends FIN, Node's HTTP/2 session closes with all its streams, as Go's does.
     duplex.once('close', () => session.destroy());
     duplex.on('error', () => session.destroy());
     session.on('error', () => duplex.destroy());
     session.once('close', () => duplex.destroy());
   }
 
-  /** Ends every session at once, and resolves when their sockets have closed. */
+  /** Ends every session at once, and resolves when all sockets have closed. */
   async close(): Promise<void> {
     const closed = [...this.#open.values()];
     for (const socket of this.#open.keys()) socket.destroy();

@@ -1,7 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 
-/** What the fields of a client's register and map requests are here: only those that are used. */
+/** The fields of a client's register and map requests that the stand-in uses. Source: tailscale `tailcfg/tailcfg.go`. */
 export interface NodeReport {
   readonly NodeKey?: string;
   readonly DiscoKey?: string;
@@ -17,12 +17,12 @@ export interface ControlNode {
   readonly createdAt: Date;
 }
 
-/** The nodes that have logged in, in memory only. */
+/** The nodes that have logged in. They are kept in memory only. */
 export class ControlNodes {
   readonly #nodes = new Map<MachineKey, ControlNode>();
   #lastId = 0;
 
-  /** Adds the node, or takes over what a known one says anew. */
+  /** Adds a node, or updates a known one. */
   save(machineKey: MachineKey, report: NodeReport, now: Date): ControlNode {
     const known = this.#nodes.get(machineKey);
     const node: ControlNode =
@@ -42,18 +42,18 @@ export class ControlNodes {
   }
 }
 
-/** What a node calls itself, for people. */
+/** The node's own host name, or a made-up one. */
 export function hostnameOf(node: ControlNode): string {
   return node.report.Hostinfo?.Hostname ?? `node-${node.id}`;
 }
 
-/** The other end of one Noise session. */
+/** The client of one Noise session. */
 export interface ControlClient {
   /** Counts the Noise sessions of this server, from 1. */
   readonly sessionId: number;
   readonly machineKey: MachineKey;
   readonly remoteAddress: string;
-  /** The address by which the client reached this server, or the proxy before it; undefined when that was a name. */
+  /** The IPv4 address at which the client reached this server or the proxy in front of it; undefined if it used a name. */
   readonly reachedAt: string | undefined;
 }
 
@@ -66,10 +66,10 @@ export interface ControlStream {
   readonly openedAt: Date;
 }
 
-/** What Headscale logs when it refuses. */
+/** Headscale's log message when it refuses a stream. */
 export const REFUSAL_MESSAGE = 'node has an open stream, rejecting new stream';
 
-/** All that the stand-in tells of itself. `openStreams`: how many of this node are open after the event. */
+/** The stand-in's events. `openStreams` is how many streams of this node are open after the event. */
 export type ControlEvent = { readonly at: Date } & (
   | { readonly kind: 'handshake failed'; readonly remoteAddress: string; readonly why: string }
   | { readonly kind: 'session opened' | 'session closed'; readonly client: ControlClient }
@@ -91,13 +91,13 @@ export type ControlEvent = { readonly at: Date } & (
 
 export type OnControlEvent = (event: ControlEvent) => void;
 
-/** `refuse` as Headscale 0.23.0-alpha6 to alpha11, `accept` as 0.23.0 and later: beside the old one. */
+/** What happens to a node's second map stream. Headscale 0.23.0-alpha6 to alpha11 refuse it, 0.23.0 and later accept it. */
 export type SecondStream = 'refuse' | 'accept';
 
 /**
- * Which nodes have an open map stream. As in Headscale 0.23.0-alpha10 (`hscontrol/noise.go`, NoisePollNetMapHandler;
- * `mapSessions`) a stream counts from its request until the request's context ends: the client reset it, or its
- * connection ended. Nothing asks whether the client is alive.
+ * The open map streams of each node. As in Headscale 0.23.0-alpha10 (`hscontrol/noise.go`, NoisePollNetMapHandler;
+ * `mapSessions`), a stream is open from its request until the request's context ends, because the client reset it or the
+ * connection ended. Nothing checks whether the client is alive.
  */
 export class MapStreams {
   readonly #open = new Map<number, Set<ControlStream>>();
@@ -118,12 +118,12 @@ export class MapStreams {
     return this.#refusals;
   }
 
-  /** Every open stream, by node, the oldest first. */
+  /** All open streams, node by node, the oldest first. */
   list(): readonly ControlStream[] {
     return [...this.#open.values()].flatMap((streams) => [...streams]);
   }
 
-  /** @returns what the stream's end is to be told to, or undefined: refused. */
+  /** Opens a stream. @returns a function to call when the stream ends; undefined if the stream is refused. */
   open(client: ControlClient, node: ControlNode): (() => void) | undefined {
     const started = this.#clock.now();
     const at = this.#clock.dateOf(started);

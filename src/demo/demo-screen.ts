@@ -1,11 +1,11 @@
 import { styleText } from 'node:util';
 import { type Clock, type Instant, systemClock } from '../lib/clock.ts';
 
-/** How a node's comeback went. */
+/** How it went when a node came back. */
 export interface Comeback {
   readonly name: string;
   readonly refusedTries: number;
-  /** From the comeback to the acceptance; to the end of watching where there was none. */
+  /** Time from the comeback until the node was accepted; if it was not, until the demo stopped watching. */
   readonly tookMs: number;
   readonly accepted: boolean;
 }
@@ -15,7 +15,7 @@ export type Tone = 'plain' | 'good' | 'bad' | 'faint';
 const LABEL_WIDTH = 24;
 const COLUMN_WIDTH = 26;
 
-/** What the demo says, line by line, each with the seconds since its start. */
+/** Writes the demo's output. Each event gets the seconds since the start. */
 export class DemoScreen {
   readonly #write: (text: string) => void;
   readonly #coloured: boolean;
@@ -37,14 +37,14 @@ export class DemoScreen {
     this.#write(`\n${this.#styled('bold', text)}\n`);
   }
 
-  /** One line of the timeline. */
+  /** Writes one line of the timeline. */
   event(text: string, tone: Tone = 'plain'): void {
     const seconds = (this.#clock.now() - this.#startedAt) / 1000;
     const time = this.#styled('dim', `${seconds.toFixed(1).padStart(6)} s  `);
     this.#write(`${time}${this.#toned(tone, text)}\n`);
   }
 
-  /** The two ways side by side. */
+  /** Writes the results without and with the watchdog side by side. */
   comparison(without: readonly Comeback[], withIt: readonly Comeback[]): void {
     const row = (label: string, left: string, right: string): void => {
       this.#write(`  ${label.padEnd(LABEL_WIDTH)}${left.padEnd(COLUMN_WIDTH)}${right}\n`);
@@ -97,7 +97,7 @@ function secondsOf(comebacks: readonly Comeback[]): string {
   return comebacks.length === 0 ? '-' : `none within ${seconds(longestMs)}`;
 }
 
-/** The least and the greatest, or the one that is both. */
+/** The smallest and the largest value; only one if they are equal. */
 function rangeOf<T extends string | number>(values: readonly T[]): readonly T[] {
   const sorted = values.toSorted((a, b) => Number(a) - Number(b));
   return [...new Set([...sorted.slice(0, 1), ...sorted.slice(-1)])];

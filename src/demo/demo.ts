@@ -6,13 +6,13 @@ import { type Comeback, DemoScreen, seconds } from './demo-screen.ts';
 import { generateNoiseKey } from './noise-handshake.ts';
 import { SimulatedNode } from './simulated-node.ts';
 
-/** The demo's nodes, on one way to the control server. */
+/** The demo's nodes. All connect to the same URL: the control server, or the watchdog in front of it. */
 export class DemoFleet {
   readonly #nodes: readonly SimulatedNode[];
   readonly #screen: DemoScreen;
   readonly #clock: Clock;
-  /** Nodes whose comeback is being watched. */
-  readonly #backAgain = new Set<SimulatedNode>();
+  /** Nodes that have come back and are not accepted yet. */
+  readonly #waiting = new Set<SimulatedNode>();
   readonly #done: Comeback[] = [];
   #next = 0;
 
@@ -31,7 +31,7 @@ export class DemoFleet {
     });
   }
 
-  /** Starts every node. @returns whether all were accepted within `withinMs`. */
+  /** Starts all nodes. @returns whether all were accepted within `withinMs`. */
   async start(withinMs: number, signal: AbortSignal): Promise<boolean> {
     for (const node of this.#nodes) node.start();
     const all = Promise.all(this.#nodes.map((node) => node.accepted()));
@@ -41,34 +41,34 @@ export class DemoFleet {
     return connected === this.#nodes.length;
   }
 
-  /** One node freezes, stays away for `awayMs`, and comes back; how that went is in `comebacks` later. */
+  /** Freezes one node, waits `awayMs`, and lets it come back. `comebacks` has the result later. */
   async freezeOne(awayMs: number, signal: AbortSignal): Promise<void> {
-    // A step that meets every node of 20 once before it meets one again, and does not look like counting.
+    // A step of 7 visits all 20 nodes before any twice, and looks random.
     this.#next = (this.#next + 7) % this.#nodes.length;
     const node = this.#nodes[this.#next];
     if (node === undefined || node.state !== 'accepted') return;
     node.freeze();
-    this.#screen.event(`${node.name} freezes: its connection stays open, nobody is there`);
+    this.#screen.event(`${node.name} freezes: its connection stays open, but nobody answers on it`);
     await pause(this.#clock, awayMs, signal);
     if (signal.aborted) return;
     node.comeBack();
-    this.#backAgain.add(node);
+    this.#waiting.add(node);
     this.#screen.event(`${node.name} comes back on a new connection`);
     node.accepted().then(
       () => this.#accepted(node),
-      // Stopped before: `comebacks` has it as refused.
+      // The node was stopped first; `comebacks` lists it as refused.
       () => {},
     );
   }
 
-  /** Whether a node is back and still waits. */
+  /** Whether any node that has come back is not accepted yet. */
   get isWaiting(): boolean {
-    return this.#backAgain.size > 0;
+    return this.#waiting.size > 0;
   }
 
-  /** Every comeback so far; those still refused are told on the screen. */
+  /** All comebacks so far. Nodes that are still refused are also shown on the screen. */
   comebacks(): readonly Comeback[] {
-    const waiting = [...this.#backAgain].map((node) => {
+    const waiting = [...this.#waiting].map((node) => {
       const { name, refusedTries, tryingMs } = node;
       this.#screen.event(`${name} is still refused after ${seconds(tryingMs)} s and ${refusedTries} tries`, 'bad');
       return { name, refusedTries, tookMs: tryingMs, accepted: false };
@@ -76,33 +76,33 @@ export class DemoFleet {
     return [...this.#done, ...waiting];
   }
 
-  /** Says so when the control server has seen the end of a stream that kept a node waiting. */
+  /** Shows on the screen when an old stream has ended that kept its node waiting. */
   controlServerSaw(event: ControlEvent): void {
     if (event.kind !== 'stream ended') return;
-    const isAwaited = [...this.#backAgain].some(({ name }) => name === event.stream.hostname);
+    const isAwaited = [...this.#waiting].some(({ name }) => name === event.stream.hostname);
     if (isAwaited) this.#screen.event(`${event.stream.hostname}'s old stream is severed`);
   }
 
   async stop(): Promise<void> {
-    this.#backAgain.clear();
+    this.#waiting.clear();
     await Promise.all(this.#nodes.map((node) => node.stop()));
   }
 
   #refused(node: SimulatedNode): void {
-    if (node.refusedTries === 1) this.#screen.event(`${node.name} is refused, and tries again, and again`, 'bad');
+    if (node.refusedTries === 1) this.#screen.event(`${node.name} is refused and keeps trying`, 'bad');
   }
 
   async #accepted(node: SimulatedNode): Promise<void> {
     const { refusedTries, afterMs } = await node.accepted();
-    this.#backAgain.delete(node);
+    this.#waiting.delete(node);
     this.#done.push({ name: node.name, refusedTries, tookMs: afterMs, accepted: true });
     this.#screen.event(`${node.name} is accepted ${seconds(afterMs)} s after its comeback`, 'good');
-    // Its old connection has been severed at the other end; here it has nothing left to show.
+    // The watchdog has severed the old connection, so close this end too.
     await node.dropFrozen();
   }
 }
 
-/** What the demo asks of a watchdog: to listen on free ports of the loopback. */
+/** The settings of the demo's watchdog. It listens on free ports of the loopback. */
 export interface DemoWatchdogSetup {
   readonly upstream: URL;
   readonly noiseKey: NoiseKey;
@@ -110,7 +110,7 @@ export interface DemoWatchdogSetup {
 }
 
 export interface DemoWatchdog {
-  /** Where nodes connect. */
+  /** The URL that nodes connect to. */
   readonly listenUrl: URL;
   readonly adminUrl: URL;
   close(): Promise<void>;
@@ -119,22 +119,22 @@ export interface DemoWatchdog {
 /** Durations in milliseconds. */
 export interface DemoTiming {
   readonly nodes: number;
-  /** How many nodes freeze in each of the two parts. */
+  /** How many nodes freeze in each of the demo's two parts. */
   readonly freezes: number;
-  /** Between two freezes. */
+  /** Time between two freezes. */
   readonly everyMs: number;
-  /** Between a node's freeze and its comeback. */
+  /** Time between a node's freeze and its comeback. */
   readonly awayMs: number;
-  /** How long the last comeback is watched without the watchdog, where nobody is accepted. */
+  /** How long the last comeback is watched without the watchdog, where no node is accepted. */
   readonly refusedForMs: number;
-  /** How long a node may take to be accepted with it. */
+  /** How long a node may take to be accepted with the watchdog. */
   readonly acceptedWithinMs: number;
   readonly silentAfterMs: number;
 }
 
 export interface DemoOptions {
   readonly stdout: { write(text: string): unknown };
-  /** On a terminal the demo is coloured, and stays up after the comparison until `signal` aborts. */
+  /** On a terminal the demo uses colours, and goes on after the comparison until `signal` aborts. */
   readonly isTty: boolean;
   readonly signal: AbortSignal;
   readonly startWatchdog: (setup: DemoWatchdogSetup) => Promise<DemoWatchdog>;
@@ -159,8 +159,8 @@ const EXIT_FAILED = 1;
 const EXIT_INTERRUPTED = 130;
 
 /**
- * Shows, on the loopback and without root, how nodes come back to a Headscale that refuses second streams: without, then
- * with the watchdog before it. Leaves nothing behind, however it ends.
+ * Shows how nodes come back to a Headscale that refuses second streams: first without the watchdog, then with it. Everything
+ * runs on the loopback and without root, and nothing is left behind.
  *
  * @returns the exit code: 1 when a node was not accepted with the watchdog, 130 when interrupted before the comparison.
  */
@@ -196,7 +196,7 @@ interface Stage {
   readonly clock: Clock;
   readonly timing: DemoTiming;
   readonly signal: AbortSignal;
-  /** Lends a fleet that connects to `serverUrl`; it is stopped afterwards. */
+  /** Runs `use` with a fleet that connects to `serverUrl`, and stops the fleet afterwards. */
   withFleet<T>(serverUrl: URL, use: (fleet: DemoFleet) => Promise<T>): Promise<T>;
 }
 
@@ -206,7 +206,7 @@ async function bothWays(stage: Stage, options: DemoOptions, upstream: URL, noise
   const without = await stage.withFleet(upstream, (fleet) => freezes(stage, fleet, timing.refusedForMs));
   if (signal.aborted) return EXIT_INTERRUPTED;
 
-  screen.heading('2. With the watchdog before the control server');
+  screen.heading('2. With the watchdog in front of the control server');
   const { silentAfterMs } = timing;
   const watchdog = await options.startWatchdog({ upstream, noiseKey, silentAfterMs });
   try {
@@ -222,7 +222,7 @@ async function bothWays(stage: Stage, options: DemoOptions, upstream: URL, noise
   }
 }
 
-/** One part: the nodes connect, then one after the other freezes and comes back. */
+/** Runs one part: the nodes connect, then one after another freezes and comes back. */
 async function freezes(stage: Stage, fleet: DemoFleet, watchMs: number): Promise<readonly Comeback[]> {
   const { clock, timing, signal } = stage;
   if (!(await fleet.start(CONNECTED_WITHIN_MS, signal))) return [];
@@ -235,9 +235,9 @@ async function freezes(stage: Stage, fleet: DemoFleet, watchMs: number): Promise
   return signal.aborted ? [] : fleet.comebacks();
 }
 
-/** On a terminal: freezes and comebacks go on until somebody has seen enough. */
+/** Goes on with freezes and comebacks until Ctrl-C. */
 async function stayUp({ screen, clock, timing, signal }: Stage, fleet: DemoFleet, adminUrl: URL): Promise<void> {
-  screen.paragraph(`It goes on until Ctrl-C. Look at what happens, and why: ${adminUrl.href}`);
+  screen.paragraph(`The demo goes on until you press Ctrl-C. Watch it on the status page: ${adminUrl.href}`);
   while (!signal.aborted) {
     await fleet.freezeOne(timing.awayMs, signal);
     await pause(clock, timing.everyMs, signal);
@@ -245,10 +245,10 @@ async function stayUp({ screen, clock, timing, signal }: Stage, fleet: DemoFleet
 }
 
 function introduction({ nodes, silentAfterMs }: DemoTiming): string {
-  return `A stand-in for a Headscale that refuses a second map stream of a node, and ${nodes} simulated nodes. Every few seconds
-one freezes: its connection stays open, but nobody reads or writes there any more. Then it comes back on a new one.
+  return `This demo runs a stand-in for a Headscale that refuses a node's second map stream, and ${nodes} simulated nodes. Every few
+seconds a node freezes: its connection stays open, but nobody reads or writes on it. Then it comes back on a new one.
 
-On the loopback the kernel of a frozen process still answers, so the watchdog cannot prove here that the old device
-is gone, as it does within a second for one that left the network. It takes over by its other rule: the old
-stream has been silent for long enough, ${seconds(silentAfterMs)} s here instead of 30 s. Until then the node is refused here, too.`;
+On the loopback the kernel of a frozen node still answers, so the watchdog cannot prove that the old device is gone. For a
+device that has left the network it can, within a second. Here it uses its other rule: it severs the old stream once
+that has been silent for ${seconds(silentAfterMs)} s (30 s by default). Until then the node is refused here, too.`;
 }

@@ -12,13 +12,13 @@ import {
   type OnControlEvent,
 } from './control-state.ts';
 
-/** What every Noise session of a server shares. */
+/** What all Noise sessions of a control server share. */
 export interface MachineApi {
   readonly clock: Clock;
   readonly nodes: ControlNodes;
   readonly mapStreams: MapStreams;
   readonly emit: OnControlEvent;
-  /** The pause between two keepalives of a map stream, in milliseconds; asked once a stream. */
+  /** Time between two keepalives of a map stream, in milliseconds. Called once for each stream. */
   keepaliveMs(): number;
   relayFor(client: ControlClient): Relay;
 }
@@ -36,16 +36,16 @@ interface MapRequest extends NodeReport {
 }
 
 const OLDEST_VERSION = 58;
-const LONGEST_REQUEST = 4 * 1024 * 1024;
+const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
 
-/** Answers one request of a client, inside its Noise session. */
+/** Answers one request of a client inside its Noise session. */
 export async function answerMachineRequest(
   api: MachineApi,
   client: ControlClient,
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
 ): Promise<void> {
-  // A stream that a client resets reports an error; its 'close' is all that matters here.
+  // When a client resets a stream, 'error' comes before 'close'. Only 'close' matters here.
   stream.on('error', () => {});
   const body = await jsonBodyOf(stream);
   if (stream.destroyed) return;
@@ -59,7 +59,7 @@ export async function answerMachineRequest(
 function register(api: MachineApi, client: ControlClient, stream: ServerHttp2Stream, request: RegisterRequest): void {
   const now = api.clock.dateOf(api.clock.now());
   const expiry = Date.parse(request.Expiry ?? '');
-  // A client logs out by an expiry long past; the zero time of Go means none at all.
+  // A client logs out with an expiry in the past. Go's zero time means that there is no expiry.
   if (expiry > 0 && expiry < now.getTime()) {
     api.nodes.forget(client.machineKey);
     respondJson(stream, loggedOut());
@@ -71,7 +71,7 @@ function register(api: MachineApi, client: ControlClient, stream: ServerHttp2Str
   respondJson(stream, loggedIn());
 }
 
-/** The kinds of map request, in the order in which Headscale 0.23.0-alpha10 tells them apart (`hscontrol/poll.go`, serve). */
+/** Answers a map request. The order of the cases is that of Headscale 0.23.0-alpha10 (`hscontrol/poll.go`, serve). */
 function answerMap(api: MachineApi, client: ControlClient, stream: ServerHttp2Stream, request: MapRequest): void {
   const { Version: version = 0, Stream, ReadOnly, OmitPeers } = request;
   const node = api.nodes.get(client.machineKey);
@@ -88,7 +88,7 @@ function answerMap(api: MachineApi, client: ControlClient, stream: ServerHttp2St
   }
 }
 
-/** What a client tells of itself while its stream goes on. */
+/** Saves what a client reports about itself while its stream is open. */
 function update(api: MachineApi, client: ControlClient, stream: ServerHttp2Stream, request: MapRequest): void {
   const { NodeKey, DiscoKey, Endpoints, Hostinfo } = request;
   const report = withoutGaps({ NodeKey, DiscoKey, Endpoints, Hostinfo });
@@ -103,7 +103,7 @@ function openMapStream(
   node: ControlNode,
   request: MapRequest,
 ): void {
-  // A read-only stream is served like any other, but does not count.
+  // A read-only stream is served like any other, but does not count as the node's stream.
   const end = request.ReadOnly ? () => {} : api.mapStreams.open(client, node);
   if (end === undefined) {
     respondEmpty(stream);
@@ -153,7 +153,7 @@ function refuseWith(stream: ServerHttp2Stream, status: number): void {
   stream.end('Internal error\n');
 }
 
-/** The request's JSON object; undefined when it has none, or is too long to be one. */
+/** Reads a request's JSON object. @returns undefined if there is none, or if it is too long. */
 async function jsonBodyOf(stream: ServerHttp2Stream): Promise<object | undefined> {
   try {
     const chunks: Buffer[] = [];
@@ -161,7 +161,7 @@ async function jsonBodyOf(stream: ServerHttp2Stream): Promise<object | undefined
     for await (const chunk of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       chunks.push(chunk);
       length += chunk.length;
-      if (length > LONGEST_REQUEST) return undefined;
+      if (length > MAX_REQUEST_BYTES) return undefined;
     }
     const value = parseJson(Buffer.concat(chunks).toString());
     return hasFields(value) ? value : undefined;
@@ -170,7 +170,7 @@ async function jsonBodyOf(stream: ServerHttp2Stream): Promise<object | undefined
   }
 }
 
-/** Without the fields a request leaves out, so that they do not erase what is known. */
+/** Removes fields that the request leaves out, so that they do not erase known values. */
 function withoutGaps(report: { [Key in keyof NodeReport]: NodeReport[Key] | undefined }): NodeReport {
   return Object.fromEntries(Object.entries(report).filter(([, value]) => value !== undefined)) as NodeReport;
 }
@@ -181,14 +181,14 @@ const NEVER = '0001-01-01T00:00:00Z';
 const RELAY_REGION = 900;
 const DISCARD_PORT = 9;
 
-/** Where a client is told that a relay is. Its STUN half answers; nobody listens at its relay half, and nobody has to. */
+/** The relay in a client's map. Only its STUN side exists: nothing listens on its relay port, and nothing needs to. */
 export interface Relay {
   /** An IPv4 address that the client can reach. */
   readonly address: string;
   readonly stunPort: number;
 }
 
-/** The answer to a register request: whoever asks is in. */
+/** The answer to a register request: every client is logged in. */
 export function loggedIn(): object {
   return {
     User: { ID: USER.ID, DisplayName: USER.DisplayName, Created: NEVER },
@@ -204,7 +204,7 @@ export function loggedOut(): object {
   return { ...loggedIn(), NodeKeyExpired: true, MachineAuthorized: false };
 }
 
-/** The first message of a map stream: the node itself, no peers, everything allowed. */
+/** The first message of a map stream: the node itself, no peers, and a packet filter that allows everything. */
 export function fullMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
   return {
     ...selfMap(node, version, relay, now),
@@ -232,7 +232,14 @@ export function keepalive(now: Date): object {
   return { KeepAlive: true, ControlTime: now.toISOString() };
 }
 
-/** A map message as it goes over the wire: its length (4 bytes, little-endian), then JSON, packed where the client asked. */
+/**
+ * Encodes a map message for the wire:
+ *
+ *     0  4  length of what follows, little-endian
+ *     4  n  JSON, in a zstd frame if the client asked for it
+ *
+ * Source: tailscale `control/controlclient/direct.go`.
+ */
 export function encodeMapMessage(message: object, compress: string | undefined): Buffer {
   const json = Buffer.from(JSON.stringify(message));
   const body = compress === 'zstd' ? zstdFrameOf(json) : json;
@@ -241,7 +248,7 @@ export function encodeMapMessage(message: object, compress: string | undefined):
   return Buffer.concat([length, body]);
 }
 
-// A client reaches Running only with a home relay, which is the one that answers its STUN question first.
+// A client needs a home relay to reach Running. It chooses the relay that first answers its STUN request.
 function relayMap({ address, stunPort }: Relay): object {
   const Name = `${RELAY_REGION}a`;
   const node = { Name, RegionID: RELAY_REGION, HostName: address, IPv4: address, IPv6: 'none' };
@@ -273,18 +280,18 @@ function selfNode(node: ControlNode, version: number): object {
     Hostinfo: report.Hostinfo ?? {},
     Created: node.createdAt.toISOString(),
     MachineAuthorized: true,
-    // The portal would be asked about on the Internet, and Running waits for the answer.
+    // Captive portal detection would need the Internet, and Running waits for it.
     CapMap: { 'disable-captive-portal-detection': [] },
   };
 }
 
 // Format: RFC 8878, sections 3.1.1 (frame) and 3.1.1.2 (blocks).
 const MAGIC = 0xfd2fb528;
-/** One segment, and a content size of four bytes: no window descriptor, no dictionary, no checksum. */
+/** Single segment, content size in four bytes. No window descriptor, dictionary or checksum. */
 const FRAME_DESCRIPTOR = 0b1010_0000;
 const MAX_BLOCK_LENGTH = 128 * 1024;
 
-/** A zstd frame that holds `content` as it is, in raw blocks: for a receiver that insists on zstd. */
+/** Puts `content` uncompressed into a zstd frame of raw blocks, for a receiver that requires zstd. */
 export function zstdFrameOf(content: Uint8Array): Buffer {
   const header = Buffer.alloc(9);
   header.writeUInt32LE(MAGIC, 0);
@@ -297,7 +304,7 @@ export function zstdFrameOf(content: Uint8Array): Buffer {
     from += block.length;
     const isLast = from >= content.length;
     const blockHeader = Buffer.alloc(3);
-    // bit 0: the last block; bits 1 and 2: the type, 0 for raw; the rest: the length
+    // Bit 0: last block. Bits 1 and 2: type, 0 is raw. The rest: length.
     blockHeader.writeUIntLE((block.length << 3) | (isLast ? 1 : 0), 0, 3);
     parts.push(blockHeader, block);
   } while (from < content.length);

@@ -7,30 +7,31 @@ import type { NoiseKey } from '../identity/noise.ts';
 import { connectNoise, readExactly, skipEarlyPayload } from './noise-connection.ts';
 import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from './noise-handshake.ts';
 
-/** The protocol version of tailscale 1.102.3. */
+/** The capability version of tailscale 1.102.3. */
 export const CLIENT_VERSION = 142;
 
-/** The client's end of one Noise session. */
+/** The client's side of one Noise session. */
 export interface NodeConnection {
-  /** The port on this side of the connection, to tell connections apart. */
+  /** The local port of the connection, which tells connections apart. */
   readonly localPort: number;
   readonly isOpen: boolean;
-  /** Resolves once the socket has closed, for whatever reason. */
+  /** Resolves when the socket has closed, whatever the reason. */
   readonly closed: Promise<void>;
-  /** Begins a POST inside the session, with a JSON body. */
+  /** Sends a POST request with a JSON body inside the session. */
   post(path: string, body: object): ClientHttp2Stream;
-  /** Neither reads nor writes from now on; the socket stays open until `close`. */
+  /** Stops reading and writing. The socket stays open until `close`. */
   freeze(): void;
-  /** Closes the socket at once; the kernel says FIN. */
+  /** Closes the socket at once; the kernel sends FIN. */
   close(): void;
 }
 
 /**
- * Connects as tailscaled does: asks for the server's key, upgrades `POST /ts2021` with the handshake in a header, and
- * starts HTTP/2 in the session. The URL is plain HTTP.
+ * Connects as tailscaled does: fetches the server's key, upgrades `POST /ts2021` with the handshake in a header, and starts
+ * HTTP/2 inside the session.
  *
- * @param localAddress of this machine; by default the kernel chooses.
- * @throws when something else than a control server answers, when the connection breaks, or when `signal` aborts.
+ * @param serverUrl plain HTTP.
+ * @param localAddress the local address to connect from; by default the kernel chooses.
+ * @throws Error if the server is not a control server, if the connection breaks, or if `signal` aborts.
  */
 export async function openNodeConnection(
   serverUrl: URL,
@@ -71,7 +72,7 @@ function connectionOver(
     session.destroy();
     duplex.destroy();
   };
-  // As Go's HTTP/2 client: when the server has said its last word, the connection is of no more use.
+  // As in Go's HTTP/2 client, the connection is unusable after the server's FIN.
   duplex.once('end', close);
   duplex.once('close', close);
   session.on('error', close);
@@ -104,7 +105,7 @@ async function fetchServerKey(serverUrl: URL, signal: AbortSignal): Promise<Buff
   return Buffer.from(digits, 'hex');
 }
 
-/** The upgrade with the headers, and in the order, in which Go's client of tailscale sends them. */
+/** Sends the upgrade request with the headers of tailscale's Go client, in the same order. */
 async function upgrade(
   serverUrl: URL,
   initiation: Buffer,
@@ -146,13 +147,13 @@ async function upgrade(
   });
 }
 
-/** Who a node is, wherever it connects from. */
+/** The keys and the name of a node. */
 export interface NodeIdentity {
   readonly name: string;
   readonly machine: NoiseKey;
   /** `nodekey:<64 hex>` */
   readonly nodeKey: string;
-  /** Headscale lets nobody in without one; the demo's server does. */
+  /** Headscale requires one. The demo's server does not. */
   readonly authKey: string | undefined;
 }
 
@@ -160,7 +161,7 @@ export function newNodeIdentity(name: string, authKey?: string): NodeIdentity {
   return { name, machine: generateNoiseKey(), nodeKey: `nodekey:${randomBytes(32).toString('hex')}`, authKey };
 }
 
-/** Registers, and tells the server about the host, as tailscaled does before it asks for a stream. */
+/** Registers and reports the host, as tailscaled does before it requests a stream. */
 export async function logIn(connection: NodeConnection, identity: NodeIdentity): Promise<void> {
   const { nodeKey, name, authKey } = identity;
   const Hostinfo = { Hostname: name, OS: 'linux', BackendLogID: name };
@@ -169,7 +170,7 @@ export async function logIn(connection: NodeConnection, identity: NodeIdentity):
   await answerTo(connection.post('/machine/map', { ...mapRequest(identity), Hostinfo, OmitPeers: true }));
 }
 
-/** Follows a map stream to its end. @returns how many messages came. @throws when it breaks. */
+/** Follows a map stream to its end. @returns the number of messages. @throws Error if the stream breaks. */
 export async function followMap(
   connection: NodeConnection,
   identity: NodeIdentity,
@@ -194,7 +195,7 @@ function mapRequest({ nodeKey }: NodeIdentity): object {
   return { Version: CLIENT_VERSION, Compress: 'zstd', KeepAlive: true, NodeKey: nodeKey, Endpoints: [] };
 }
 
-/** Waits for an answer to end. @throws when it is not a 200, or breaks off. */
+/** Waits until an answer has ended. @throws Error if it is not a 200, or if it breaks off. */
 async function answerTo(stream: ClientHttp2Stream, onData: (chunk: Buffer) => void = () => {}): Promise<void> {
   let status: number | undefined;
   let hasEnded = false;

@@ -3,15 +3,15 @@ import { Duplex, type Readable } from 'node:stream';
 import type { TransportKeys } from './noise-handshake.ts';
 
 /**
- * A record of the transport, at most 4096 bytes:
+ * A transport record, at most 4096 bytes long:
  *
  *     0   1  type, 4
  *     1   2  length of what follows, big-endian
  *     3   n  ciphertext
  *   3+n  16  tag
  *
- * ChaCha20-Poly1305, no associated data; the nonce is four zero bytes and the number of the record in its
- * direction, 64 bits, big-endian (Noise would have it little-endian). Source: tailscale `control/controlbase/conn.go`.
+ * The cipher is ChaCha20-Poly1305 without associated data. The nonce is four zero bytes and the record's number in its
+ * direction, 64 bits, big-endian. (Noise itself uses little-endian.) Source: tailscale `control/controlbase/conn.go`.
  */
 const RECORD_TYPE = 4;
 const HEADER_LENGTH = 3;
@@ -21,7 +21,7 @@ export const MAX_PLAINTEXT_LENGTH = MAX_RECORD_LENGTH - HEADER_LENGTH - TAG_LENG
 const EMPTY = Buffer.alloc(0);
 const AEAD = 'chacha20-poly1305';
 
-/** Seals a direction's bytes, in order, into as many records as they need. */
+/** Encrypts the bytes of one direction, in order, into as many records as needed. */
 export function createSealer(key: Buffer): (plaintext: Uint8Array) => Buffer {
   const nonce = countingNonce();
   const sealOne = (plaintext: Uint8Array): Buffer[] => {
@@ -46,15 +46,15 @@ export type Opened = { readonly plaintext: Buffer; readonly broken: undefined | 
 
 export interface Opener {
   /**
-   * Takes the next bytes as they come, in chunks of any size. `broken` says why the session is
-   * over (the plaintext before it is good); an opener that broke once must not be fed again.
+   * Takes the next bytes, in chunks of any size. If `broken` is set, it says why the session is over; the plaintext before
+   * that is valid. Do not call `push` again after that.
    */
   push(chunk: Buffer): Opened;
-  /** Whether a record has begun that has not ended. */
+  /** Whether a record is incomplete. */
   readonly midRecord: boolean;
 }
 
-/** Opens a direction's records, in order. */
+/** Decrypts the records of one direction, in order. */
 export function createOpener(key: Buffer): Opener {
   const nonce = countingNonce();
   let pending: Buffer = EMPTY;
@@ -85,7 +85,7 @@ export function createOpener(key: Buffer): Opener {
   };
 }
 
-/** The plaintext, or undefined when the tag does not fit. */
+/** Decrypts one record. @returns undefined if the tag is wrong. */
 function open(key: Buffer, nonce: Buffer, sealed: Buffer): Buffer | undefined {
   const split = sealed.length - TAG_LENGTH;
   const decipher = createDecipheriv(AEAD, key, nonce, { authTagLength: TAG_LENGTH });
@@ -110,16 +110,16 @@ function countingNonce(): { readonly current: Buffer; next(): void } {
   };
 }
 
-/** What goes in and out of `duplex` is plain; what goes over the socket below is sealed. */
+/** A duplex stream of plaintext over an encrypted socket. */
 export interface NoiseConnection {
   readonly duplex: Duplex;
-  /** From now on neither reads from the socket nor writes to it, and leaves it open: a device that got stuck. */
+  /** Stops reading and writing but leaves the socket open, like a device that hangs. */
   freeze(): void;
 }
 
 /**
- * The transport after the handshake, over `socket`, which it owns from here on: it ends and is destroyed together
- * with `duplex`. A record that cannot be opened destroys both, with an error that says why.
+ * Creates the transport after the handshake. It takes over `socket`, which ends and is destroyed together with `duplex`.
+ * A record that cannot be decrypted destroys both, with an error that says why.
  */
 export function connectNoise(socket: Duplex, keys: TransportKeys): NoiseConnection {
   const seal = createSealer(keys.send);
@@ -129,9 +129,9 @@ export function connectNoise(socket: Duplex, keys: TransportKeys): NoiseConnecti
     read() {
       if (!frozen) socket.resume();
     },
-    // All that waits goes into one run of records: HTTP/2 writes a frame's header and body apart.
+    // Encrypts all waiting chunks together, because HTTP/2 writes a frame's header and body separately.
     writev(chunks, done) {
-      // A frozen side never says that it has written: its caller waits, as it would for a full socket.
+      // A frozen side never calls `done`, so its caller waits as for a full socket.
       if (!frozen) socket.write(seal(Buffer.concat(chunks.map(({ chunk }) => chunk as Buffer))), done);
     },
     final(done) {
@@ -153,12 +153,12 @@ export function connectNoise(socket: Duplex, keys: TransportKeys): NoiseConnecti
   };
 }
 
-/** Hands what the socket receives to `duplex`, opened, and lets it share the socket's end. */
+/** Decrypts what the socket receives into `duplex`, and passes on the socket's end. */
 function deliver(socket: Duplex, duplex: Duplex, key: Buffer): void {
   const opener = createOpener(key);
   socket.on('data', (chunk: Buffer) => {
     const { plaintext, broken } = opener.push(chunk);
-    // An empty record is legal and says nothing; pushing it would look like the end.
+    // An empty record is valid, but pushing an empty chunk could be taken for the end.
     if (plaintext.length > 0 && !duplex.push(plaintext)) socket.pause();
     if (broken !== undefined) duplex.destroy(new Error(`Noise session ended: ${broken}`));
   });
@@ -167,14 +167,14 @@ function deliver(socket: Duplex, duplex: Duplex, key: Buffer): void {
     else duplex.push(null);
   });
   socket.on('error', (error) => duplex.destroy(error));
-  // A socket that is gone without 'end' or 'error', because somebody else destroyed it.
+  // Somebody else may destroy the socket, which gives neither 'end' nor 'error'.
   socket.on('close', () => duplex.destroy());
 }
 
 /**
- * The next `length` bytes of a stream nobody else reads; the rest stays in it.
+ * Reads exactly `length` bytes and leaves the rest in the stream. Nobody else may read it meanwhile.
  *
- * @throws when it ends or fails before.
+ * @throws Error if the stream ends or fails first.
  */
 export async function readExactly(stream: Readable, length: number): Promise<Buffer> {
   return await new Promise<Buffer>((resolve, reject) => {
@@ -196,20 +196,20 @@ export async function readExactly(stream: Readable, length: number): Promise<Buf
 }
 
 /**
- * What a server may say inside a fresh Noise session before HTTP/2 begins:
+ * The early payload. A server may send it inside a new Noise session before HTTP/2 begins:
  *
- *     0   5  ff ff ff 'T' 'S': no HTTP/2 frame begins like that
+ *     0   5  ff ff ff 'T' 'S', which cannot begin an HTTP/2 frame
  *     5   4  length of what follows, big-endian
  *     9   n  JSON: {"nodeKeyChallenge":"chalpub:<64 hex>"}
  *
- * Clients from protocol version 49 expect that it may come. Source: tailscale `control/ts2021/conn.go`.
+ * Clients accept it from capability version 49. Source: tailscale `control/ts2021/conn.go`.
  */
 const MAGIC = Buffer.from([0xff, 0xff, 0xff, 0x54, 0x53]);
 const EARLY_HEADER_LENGTH = 9;
 export const EARLY_PAYLOAD_SINCE_VERSION = 49;
-const LONGEST = 10 * 1024 * 1024;
+const MAX_EARLY_PAYLOAD_BYTES = 10 * 1024 * 1024;
 
-/** An early payload with a challenge that nobody will be held to. */
+/** An early payload with a random challenge. Nobody checks the response to it. */
 export function earlyPayload(): Buffer {
   const json = Buffer.from(JSON.stringify({ nodeKeyChallenge: `chalpub:${randomBytes(32).toString('hex')}` }));
   const length = Buffer.alloc(4);
@@ -218,9 +218,9 @@ export function earlyPayload(): Buffer {
 }
 
 /**
- * Takes the early payload, if there is one, off the stream of a client, so that HTTP/2 is next.
+ * Removes the early payload, if there is one, from a client's stream, so that HTTP/2 comes next.
  *
- * @throws when the stream ends before, or the payload is unreasonably long.
+ * @throws Error if the stream ends first, or if the payload is longer than 10 MiB.
  */
 export async function skipEarlyPayload(stream: Duplex): Promise<void> {
   const header = await readExactly(stream, EARLY_HEADER_LENGTH);
@@ -229,6 +229,7 @@ export async function skipEarlyPayload(stream: Duplex): Promise<void> {
     return;
   }
   const length = header.readUInt32BE(MAGIC.length);
-  if (length > LONGEST) throw new Error(`early payload of ${length} bytes, at most ${LONGEST} are reasonable`);
+  if (length > MAX_EARLY_PAYLOAD_BYTES)
+    throw new Error(`early payload of ${length} bytes, at most ${MAX_EARLY_PAYLOAD_BYTES} are reasonable`);
   if (length > 0) await readExactly(stream, length);
 }

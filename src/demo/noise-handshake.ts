@@ -18,7 +18,7 @@ const RESPONSE_TYPE = 2;
 const RESPONSE_HEADER = Buffer.of(RESPONSE_TYPE, 0, 48);
 const EMPTY = Buffer.alloc(0);
 
-/** The keys of the transport, seen from one side. */
+/** The transport keys of one side. */
 export interface TransportKeys {
   readonly send: Buffer;
   readonly receive: Buffer;
@@ -34,7 +34,10 @@ export type Answer =
     }
   | { readonly ok: false; readonly why: string };
 
-/** The responder: takes the value of `X-Tailscale-Handshake`, finishes the handshake and says what to send back. */
+/**
+ * The responder. Reads the value of `X-Tailscale-Handshake` and completes the handshake. Noise IK, rev. 34, section 7.5; the
+ * comments name its message tokens.
+ */
 export function answerHandshake(server: NoiseKey, header: string): Answer {
   const bytes = decodeHandshakeHeader(header);
   if (!bytes.ok) return bytes;
@@ -59,11 +62,11 @@ export function answerHandshake(server: NoiseKey, header: string): Answer {
 export interface StartedHandshake {
   /** The 101 bytes that travel, as base64, in `X-Tailscale-Handshake`. */
   readonly initiation: Buffer;
-  /** Reads the server's answer (`RESPONSE_LENGTH` bytes), once; undefined when the server does not hold its key. */
+  /** Reads the server's response (`RESPONSE_LENGTH` bytes). Call it once. @returns undefined if the server lacks the key. */
   finish(response: Buffer): TransportKeys | undefined;
 }
 
-/** The initiator: what a node with the key `machine` says first to the server whose public key is `serverPublic`. */
+/** The initiator. Begins the handshake of a node with the key `machine` with the server whose public key is `serverPublic`. */
 export function startHandshake(machine: NoiseKey, serverPublic: Buffer, version: number): StartedHandshake {
   const state = new SymmetricState();
   const ephemeral = generateNoiseKey();
@@ -110,20 +113,20 @@ function finishHandshake(
   return { send, receive };
 }
 
-/** X25519. @throws for a peer's point of low order, whose shared secret would be all zero. */
+/** X25519 (RFC 7748). @throws Error if the peer's key has low order, which would give an all-zero secret. */
 function exchange(own: NoiseKey, peerRaw: Uint8Array): Buffer {
   return diffieHellman({ privateKey: own.privateKey, publicKey: publicKeyOf(peerRaw) });
 }
 
 const PKCS8_HEADER_LENGTH = 16;
 
-/** A fresh X25519 key pair: a server's Noise key, a machine key or, for one handshake, an ephemeral one. */
+/** Creates an X25519 key pair: a server's Noise key, a machine key, or the ephemeral key of a handshake. */
 export function generateNoiseKey(): NoiseKey {
   const { privateKey, publicKey } = generateKeyPairSync('x25519');
   return { privateKey, publicRaw: rawPublicKeyOf(publicKey) };
 }
 
-/** What Headscale would have in `noise_private.key` for this key: `privkey:<64 hex>` and a newline. */
+/** The content of Headscale's `noise_private.key` for this key: `privkey:<64 hex>` and a newline. */
 export function formatNoiseKeyFile(key: NoiseKey): Buffer {
   const raw = key.privateKey.export({ format: 'der', type: 'pkcs8' }).subarray(PKCS8_HEADER_LENGTH);
   return Buffer.from(`privkey:${raw.toString('hex')}\n`);

@@ -10,76 +10,82 @@ import {
   openNodeConnection,
 } from './node-connection.ts';
 
-export interface PresenceListener {
-  /** The map request was answered with an empty 200. */
+export interface NodeClientListener {
+  /** The server answered the map request with an empty 200. */
   refused(): void;
-  /** The first message of a map stream has come. */
+  /** The first message of the map stream has arrived. */
   accepted(): void;
-  /** The connection, or the try to make one, failed. */
+  /** The connection failed, or could not be made. */
   lost(why: string): void;
 }
 
-const STEP_MS = 10;
-const LONGEST_PAUSE_MS = 30_000;
+const BACKOFF_STEP_MS = 10;
+const MAX_BACKOFF_MS = 30_000;
 
 /**
- * How long a client waits after its `failures`-th failure in a row: 10 ms times the square, 30 s at most, give or take a half
- * (tailscale `util/backoff`, as `control/controlclient/auto.go` uses it). An empty 200 is such a failure.
+ * How long a client waits after a number of failures in a row, in milliseconds: 10 ms times the square of the number, at most
+ * 30 s, plus or minus half. An empty 200 counts as a failure. Source: tailscale `util/backoff`, `control/controlclient/auto.go`.
  *
  * @param random from 0 to 1.
  */
-export function pauseAfter(failures: number, random: number): number {
-  return Math.min(failures * failures * STEP_MS, LONGEST_PAUSE_MS) * (0.5 + random);
+export function backoffMs(failures: number, random: number): number {
+  return Math.min(failures * failures * BACKOFF_STEP_MS, MAX_BACKOFF_MS) * (0.5 + random);
 }
 
-/** One life of a node's control client: it connects, logs in, asks for its map stream, and does not give up. */
-export class NodePresence {
+/** A node's control client. It connects, logs in, requests its map stream, and retries until it is ended or frozen. */
+export class NodeClient {
   readonly #identity: NodeIdentity;
   readonly #serverUrl: URL;
   readonly #clock: Clock;
-  readonly #listener: PresenceListener;
+  readonly #listener: NodeClientListener;
   readonly #localAddress: string | undefined;
-  /** Aborted by `end`: connections are given up. */
+  /** Aborted by `end`: closes connections. */
   readonly #ended = new AbortController();
-  /** Aborted by `end` and by `freeze`: nothing new begins. */
+  /** Aborted by `end` and `freeze`: nothing new begins. */
   readonly #over = new AbortController();
-  readonly #life: Promise<void>;
+  readonly #running: Promise<void>;
   #connection: NodeConnection | undefined;
   #failures = 0;
 
-  /** @param localAddress of this machine, from which it connects; by default the kernel chooses. */
-  constructor(identity: NodeIdentity, serverUrl: URL, clock: Clock, listener: PresenceListener, localAddress?: string) {
+  /** @param localAddress the local address to connect from; by default the kernel chooses. */
+  constructor(
+    identity: NodeIdentity,
+    serverUrl: URL,
+    clock: Clock,
+    listener: NodeClientListener,
+    localAddress?: string,
+  ) {
     this.#identity = identity;
     this.#serverUrl = serverUrl;
     this.#clock = clock;
     this.#listener = listener;
     this.#localAddress = localAddress;
-    this.#life = this.#live();
+    this.#running = this.#run();
   }
 
-  /** This side's port of the connection; undefined while there is none. */
+  /** The local port of the connection; undefined while there is no connection. */
   get localPort(): number | undefined {
     return this.#connection?.isOpen ? this.#connection.localPort : undefined;
   }
 
-  /** Neither reads nor writes from now on; the connection stays open. */
+  /** Stops reading and writing. The connection stays open. */
   freeze(): void {
     this.#over.abort();
     this.#connection?.freeze();
   }
 
-  /** Closes the connection, and resolves when nothing is left. */
+  /** Closes the connection, and resolves when everything has ended. */
   async end(): Promise<void> {
     this.#over.abort();
     this.#ended.abort();
     this.#connection?.close();
-    await this.#life;
-    // One that was being made at the time has come into being by now.
+    await this.#running;
+    // A connection that was being made at the time exists by now.
     this.#connection?.close();
     await this.#connection?.closed;
   }
 
-  async #live(): Promise<void> {
+  async #run(): Promise<void> {
     const over = this.#over.signal;
     while (!over.aborted) {
       try {
@@ -87,11 +93,11 @@ export class NodePresence {
       } catch (error) {
         if (!over.aborted) this.#listener.lost(reasonOf(error));
       }
-      await pause(this.#clock, pauseAfter(++this.#failures, Math.random()), over);
+      await pause(this.#clock, backoffMs(++this.#failures, Math.random()), over);
     }
   }
 
-  /** Asks for the map stream, in the session there is, and follows it to its end. */
+  /** Requests the map stream, in the open session if there is one, and follows it to its end. */
   async #tryOnce(): Promise<void> {
     const over = this.#over.signal;
     if (this.#connection === undefined || !this.#connection.isOpen) {
@@ -112,7 +118,7 @@ export class NodePresence {
 /** How a node got its map stream. */
 export interface Acceptance {
   readonly refusedTries: number;
-  /** From the start of this client, or its comeback, to the first message of its map, in milliseconds. */
+  /** Time from the start or comeback to the first message of the map, in milliseconds. */
   readonly afterMs: number;
 }
 
@@ -120,7 +126,7 @@ export type SimulatedNodeState = 'stopped' | 'trying' | 'accepted' | 'frozen';
 
 export interface SimulatedNodeOptions {
   readonly name: string;
-  /** The control server, or the proxy before it. */
+  /** The control server, or the proxy in front of it. */
   readonly serverUrl: URL;
   readonly clock?: Clock;
   readonly onRefused?: (node: SimulatedNode) => void;
@@ -134,8 +140,8 @@ interface Waiter {
 }
 
 /**
- * A node that speaks the client's side of the control protocol over real sockets, as tailscaled 1.102.3 does:
- * refused, it tries again in the same Noise session.
+ * A node that speaks the client's side of the control protocol over real sockets, as tailscaled 1.102.3 does. After a
+ * refusal it tries again in the same Noise session.
  */
 export class SimulatedNode {
   readonly name: string;
@@ -143,9 +149,9 @@ export class SimulatedNode {
   readonly #identity: NodeIdentity;
   readonly #options: SimulatedNodeOptions;
   readonly #clock: Clock;
-  readonly #frozen: NodePresence[] = [];
+  readonly #frozen: NodeClient[] = [];
   #waiters: Waiter[] = [];
-  #current: NodePresence | undefined;
+  #current: NodeClient | undefined;
   #state: SimulatedNodeState = 'stopped';
   #startedAt: Instant;
   #refusedTries = 0;
@@ -164,12 +170,12 @@ export class SimulatedNode {
     return this.#state;
   }
 
-  /** How often the client of now has been refused. */
+  /** How often the current client has been refused. */
   get refusedTries(): number {
     return this.#refusedTries;
   }
 
-  /** Since the client of now started, in milliseconds. */
+  /** Time since the current client started, in milliseconds. */
   get tryingMs(): number {
     return this.#clock.now() - this.#startedAt;
   }
@@ -180,15 +186,15 @@ export class SimulatedNode {
     this.#begin();
   }
 
-  /** How the client of now was accepted, as soon as it is. Rejects when it is frozen or stopped before. */
+  /** Resolves when the current client is accepted. Rejects if it is frozen or stopped first. */
   async accepted(): Promise<Acceptance> {
     if (this.#acceptance !== undefined) return this.#acceptance;
     return await new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }
 
   /**
-   * Stops reading and writing; the socket stays open. To the other end it is a device that got stuck: its kernel still
-   * acknowledges, nobody answers.
+   * Stops reading and writing but leaves the socket open. To the other end it looks like a device that hangs: its kernel
+   * still acknowledges data, but nobody answers.
    */
   freeze(): void {
     if (this.#current === undefined) throw new Error(`${this.name} is ${this.#state}: it cannot freeze`);
@@ -198,18 +204,18 @@ export class SimulatedNode {
     this.#leave('frozen');
   }
 
-  /** A new client with the same keys on a fresh connection, while the frozen one lingers. */
+  /** Starts a new client with the same keys on a new connection, while the frozen one lingers. */
   comeBack(): void {
     if (this.#state !== 'frozen') throw new Error(`${this.name} is ${this.#state}: it cannot come back`);
     this.#begin();
   }
 
-  /** Closes the sockets of the frozen clients: what the kernel of such a device does when it reboots. */
+  /** Closes the sockets of the frozen clients, as such a device does when it reboots. */
   async dropFrozen(): Promise<void> {
-    await Promise.all(this.#frozen.splice(0).map((presence) => presence.end()));
+    await Promise.all(this.#frozen.splice(0).map((client) => client.end()));
   }
 
-  /** Ends everything cleanly (FIN), and resolves when nothing is left. */
+  /** Ends everything cleanly (FIN), and resolves when all has ended. */
   async stop(): Promise<void> {
     const current = this.#current;
     this.#current = undefined;
@@ -222,7 +228,7 @@ export class SimulatedNode {
     this.#startedAt = this.#clock.now();
     this.#refusedTries = 0;
     this.#acceptance = undefined;
-    this.#current = new NodePresence(this.#identity, this.#options.serverUrl, this.#clock, {
+    this.#current = new NodeClient(this.#identity, this.#options.serverUrl, this.#clock, {
       refused: () => {
         this.#refusedTries++;
         this.#options.onRefused?.(this);

@@ -16,10 +16,10 @@ export interface StunResponder {
 }
 
 /**
- * Tells whoever asks by which address it is seen, over IPv4. A tailscaled goes through three seconds of trying before
- * it reaches Running when no relay answers such a question.
+ * Answers STUN binding requests over IPv4: it tells a client the address from which its request came. Without an answer a
+ * tailscaled needs three more seconds to reach Running.
  *
- * @throws {StartError} when it cannot listen.
+ * @throws StartError if it cannot listen.
  */
 export async function startStunResponder(host: string): Promise<StunResponder> {
   const socket = createSocket('udp4');
@@ -34,7 +34,7 @@ export async function startStunResponder(host: string): Promise<StunResponder> {
   socket.on('error', () => {});
   socket.on('message', (request, { address, port }) => {
     const response = answerBinding(request, address, port);
-    // Nobody waits for the result: STUN clients ask again.
+    // Errors are ignored, because STUN clients repeat their requests.
     if (response !== undefined) socket.send(response, port, address, () => {});
   });
   return {
@@ -43,7 +43,7 @@ export async function startStunResponder(host: string): Promise<StunResponder> {
   };
 }
 
-/** The answer to a binding request that came from `address` (IPv4) and `port`; undefined when it is something else. */
+/** Answers a binding request that came from `address` (IPv4) and `port`. @returns undefined if it is not a binding request. */
 export function answerBinding(request: Buffer, address: string, port: number): Buffer | undefined {
   if (request.length < HEADER_LENGTH) return undefined;
   if (request.readUInt16BE(0) !== BINDING_REQUEST || request.readUInt32BE(4) !== MAGIC_COOKIE) return undefined;

@@ -61,7 +61,7 @@ describe('runDemo', () => {
 
   test('on a terminal: stays up after the comparison, and ends when interrupted', async () => {
     const { exitCode, abort, screen } = demo({ timing: QUICK, startWatchdog: startNothing, isTty: true });
-    await until(() => screen().includes('It goes on until Ctrl-C'), 'the comparison');
+    await until(() => screen().includes('The demo goes on until you press Ctrl-C'), 'the comparison');
     const freezesSoFar = screen().split('freezes:').length;
     await until(() => screen().split('freezes:').length > freezesSoFar, 'another freeze');
     abort.abort();

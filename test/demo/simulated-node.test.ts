@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ControlServer, startControlServer } from '../../src/demo/control-server.ts';
-import { pauseAfter, SimulatedNode } from '../../src/demo/simulated-node.ts';
+import { backoffMs, SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { Harness, until } from '../support/harness.ts';
 
 const harness = new Harness();
@@ -119,7 +119,7 @@ describe('SimulatedNode', () => {
   });
 });
 
-describe('pauseAfter', () => {
+describe('backoffMs', () => {
   test.each([
     [1, 10],
     [2, 40],
@@ -128,8 +128,8 @@ describe('pauseAfter', () => {
     [55, 30_000],
     [1000, 30_000],
   ])('after %d failures it is %d ms, give or take a half', (failures, ms) => {
-    expect(pauseAfter(failures, 0.5)).toBe(ms);
-    expect(pauseAfter(failures, 0)).toBe(ms / 2);
-    expect(pauseAfter(failures, 1)).toBe(ms * 1.5);
+    expect(backoffMs(failures, 0.5)).toBe(ms);
+    expect(backoffMs(failures, 0)).toBe(ms / 2);
+    expect(backoffMs(failures, 1)).toBe(ms * 1.5);
   });
 });

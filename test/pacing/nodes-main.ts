@@ -1,5 +1,5 @@
 import { newNodeIdentity } from '../../src/demo/node-connection.ts';
-import { NodePresence } from '../../src/demo/simulated-node.ts';
+import { NodeClient } from '../../src/demo/simulated-node.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 /**
  * The nodes of `npm run pacing`, in a process of their own. Answers each message with what has happened since the last `begin`.
@@ -29,7 +29,7 @@ const presences = Array.from({ length: Number(count) }, (_, i) => {
     failed[why] = (failed[why] ?? 0) + 1;
   };
   const listener = { accepted, lost, refused: () => lost('an empty 200') };
-  return new NodePresence(newNodeIdentity(`node-${i}`, authKey), new URL(url), systemClock, listener);
+  return new NodeClient(newNodeIdentity(`node-${i}`, authKey), new URL(url), systemClock, listener);
 });
 
 process.on('message', async (asked: 'look' | 'begin' | 'stop') => {

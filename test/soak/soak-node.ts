@@ -1,5 +1,5 @@
 import { type NodeIdentity, newNodeIdentity } from '../../src/demo/node-connection.ts';
-import { NodePresence } from '../../src/demo/simulated-node.ts';
+import { NodeClient } from '../../src/demo/simulated-node.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { cutOff } from './island.ts';
 
@@ -20,9 +20,9 @@ export interface NodePorts {
 export class SoakNode {
   readonly #identity: NodeIdentity;
   readonly #ports: NodePorts;
-  #presence: NodePresence | undefined;
+  #presence: NodeClient | undefined;
   #address = '';
-  readonly #frozen: NodePresence[] = [];
+  readonly #frozen: NodeClient[] = [];
   #isAccepted = false;
 
   constructor(name: string, ports: NodePorts) {
@@ -49,7 +49,7 @@ export class SoakNode {
       },
       lost: (why: string) => this.#ports.lost(why),
     };
-    this.#presence = new NodePresence(this.#identity, this.#ports.serverUrl, systemClock, listener, this.#address);
+    this.#presence = new NodeClient(this.#identity, this.#ports.serverUrl, systemClock, listener, this.#address);
   }
 
   async leave(): Promise<void> {
