@@ -138,7 +138,7 @@ function readinessOf({ listeners, checkup, live, isDraining }: AdminOptions): Re
         up: up ?? null,
         silentOn: silentOn ?? null,
         isHeadscale: isHeadscale ?? null,
-        reason: reason ?? null,
+        detail: reason ?? null,
         version: headscaleVersion ?? null,
       },
       noiseKeyMatches: keyMatches ?? null,
@@ -206,7 +206,7 @@ function overviewOf(options: AdminOptions, history: History): object {
     redisUp: replicas?.isUp ?? null,
     frontProxies: frontProxies.standing().map((event) => ({
       kind: event.kind,
-      address: event.address,
+      remoteAddress: event.address,
       sentence: describeEvent(event, () => undefined),
     })),
     streams: { total: registry.size, contested, ...byState },

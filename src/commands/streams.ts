@@ -83,7 +83,9 @@ function stateOf({ state, contests, wouldSever }: StreamView): string {
   if (wouldSever !== null) return `${state}, would sever: ${wouldSever}`;
   const contest = contests[0];
   if (contest === undefined) return state;
-  return contest.role === 'old' ? `${state}, contested by ${contest.against}` : `${state}, against ${contest.against}`;
+  return contest.role === 'old'
+    ? `${state}, contested by ${contest.otherStream}`
+    : `${state}, against ${contest.otherStream}`;
 }
 
 function ago(ms: number): string {

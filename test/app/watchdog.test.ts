@@ -137,14 +137,14 @@ describe('startWatchdog', () => {
     }
     const { streams } = JSON.parse((await get(`${admin}/streams`)).text) as { streams: { contests: unknown[] }[] };
     const contest = {
-      againstReplica: null,
+      otherReplica: null,
       openedAt: expect.any(String),
       waitingFor: 'silence',
       until: expect.any(String),
     };
     expect(streams.map(({ contests }) => contests)).toEqual([
-      [{ role: 'old', against: 2, ...contest }],
-      [{ role: 'newcomer', against: 1, ...contest }],
+      [{ role: 'old', otherStream: 2, ...contest }],
+      [{ role: 'newcomer', otherStream: 1, ...contest }],
     ]);
   });
 

@@ -216,8 +216,12 @@ describe('in a watchdog', () => {
     ]);
     const overview = JSON.parse((await get(`${watchdog.admin}/overview`)).text);
     expect(overview.frontProxies).toMatchObject([
-      { kind: 'proxy_not_trusted', address: '127.0.0.1', sentence: expect.stringContaining('10.0.0.1,127.0.0.1') },
-      { kind: 'upgrade_header_lost', address: '127.0.0.1' },
+      {
+        kind: 'proxy_not_trusted',
+        remoteAddress: '127.0.0.1',
+        sentence: expect.stringContaining('10.0.0.1,127.0.0.1'),
+      },
+      { kind: 'upgrade_header_lost', remoteAddress: '127.0.0.1' },
     ]);
     const metrics = (await get(`${watchdog.admin}/metrics`)).text;
     expect(metrics).toMatch(/^headscale_watchdog_untrusted_proxies 1$/m);

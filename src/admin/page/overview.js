@@ -26,7 +26,7 @@ export function showOverview(overview) {
       'Headscale',
       up,
       upClass,
-      upstream.reason ?? `${upstream.url}${upstream.version ? `, ${upstream.version}` : ''}`,
+      upstream.detail ?? `${upstream.url}${upstream.version ? `, ${upstream.version}` : ''}`,
     ),
     tile('Noise key', key, keyClass, duplicates || keyMore),
     ...redisTiles(overview),

@@ -21,7 +21,11 @@ export interface ApiStream {
   readonly state: string;
   readonly wouldSever: string | null;
   readonly kernel: { readonly rttMs: number } | null;
-  readonly contests: readonly { readonly role: string; readonly against: number; readonly waitingFor: string | null }[];
+  readonly contests: readonly {
+    readonly role: string;
+    readonly otherStream: number;
+    readonly waitingFor: string | null;
+  }[];
 }
 
 export interface ApiEvent {
@@ -63,7 +67,7 @@ export interface Overview {
     readonly up: boolean | null;
     readonly silentOn: 'requests' | 'streams' | null;
     readonly isHeadscale: boolean | null;
-    readonly reason: string | null;
+    readonly detail: string | null;
     readonly version: string | null;
   };
   readonly noiseKeyMatches: boolean | null;

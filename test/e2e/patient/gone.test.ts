@@ -27,7 +27,7 @@ async function setUp(lab: Lab, headscale: Headscale, goneAfterMs: number) {
 
 async function spokeAt(watchdogs: readonly Watchdog[]): Promise<readonly number[]> {
   const streams = (await Promise.all(watchdogs.map((each) => each.streams()))).flat();
-  return streams.map(({ upstreamSpokeAt }) => Date.parse(upstreamSpokeAt ?? ''));
+  return streams.map(({ upstreamLastHeardAt }) => Date.parse(upstreamLastHeardAt ?? ''));
 }
 
 /** Resolves when Headscale has said nothing on any stream for a moment. */

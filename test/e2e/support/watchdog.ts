@@ -36,7 +36,7 @@ export interface StreamView {
   readonly remoteAddress: string;
   readonly openedAt: string;
   readonly lastHeardAt: string;
-  readonly upstreamSpokeAt: string | null;
+  readonly upstreamLastHeardAt: string | null;
   readonly state: string;
   readonly bytesReceived: number;
   readonly kernel: KernelView | null;
