@@ -86,7 +86,7 @@ export class StreamAcceptor {
     }
     const { streamKind, handshake } = upgrade.asked;
     if (streamKind === 'control' && !admission.admitHandshake(origin.address)) {
-      refuseUpgrade(upgrade.client, unavailableAnswer('Too many connections begin here at once.'));
+      refuseUpgrade(upgrade.client, unavailableAnswer('Too many new connections at once.'));
       return;
     }
     const id = this.#options.registry.nextId();
@@ -157,7 +157,7 @@ export class StreamAcceptor {
     }
     const giveUp = (): void => {
       admission.limitReached('upstream_rate', stream.address, `waited for ${LONGEST_WAIT_MS / 1000} s`);
-      tunnel.refuse('Headscale is busy taking all nodes back.');
+      tunnel.refuse('Too many nodes are connecting to Headscale at once.');
     };
     pacer.enter(stream, () => tunnel.forward(), giveUp);
   }
@@ -177,7 +177,7 @@ export class StreamAcceptor {
     this.#streams.get(stream)?.tunnel.end(reason);
   }
 
-  /** Gives every open stream's connection its standing orders anew: settings, or what is known of its node, have changed. */
+  /** Applies the TCP timeouts of every stream again, because settings or the list of nodes have changed. */
   reapplyTimeouts(): void {
     for (const [stream, { connection }] of this.#streams) connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
   }

@@ -98,7 +98,7 @@ export function createListener(
     // a client that leaves during the handshake would stay open.
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
-    const slow = (): void => void socket.end(textAnswer(408, 'The head of this request came too slowly.'));
+    const slow = (): void => void socket.end(textAnswer(408, 'The head of this request arrived too slowly.'));
     const read = (bytes: Buffer): FirstBytes => {
       if (listen.proxyProtocol || !isProxyHeader(bytes)) return withUpgrade(bytes);
       const why =
@@ -216,7 +216,7 @@ function isForwarded({ headers }: IncomingMessage): boolean {
 }
 
 /** For upgrades that `withUpgrade` could only have corrected as the first request of a connection. */
-const NEEDS_NEW_CONNECTION = 'This request can only be the first of a connection: send it again on a new one.';
+const NEEDS_NEW_CONNECTION = 'This request must be the first one on its connection: send it again on a new connection.';
 
 function badRequest(why: string): string {
   return `This request is refused: ${why}.`;

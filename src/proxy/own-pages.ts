@@ -60,7 +60,7 @@ function answerNoContent(request: IncomingMessage, response: ServerResponse): vo
 
 async function answerChallenge(response: ServerResponse, webroot: string, token: string): Promise<void> {
   const answer = TOKEN.test(token) ? await smallFile(join(webroot, CHALLENGE, token)) : undefined;
-  if (answer === undefined) answerText(response, 404, 'No such challenge.\n');
+  if (answer === undefined) answerText(response, 404, 'There is no such challenge.\n');
   else answerText(response, 200, answer);
 }
 
@@ -76,12 +76,12 @@ async function smallFile(path: string): Promise<Buffer | undefined> {
 function redirect(request: IncomingMessage, response: ServerResponse, host: string | undefined, port: number): void {
   const name = host?.replace(/:\d*$/, '') ?? '';
   if (!/^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])$/.test(name) || !(request.url ?? '').startsWith('/')) {
-    answerText(response, 400, 'This request names no host to find on HTTPS: send a Host header.\n');
+    answerText(response, 400, 'This request names no host to redirect to: send a Host header.\n');
     return;
   }
   const location = `https://${name}${port === 443 ? '' : `:${port}`}${request.url}`;
   response.setHeader('Location', location);
-  answerText(response, 302, `This is at ${location}\n`);
+  answerText(response, 302, `Moved to ${location}\n`);
 }
 
 function answerText(response: ServerResponse, status: number, body: string | Buffer): void {

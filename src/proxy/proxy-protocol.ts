@@ -43,7 +43,7 @@ const V2_LONGEST = 16 + 4096;
 export function readProxyHeader(bytes: Buffer): ProxyHeader {
   if (startsAlike(bytes, V2_SIGNATURE)) return bytes.length < 16 ? MORE : readV2(bytes);
   if (startsAlike(bytes, Buffer.from(V1_START))) return readV1(bytes);
-  return bad('it begins with no PROXY protocol header');
+  return bad('it does not begin with a PROXY protocol header');
 }
 
 /** Whether a connection begins with a PROXY protocol header. No HTTP request begins like that. */
@@ -69,8 +69,8 @@ function readV1(bytes: Buffer): ProxyHeader {
   const length = end + 2;
   if (family === 'UNKNOWN') return { kind: 'header', length, from: undefined };
   const isAddress = family === 'TCP4' ? isIPv4 : family === 'TCP6' ? isIPv6 : () => false;
-  if (!isAddress(source) || !isAddress(target)) return bad('its first line names no addresses of its family');
-  if (!isPort(port) || !isPort(targetPort) || more.length > 0) return bad('its first line names no ports');
+  if (!isAddress(source) || !isAddress(target)) return bad('its first line does not name two addresses of its family');
+  if (!isPort(port) || !isPort(targetPort) || more.length > 0) return bad('its first line does not name two ports');
   return { kind: 'header', length, from: { address: source, port: Number(port) } };
 }
 
@@ -91,8 +91,8 @@ function readV2(bytes: Buffer): ProxyHeader {
   const command = bytes.readUInt8(12);
   const family = bytes.readUInt8(13);
   const length = 16 + bytes.readUInt16BE(14);
-  if (command !== LOCAL && command !== PROXY) return bad('its version or command is none of version 2');
-  if (length > V2_LONGEST) return bad(`it says that it takes ${length} bytes`);
+  if (command !== LOCAL && command !== PROXY) return bad('its version or command is not valid in version 2');
+  if (length > V2_LONGEST) return bad(`its length of ${length} bytes is too large`);
   const width = family === TCP4 ? 4 : family === TCP6 ? 16 : undefined;
   if (command === PROXY && width !== undefined && length < 16 + 2 * width + 4)
     return bad('it is too short for its addresses');
@@ -140,7 +140,7 @@ export class ProxyProtocolSources {
     if (!trust()(address)) {
       refused(
         'untrusted_proxy',
-        `it is not among --trusted-proxies, and this listener is for proxies alone: if it is your proxy, add ${address} there`,
+        `it is not in --trusted-proxies, and this listener accepts only proxies: if it is your proxy, add ${address} there`,
         address,
       );
       socket.destroy();

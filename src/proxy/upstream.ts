@@ -63,7 +63,7 @@ export interface PendingAnswer {
   /** The whole request has been sent. */
   sent(): void;
   answered(): void;
-  /** Nobody waits for the answer any more. */
+  /** The request is over, with or without an answer. */
   ended(): void;
 }
 

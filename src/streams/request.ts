@@ -56,7 +56,7 @@ export function readRequest(head: RequestHead): ReadRequest {
   if (target === undefined) return refused('its target is neither a path nor an http URL');
   const encoded = target.path.includes('%') ? KINDS[unescaped(target.path)] : undefined;
   // Headscale's routers differ: up to 0.28 the path is decoded first, from 0.29 it is not.
-  if (encoded !== undefined) return refused('its path is written with percent signs that it does not need');
+  if (encoded !== undefined) return refused('its path has percent-encoded characters that need no encoding');
   const headers = endToEnd(head.rawHeaders);
   const values = new Values(head.rawHeaders);
   const why = whyRefused(head, target, values);
@@ -68,7 +68,7 @@ export function readRequest(head: RequestHead): ReadRequest {
   if (!isProtocol(protocol) || values.hasBody) return { kind: 'plain', headers };
   const streamKind = KINDS[target.path] ?? 'other';
   const told = streamKind === 'control' ? handshakesOf(protocol, target, headers) : [];
-  if (told.some((each) => each !== told[0])) return refused('it has two handshakes that differ');
+  if (told.some((each) => each !== told[0])) return refused('it has two different handshakes');
   return { kind: 'upgrade', headers, asked: { protocol, streamKind, handshake: told[0] || undefined } };
 }
 
@@ -121,16 +121,16 @@ function whyRefused(
 ): string | undefined {
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'its version is neither 1.0 nor 1.1';
   if (host.length > 1) return 'it has more than one Host';
-  if (host[0] !== undefined && !HOST.test(host[0])) return 'its Host is no name or address';
+  if (host[0] !== undefined && !HOST.test(host[0])) return 'its Host is not a name or an address';
   if (target.host !== undefined && host[0] !== undefined && host[0].toLowerCase() !== target.host.toLowerCase()) {
     return 'its Host is not the host of its target';
   }
   if (encoding.length > 1 || (encoding[0] ?? 'chunked').toLowerCase() !== 'chunked') {
-    return 'its Transfer-Encoding is not chunked alone';
+    return 'its Transfer-Encoding is not exactly chunked';
   }
   if (encoding.length > 0 && httpVersion !== '1.1') return 'HTTP/1.0 has no Transfer-Encoding';
   if (length.length > 1 || !/^(0|[1-9]\d{0,15})$/.test(length[0] ?? '0'))
-    return 'its Content-Length is no plain number';
+    return 'its Content-Length is not a plain number';
   return undefined;
 }
 

@@ -33,7 +33,7 @@ export type CloseReason =
   | 'severed_dead'
   /** Rule 2: the client was silent for longer than the threshold, and its node is back on a newer stream. */
   | 'severed_silent'
-  /** An operator asked for it. */
+  /** An operator severed it. */
   | 'severed_by_operator'
   /** Data or a probe stayed unanswered for `gone-after`, or our kernel gave the connection up. */
   | 'gone'
@@ -103,7 +103,7 @@ export interface Stream {
   state: StreamState;
   /** The replica that has this stream, if it is not this one. We then know only what that replica reports. */
   readonly replica?: string;
-  /** What it would have been severed for first, were its node not only observed. */
+  /** The first reason for which this stream would have been severed, if its node were not observe-only. */
   wouldSever: SeverReason | undefined;
 }
 
@@ -156,7 +156,7 @@ export interface KernelEvidence {
   readonly unackedSegments: number;
   /** Bytes not sent yet: Linux will send them next, or the client's receive window is full. */
   readonly unsentBytes: number;
-  /** Bytes acknowledged so far. */
+  /** Bytes that the client has acknowledged so far. */
   readonly ackedBytes: number;
   /** Retransmission timeouts in a row, without an acknowledgement in between. */
   readonly retransmits: number;

@@ -4,7 +4,7 @@ import type { Stream } from '../streams/stream.ts';
 import { judge, type Question, type Verdict } from './judge.ts';
 
 /** The part of the question that comes from the configuration and the guard. */
-export type ContestTerms = Pick<Question, 'silentAfterMs' | 'restsUntil'>;
+export type ContestTerms = Pick<Question, 'silentAfterMs' | 'suspendedUntil'>;
 
 /**
  * One contest: an old stream against a newer one of the same node. It lasts until one of the two ends. `judge` decides. The

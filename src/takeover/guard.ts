@@ -32,8 +32,8 @@ export interface Duplicate {
 export type Finding = Duplicate | 'moved' | undefined;
 
 const MINUTE_MS = 60_000;
-const FIRST_REST_MS = MINUTE_MS;
-const LONGEST_REST_MS = 15 * MINUTE_MS;
+const FIRST_SUSPENSION_MS = MINUTE_MS;
+const LONGEST_SUSPENSION_MS = 15 * MINUTE_MS;
 /** After this long without a new finding, the next suspension is one minute again. */
 const PEACE_MS = 60 * MINUTE_MS;
 /** A clone comes back within seconds. */
@@ -41,8 +41,8 @@ const BACK_WITHIN_MS = 10_000;
 /** Nothing is delayed before this many prompt returns: a phone may move just as it is severed, once or twice. */
 const RETURNS_BEFORE_TESTS = 2;
 /** Further severings are delayed by one to two times these, in turn. No rhythm of a phone fits all three. */
-const PUT_OFF_MS = [15_000, 30_000, 60_000] as const;
-const LONGEST_PUT_OFF_MS = 5 * MINUTE_MS;
+const DELAYS_MS = [15_000, 30_000, 60_000] as const;
+const LONGEST_DELAY_MS = 5 * MINUTE_MS;
 /** Delays grow in proportion when returns take longer than this. */
 const USUAL_RETURN_MS = 1250;
 /** A return is prompt within this part of the quiet time before the severing: it came because it was severed. */
@@ -71,7 +71,7 @@ interface Suspect {
   /** How long the slowest of them took. */
   slowestMs: number;
   points: number;
-  restsUntil: Instant | undefined;
+  suspendedUntil: Instant | undefined;
   /** The length of the last suspension; 0 if there was no finding yet. */
   restMs: number;
   isFound: boolean;
@@ -136,7 +136,7 @@ export class Guard {
     suspect.cameAt = coming.openedAt;
     if (cause !== undefined) return this.#returned(key, suspect, cause, coming, now);
     // After a finding, the suspension runs to its end.
-    if (this.#rests(suspect, now) && suspect.isFound) return undefined;
+    if (this.#isSuspended(suspect, now) && suspect.isFound) return undefined;
     return acquit(suspect);
   }
 
@@ -152,24 +152,24 @@ export class Guard {
       suspect.speaking = { old, newcomer, at: now };
       return undefined;
     }
-    return bothSpeak(old, newcomer, speaking.at) ? this.rest(key, [old.address, newcomer.address], now) : undefined;
+    return bothSpeak(old, newcomer, speaking.at) ? this.suspend(key, [old.address, newcomer.address], now) : undefined;
   }
 
   /** Suspends rule 2 for a key that two machines use. @returns undefined if it is suspended for that already. */
-  rest(key: MachineKey, addresses: Duplicate['addresses'], now: Instant): Duplicate | undefined {
+  suspend(key: MachineKey, addresses: Duplicate['addresses'], now: Instant): Duplicate | undefined {
     const suspect = this.#suspect(key, now);
-    if (suspect.isFound && this.#rests(suspect, now)) return undefined;
-    suspect.restMs = suspect.restMs === 0 ? FIRST_REST_MS : Math.min(2 * suspect.restMs, LONGEST_REST_MS);
-    suspect.restsUntil = plus(now, suspect.restMs);
+    if (suspect.isFound && this.#isSuspended(suspect, now)) return undefined;
+    suspect.restMs = suspect.restMs === 0 ? FIRST_SUSPENSION_MS : Math.min(2 * suspect.restMs, LONGEST_SUSPENSION_MS);
+    suspect.suspendedUntil = plus(now, suspect.restMs);
     suspect.isFound = true;
     suspect.speaking = undefined;
     return { addresses, restMs: suspect.restMs };
   }
 
   /** Until when rule 2 is suspended for `key`. Undefined if it is not. */
-  restsUntil(key: MachineKey | undefined, now: Instant): Instant | undefined {
+  suspendedUntil(key: MachineKey | undefined, now: Instant): Instant | undefined {
     const suspect = key === undefined ? undefined : this.#suspects.get(key);
-    return suspect !== undefined && this.#rests(suspect, now) ? suspect.restsUntil : undefined;
+    return suspect !== undefined && this.#isSuspended(suspect, now) ? suspect.suspendedUntil : undefined;
   }
 
   /** Whether new sessions of this key matter. */
@@ -181,8 +181,8 @@ export class Guard {
   foundCount(now: Instant): number {
     this.#forget(now);
     let found = 0;
-    for (const { isFound, restsUntil } of this.#suspects.values()) {
-      if (isFound && restsUntil !== undefined && now < restsUntil + MINUTE_MS) found += 1;
+    for (const { isFound, suspendedUntil } of this.#suspects.values()) {
+      if (isFound && suspendedUntil !== undefined && now < suspendedUntil + MINUTE_MS) found += 1;
     }
     return found;
   }
@@ -191,35 +191,35 @@ export class Guard {
     suspect.pending = suspect.pending.filter((each) => each !== cause);
     const { turn } = cause;
     const addresses = [turn.loser, turn.winner] as const;
-    if (suspect.isFound) return this.rest(key, addresses, now);
+    if (suspect.isFound) return this.suspend(key, addresses, now);
     suspect.returns += 1;
     suspect.slowestMs = Math.max(suspect.slowestMs, coming.openedAt - turn.at);
     if (suspect.returns > RETURNS_BEFORE_TESTS) {
       const hasKernel = turn.loserAnswers === true && this.#ports.isTelling(turn.loser);
       suspect.points += (hasKernel ? POINTS_WITH_KERNEL : POINTS) * (isCrowd(coming) ? 0.5 : 1);
-      if (suspect.points >= ENOUGH_POINTS) return this.rest(key, addresses, now);
+      if (suspect.points >= ENOUGH_POINTS) return this.suspend(key, addresses, now);
     }
-    if (suspect.returns >= RETURNS_BEFORE_TESTS) this.#putOff(suspect, coming);
+    if (suspect.returns >= RETURNS_BEFORE_TESTS) this.#delay(suspect, coming);
     return undefined;
   }
 
-  #putOff(suspect: Suspect, coming: NewSession): void {
-    const [shortestMs] = PUT_OFF_MS;
-    const inTurnMs = PUT_OFF_MS[(suspect.returns - RETURNS_BEFORE_TESTS) % PUT_OFF_MS.length] ?? shortestMs;
+  #delay(suspect: Suspect, coming: NewSession): void {
+    const [shortestMs] = DELAYS_MS;
+    const inTurnMs = DELAYS_MS[(suspect.returns - RETURNS_BEFORE_TESTS) % DELAYS_MS.length] ?? shortestMs;
     const neededMs = inTurnMs * Math.max(1, suspect.slowestMs / USUAL_RETURN_MS);
     const ms = (isCrowd(coming) ? shortestMs : neededMs) * (1 + this.#ports.random());
-    suspect.restsUntil = plus(coming.openedAt, Math.min(ms, LONGEST_PUT_OFF_MS));
+    suspect.suspendedUntil = plus(coming.openedAt, Math.min(ms, LONGEST_DELAY_MS));
   }
 
   #explains({ turn, until }: Pending, { address, openedAt }: NewSession): boolean {
     if (openedAt < turn.at || openedAt > until) return false;
     if (address === turn.loser) return true;
-    // Addresses that identify nobody cannot be told apart.
+    // Two addresses that identify no machine may belong to the same one.
     return !this.#ports.isTelling(address) && !this.#ports.isTelling(turn.loser);
   }
 
-  #rests({ restsUntil }: Suspect, now: Instant): boolean {
-    return restsUntil !== undefined && now < restsUntil;
+  #isSuspended({ suspendedUntil }: Suspect, now: Instant): boolean {
+    return suspendedUntil !== undefined && now < suspendedUntil;
   }
 
   #suspect(key: MachineKey, cameAt: Instant): Suspect {
@@ -227,7 +227,7 @@ export class Guard {
     if (known !== undefined) return known;
     const suspect: Suspect = {
       ...{ pending: [], cameAt, returns: 0, slowestMs: 0, points: 0 },
-      ...{ restsUntil: undefined, restMs: 0, isFound: false, speaking: undefined },
+      ...{ suspendedUntil: undefined, restMs: 0, isFound: false, speaking: undefined },
     };
     this.#suspects.set(key, suspect);
     return suspect;
@@ -236,8 +236,8 @@ export class Guard {
   #forget(now: Instant): void {
     if (this.#forgetsAt !== undefined && now < this.#forgetsAt) return;
     this.#forgetsAt = plus(now, FORGETS_EVERY_MS);
-    for (const [key, { pending, cameAt, restsUntil, restMs, speaking }] of this.#suspects) {
-      const lastAt = Math.max(cameAt, restsUntil ?? 0, speaking?.at ?? 0, ...pending.map(({ turn }) => turn.at));
+    for (const [key, { pending, cameAt, suspendedUntil, restMs, speaking }] of this.#suspects) {
+      const lastAt = Math.max(cameAt, suspendedUntil ?? 0, speaking?.at ?? 0, ...pending.map(({ turn }) => turn.at));
       if (now - lastAt > (restMs > 0 ? PEACE_MS : FORGOTTEN_AFTER_MS)) this.#suspects.delete(key);
     }
   }
@@ -255,10 +255,17 @@ function bothSpeak(old: Stream, newcomer: Stream, begin: Instant): boolean {
 
 /** Clears the suspicion. The length of the last suspension is remembered for a while. */
 function acquit(suspect: Suspect): 'moved' | undefined {
-  const wasPutOff = suspect.restsUntil !== undefined;
-  Object.assign(suspect, { pending: [], returns: 0, slowestMs: 0, points: 0, restsUntil: undefined, isFound: false });
+  const wasDelayed = suspect.suspendedUntil !== undefined;
+  Object.assign(suspect, {
+    pending: [],
+    returns: 0,
+    slowestMs: 0,
+    points: 0,
+    suspendedUntil: undefined,
+    isFound: false,
+  });
   suspect.speaking = undefined;
-  return wasPutOff ? 'moved' : undefined;
+  return wasDelayed ? 'moved' : undefined;
 }
 
 /** What `DuplicateKeys` needs from the rest of the watchdog. */
@@ -286,8 +293,8 @@ export class DuplicateKeys {
     return this.#guard.foundCount(this.#options.clock.now());
   }
 
-  restsUntil({ machineKey }: Stream): Instant | undefined {
-    return this.#guard.restsUntil(machineKey, this.#options.clock.now());
+  suspendedUntil({ machineKey }: Stream): Instant | undefined {
+    return this.#guard.suspendedUntil(machineKey, this.#options.clock.now());
   }
 
   /** A stream was severed by rule 1. */
@@ -338,7 +345,7 @@ export class DuplicateKeys {
 
   /** Another replica has found that two machines use this key. */
   foundElsewhere(machineKey: MachineKey, addresses: Duplicate['addresses']): void {
-    this.#report(machineKey, this.#guard.rest(machineKey, addresses, this.#options.clock.now()));
+    this.#report(machineKey, this.#guard.suspend(machineKey, addresses, this.#options.clock.now()));
   }
 
   #report(machineKey: MachineKey, shown: Finding): void {

@@ -11,7 +11,7 @@ export interface Question {
   /** The node's `silent-after`, in milliseconds. */
   readonly silentAfterMs: number;
   /** Until when the guard suspends rule 2 for this node. Undefined: it does not. */
-  readonly restsUntil: Instant | undefined;
+  readonly suspendedUntil: Instant | undefined;
   /** When the newcomer's first record reached its open session. Undefined before that. */
   readonly newcomerFirstRecordAt: Instant | undefined;
 }
@@ -30,13 +30,14 @@ const SETTLES_AFTER_MS = 1000;
 
 /** Applies the takeover rules in their order: dead, silent, otherwise both streams stay. A pure function. */
 export function judge(question: Question): Verdict {
-  const { now, kernel, oldHeardAt, silentAfterMs, restsUntil, newcomerFirstRecordAt } = question;
+  const { now, kernel, oldHeardAt, silentAfterMs, suspendedUntil, newcomerFirstRecordAt } = question;
   // Rule 1, dead: the client's kernel does not answer.
   if (kernel === 'dead') return { kind: 'sever', because: 'dead' };
   // Rule 2, silent: the client sent nothing for the threshold, and the newcomer is settled.
   const silentAt = plus(oldHeardAt, silentAfterMs);
   if (now < silentAt) return { kind: 'wait', waitingFor: 'silence', until: silentAt };
-  if (restsUntil !== undefined && now < restsUntil) return { kind: 'wait', waitingFor: 'guard', until: restsUntil };
+  if (suspendedUntil !== undefined && now < suspendedUntil)
+    return { kind: 'wait', waitingFor: 'guard', until: suspendedUntil };
   if (newcomerFirstRecordAt === undefined) return { kind: 'wait', waitingFor: 'settling', until: undefined };
   const settledAt = plus(newcomerFirstRecordAt, SETTLES_AFTER_MS);
   if (now < settledAt) return { kind: 'wait', waitingFor: 'settling', until: settledAt };

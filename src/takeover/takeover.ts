@@ -241,7 +241,7 @@ export class Takeover {
       check: old.check,
       terms: () => ({
         silentAfterMs: this.#termsOf(old.contestant.stream).silentAfterMs,
-        restsUntil: this.duplicates.restsUntil(old.contestant.stream),
+        suspendedUntil: this.duplicates.suspendedUntil(old.contestant.stream),
       }),
       onSever: (because) => this.#sever(old, newcomer.contestant.stream, because),
       onWait: () => this.duplicates.bothStay(old.contestant.stream, newcomer.contestant.stream),

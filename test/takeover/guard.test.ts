@@ -28,7 +28,7 @@ class Play {
   /** Rule 2 severs when it may and half a minute has passed; who has lost comes back. */
   round({ loser, winner, back = loser, backAfterMs = 500, answers, others = 1 }: Round): Finding {
     this.pass(30_000);
-    this.now = this.guard.restsUntil(ALICE, this.now) ?? this.now;
+    this.now = this.guard.suspendedUntil(ALICE, this.now) ?? this.now;
     const turn = { at: this.now, loser, winner, loserAnswers: answers };
     const shown = this.guard.severed(ALICE, turn);
     this.pass(backAfterMs);
@@ -60,8 +60,8 @@ describe('Guard', () => {
   ])('two machines that come back at once each time are found: %s', (_where, addresses, answers, inRound) => {
     const play = new Play();
     expect(play.rounds(20, { answers }, addresses)).toBe(inRound);
-    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
-    expect([play.guard.foundCount(play.now), play.guard.restsUntil(BOB, play.now)]).toEqual([1, undefined]);
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
+    expect([play.guard.foundCount(play.now), play.guard.suspendedUntil(BOB, play.now)]).toEqual([1, undefined]);
   });
 
   test('while it is not sure nothing is put off before the second return, and then by another time each', () => {
@@ -69,7 +69,7 @@ describe('Guard', () => {
     const putOff: number[] = [];
     for (let i = 0; i < 7; i++) {
       play.rounds(1);
-      putOff.push(Math.round(((play.guard.restsUntil(ALICE, play.now) ?? play.now) - play.now) / 1000));
+      putOff.push(Math.round(((play.guard.suspendedUntil(ALICE, play.now) ?? play.now) - play.now) / 1000));
     }
     expect(putOff).toEqual([0, 23, 45, 90, 23, 45, 90]);
     expect(play.guard.foundCount(play.now)).toBe(0);
@@ -83,7 +83,7 @@ describe('Guard', () => {
     const play = new Play();
     expect(play.rounds(7)).toBeUndefined();
     expect(play.round({ loser: 'B', winner: 'A', ...once })).toBe('moved');
-    expect(play.guard.restsUntil(ALICE, play.now)).toBeUndefined();
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBeUndefined();
     expect(play.rounds(7)).toBeUndefined();
     expect(play.rounds(1)).toBe(1);
   });
@@ -92,9 +92,9 @@ describe('Guard', () => {
     const play = new Play();
     play.rounds(5);
     play.pass(1000);
-    expect(play.guard.restsUntil(ALICE, play.now)).toBeDefined();
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBeDefined();
     expect(play.guard.sessionBegan(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBe('moved');
-    expect(play.guard.restsUntil(ALICE, play.now)).toBeUndefined();
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBeUndefined();
   });
 
   test('one that nobody comes back from: begins anew', () => {
@@ -133,7 +133,7 @@ describe('Guard', () => {
     play.pass(15 * MINUTE + 61 * MINUTE);
     expect(play.guard.foundCount(play.now)).toBe(0);
     expect(play.rounds(20)).toBe(8);
-    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
   });
 
   test('of a key that was found the rest goes on, whatever comes', () => {
@@ -141,7 +141,7 @@ describe('Guard', () => {
     play.rounds(8);
     play.pass(10_000);
     expect(play.guard.sessionBegan(ALICE, { address: 'A', openedAt: play.now, others: 2 }, play.now)).toBeUndefined();
-    expect(play.guard.restsUntil(ALICE, play.now)).toBe(plus(play.now, 50_000));
+    expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, 50_000));
   });
 
   test('what other keys do is nothing to it, and what is long ago is forgotten', () => {

@@ -35,20 +35,25 @@ describe('judge', () => {
     ['unknown', 0, SETTLING, waitForSilence(30_000)],
   ] as const)('kernel %s, heard %d ms ago, first record at %s', (kernel, heardAgo, newcomerFirstRecordAt, verdict) => {
     const question = { now: NOW, kernel, oldHeardAt: ago(heardAgo), silentAfterMs: THRESHOLD, newcomerFirstRecordAt };
-    expect(judge({ ...question, restsUntil: undefined })).toEqual(verdict);
+    expect(judge({ ...question, suspendedUntil: undefined })).toEqual(verdict);
     // A rest that is over is none.
-    expect(judge({ ...question, restsUntil: NOW })).toEqual(verdict);
+    expect(judge({ ...question, suspendedUntil: NOW })).toEqual(verdict);
   });
 
   test('takes the threshold it is given', () => {
-    const newcomer = { newcomerFirstRecordAt: SETTLED, restsUntil: undefined };
+    const newcomer = { newcomerFirstRecordAt: SETTLED, suspendedUntil: undefined };
     const question = { now: NOW, kernel: 'answers', oldHeardAt: ago(5000), ...newcomer } as const;
     expect(judge({ ...question, silentAfterMs: 5000 })).toEqual(silent);
     expect(judge({ ...question, silentAfterMs: 5001 })).toEqual(waitForSilence(1));
   });
 
   test('while the guard lets rule 2 rest nobody is silent; rule 1 holds', () => {
-    const resting = { now: NOW, silentAfterMs: THRESHOLD, restsUntil: inMs(600_000), newcomerFirstRecordAt: SETTLED };
+    const resting = {
+      now: NOW,
+      silentAfterMs: THRESHOLD,
+      suspendedUntil: inMs(600_000),
+      newcomerFirstRecordAt: SETTLED,
+    };
     const waitForGuard: Verdict = { kind: 'wait', waitingFor: 'guard', until: inMs(600_000) };
     expect(judge({ ...resting, kernel: 'answers', oldHeardAt: ago(30_000) })).toEqual(waitForGuard);
     expect(judge({ ...resting, kernel: 'unknown', oldHeardAt: ago(3_600_000) })).toEqual(waitForGuard);

@@ -134,14 +134,14 @@ export class Observer {
     this.#must(this.#isSilent(stream), 'called silent, and was heard');
     this.#must(this.#isSettled(newcomer), 'called silent for a newcomer that has not settled');
     if (machineKey === undefined) return;
-    this.#must(this.#restsUntil(stream) === undefined, 'called silent while rule 2 rests');
+    this.#must(this.#suspendedUntil(stream) === undefined, 'called silent while rule 2 rests');
     this.#silentAt.set(machineKey, now);
   }
 
   /** What the guard says; whether it may is checked here: a rest needs returns, or two that have been shown to be there. */
-  #restsUntil(stream: Stream): Instant | undefined {
+  #suspendedUntil(stream: Stream): Instant | undefined {
     const { machineKey } = stream;
-    const until = this.#bench.takeover.duplicates.restsUntil(stream);
+    const until = this.#bench.takeover.duplicates.suspendedUntil(stream);
     if (machineKey === undefined || until === undefined) return undefined;
     const isFound = this.#found.has(machineKey);
     this.#must(isFound || (this.#returns.get(machineKey) ?? 0) >= 2, 'rule 2 rests without a reason');
@@ -226,7 +226,7 @@ export class Observer {
     const now = this.#bench.clock.now();
     this.#must(isLive(old) && isLive(newcomer), 'a contest with one that has gone');
     if (this.#bench.observeOnly) return;
-    const rests = this.#restsUntil(old) !== undefined;
+    const rests = this.#suspendedUntil(old) !== undefined;
     const isDue = this.#isSilent(old) && this.#isSettled(newcomer) && !rests;
     this.#must(!isDue, `${old.id} is silent, ${newcomer.id} has settled, and nobody was severed`);
     const known = this.known.get(old);
