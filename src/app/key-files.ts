@@ -54,11 +54,15 @@ export class KeyFiles {
       return file;
     });
     this.prepare(config)();
-    this.#schedule();
   }
 
   onChange(users: KeyFileUsers): void {
     this.#users = users;
+  }
+
+  /** Begins to look at the files, every five seconds. */
+  watch(): void {
+    this.#schedule();
   }
 
   /** @param listener the position in `listen`. @returns undefined where it speaks plain HTTP. */

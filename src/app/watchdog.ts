@@ -177,6 +177,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     for (const [i, { server, listen: where }] of listeners.entries()) {
       listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
     }
+    keys.watch();
     // Not awaited: newcomers are held until Headscale has told its version.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();

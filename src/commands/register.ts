@@ -8,7 +8,7 @@ import { adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, showEvents } from './events.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
-import { terminal } from './terminal.ts';
+import { type Console, terminal } from './terminal.ts';
 
 /** Adds the flags of every setting. */
 export function takesSettings(command: Command): Command {
@@ -73,7 +73,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   addSever(program, console);
 }
 
-type OpenConsole = () => ReturnType<typeof terminal>;
+type OpenConsole = () => Console;
 
 function addStreams(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('streams'))

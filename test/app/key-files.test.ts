@@ -42,6 +42,7 @@ function open() {
     apiKey: () => changed.push('API key'),
     certificate: () => {},
   });
+  keys.watch();
   return keys;
 }
 
