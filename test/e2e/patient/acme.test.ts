@@ -55,7 +55,7 @@ class Acme {
       { PEBBLE_VA_NOSLEEP: '1', PEBBLE_WFE_NONCEREJECT: '0', PEBBLE_AUTHZREUSE: '0' },
     );
     const acme = new Acme(lab, folder, own.certFile);
-    await until('pebble', { timeoutMs: 10_000, giveUp: () => ended(child) }, () => listens(lab, `${address}:14000`));
+    await until('pebble', { timeoutMs: 60_000, giveUp: () => ended(child) }, () => listens(lab, `${address}:14000`));
     return acme;
   }
 
@@ -145,7 +145,7 @@ describe('lego and certbot ask an ACME server (Pebble) for a certificate', () =>
     const renewed = acme.serial();
     const renewedAt = performance.now();
     const shown = async () => (await serialShown(lab, `${address}:${httpsPort}`)) === renewed || undefined;
-    await until('the renewed certificate', { timeoutMs: 10_000 }, shown);
+    await until('the renewed certificate', { timeoutMs: 60_000 }, shown);
     printFigures('lego, certbot and Pebble', [
       ['lego: asked → issued', seconds(issuedMs)],
       ['certbot: asked → issued', seconds(certbotMs)],

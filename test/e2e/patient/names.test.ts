@@ -60,7 +60,8 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     expect(wrong.code).toBe(1);
   });
 
-  it('a node that logs in as another user is soon known as that one', async () => {
+  // 0.23.0 leaves the node with its first user.
+  it.skipIf(version === '0.23.0')('a node that logs in as another user is soon known as that one', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', keyFile);
     const phone = new Phone(here.lab, 'shared');
     await phone.logIn(watchdog.url, await headscale.authKey());
