@@ -14,14 +14,18 @@ export interface AdminAnswer {
   readonly text: string;
 }
 
-/** Asks a running watchdog's admin server. @throws StartError when nobody answers there. */
+/**
+ * Sends a request to the admin server of a running watchdog.
+ *
+ * @throws StartError when there is no answer.
+ */
 export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, token?: string): Promise<AdminAnswer> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
       const where = `${method} http://${addressAndPort(admin.host, admin.port)}${path}`;
-      const cure = 'is a watchdog running, and is this the --admin address it was started with?';
-      reject(new StartError('HSW_ADMIN_UNREACHABLE', `${where}: ${reasonOf(error)}; ${cure}`, { cause: error }));
+      const advice = 'is a watchdog running, and is this the --admin address it was started with?';
+      reject(new StartError('HSW_ADMIN_UNREACHABLE', `${where}: ${reasonOf(error)}; ${advice}`, { cause: error }));
     };
     const asking = request(
       { ...whereToConnect(admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
@@ -38,15 +42,18 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
   });
 }
 
-/** What listens on every address is reached on this machine's own. */
+/** A server that listens on every address is reached on the loopback. */
 function whereToConnect({ host, port }: HostPort): HostPort {
   if (!isEveryAddress(host)) return { host, port };
   return { host: host === '::' ? '::1' : '127.0.0.1', port };
 }
 
-/** The running watchdog's admin API, as a command asks it. */
+/** The admin API of a running watchdog. */
 export interface Api {
-  /** @throws StartError when nobody answers, or something else than what was asked for; UsageError for a wrong parameter. */
+  /**
+   * @throws StartError when there is no answer, or an unexpected one.
+   * @throws UsageError when a parameter is wrong.
+   */
   get<T>(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<T>;
   post(path: string): Promise<{ readonly status: number; readonly text: string }>;
 }
@@ -97,19 +104,19 @@ function refused(path: string, status: number, text: string): StartError {
   return new StartError(code, `${path}: the answer was ${status}: ${message}`);
 }
 
-/** What an answer of the admin API that is an error says; something else may answer in its place. */
+/** The error in an answer. It may also be text: something else may listen at that address. */
 export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readonly message: string } {
   try {
     const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown };
     if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof message === 'string')
       return { code: code as ExitErrorCode, message };
   } catch {
-    // It is no JSON: shown as it came.
+    // Not JSON: shown as it is.
   }
   return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
 }
 
-/** What is wrong with the name, id or key of a node that nobody knows, and the cure; undefined when it is known. */
+/** @returns undefined where the watchdog knows a node by this name, id or key; otherwise what to write instead. */
 export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
   const isKnown = nodes.some(
@@ -121,7 +128,7 @@ export async function unknownNode(api: Api, node: string): Promise<string | unde
     node,
     nodes.flatMap(({ name }) => name ?? []),
   );
-  const cure =
+  const advice =
     meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${printable(meant)}?`;
-  return `nobody knows a node '${printable(node)}': ${cure}`;
+  return `there is no node '${printable(node)}': ${advice}`;
 }

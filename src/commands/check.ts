@@ -20,7 +20,7 @@ import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import { askAdmin } from './admin-client.ts';
 
-/** One line of what `check` says. */
+/** One line of the output of `check`. */
 export interface Finding {
   readonly level: 'ok' | 'warn' | 'fail';
   readonly text: string;
@@ -31,10 +31,10 @@ const warn = (text: string): Finding => ({ level: 'warn', text });
 const fail = (text: string): Finding => ({ level: 'fail', text });
 
 /**
- * Says line by line whether `serve` would work with this configuration on this machine, each with its cure.
+ * Checks whether `serve` would work with this configuration on this machine. Prints one line for each finding.
  *
- * @param node a node's name, id, machine key or node key: what would be done for it is said, too.
- * @param gateways those of the container it runs in.
+ * @param node a node's name, id, machine key or node key, to print its policy too.
+ * @param gateways of the container that this process runs in.
  * @returns whether nothing failed.
  */
 export async function runCheck(
@@ -64,7 +64,7 @@ async function* findings(
     return;
   }
   yield ok(
-    `configuration: nothing wrong in it${config.rules.length > 0 ? `, ${config.rules.length} ${config.rules.length === 1 ? 'rule' : 'rules'} for nodes` : ''}`,
+    `configuration: valid${config.rules.length > 0 ? `, ${config.rules.length} ${config.rules.length === 1 ? 'rule' : 'rules'} for nodes` : ''}`,
   );
   const api = headscaleApi(config.upstream);
   try {
@@ -85,7 +85,7 @@ async function* findings(
   }
 }
 
-/** @throws what is no mistake of the operator's. */
+/** @throws every error that is not a mistake of the operator. */
 function problemsOf(error: unknown): readonly string[] {
   if (error instanceof UsageError) return error.problems;
   if (error instanceof StartError) return [error.message];
@@ -94,7 +94,7 @@ function problemsOf(error: unknown): readonly string[] {
 
 export interface AskedHeadscale {
   readonly finding: Finding;
-  /** `mkey:<64 hex>`, where it has told one. */
+  /** `mkey:` and 64 hex digits; undefined where Headscale has not sent its key. */
   readonly key: string | undefined;
   readonly version: string | undefined;
 }
@@ -109,19 +109,19 @@ async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHead
         : ok(`${where}: answers${version === undefined ? ', older than 0.27' : `, ${version}`}`);
     return { finding, key, version };
   } catch (error) {
-    const cure = "start it, or point --upstream at Headscale's listen_addr";
-    return { finding: fail(`${where}: ${reasonOf(error)}: ${cure}`), key: undefined, version: undefined };
+    const advice = "start it, or point --upstream at Headscale's listen_addr";
+    return { finding: fail(`${where}: ${reasonOf(error)}: ${advice}`), key: undefined, version: undefined };
   }
 }
 
 function noiseKeyFinding({ noiseKeyFile }: Config, theirs: string | undefined): Finding {
   if (noiseKeyFile === undefined) {
-    return warn('noise key: none, so nodes cannot be told apart and no stream is contested: give --noise-key');
+    return warn('noise key: not set, so the watchdog cannot tell nodes apart and contests no stream: set --noise-key');
   }
   try {
     const ours = formatNoiseKey(readNoiseKey(noiseKeyFile));
-    if (theirs === undefined) return warn(`noise key: read, but not compared: Headscale has told none`);
-    if (ours === theirs) return ok("noise key: it is the running Headscale's");
+    if (theirs === undefined) return warn('noise key: read, but not compared, because Headscale has not sent its key');
+    if (ours === theirs) return ok('noise key: the same as that of the running Headscale');
     return fail(
       `noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
     );
@@ -135,7 +135,8 @@ async function listNodes(
   { apiKeyFile }: Config,
 ): Promise<{ readonly finding: Finding; readonly nodes: readonly NodeInfo[] | undefined }> {
   if (apiKeyFile === undefined) {
-    const text = 'API key: none, so nodes are known by machine key only: give --headscale-api-key-file for their names';
+    const text =
+      'API key: not set, so nodes are only known by their machine keys: set --headscale-api-key-file for their names';
     return { finding: warn(text), nodes: undefined };
   }
   try {
@@ -153,8 +154,8 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
       const { expires, names, key } = readCertificate(tls);
       key.fill(0);
       const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
-      const cure = 'renew it: clients refuse it';
-      return [expires < systemClock.dateOf(systemClock.now()) ? fail(`${text}: ${cure}`) : ok(text)];
+      const isExpired = expires < systemClock.dateOf(systemClock.now());
+      return [isExpired ? fail(`${text}: clients refuse it: renew it`) : ok(text)];
     } catch (error) {
       return [fail(problemsOf(error).join('; '))];
     }
@@ -165,7 +166,9 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
   const loaded = await loadKernel();
   if (!loaded.ok) {
     return [
-      warn(`kernel evidence: none, ${loaded.why}: dead streams are found by silence only, and gone-after does nothing`),
+      warn(
+        `kernel evidence: not available, ${loaded.why}: only silence shows that a stream is dead, and gone-after has no effect`,
+      ),
     ];
   }
   const found: Finding[] = [];
@@ -175,34 +178,40 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
   });
   found.push(
     says === undefined
-      ? warn('kernel evidence: Linux does not tell: dead streams are found by silence only')
-      : ok('kernel evidence: Linux tells of connections, and can be asked to probe them'),
+      ? warn('kernel evidence: Linux gives no answer, so only silence shows that a stream is dead')
+      : ok('kernel evidence: Linux reports on connections, and can probe them'),
   );
   const isDefault = trustedProxies === TRUSTED_BY_DEFAULT;
   if (trustedProxies.length > 0 && !isDefault) {
-    const why = 'theirs says nothing about the nodes behind them, so there only silence counts';
-    found.push(warn(`kernel evidence: not of connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`));
+    const why = 'their kernels say nothing about the nodes behind them, so only silence counts there';
+    found.push(
+      warn(`kernel evidence: not for connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`),
+    );
   }
   for (const each of listen) {
     if (!isLoopback(each.host)) continue;
     if (trustOf(trustedProxies)(each.host === 'localhost' ? '127.0.0.1' : each.host)) {
       if (!isDefault) continue;
-      const why = 'clients come through a proxy on it, and only their silence counts';
+      const why = 'clients come through a proxy on it, so only their silence counts';
       found.push(
-        warn(`kernel evidence: --listen ${addressAndPort(each.host, each.port)} is this machine only: ${why}`),
+        warn(
+          `kernel evidence: --listen ${addressAndPort(each.host, each.port)} is reached from this machine only: ${why}`,
+        ),
       );
       continue;
     }
-    const why = 'clients come through something else on this machine, and its kernel answers for them';
-    const cure = 'name it with --trusted-proxies; rule 2 still works';
+    const why = 'clients come through another program on this machine, and its kernel answers for them';
+    const advice = 'name it with --trusted-proxies; rule 2 still works';
     found.push(
-      warn(`kernel evidence: --listen ${addressAndPort(each.host, each.port)} is this machine only: ${why}: ${cure}`),
+      warn(
+        `kernel evidence: --listen ${addressAndPort(each.host, each.port)} is reached from this machine only: ${why}: ${advice}`,
+      ),
     );
   }
   return found;
 }
 
-/** A connection of this process to itself. */
+/** Calls `ask` with a connection of this process to itself. */
 function withLoopback<T>(ask: (socket: Socket) => T): Promise<T> {
   return new Promise((resolve, reject) => {
     const server = createServer((socket) => socket.on('error', () => {}).resume());
@@ -238,7 +247,7 @@ function readToken({ adminTokenFile }: Config): {
 async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
   const running = await listenPortsAt(config.admin, token);
   const runs = (flag: string, where: HostPort): Finding =>
-    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use, by the watchdog that runs here already`);
+    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use by the watchdog that already runs here`);
   const found: Finding[] = [];
   for (const each of config.listen) {
     found.push(running?.includes(each.port) ? runs('--listen', each) : await canListen(each, '--listen'));
@@ -247,7 +256,7 @@ async function portFindings(config: Config, token: string | undefined): Promise<
   return found;
 }
 
-/** The ports on which the watchdog whose admin server this is listens; undefined when there is none. */
+/** Asks an admin server for the ports that its watchdog listens on; undefined without a watchdog there. */
 async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
   try {
     const { text } = await askAdmin(admin, 'GET', '/readyz', token);
@@ -258,7 +267,7 @@ async function listenPortsAt(admin: HostPort, token: string | undefined): Promis
   }
 }
 
-/** What a watchdog that runs here has seen of the proxies in front of it; without one, what can be told beforehand. */
+/** The problems with proxies that a running watchdog has seen; without one, those that are clear beforehand. */
 async function frontProxyFindings(
   { admin, trustedProxies }: Config,
   token: string | undefined,
@@ -267,13 +276,13 @@ async function frontProxyFindings(
   const seen = await frontProxiesAt(admin, token);
   if (seen !== undefined) {
     return seen.length === 0
-      ? [ok('proxies in front: the watchdog that runs here has found nothing wrong with them')]
+      ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
       : seen.map(({ sentence }) => warn(`proxies in front: ${sentence}`));
   }
-  const why = 'a proxy of the container engine, or one on the host, connects from there';
+  const why = 'a proxy of the container engine or of the host connects from there';
   const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
   return untrusted.map((each) =>
-    warn(`proxies in front: ${each} is this container's gateway: ${why}, and is not trusted: see docs/proxies.md`),
+    warn(`proxies in front: ${each} is the gateway of this container: ${why}, and is not trusted: see docs/proxies.md`),
   );
 }
 
@@ -304,10 +313,10 @@ async function canListen(where: HostPort, flag: string): Promise<Finding> {
 const NAMES_SHOWN = 10;
 
 /**
- * What would be done for one node.
+ * The policy of one node.
  *
  * @param asked a name, an id, a machine key or a node key.
- * @param nodes undefined where they could not be listed.
+ * @param nodes undefined where Headscale has not listed them.
  */
 export function nodeFinding(
   config: Config,
@@ -319,13 +328,13 @@ export function nodeFinding(
   if (who === undefined) return { level: 'fail', text: `node ${asked}: ${whyUnknown(asked, nodes)}` };
   const name = who.node === undefined ? asked : `${who.node.name} (id ${who.node.id}, user ${who.node.user || 'none'})`;
   const does = describe(policyFor(config, who), version);
-  // Rules by name, user or node key need an API key; without one there are none.
+  // Rules by name, user or node key need an API key.
   if (who.node === undefined && config.apiKeyFile !== undefined && config.rules.length > 0) {
-    const why = 'Headscale has not listed it: the most careful of the rules that may be about it';
+    const why = 'Headscale does not list it, so the most careful of the rules that may apply';
     return { level: 'warn', text: `node ${name}: ${why}: ${does}` };
   }
   const rule = ruleFor(config, who);
-  const by = rule === undefined ? 'no rule of its own' : `rule ${rule.index + 1} of the file`;
+  const by = rule === undefined ? 'no rule matches' : `rule ${rule.index + 1} of the file`;
   return { level: 'ok', text: `node ${name}: ${by}: ${does}` };
 }
 
@@ -341,11 +350,11 @@ function whoIs(asked: string, nodes: readonly NodeInfo[] | undefined): Who | und
 }
 
 function whyUnknown(asked: string, nodes: readonly NodeInfo[] | undefined): string {
-  if (nodes === undefined) return "only a machine key (mkey:…) can be looked up without Headscale's list of nodes";
+  if (nodes === undefined) return "without Headscale's list of nodes, write a machine key (mkey:…)";
   const names = nodes.map(({ name }) => name);
   const shown = names.slice(0, NAMES_SHOWN).join(', ') || 'none';
   const more = names.length > NAMES_SHOWN ? ` and ${names.length - NAMES_SHOWN} more` : '';
-  return `Headscale lists no node with the name, id or key '${asked}'; it lists ${shown}${more}`;
+  return `Headscale has no node with the name, id or key '${asked}'; it has ${shown}${more}`;
 }
 
 function describe(policy: NodePolicy, version: string | undefined): string {
@@ -354,7 +363,7 @@ function describe(policy: NodePolicy, version: string | undefined): string {
     `gone-after ${durationOrOff(policy.goneAfterMs)}`,
     `probe-idle ${durationOrOff(policy.probeIdleMs)}`,
     `hold ${holdOf(policy, version)}`,
-    ...(policy.observeOnly ? ['observe-only: nothing is held or severed'] : []),
+    ...(policy.observeOnly ? ['observe-only: no stream is held or severed'] : []),
   ].join(', ');
 }
 

@@ -1,9 +1,9 @@
-/** A command as completion knows it. */
+/** What completion offers for a command. */
 export interface CommandWords {
   readonly name: string;
   readonly description: string;
   readonly options: readonly OptionWords[];
-  /** What may stand behind it, where that is one of a few words. */
+  /** The words that its argument may be; empty where it may be anything. */
   readonly argumentChoices: readonly string[];
 }
 
@@ -20,7 +20,7 @@ export type Shell = (typeof SHELLS)[number];
 
 const PROGRAM = 'headscale-watchdog';
 
-/** A script that completes commands, flags, files and fixed words in a shell. */
+/** @returns a script that completes commands, flags, files and fixed words. */
 export function completionScript(shell: Shell, commands: readonly CommandWords[]): string {
   switch (shell) {
     case 'bash':
@@ -127,7 +127,7 @@ function fish(commands: readonly CommandWords[]): string {
   return `# fish completion for ${PROGRAM}: ${PROGRAM} completion fish | source\ncomplete -c ${PROGRAM} -f\n${lines.join('\n')}\n`;
 }
 
-/** In single quotes, in which a shell reads nothing: a quote within ends them, stands escaped, and begins them again. */
+/** Puts text in single quotes for a shell. A quote inside ends the quotes, follows escaped, and begins them again. */
 function quote(text: string): string {
   return `'${text.replace(/'/g, "'\\''")}'`;
 }

@@ -15,7 +15,7 @@ export interface EventsOptions {
 
 const EVERY_MS = 1000;
 
-/** Tells what happened lately, oldest first. */
+/** Lists recent events, the oldest first. */
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
   const { node, stream, kind, limit } = options;
   const problem = node === undefined ? undefined : await unknownNode(api, node);
@@ -27,7 +27,7 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   const first = await api.get<EventsAnswer>('/events', { ...query, limit });
   for (const event of first.events) console.stdout.write(textOf(event, options, console));
   if (!options.follow) {
-    if (first.events.length === 0) console.stderr.write('Nothing is remembered of it.\n');
+    if (first.events.length === 0) console.stderr.write('There are no such events.\n');
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
   }
   let after = first.lastSeq;
@@ -40,7 +40,7 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
       limit: '1000',
     });
     for (const event of events) console.stdout.write(textOf(event, options, console));
-    // A watchdog that has started anew counts from the beginning; and of more than a thousand the rest comes next.
+    // After a restart the watchdog counts from the beginning. After a full page of a thousand, more may follow.
     after = lastSeq < after ? 0 : events.length === 1000 ? (events.at(-1)?.seq ?? lastSeq) : lastSeq;
   }
 }

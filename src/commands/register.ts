@@ -39,14 +39,14 @@ function optionOf(name: SettingName): Option {
 /** Adds the flags of a command that asks a running watchdog. */
 export function asksAdmin(command: Command): Command {
   return command
-    .addOption(new Option('--config <file>', "the file to find the running watchdog's admin address in"))
+    .addOption(new Option('--config <file>', 'the configuration file of the running watchdog, for its admin address'))
     .addOption(
-      new Option('--admin <host:port>', "the running watchdog's admin address").default(SETTINGS.admin.byDefault),
+      new Option('--admin <host:port>', 'the admin address of the running watchdog').default(SETTINGS.admin.byDefault),
     )
-    .addOption(new Option('--admin-token-file <file>', 'the file with the token that it asks for'));
+    .addOption(new Option('--admin-token-file <file>', 'a file with its admin token'));
 }
 
-/** Where the running watchdog's admin server is. */
+/** The configuration in which a command finds the running watchdog's admin server. */
 export function adminOf(command: Command): Config {
   const { config, admin, adminTokenFile } = command.opts<{
     config?: string;
@@ -60,7 +60,7 @@ export function adminOf(command: Command): Config {
 /**
  * Adds the commands that ask a running watchdog.
  *
- * @param stopped resolves when the operator has seen enough.
+ * @param stopped resolves when the operator stops the command.
  */
 export function addOperatorCommands(program: Command, stopped: () => Promise<unknown>): void {
   const console = () => {
@@ -78,18 +78,18 @@ type OpenConsole = () => Console;
 function addStreams(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('streams'))
     .description('list the open streams of the running watchdog')
-    .addOption(new Option('--node <name|id|key>', 'only those of this node'))
-    .addOption(new Option('--state <state>', 'only those in this state: held, connecting, open or closing'))
-    .addOption(new Option('--kind <kind>', 'only those of this kind: control, derp or other'))
-    .addOption(new Option('--search <text>', 'only those in which this text stands'))
+    .addOption(new Option('--node <name|id|key>', 'only streams of this node'))
+    .addOption(new Option('--state <state>', 'only streams in this state: held, connecting, open or closing'))
+    .addOption(new Option('--kind <kind>', 'only streams of this kind: control, derp or other'))
+    .addOption(new Option('--search <text>', 'only streams with this text in a column'))
     .addOption(
       new Option(
         '--sort <column>',
-        'id, node, address, opened, heard, rtt, bytes or state, with - for the largest first',
+        'sort by id, node, address, opened, heard, rtt, bytes or state; put - before it for the largest first',
       ),
     )
-    .addOption(new Option('--watch', 'every two seconds anew, until Ctrl-C'))
-    .addOption(new Option('--json', 'as the admin API answers it'))
+    .addOption(new Option('--watch', 'refresh every two seconds, until Ctrl-C'))
+    .addOption(new Option('--json', 'print the JSON of the admin API'))
     .action(async (options: StreamsOptions, command: Command) => {
       process.exitCode = await showStreams(adminApi(adminOf(command)), options, console());
     });
@@ -97,13 +97,13 @@ function addStreams(program: Command, console: OpenConsole): void {
 
 function addEvents(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('events'))
-    .description('tell what happened lately, and why')
-    .addOption(new Option('--node <name|id|key>', 'only what is about this node'))
-    .addOption(new Option('--stream <id>', 'only what is about this stream'))
+    .description('list what happened lately, and why')
+    .addOption(new Option('--node <name|id|key>', 'only events of this node'))
+    .addOption(new Option('--stream <id>', 'only events of this stream'))
     .addOption(new Option('--kind <kind>', 'only events of this kind: stream_severed, stream_closed, …'))
-    .addOption(new Option('--limit <number>', 'how many, the newest ones (100)'))
-    .addOption(new Option('--follow', 'and what happens from now on, until Ctrl-C'))
-    .addOption(new Option('--json', 'a line of JSON each'))
+    .addOption(new Option('--limit <number>', 'how many of the newest events (default: 100)'))
+    .addOption(new Option('--follow', 'also show new events as they happen, until Ctrl-C'))
+    .addOption(new Option('--json', 'print each event as one line of JSON'))
     .action(async (options: EventsOptions, command: Command) => {
       process.exitCode = await showEvents(adminApi(adminOf(command)), options, console());
     });
@@ -111,22 +111,22 @@ function addEvents(program: Command, console: OpenConsole): void {
 
 function addSever(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('sever'))
-    .description('end a stream, or all of a node; a client that is there connects again by itself')
+    .description('end a stream, or all streams of a node; a client that is still there reconnects by itself')
     .argument(
       '<node|id>',
-      "a stream's id (REPLICA/ID where several watchdogs have one), or a node's name, key, or id:NUMBER",
+      "the id of a stream (REPLICA/ID if several watchdogs have it), or a node's name, key or id:NUMBER",
     )
-    .addOption(new Option('--yes', 'without asking'))
+    .addOption(new Option('--yes', 'do not ask for confirmation'))
     .action(async (target: string, { yes }: { yes?: boolean }, command: Command) => {
       process.exitCode = await sever(adminApi(adminOf(command)), target, yes === true, console());
     });
 }
 
-/** Completion of every command that the program has when it is asked for. */
+/** Adds `completion`. It completes every command that the program has when it runs. */
 export function addCompletion(program: Command): void {
   program
     .command('completion')
-    .description("print what makes a shell complete this program's commands and flags")
+    .description('print a script that makes your shell complete commands and flags')
     .addArgument(new Argument('<shell>', 'your shell').choices(SHELLS))
     .action((shell: Shell) => void process.stdout.write(completionScript(shell, program.commands.map(wordsOf))));
 }

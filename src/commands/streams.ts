@@ -38,7 +38,7 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
     else {
       const text = `${linesOf(answer, console).join('\n')}\n`;
-      // Without a terminal there is no screen to clear: the tables follow each other.
+      // Without a terminal there is no screen to clear, so the tables follow each other.
       console.stdout.write(options.watch && console.width !== undefined ? `${CLEAR}${text}` : text);
     }
     if (!options.watch) return answer.total > 0 ? EXIT.done : EXIT.nothing;
@@ -50,7 +50,7 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
 function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
-  // Only where there are several watchdogs is it worth a column which of them has a stream.
+  // With a single watchdog, the column would say the same in every line.
   const hasReplicas = streams.some(({ replica }) => replica !== null);
   const [head = '', ...rows] = tableLines(
     hasReplicas ? [...COLUMNS, { title: 'REPLICA' }] : COLUMNS,
@@ -99,10 +99,10 @@ function amount(bytes: number): string {
 }
 
 const NODE_ID = /^id:(?=\d+$)/;
-/** The replica before it only where there are several: a stream's id is its own watchdog's. */
+/** With several watchdogs the replica stands before the id: each watchdog counts its own streams. */
 const STREAM = /^(?:(.+)\/)?(\d+)$/;
 
-/** Severs one stream, by its id, or every stream of a node, after a question. */
+/** Severs one stream by its id, or every stream of a node. It asks first, unless `isSure`. */
 export async function sever(api: Api, target: string, isSure: boolean, console: Console): Promise<ExitCode> {
   const found = await find(api, target);
   if (STREAM.test(target) && found.length > 1) {
@@ -114,10 +114,10 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
     const isId = STREAM.test(target);
     const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
     const none = isId ? `there is no open stream ${target}` : `${printable(target)} has no open stream`;
-    const cure = 'headscale-watchdog streams lists those that are open';
+    const advice = 'headscale-watchdog streams lists the open ones';
     console.stderr.write(
       problem === undefined
-        ? errorLine('HSW_STREAM_UNKNOWN', `${none}: ${cure}`)
+        ? errorLine('HSW_STREAM_UNKNOWN', `${none}: ${advice}`)
         : errorLine('HSW_NODE_UNKNOWN', problem),
     );
     return EXIT.nothing;
@@ -127,7 +127,7 @@ export async function sever(api: Api, target: string, isSure: boolean, console: 
   return outcomes.every(Boolean) ? EXIT.done : EXIT.failed;
 }
 
-/** A number is a stream's: a node's id is written `id:7`, so that no slip severs somebody else. */
+/** A number is the id of a stream. A node's id is written `id:7`, so that a mistake does not sever another node. */
 async function find(api: Api, target: string): Promise<readonly StreamView[]> {
   const [isStream, replica, id] = STREAM.exec(target) ?? [];
   if (isStream !== undefined) {
@@ -141,7 +141,7 @@ async function find(api: Api, target: string): Promise<readonly StreamView[]> {
 async function isConfirmed(found: readonly StreamView[], console: Console): Promise<boolean> {
   for (const stream of found) console.stderr.write(`${describe(stream)}, from ${stream.remoteAddress}\n`);
   if (!console.isInteractive) {
-    console.stderr.write(errorLine('HSW_NOT_CONFIRMED', 'nobody is there to confirm it: add --yes'));
+    console.stderr.write(errorLine('HSW_NOT_CONFIRMED', 'there is no terminal to confirm it on: add --yes'));
     return false;
   }
   const answer = await console.ask(found.length === 1 ? 'Sever it? [y/N] ' : `Sever all ${found.length}? [y/N] `);

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 
-/** The process's own terminal, or what stands in its place. */
+/** The console of this process. */
 export function terminal(signal: AbortSignal): Console {
   const { stdin, stdout, stderr } = process;
   const noColor = process.env.NO_COLOR ?? '';
@@ -13,7 +13,7 @@ export function terminal(signal: AbortSignal): Console {
     async ask(question) {
       const reader = createInterface({ input: stdin, output: stderr });
       try {
-        // Ctrl-C and Ctrl-D close it, and leave its question open for ever.
+        // After Ctrl-C and Ctrl-D the question would never be answered.
         const closed = new Promise<string>((resolve) => reader.once('close', () => resolve('')));
         return await Promise.race([reader.question(question, { signal }), closed]);
       } catch {
@@ -26,15 +26,15 @@ export function terminal(signal: AbortSignal): Console {
   };
 }
 
-/** Where a command writes, and what it can expect of who reads. */
+/** Where a command writes, and what it knows about the reader. */
 export interface Console {
   readonly stdout: { write(text: string): unknown };
   readonly stderr: { write(text: string): unknown };
-  /** Whether colours may be used: a terminal, and NO_COLOR not set. */
+  /** Whether to use colours: on a terminal, without NO_COLOR. */
   readonly colours: boolean;
-  /** Columns of the terminal; undefined where it is none: nothing is cut then. */
+  /** Columns of the terminal; undefined without a terminal, where no line is cut. */
   readonly width: number | undefined;
-  /** Whether somebody could answer a question. */
+  /** Whether somebody can answer a question. */
   readonly isInteractive: boolean;
   ask(question: string): Promise<string>;
   readonly signal: AbortSignal;
@@ -49,7 +49,7 @@ export function coloured(console: Pick<Console, 'colours'>, colour: Colour, text
   return console.colours ? `\x1b[${CODES[colour]}m${text}\x1b[0m` : text;
 }
 
-/** One column: what stands above it, and whether its values are numbers. */
+/** A column of a table. Numbers are right-aligned. */
 export interface Column {
   readonly title: string;
   readonly isNumber?: boolean;
@@ -57,7 +57,7 @@ export interface Column {
 
 const GAP = '  ';
 
-/** Lines of equal columns; cut at `width`, where there is one. */
+/** The lines of a table, the head first. Lines longer than `width` are cut. */
 export function tableLines(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],

@@ -129,7 +129,7 @@ describe('headscale-watchdog events', () => {
     });
     expect([unknown.code, unknown.stderr]).toEqual([
       3,
-      expect.stringContaining("nobody knows a node 'router-l': did you mean router-1?"),
+      expect.stringContaining("there is no node 'router-l': did you mean router-1?"),
     ]);
   });
 
