@@ -11,7 +11,7 @@ import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
 import { listStreams, type StreamView } from './stream-list.ts';
 
 /** One request and its response. */
-export interface Exchange {
+interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly query: URLSearchParams;

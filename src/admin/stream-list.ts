@@ -75,7 +75,7 @@ const SORT_KEYS: Readonly<Record<string, SortKey>> = {
 };
 
 /** The parameters of `/streams`. */
-export const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', 'sort', 'limit', 'offset'];
+const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', 'sort', 'limit', 'offset'];
 
 /**
  * Filters, sorts and pages streams.

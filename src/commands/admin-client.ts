@@ -68,7 +68,7 @@ export interface EventsAnswer {
   readonly events: readonly EventView[];
 }
 
-export interface NodesAnswer {
+interface NodesAnswer {
   readonly nodes: readonly {
     readonly machineKey: string;
     readonly nodeKey: string | null;

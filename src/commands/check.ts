@@ -21,7 +21,7 @@ import { trustOf } from '../proxy/trusted-proxies.ts';
 import { askAdmin } from './admin-client.ts';
 
 /** One line of the output of `check`. */
-export interface Finding {
+interface Finding {
   readonly level: 'ok' | 'warn' | 'fail';
   readonly text: string;
 }
@@ -92,7 +92,7 @@ function problemsOf(error: unknown): readonly string[] {
   throw error;
 }
 
-export interface AskedHeadscale {
+interface AskedHeadscale {
   readonly finding: Finding;
   /** `mkey:` and 64 hex digits; undefined where Headscale has not sent its key. */
   readonly key: string | undefined;
@@ -318,7 +318,7 @@ const NAMES_SHOWN = 10;
  * @param asked a name, an id, a machine key or a node key.
  * @param nodes undefined where Headscale has not listed them.
  */
-export function nodeFinding(
+function nodeFinding(
   config: Config,
   asked: string,
   nodes: readonly NodeInfo[] | undefined,

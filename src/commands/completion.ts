@@ -7,7 +7,7 @@ export interface CommandWords {
   readonly argumentChoices: readonly string[];
 }
 
-export interface OptionWords {
+interface OptionWords {
   /** With its dashes: `--json`. */
   readonly flag: string;
   readonly description: string;

@@ -74,7 +74,7 @@ function rowOf(stream: StreamView, now: number): readonly string[] {
   ];
 }
 
-export function ownerOf({ node, machineKey, kind }: StreamView): string {
+function ownerOf({ node, machineKey, kind }: StreamView): string {
   if (node !== null) return node.name;
   return machineKey === null ? `(${kind}, not identified)` : `${machineKey.slice(0, 13)}…`;
 }

@@ -103,6 +103,6 @@ export function durationOrOff(ms: number): string {
   return ms === 0 ? 'off' : formatDuration(ms);
 }
 
-export function formatHold(hold: Hold): string {
+function formatHold(hold: Hold): string {
   return hold.kind === 'at most' ? formatDuration(hold.ms) : hold.kind;
 }

@@ -22,7 +22,7 @@ export interface Readable<Value> {
 }
 
 /** The value that a `Readable` gives; undefined is one of them where there is no default. */
-export type ValueOf<Entry> = Entry extends { readonly read: Reader<infer Value>; readonly byDefault: string | boolean }
+type ValueOf<Entry> = Entry extends { readonly read: Reader<infer Value>; readonly byDefault: string | boolean }
   ? Value
   : Entry extends { readonly read: Reader<infer Value> }
     ? Value | undefined

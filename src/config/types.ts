@@ -81,7 +81,7 @@ export interface NodeRule {
 }
 
 /** The nodes that a rule is about. A node has to match everything that is here. */
-export interface NodeMatch {
+interface NodeMatch {
   /** A glob: `*` is any text, `?` any character. */
   readonly name?: string;
   readonly user?: string;
@@ -112,7 +112,7 @@ export interface Limits {
 }
 
 /** Tokens a second, and how many of them may be taken at once. */
-export interface Rate {
+interface Rate {
   readonly perSecond: number;
   readonly burst: number;
 }

@@ -42,7 +42,7 @@ export function createSealer(key: Buffer): (plaintext: Uint8Array) => Buffer {
   };
 }
 
-export type Opened = { readonly plaintext: Buffer; readonly broken: undefined | string };
+type Opened = { readonly plaintext: Buffer; readonly broken: undefined | string };
 
 export interface Opener {
   /**

@@ -18,7 +18,7 @@ const PAYLOAD_LENGTH = 96;
 const BASE64_LENGTH = Math.ceil(INITIATION_LENGTH / 3) * 4;
 
 /** Why an initiation cannot be read: its encoding, its header, or the cryptography. */
-export type UnreadableReason = 'base64' | 'length' | 'type' | 'payload length' | 'key exchange' | 'machine key' | 'tag';
+type UnreadableReason = 'base64' | 'length' | 'type' | 'payload length' | 'key exchange' | 'machine key' | 'tag';
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }

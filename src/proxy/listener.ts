@@ -247,7 +247,7 @@ function serveAsPlain(serve: (client: Socket) => void, request: IncomingMessage,
 }
 
 /** The requests of each connection that have no complete answer yet. */
-export class Unanswered {
+class Unanswered {
   readonly #bySocket = new Map<Socket, Map<IncomingMessage, ServerResponse>>();
 
   /** A pipelined answer never emits 'close' when its connection closes, so the whole connection is removed then. */

@@ -59,7 +59,7 @@ function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): S
 }
 
 /** A request that waits for Headscale's answer. */
-export interface PendingAnswer {
+interface PendingAnswer {
   /** The whole request has been sent. */
   sent(): void;
   answered(): void;

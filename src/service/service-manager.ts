@@ -73,7 +73,7 @@ export function createServiceManager(
 /** Sends one datagram to the service manager; false if it could not be sent. */
 export type SendDatagram = (text: string) => boolean;
 
-export type NotifySocketOrNot =
+type NotifySocketOrNot =
   | { readonly ok: true; readonly send: SendDatagram }
   | { readonly ok: false; readonly why: string };
 
@@ -87,7 +87,7 @@ const MSG_NOSIGNAL = 0x4000;
 const LONGEST_PATH = 108;
 
 /** Opens a socket to NOTIFY_SOCKET's address. Node has no AF_UNIX datagram sockets, so libc opens it. */
-export async function openNotifySocket(address: string): Promise<NotifySocketOrNot> {
+async function openNotifySocket(address: string): Promise<NotifySocketOrNot> {
   const target = socketAddress(address);
   if (target === undefined)
     return { ok: false, why: `NOTIFY_SOCKET is '${address}', which is not the path of a socket` };

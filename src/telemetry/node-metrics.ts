@@ -98,7 +98,7 @@ export interface NodeRow {
   readonly takeovers: number;
 }
 
-export interface ClosedRow {
+interface ClosedRow {
   readonly labels: Labels;
   readonly count: number;
 }
