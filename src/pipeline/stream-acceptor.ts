@@ -22,7 +22,7 @@ import {
   type Stream,
   type StreamId,
 } from '../streams/stream.ts';
-import type { Takeover } from '../takeover/takeover.ts';
+import type { Contestant, Takeover } from '../takeover/takeover.ts';
 import type { Admission } from './admission.ts';
 import { HandshakeReader, type Read } from './handshake-reader.ts';
 import { LONGEST_WAIT_MS, type Pacer } from './pacer.ts';
@@ -120,7 +120,7 @@ export class StreamAcceptor {
     connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
     this.#streams.set(stream, { tunnel, connection });
     this.#options.emit({ kind: 'stream_opened', stream });
-    const member = {
+    const contestant: Contestant = {
       stream,
       evidence: () => connection.evidence(),
       probe: () => connection.probe(),
@@ -128,7 +128,7 @@ export class StreamAcceptor {
       sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
       forward: () => this.#forward(stream, tunnel),
     };
-    this.#options.takeover.admit(member, found.elsewhere);
+    this.#options.takeover.admit(contestant, found.elsewhere);
     this.#options.directory.contest(stream, found.elsewhere);
   }
 

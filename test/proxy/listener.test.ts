@@ -114,7 +114,7 @@ describe('listener', () => {
     expect(ready.status).toBe(200);
     expect(await ready.json()).toMatchObject({
       ready: true,
-      upstream: { up: false, reason: expect.stringContaining('ECONNREFUSED') },
+      upstream: { up: false, detail: expect.stringContaining('ECONNREFUSED') },
     });
 
     await new Promise<void>((resolve) => upstream.server.listen(upstream.port, '127.0.0.1', resolve));
