@@ -8,6 +8,7 @@ import { loadConfig } from '../src/config/load.ts';
 import { SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../src/config/settings.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/streams/events.ts';
 import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
+import { EVENT_KINDS } from '../src/telemetry/event-table.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { Harness } from './support/harness.ts';
 import { run } from './support/process.ts';
@@ -59,6 +60,11 @@ describe('the reference', () => {
     for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS, ...REFUSAL_REASONS]) {
       expect(reference).toContain(`\`${value}\``);
     }
+  });
+
+  test('names every kind of event', () => {
+    const api = pages.get('docs/api.md');
+    for (const kind of EVENT_KINDS) expect(api).toContain(`\`${kind}\``);
   });
 
   test('has a row for every flag, with its default', () => {

@@ -126,7 +126,7 @@ export class KeyFiles {
       // Tried again at each look, since permissions may change without the file; but each problem is reported once.
       const problem = reasonOf(error);
       const code = error instanceof StartError ? error.code : 'HSW_INTERNAL';
-      if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', code, problem });
+      if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', code, detail: problem });
       return;
     }
     this.#options.emit({ kind: 'key_file_reloaded', key: file.name, file: was[0] });

@@ -91,7 +91,7 @@ export class History {
     for (const listener of this.#listeners) listener(entry);
   };
 
-  /** @returns a function that ends the listening. */
+  /** @returns a function that removes the listener. */
   onEntry(listener: (entry: HistoryEntry) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -21,12 +21,12 @@ interface Counts {
   gone: number;
 }
 
-/** Counts the last hour by the minute, for charts. */
+/** Counts the last hour minute by minute, for charts. */
 export class Minutes {
   /** Minutes in which something happened, oldest first. */
   #counts: Counts[] = [];
   #streams = 0;
-  /** How many were open before the first of `#counts`. */
+  /** Streams that were open before the first of `#counts`. */
   #before = 0;
 
   listen(event: WatchdogEvent, atMs: number): void {
@@ -41,7 +41,7 @@ export class Minutes {
     if (kind === 'stream_closed' && event.reason === 'gone') counts.gone += 1;
   }
 
-  /** The last hour, oldest minute first, the one that runs last. */
+  /** The last hour, oldest minute first; the last one is the current minute. */
   lastHour(nowMs: number): readonly Minute[] {
     const first = Math.floor(nowMs / MINUTE_MS) - SHOWN + 1;
     this.#forgetBefore(first);
@@ -58,7 +58,7 @@ export class Minutes {
 
   #at(number: number): Counts {
     const newest = this.#counts.at(-1);
-    // The calendar may be set back: what happens then still counts, in the newest minute there is.
+    // If the clock is set back, events count in the newest minute.
     if (newest !== undefined && newest.number >= number) return newest;
     this.#forgetBefore(number - SHOWN + 1);
     const counts = { number, most: this.#streams, last: this.#streams, takeovers: 0, gone: 0 };

@@ -2,26 +2,26 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { CloseReason, KernelEvidence, SeverReason, Stream, StreamKind } from './stream.ts';
 
-/** How a contest ended. `old_ended`, `newcomer_ended`: by itself, before there was a verdict. */
+/** How a contest ended. `old_ended` and `newcomer_ended`: that stream ended by itself before there was a verdict. */
 export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
 export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'old_ended', 'newcomer_ended'];
 
-/** `replayed`: it could be read, but was seen before. */
+/** `replayed`: it is readable, but the watchdog has seen it before. */
 export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replayed';
 export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
 
-/** What is read again when its file changes. */
+/** A file that is read again when it changes. */
 export type WatchedFile = 'noise key' | 'API key' | 'certificate';
 
-/** On what Headscale is silent: on all requests, or on so many of its control streams. */
+/** Where Headscale is silent: it answers no request, or it sends nothing on `silent` of its `of` control streams. */
 export type Silence =
   | { readonly on: 'requests' }
   | { readonly on: 'streams'; readonly silent: number; readonly of: number };
 
-/** Why a held newcomer was let go. */
+/** Why a hold ended. */
 export type ReleaseReason = 'old_streams_answered' | 'old_streams_ended' | 'hold_over' | 'error';
 
-/** All that happens. Log, metrics and the page listen; nothing else knows that they exist. */
+/** Everything that can happen. The log, the metrics and the history listen; the rest of the code does not know them. */
 export type WatchdogEvent =
   | {
       readonly kind: 'handshake_checked';
@@ -58,58 +58,58 @@ export type WatchdogEvent =
       readonly reason: 'dead' | 'silent';
       /** Since the client's last byte. */
       readonly silentMs: number;
-      /** How long it might have been silent. */
+      /** The node's threshold. */
       readonly silentAfterMs: number;
-      /** Since the contest opened: since the node came back. */
+      /** Since the contest opened, which is when the node came back. */
       readonly contestedMs: number;
       readonly kernel: KernelEvidence | undefined;
-      /** Its client's kernel has answered a probe: its machine is there. */
+      /** The client's kernel has answered a probe, so its machine is there. */
       readonly answers: boolean;
     }
-  /** What `severed` or a stream gone would have been, had the node's policy not been to observe only. Once a stream. */
+  /** An observe-only stream that would have been severed otherwise. Once per stream. */
   | { readonly kind: 'would_sever'; readonly stream: Stream; readonly reason: SeverReason }
   | {
       readonly kind: 'machine_key_duplicated';
       readonly machineKey: MachineKey;
-      /** Of the two machines' streams, without ports; the same twice where both come from one. */
+      /** The addresses of the two machines' streams, without ports. They may be equal. */
       readonly addresses: readonly [string, string];
-      /** For how long rule 2 rests for this key. */
+      /** How long rule 2 rests for this key. */
       readonly restMs: number;
     }
   | { readonly kind: 'nodes_listed'; readonly nodes: number }
   | { readonly kind: 'nodes_list_failed'; readonly detail: string }
-  /** More nodes than `metrics.max-nodes`: the series of single nodes are off. */
+  /** There are more nodes than `metrics.max-nodes`, so the series of single nodes are off. */
   | { readonly kind: 'node_metrics_disabled'; readonly maxNodes: number }
   | { readonly kind: 'key_file_reloaded'; readonly key: WatchedFile; readonly file: string }
-  | { readonly kind: 'key_file_reload_failed'; readonly code: ErrorCode; readonly problem: string }
+  | { readonly kind: 'key_file_reload_failed'; readonly code: ErrorCode; readonly detail: string }
   | {
       readonly kind: 'settings_reloaded';
-      /** Each as an operator reads it: `silent-after: 30s → 10s`. */
+      /** For an operator to read: `silent-after: 30s → 10s`. */
       readonly changes: readonly string[];
-      /** Settings that differ now and wait for a restart. */
+      /** Changed settings that apply only after a restart. */
       readonly needRestart: readonly string[];
     }
   | { readonly kind: 'settings_reload_failed'; readonly code: ErrorCode; readonly problems: readonly string[] }
   | { readonly kind: 'upstream_up'; readonly upstream: string; readonly version: string | undefined }
-  /** Something answers there, but without Headscale's Noise key. */
+  /** Something answers there, but it has no Noise key. */
   | { readonly kind: 'upstream_not_headscale'; readonly upstream: string }
   | { readonly kind: 'upstream_down'; readonly upstream: string; readonly detail: string }
-  /** It accepts connections but does not answer: see `headscale/silence.ts`. */
+  /** Headscale accepts connections but does not answer: see `headscale/silence.ts`. */
   | { readonly kind: 'upstream_silent'; readonly upstream: string; readonly silence: Silence }
   | {
       readonly kind: 'upstream_refused';
       readonly streamKind: StreamKind;
       readonly status: number;
       readonly remoteAddress: string;
-      /** Whether this status was not told of within the last minute. */
+      /** False if this status was reported within the last minute. */
       readonly isNews: boolean;
     }
-  /** Headscale answered 101, but not to what it was asked for: its client gets 502. */
+  /** Headscale answered 101, but switched to another protocol than the client asked for. The client gets 502. */
   | {
       readonly kind: 'upstream_protocol_mismatched';
-      /** What it was asked to switch to; undefined where it was asked for nothing. */
+      /** The client's Upgrade header; undefined if there was no such header. */
       readonly asked: string | undefined;
-      /** What it says it has switched to; empty where it says nothing. */
+      /** Headscale's Upgrade header; empty if there was no such header. */
       readonly switchedTo: string;
       readonly remoteAddress: string;
     }
@@ -120,74 +120,74 @@ export type WatchdogEvent =
       readonly detail: string;
       /** Without a port. */
       readonly address: string;
-      /** Whether this address was not refused for this before, as far as that is remembered. */
+      /** False if this address was refused for the same reason before, as far as the watchdog remembers. */
       readonly isNews: boolean;
     }
-  /** Something was too much, and was refused; where it is `held`, let through unheld. */
+  /** Something exceeded a limit and was refused. With `held`, it was let through without a hold. */
   | {
       readonly kind: 'limit_reached';
       readonly limit: Limit;
-      /** Without a port; undefined where it is not known. */
+      /** Without a port; undefined if it is unknown. */
       readonly address: string | undefined;
       readonly detail: string;
-      /** Whether it was not told of within the last minute. */
+      /** False if this limit was reported within the last minute. */
       readonly isNews: boolean;
     }
-  /** Stopping: no connection is accepted any more, and the streams end evenly over `overMs`; 0: at once. */
+  /** The watchdog stops. It accepts no more connections, and the streams end evenly over `overMs`, or at once if it is 0. */
   | {
       readonly kind: 'drain_started';
       readonly streams: number;
       readonly overMs: number;
-      /** Shorter than was set, since clients wait in an inherited socket meanwhile. */
+      /** Shorter than the setting, because clients wait in the inherited socket meanwhile. */
       readonly isShortened: boolean;
     }
   | { readonly kind: 'drain_ended'; readonly tookMs: number }
   | FrontProxyEvent
-  /** Where several watchdogs meet: they know of each other's streams again. */
+  /** The watchdogs that share this Redis know each other's streams. */
   | { readonly kind: 'redis_up'; readonly url: string }
-  /** Each goes on alone. */
+  /** Each watchdog goes on alone. */
   | { readonly kind: 'redis_down'; readonly url: string; readonly detail: string }
-  /** A message there is not signed with our noise key. Told once a minute. */
+  /** A message there is not signed with our Noise key. Once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
 
 export type EventKind = WatchdogEvent['kind'];
 export type EventOf<K extends EventKind> = Extract<WatchdogEvent, { readonly kind: K }>;
 
-/** What is wrong with a proxy in front of this one, as far as its requests show it. Addresses are without a port. */
+/** What is wrong with a proxy in front of the watchdog, as its requests show. Addresses have no port. */
 export type FrontProxyEvent =
-  /** It sends forwarding headers from a private address, and they are dropped. Told once an address. */
+  /** A private address sends forwarding headers, and they are dropped. Once per address. */
   | {
       readonly kind: 'proxy_not_trusted';
       readonly address: string;
-      /** The first of the headers that was seen, in lower case. */
+      /** The first such header that was seen, in lower case. */
       readonly header: string;
-      /** What --trusted-proxies has to say for it to be trusted. */
+      /** The value of --trusted-proxies that would trust it. */
       readonly setting: string;
-      /** It is an address or a gateway of this machine: most likely of a proxy of the container engine. */
+      /** It is an address or a gateway of this machine, so most likely the container engine's proxy. */
       readonly isEngine: boolean;
     }
-  /** Nodes arrive from one address, which is not theirs. Told once an address. */
+  /** Several nodes share an address that cannot be their own. Once per address. */
   | {
       readonly kind: 'client_addresses_hidden';
       readonly address: string;
       readonly isTrusted: boolean;
       readonly isEngine: boolean;
     }
-  /** A request for /ts2021 without what Headscale needs to take it. */
+  /** A request for /ts2021 without a header that Headscale needs. */
   | {
       readonly kind: 'upgrade_header_lost';
       readonly address: string;
       readonly header: LostHeader;
       readonly isTrusted: boolean;
-      /** Whether it was not told of this address within the last hour. */
+      /** False if this address was reported within the last hour. */
       readonly isNews: boolean;
     };
 
 export type LostHeader = 'upgrade' | 'handshake';
 export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
 
-/** Why a connection was closed before its first request, or with it. */
+/** Why a connection was closed before, or with, its first request. */
 export type RefusalReason =
   | 'untrusted_proxy'
   | 'bad_proxy_header'
@@ -202,7 +202,7 @@ export const REFUSAL_REASONS: readonly RefusalReason[] = [
   'bad_request',
 ];
 
-/** What there may be too much of. `upstream_rate`: who waited for his turn in vain. */
+/** What a limit counts. `upstream_rate`: a stream waited too long for its turn at Headscale. */
 export type Limit =
   | 'connections'
   | 'connections_per_address'
@@ -226,7 +226,7 @@ export const LIMITS: readonly Limit[] = [
 export type Listener = (event: WatchdogEvent) => void;
 export type Emit = (event: WatchdogEvent) => void;
 
-/** Hands every event to every listener at once. A listener that throws harms neither the others nor the stream. */
+/** Calls every listener with every event, synchronously. A listener that throws affects neither the others nor the stream. */
 export class Events {
   readonly #listeners = new Set<Listener>();
 
@@ -236,12 +236,12 @@ export class Events {
         listener(event);
       } catch (error) {
         if (event.kind !== 'internal_error')
-          this.emit({ kind: 'internal_error', during: `telling of '${event.kind}'`, error });
+          this.emit({ kind: 'internal_error', during: `reporting ${event.kind}`, error });
       }
     }
   };
 
-  /** @returns what ends the listening. */
+  /** @returns a function that removes the listener. */
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -169,8 +169,8 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   key_file_reload_failed: {
     level: 'error',
     code: ({ code }) => code,
-    fields: ({ problem }) => ({ detail: problem }),
-    sentence: ({ problem }) => `A key file has changed and cannot be used: ${problem}. The key in use stays.`,
+    fields: ({ detail }) => ({ detail }),
+    sentence: ({ detail }) => `A key file has changed and cannot be used: ${detail}. The key in use stays.`,
   },
   settings_reloaded: {
     level: ({ needRestart }) => (needRestart.length > 0 ? 'warn' : 'info'),

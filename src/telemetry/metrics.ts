@@ -12,27 +12,27 @@ import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 
-/** What gauges read when they are scraped. */
+/** Where the gauges get their values at each scrape. */
 export interface MetricsSource extends NodeSeriesSource {
   upstreamUp(): boolean | undefined;
   connections(): number;
   held(): number;
   paced(): number;
-  /** Undefined where there is no Redis. */
+  /** Undefined without Redis. */
   redisUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
-  /** Whether Linux can be asked about a client's connection here. */
+  /** Whether the watchdog can ask Linux about a client's connection. */
   kernelEvidenceAvailable(): boolean;
   readsArePooled(): boolean;
-  /** For how many machine keys rule 2 rests, because two machines have them. */
+  /** How many machine keys two machines use, so that rule 2 rests for them. */
   duplicateKeys(): number;
-  /** Whether Headscale accepts connections but does not answer; undefined until the first word. */
+  /** Whether Headscale accepts connections but does not answer; undefined until the first check. */
   upstreamSilent(): boolean | undefined;
-  /** On how many control streams Headscale has said nothing for longer than it ever is silent. */
+  /** On how many control streams Headscale has sent nothing for longer than it is ever silent. */
   upstreamSilentStreams(): number;
-  /** What is wrong now with proxies in front of this one. */
+  /** What is wrong with the proxies in front now. */
   frontProxies(): readonly FrontProxyEvent[];
-  /** When the first of the listeners' certificates expires; undefined where none speaks TLS. */
+  /** When the first of the listeners' certificates expires; undefined if no listener uses TLS. */
   certificateExpires(): Date | undefined;
   readonly version: string;
 }
@@ -42,7 +42,7 @@ export interface Metrics {
   /** The text of `/metrics`. */
   render(): Promise<string>;
   listen(event: WatchdogEvent): void;
-  /** Another limit of nodes, or another list of them, may have come: what it ends is let go before the next scrape. */
+  /** Call it when the limit of nodes or the list of nodes may have changed: series that end are dropped before the next scrape. */
   reconsider(): void;
 }
 
@@ -52,8 +52,8 @@ const CONTEST_BUCKETS = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 600];
 const LIFETIME_BUCKETS = [1, 10, 60, 600, 3600, 21_600, 86_400, 604_800];
 
 /**
- * All series but those of single nodes are present from the start: a rate over a counter that appears with its first
- * event misses that event.
+ * All series exist from the start, except those of single nodes. If a counter appeared with its first event, a rate over
+ * it would miss that event.
  */
 export function createMetrics(source: MetricsSource): Metrics {
   const registers = [new PromRegistry()];
@@ -81,15 +81,15 @@ export function createMetrics(source: MetricsSource): Metrics {
 let ofProcess: PromRegistry | undefined;
 
 /**
- * prom-client's own, of Node and of this process: there is one of each, however many watchdogs are in it, and each call
- * of `collectDefaultMetrics` leaves another observer behind.
+ * prom-client's metrics of Node and of this process. Once per process, even with several watchdogs in it, because each
+ * call of `collectDefaultMetrics` leaves an observer behind.
  */
 function metricsOfProcess(): PromRegistry {
   if (ofProcess !== undefined) return ofProcess;
   ofProcess = new PromRegistry();
-  // Each look at the event loop is a wake-up, and with 10 ms an idle watchdog takes twice the CPU.
+  // Each sample of the event loop wakes the process. At 10 ms, an idle watchdog takes twice the CPU.
   collectDefaultMetrics({ register: ofProcess, eventLoopMonitoringPrecision: 50 });
-  // Gauges named as if they were counters; and each scrape would walk all handles, of which a stream has two.
+  // These gauges have names of counters, and each scrape would walk all handles: two for each stream.
   for (const what of ['handles', 'requests', 'resources']) {
     ofProcess.removeSingleMetric(`nodejs_active_${what}`);
     ofProcess.removeSingleMetric(`nodejs_active_${what}_total`);
@@ -97,7 +97,7 @@ function metricsOfProcess(): PromRegistry {
   return ofProcess;
 }
 
-/** The statuses that are counted by themselves; all others together are `other`. */
+/** The statuses with a series of their own. All others count as `other`. */
 const REFUSED_STATUSES = ['400', '403', '404', '405', '500', '502', '503', '504', 'other'] as const;
 type RefusedStatus = (typeof REFUSED_STATUSES)[number];
 
@@ -166,11 +166,15 @@ function createCounters(registers: PromRegistry[]) {
       ['evidence'],
       'Old streams severed for a newcomer, by the evidence against them.',
     ),
-    wouldSever: make('would_sever_total', ['reason'], 'Streams left open only because their policy is to observe.'),
+    wouldSever: make(
+      'would_sever_total',
+      ['reason'],
+      'Streams that would have been severed, if they were not observe-only.',
+    ),
     refused: make(
       'connections_refused_total',
       ['reason'],
-      'Connections closed before their first request, or with one that can be read in two ways.',
+      'Connections closed before their first request, or because of a request that can be read in two ways.',
     ),
     upstreamRefused: make(
       'upstream_refused_total',
@@ -180,9 +184,9 @@ function createCounters(registers: PromRegistry[]) {
     lostHeaders: make(
       'upgrade_headers_lost_total',
       ['header'],
-      'Requests for /ts2021 without what Headscale needs, which a proxy in front has removed.',
+      'Requests for /ts2021 without a header that Headscale needs, because a proxy in front has removed it.',
     ),
-    limited: make('limits_reached_total', ['limit'], 'What was refused since there was too much of it, by limit.'),
+    limited: make('limits_reached_total', ['limit'], 'What was refused because it exceeded a limit, by limit.'),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
   beginAtZero(counters);
@@ -253,7 +257,7 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
       help,
       registers,
       collect() {
-        // Not known is neither yes nor no: NaN, which no comparison in an alert rule holds for.
+        // Unknown is NaN, which makes every comparison in an alert rule false.
         this.set(Number(read()));
       },
     });

@@ -4,13 +4,13 @@ import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 
-/** Of one family, what a row tells. */
+/** The samples of one family for one node. */
 type SamplesOf = (row: NodeRow) => readonly Sample[];
 
 interface Sample {
   readonly value: number;
   readonly labels: Labels;
-  /** prom-client keeps the text of this object from scrape to scrape; so it does for a histogram's buckets. */
+  /** prom-client caches the text of this object from scrape to scrape, as for a histogram's buckets. */
   readonly sharedLabels: Labels;
 }
 
@@ -18,10 +18,10 @@ const PER_NODE = ['machine_key'];
 const INFO = ['machine_key', 'node_key', 'node_id', 'name', 'user'];
 
 /**
- * The series of single nodes. Their samples are handed to prom-client as they are: with its `set`, which hashes each
- * sample's labels anew, a scrape of 1 000 nodes takes several times as long.
+ * The series of single nodes. They bypass prom-client's `set`, which hashes the labels of each sample again: with it, a
+ * scrape of 1 000 nodes takes several times as long.
  *
- * @returns what takes the rows of the next scrape.
+ * @returns a function that takes the rows of the next scrape.
  */
 export function createNodeMetrics(registers: Registry[], prefix: string): (rows: readonly NodeRow[]) => void {
   let rows: readonly NodeRow[] = [];
@@ -82,7 +82,7 @@ function sample(sharedLabels: Labels, value: number): Sample {
 
 export type Labels = Readonly<Record<string, string>>;
 
-/** One node's series as of now. The objects of labels stay the same ones from scrape to scrape. */
+/** One node's series as of now. The label objects are the same from scrape to scrape. */
 export interface NodeRow {
   /** Of `node_info`. */
   readonly info: Labels;
@@ -103,10 +103,10 @@ interface ClosedRow {
   readonly count: number;
 }
 
-/** What the control streams of one machine key have come to. */
+/** The totals of one machine key's control streams. */
 export class NodeRecord {
   readonly key: MachineKey;
-  /** Whether Headscale knows the key, as far as `NodeSeries` has asked. */
+  /** Whether Headscale knew the key when `NodeSeries` last asked. */
   isNode = false;
   readonly #clock: Clock;
   readonly #labels: Labels;
@@ -140,7 +140,7 @@ export class NodeRecord {
     this.#openedSeconds = this.#secondsOf(stream.openedAt);
   }
 
-  /** @returns false for a stream that is none of its open ones. */
+  /** @returns false if the stream is not one of its open ones. */
   closed(stream: Stream, reason: CloseReason): boolean {
     if (!this.#open.includes(stream)) return false;
     this.#open = this.#open.filter((other) => other !== stream);
@@ -190,7 +190,7 @@ export class NodeRecord {
     this.#heardSeconds = this.#secondsOf(heardAt);
   }
 
-  /** Called once for an instant: its date taken again may be another by a millisecond, and a series would jitter. */
+  /** Called once per instant. A second conversion may differ by a millisecond, and the series would jitter. */
   #secondsOf(instant: Instant): number {
     return this.#clock.dateOf(instant).getTime() / 1000;
   }

@@ -5,41 +5,41 @@ import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 import { NodeRecord, type NodeRow } from './node-metrics.ts';
 
-/** How long a node's series outlast its last stream. */
+/** How long a node's series stay after its last stream. */
 const KEPT_MS = 60 * 60_000;
 
 export interface NodeSeriesSource {
   readonly clock: Clock;
-  /** Those that are not closed. */
+  /** All streams that are not closed. */
   streams(): Iterable<Stream>;
-  /** Undefined while Headscale has not listed it. */
+  /** Undefined until Headscale has listed it. */
   nodeOf(key: MachineKey): NodeInfo | undefined;
-  /** Whether Headscale knows the key; true while it has listed no nodes at all. */
+  /** Whether Headscale knows the key; true until it has listed its nodes. */
   isNode(key: MachineKey): boolean;
-  /** The kernel's round-trip time; undefined where it cannot be asked. */
+  /** The kernel's round-trip time; undefined if the kernel cannot be asked. */
   rttMsOf(stream: Stream): number | undefined;
-  /** With more nodes than this none has series; 0: none has, ever. */
+  /** With more nodes than this, there are no series of single nodes. 0 switches them off. */
   maxNodes(): number;
   readonly emit: Emit;
 }
 
 /**
- * Keeps the books of each node's control streams, by machine key, from its first stream until an hour after its last
- * one. Keys that Headscale does not know have no series and do not count: anybody can make one up.
+ * Counts each node's control streams, by machine key, from its first stream until an hour after its last one. Keys that
+ * Headscale does not know have no series and do not count, because anybody can invent one.
  *
- * What an hour has ended is let go at the next stream or scrape. With neither, nothing comes to be either.
+ * Expired records are dropped at the next stream or scrape. Without either, no new ones appear.
  */
 export class NodeSeries {
   readonly #source: NodeSeriesSource;
   readonly #records = new Map<MachineKey, NodeRecord>();
-  /** The nodes without a stream, and since when; the longest first. */
+  /** Nodes without a stream, and since when; the longest first. */
   readonly #idleSince = new Map<NodeRecord, Instant>();
-  /** How many records are those of nodes. */
+  /** How many records belong to nodes that Headscale knows. */
   #nodes = 0;
   #on = false;
   /** `maxNodes()` as it was last seen. */
   #limit = 0;
-  /** The limit that was last told to be exceeded, and still is. */
+  /** The exceeded limit that was last reported. */
   #toldLimit: number | undefined;
 
   constructor(source: NodeSeriesSource) {
@@ -52,7 +52,7 @@ export class NodeSeries {
     else if (event.kind === 'stream_severed') this.#recordOf(event.stream)?.severed();
   }
 
-  /** The limit, or what Headscale lists, may be another now: with a list, made-up keys count no more. */
+  /** Call it when the limit or the list of nodes may have changed. Once there is a list, made-up keys no longer count. */
   reconsider(): void {
     this.#followLimit();
     if (!this.#on && this.#limit > 0) this.#begin();
@@ -60,7 +60,7 @@ export class NodeSeries {
     if (this.#on) this.#toldLimit = undefined;
   }
 
-  /** What there is to tell of each node now. */
+  /** The series of each node now. */
   rows(): readonly NodeRow[] {
     this.#followLimit();
     this.#tidy();
@@ -130,7 +130,7 @@ export class NodeSeries {
     }
   }
 
-  /** A higher limit than before brings the series back, with the streams that are open. */
+  /** A higher limit brings the series back, starting with the open streams. */
   #followLimit(): void {
     const limit = this.#source.maxNodes();
     const isRaised = limit > this.#limit;

@@ -85,7 +85,7 @@ describe('KeyFiles', () => {
         {
           kind: 'key_file_reload_failed',
           code: 'HSW_NOISE_KEY_UNREADABLE',
-          problem: expect.stringContaining(noiseKeyFile),
+          detail: expect.stringContaining(noiseKeyFile),
         },
       ]);
       expect(changed).toEqual([]);
@@ -129,7 +129,7 @@ describe('KeyFiles', () => {
       {
         kind: 'key_file_reload_failed',
         code: 'HSW_NOISE_KEY_UNREADABLE',
-        problem: expect.stringContaining('is a folder'),
+        detail: expect.stringContaining('is a folder'),
       },
     ]);
     rmSync(noiseKeyFile, { recursive: true });

@@ -126,7 +126,7 @@ describe('a listener with TLS', () => {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     expect(kinds(events, 'key_file_reload_failed')).toMatchObject([
-      { problem: expect.stringContaining('does not belong to the certificate') },
+      { detail: expect.stringContaining('does not belong to the certificate') },
     ]);
     expect((await client()).getPeerCertificate().subject.CN).toBe('localhost');
   });

@@ -96,7 +96,7 @@ describe('logEvents', () => {
     [{ kind: 'node_metrics_disabled', maxNodes: 1000 }, 'warn', /--metrics-max-nodes/],
     [{ kind: 'key_file_reloaded', key: 'API key', file: '/k' }, 'info', /^Reloaded the API key/],
     [
-      { kind: 'key_file_reload_failed', code: 'HSW_NOISE_KEY_UNREADABLE', problem: 'no' },
+      { kind: 'key_file_reload_failed', code: 'HSW_NOISE_KEY_UNREADABLE', detail: 'no' },
       'error',
       /The key in use stays/,
     ],
