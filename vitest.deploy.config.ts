@@ -6,7 +6,8 @@ export default defineConfig({
     globalSetup: ['test/support/build.ts'],
     reporters: ['verbose'],
     testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // For what hangs: the dashboard is filled for half a minute first, and longer on a busy machine.
+    hookTimeout: 240_000,
     pool: 'forks',
     // One file after another: each runs several programs, on machines that may have two cores.
     maxWorkers: 1,
