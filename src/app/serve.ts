@@ -66,12 +66,12 @@ function statusOf({ listenAddresses }: Watchdog): string {
 function warnOfManager(log: Logger, unused: string | undefined, unreachable: string | undefined): void {
   if (unused !== undefined) {
     const code: ErrorCode = 'HSW_INHERITED_SOCKETS_UNUSED';
-    log.warn({ code, why: unused }, 'inherited sockets are not used');
+    log.warn({ code, detail: unused }, 'inherited sockets are not used');
   }
   if (unreachable !== undefined) {
     const code: ErrorCode = 'HSW_SERVICE_MANAGER_UNREACHABLE';
     log.warn(
-      { code, why: unreachable },
+      { code, detail: unreachable },
       'the service manager does not hear that the watchdog has started: use Type=exec instead of Type=notify',
     );
   }

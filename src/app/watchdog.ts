@@ -213,7 +213,7 @@ function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: Kern
   }
   if (!kernel.ok) {
     log.warn(
-      { code: 'HSW_KERNEL_EVIDENCE_UNAVAILABLE' satisfies ErrorCode, why: kernel.why },
+      { code: 'HSW_KERNEL_EVIDENCE_UNAVAILABLE' satisfies ErrorCode, detail: kernel.why },
       'no kernel evidence: a dead stream is only severed once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
     );
   }

@@ -77,7 +77,7 @@ describe('socket activation', () => {
       args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
     });
     await manager.started();
-    expect(manager.output).toContain('sockets were passed to process 1, and this is');
+    expect(manager.output).toContain('sockets were passed to process 1, but this is process');
   });
 });
 
