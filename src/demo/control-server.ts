@@ -156,7 +156,7 @@ function upgrade(sessions: ControlSessions, request: IncomingMessage, socket: Du
   });
 }
 
-export interface PlainAnswer {
+interface PlainAnswer {
   readonly status: number;
   readonly type?: string;
   readonly body?: string;
@@ -173,7 +173,7 @@ const VERSION = {
 };
 
 /** Answers requests outside of Noise sessions. Source: headscale `hscontrol/handlers.go`, 0.23.0-alpha10 and 0.29.2. */
-export function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, request: IncomingMessage): PlainAnswer {
+function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, request: IncomingMessage): PlainAnswer {
   const [path, query] = (request.url ?? '/').split('?');
   switch (`${request.method} ${path}`) {
     case 'GET /key':
@@ -206,7 +206,7 @@ const SWITCHING =
   'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tailscale-control-protocol\r\n\r\n';
 
 /** The Noise sessions of a control server, each from the upgrade to the end of its connection. */
-export class ControlSessions {
+class ControlSessions {
   readonly #noiseKey: NoiseKey;
   readonly #api: MachineApi;
   readonly #open = new Map<Duplex, Promise<void>>();

@@ -67,7 +67,7 @@ export interface ControlStream {
 }
 
 /** Headscale's log message when it refuses a stream. */
-export const REFUSAL_MESSAGE = 'node has an open stream, rejecting new stream';
+const REFUSAL_MESSAGE = 'node has an open stream, rejecting new stream';
 
 /** The stand-in's events. `openStreams` is how many streams of this node are open after the event. */
 export type ControlEvent = { readonly at: Date } & (

@@ -7,7 +7,7 @@ import { generateNoiseKey } from './noise-handshake.ts';
 import { SimulatedNode } from './simulated-node.ts';
 
 /** The demo's nodes. All connect to the same URL: the control server, or the watchdog in front of it. */
-export class DemoFleet {
+class DemoFleet {
   readonly #nodes: readonly SimulatedNode[];
   readonly #screen: DemoScreen;
   readonly #clock: Clock;
@@ -109,7 +109,7 @@ export interface DemoWatchdogSetup {
   readonly silentAfterMs: number;
 }
 
-export interface DemoWatchdog {
+interface DemoWatchdog {
   /** The URL that nodes connect to. */
   readonly listenUrl: URL;
   readonly adminUrl: URL;

@@ -182,14 +182,14 @@ const RELAY_REGION = 900;
 const DISCARD_PORT = 9;
 
 /** The relay in a client's map. Only its STUN side exists: nothing listens on its relay port, and nothing needs to. */
-export interface Relay {
+interface Relay {
   /** An IPv4 address that the client can reach. */
   readonly address: string;
   readonly stunPort: number;
 }
 
 /** The answer to a register request: every client is logged in. */
-export function loggedIn(): object {
+function loggedIn(): object {
   return {
     User: { ID: USER.ID, DisplayName: USER.DisplayName, Created: NEVER },
     Login: { ID: USER.ID, Provider: '', LoginName: USER.LoginName, DisplayName: USER.DisplayName },
@@ -200,12 +200,12 @@ export function loggedIn(): object {
 }
 
 /** The answer to a register request that logs out. */
-export function loggedOut(): object {
+function loggedOut(): object {
   return { ...loggedIn(), NodeKeyExpired: true, MachineAuthorized: false };
 }
 
 /** The first message of a map stream: the node itself, no peers, and a packet filter that allows everything. */
-export function fullMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
+function fullMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
   return {
     ...selfMap(node, version, relay, now),
     Peers: [],
@@ -217,7 +217,7 @@ export function fullMap(node: ControlNode, version: number, relay: Relay, now: D
 }
 
 /** The answer to a read-only request: the node and the relays. */
-export function selfMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
+function selfMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
   return {
     ControlTime: now.toISOString(),
     Node: selfNode(node, version),
@@ -228,7 +228,7 @@ export function selfMap(node: ControlNode, version: number, relay: Relay, now: D
   };
 }
 
-export function keepalive(now: Date): object {
+function keepalive(now: Date): object {
   return { KeepAlive: true, ControlTime: now.toISOString() };
 }
 
@@ -240,7 +240,7 @@ export function keepalive(now: Date): object {
  *
  * Source: tailscale `control/controlclient/direct.go`.
  */
-export function encodeMapMessage(message: object, compress: string | undefined): Buffer {
+function encodeMapMessage(message: object, compress: string | undefined): Buffer {
   const json = Buffer.from(JSON.stringify(message));
   const body = compress === 'zstd' ? zstdFrameOf(json) : json;
   const length = Buffer.alloc(4);

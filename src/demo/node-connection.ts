@@ -8,7 +8,7 @@ import { connectNoise, readExactly, skipEarlyPayload } from './noise-connection.
 import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from './noise-handshake.ts';
 
 /** The capability version of tailscale 1.102.3. */
-export const CLIENT_VERSION = 142;
+const CLIENT_VERSION = 142;
 
 /** The client's side of one Noise session. */
 export interface NodeConnection {

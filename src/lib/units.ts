@@ -1,13 +1,13 @@
 const UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
 
-/** `1500ms`, `30s`, `2m` or `1h` in whole milliseconds; undefined when it is none of them. */
+/** Reads `1500ms`, `30s`, `2m` or `1h` as whole milliseconds; undefined where it is something else. */
 export function parseDuration(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   if (match === null) return undefined;
   return Math.round(Number(match[1]) * UNITS_MS[match[2] as keyof typeof UNITS_MS]);
 }
 
-/** Milliseconds as an operator writes them, in the largest unit that says them exactly: `1500ms`, `90s`, `2m`. */
+/** Writes milliseconds as an operator would, in the largest unit that is exact: `1500ms`, `90s`, `2m`. */
 export function formatDuration(ms: number): string {
   if (ms === 0) return '0s';
   for (const unit of ['h', 'm', 's'] as const) {
@@ -18,13 +18,13 @@ export function formatDuration(ms: number): string {
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
-/** Bytes of `512B`, `16KiB`, `16MiB` or `1GiB`; undefined when it is none of them. */
+/** Reads `512B`, `16KiB`, `16MiB` or `1GiB` as bytes; undefined where it is something else. */
 export function parseSize(text: string): number | undefined {
   const match = /^(\d+)(B|KiB|MiB|GiB)$/.exec(text);
   return match === null ? undefined : Number(match[1]) * (UNITS[match[2] ?? ''] ?? Number.NaN);
 }
 
-/** As an operator writes it, in the largest unit that takes it whole. */
+/** Writes bytes as an operator would, in the largest unit that is exact. */
 export function formatSize(bytes: number): string {
   const [unit = 'B', size = 1] = Object.entries(UNITS).findLast(([, each]) => bytes % each === 0) ?? [];
   return `${bytes / size}${unit}`;
@@ -35,7 +35,7 @@ const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
-/** A duration as a person says it: `450 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`. */
+/** Writes a duration for people to read: `450 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`. */
 export function span(ms: number): string {
   if (ms < SECOND_MS) return `${Math.max(0, Math.round(ms))} ms`;
   if (ms < 59_950) return `${Number((ms / SECOND_MS).toFixed(1))} s`;
