@@ -22,7 +22,7 @@ export interface Refusal {
   readonly message: string;
 }
 
-export interface AccessControlOptions {
+interface AccessControlOptions {
   /** Undefined if no token is needed. Only an admin server on the loopback may do that. */
   readonly token: string | undefined;
   /** The host of `--admin`. */

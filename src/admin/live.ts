@@ -4,7 +4,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { type History, type HistoryEntry, type HistoryQuery, matches } from '../history/history.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 
-export interface LiveFeedOptions {
+interface LiveFeedOptions {
   readonly clock: Clock;
   readonly history: History;
   view(entry: HistoryEntry): object;

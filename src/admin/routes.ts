@@ -30,7 +30,7 @@ export interface Route {
 
 type Answer = Route['answer'];
 
-export interface RoutesOptions {
+interface RoutesOptions {
   readonly backend: AdminBackend;
   readonly assets: ReadonlyMap<string, Asset>;
   readonly access: AccessControl;
@@ -138,7 +138,7 @@ function logout(sessions: Sessions): Answer {
 }
 
 /** A file of the status page. */
-export interface Asset {
+interface Asset {
   readonly contentType: string;
   readonly text: string;
 }

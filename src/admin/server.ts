@@ -10,7 +10,7 @@ import { ParameterError } from './parameters.ts';
 import { sendError } from './responses.ts';
 import { type AdminBackend, type Route, readAssets, routesOf } from './routes.ts';
 
-export interface AdminServerOptions {
+interface AdminServerOptions {
   readonly clock: Clock;
   /** The token that all requests need except probes; undefined if no token is needed. */
   readonly token: string | undefined;

@@ -1,11 +1,11 @@
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import { type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
+import { type CloseReason, type KernelEvidence, STREAM_KINDS, type Stream, type StreamId } from '../streams/stream.ts';
 import { ParameterError, Parameters } from './parameters.ts';
 
 /** The part of a contest that `/streams` shows. */
-export interface ContestView {
+interface ContestView {
   readonly old: Stream;
   readonly newcomer: Stream;
   readonly openedAt: Stream['openedAt'];
@@ -13,9 +13,51 @@ export interface ContestView {
   readonly until: Stream['openedAt'] | undefined;
 }
 
-export type StreamView = ReturnType<typeof streamView>;
+/** A node as the admin API shows it. */
+export interface NodeView {
+  readonly id: string;
+  readonly name: string;
+  readonly user: string;
+  /** `nodekey:<64 hex>` */
+  readonly nodeKey: string;
+}
 
-/** A stream as `/streams` shows it. Times are ISO 8601, durations in milliseconds. */
+/** A stream as `/streams` shows it. Times are ISO 8601. docs/api.md explains each field. */
+export interface StreamView {
+  readonly id: StreamId;
+  /** The replica that has the stream; null if there is only one watchdog. */
+  readonly replica: string | null;
+  readonly kind: Stream['kind'];
+  /** `mkey:<64 hex>` */
+  readonly machineKey: string | null;
+  readonly node: NodeView | null;
+  readonly remoteAddress: string;
+  readonly openedAt: string;
+  readonly lastHeardAt: string;
+  readonly upstreamSpokeAt: string | null;
+  readonly bytesReceived: number;
+  readonly bytesSent: number;
+  readonly state: Stream['state']['kind'];
+  readonly heldUntil: string | null;
+  /** The reason, while the stream is closing. */
+  readonly closing: CloseReason | null;
+  /** The reason for which the watchdog would sever the stream if it did more than observe. */
+  readonly wouldSever: NonNullable<Stream['wouldSever']> | null;
+  readonly kernel: KernelEvidence | null;
+  readonly contests: readonly StreamContestView[];
+}
+
+/** A contest, seen from one of its two streams. */
+interface StreamContestView {
+  readonly role: 'old' | 'newcomer';
+  /** The other stream, and its replica. */
+  readonly otherStream: StreamId;
+  readonly otherReplica: string | null;
+  readonly openedAt: string;
+  readonly waitingFor: string | null;
+  readonly until: string | null;
+}
+
 export function streamView(
   clock: Clock,
   stream: Stream,
@@ -23,7 +65,7 @@ export function streamView(
   kernel: KernelEvidence | undefined,
   contests: readonly ContestView[],
   replica: string | undefined,
-) {
+): StreamView {
   const iso = (instant: Stream['openedAt']): string => clock.dateOf(instant).toISOString();
   return {
     id: stream.id,
@@ -43,7 +85,7 @@ export function streamView(
     wouldSever: stream.wouldSever ?? null,
     kernel: kernel ?? null,
     contests: contests.map((contest) => ({
-      role: contest.old === stream ? ('old' as const) : ('newcomer' as const),
+      role: contest.old === stream ? 'old' : 'newcomer',
       otherStream: contest.old === stream ? contest.newcomer.id : contest.old.id,
       otherReplica: (contest.old === stream ? contest.newcomer.replica : contest.old.replica) ?? null,
       openedAt: iso(contest.openedAt),
@@ -53,8 +95,7 @@ export function streamView(
   };
 }
 
-/** A node as Headscale lists it. */
-export function nodeView({ id, name, user, nodeKey }: NodeInfo) {
+export function nodeView({ id, name, user, nodeKey }: NodeInfo): NodeView {
   return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }
 

@@ -10,7 +10,7 @@ export interface Comeback {
   readonly accepted: boolean;
 }
 
-export type Tone = 'plain' | 'good' | 'bad' | 'faint';
+type Tone = 'plain' | 'good' | 'bad' | 'faint';
 
 const LABEL_WIDTH = 24;
 const COLUMN_WIDTH = 26;

@@ -111,7 +111,7 @@ function countingNonce(): { readonly current: Buffer; next(): void } {
 }
 
 /** A duplex stream of plaintext over an encrypted socket. */
-export interface NoiseConnection {
+interface NoiseConnection {
   readonly duplex: Duplex;
   /** Stops reading and writing but leaves the socket open, like a device that hangs. */
   freeze(): void;

@@ -10,7 +10,7 @@ import {
   openNodeConnection,
 } from './node-connection.ts';
 
-export interface NodeClientListener {
+interface NodeClientListener {
   /** The server answered the map request with an empty 200. */
   refused(): void;
   /** The first message of the map stream has arrived. */
@@ -116,15 +116,15 @@ export class NodeClient {
 }
 
 /** How a node got its map stream. */
-export interface Acceptance {
+interface Acceptance {
   readonly refusedTries: number;
   /** Time from the start or comeback to the first message of the map, in milliseconds. */
   readonly afterMs: number;
 }
 
-export type SimulatedNodeState = 'stopped' | 'trying' | 'accepted' | 'frozen';
+type SimulatedNodeState = 'stopped' | 'trying' | 'accepted' | 'frozen';
 
-export interface SimulatedNodeOptions {
+interface SimulatedNodeOptions {
   readonly name: string;
   /** The control server, or the proxy in front of it. */
   readonly serverUrl: URL;

@@ -10,7 +10,7 @@ const HEADER_LENGTH = 20;
 const XOR_MAPPED_ADDRESS = 0x0020;
 const IPV4 = 1;
 
-export interface StunResponder {
+interface StunResponder {
   readonly port: number;
   close(): Promise<void>;
 }

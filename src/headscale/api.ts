@@ -177,7 +177,7 @@ function refusal(status: number, text: string): string {
 }
 
 /** The nodes in an answer to `GET /api/v1/node`, or why it could not be read. */
-export type NodeList =
+type NodeList =
   | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
   | { readonly ok: false; readonly why: string };
 

@@ -31,7 +31,7 @@ export interface UpstreamHealth {
   readonly keyMatches: boolean | undefined;
 }
 
-export interface CheckupOptions {
+interface CheckupOptions {
   readonly clock: Clock;
   readonly api: HeadscaleApi;
   readonly upstream: URL;

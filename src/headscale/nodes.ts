@@ -26,7 +26,7 @@ const MIN_GAP_MS = 2500;
 const GAP_PER_ANSWER_TIME = 10;
 const MAX_GAP_MS = 60_000;
 
-export interface NodeDirectoryOptions {
+interface NodeDirectoryOptions {
   readonly clock: Clock;
   /** Asks Headscale for all nodes. Rejects with an error that says what was asked, what came back, and what to do. */
   readonly list: () => Promise<readonly NodeInfo[]>;

@@ -28,7 +28,7 @@ interface Announcement {
   readonly judges: Set<string>;
 }
 
-export interface AnnouncementsOptions {
+interface AnnouncementsOptions {
   readonly clock: Clock;
   readonly link: Link;
   readonly registry: Registry;

@@ -19,7 +19,7 @@ interface Request {
   readonly done: () => void;
 }
 
-export interface MembersOptions {
+interface MembersOptions {
   readonly clock: Clock;
   /** The name of this replica. */
   readonly name: string;

@@ -328,7 +328,7 @@ function replicaIn(field: string): string | undefined {
 }
 
 /** The names of keys and channels. Braces keep everything of one node in one slot of a Redis cluster. */
-export class RedisKeys {
+class RedisKeys {
   readonly #prefix: string;
 
   constructor(prefix: string) {

@@ -15,7 +15,7 @@ const CONFIRMED_FOR_MS = 1000;
 type AboutNewcomer = Extract<Message, { readonly kind: 'contest' | 'left' }>;
 type Unsigned<M> = M extends Message ? Omit<M, 'from'> : never;
 
-export interface RemoteNewcomersOptions {
+interface RemoteNewcomersOptions {
   readonly clock: Clock;
   readonly registry: Registry;
   readonly takeover: Takeover;

@@ -21,7 +21,7 @@ const MAX_STREAMS_PER_ANSWER = 8;
 /** How often forged messages are reported at most. */
 const REPORT_FORGED_EVERY_MS = 60_000;
 
-export interface ReplicasOptions {
+interface ReplicasOptions {
   readonly clock: Clock;
   readonly name: string;
   readonly link: Link;
@@ -31,7 +31,7 @@ export interface ReplicasOptions {
 }
 
 /** What other replicas may see and do here. */
-export interface LocalStreams {
+interface LocalStreams {
   views(): readonly object[];
   sever(id: StreamId): void;
 }
