@@ -34,7 +34,7 @@ export interface StreamView {
   readonly remoteAddress: string;
   readonly openedAt: string;
   readonly lastHeardAt: string;
-  readonly upstreamSpokeAt: string | null;
+  readonly upstreamLastHeardAt: string | null;
   readonly bytesReceived: number;
   readonly bytesSent: number;
   readonly state: Stream['state']['kind'];
