@@ -40,7 +40,7 @@ export interface StreamView {
   readonly state: Stream['state']['kind'];
   readonly heldUntil: string | null;
   /** The reason, while the stream is closing. */
-  readonly closing: CloseReason | null;
+  readonly closeReason: CloseReason | null;
   /** The reason for which the watchdog would sever the stream if it did more than observe. */
   readonly wouldSever: NonNullable<Stream['wouldSever']> | null;
   readonly kernel: KernelEvidence | null;
