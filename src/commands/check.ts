@@ -87,8 +87,8 @@ async function* findings(
 
 /** @throws every error that is not a mistake of the operator. */
 function problemsOf(error: unknown): readonly string[] {
-  if (error instanceof UsageError) return error.problems;
-  if (error instanceof StartError) return [error.message];
+  if (error instanceof UsageError) return error.problems.map((problem) => `[${error.code}] ${problem}`);
+  if (error instanceof StartError) return [`[${error.code}] ${error.message}`];
   throw error;
 }
 

@@ -155,7 +155,11 @@ describe('startWatchdog', () => {
     const kernel = { ok: false, why: 'koffi cannot be loaded: not here' } as const;
     const { port } = await harness.watchdog(url, {}, noiseKey, { log, kernel });
     expect(lines.filter(({ level }) => level === 40)).toEqual([
-      expect.objectContaining({ msg: expect.stringMatching(/^no kernel evidence: /), why: kernel.why }),
+      expect.objectContaining({
+        msg: expect.stringMatching(/^no kernel evidence: /),
+        code: 'HSW_KERNEL_EVIDENCE_UNAVAILABLE',
+        detail: kernel.why,
+      }),
     ]);
     const unreadable = recorded.header.replace(/^..../, 'AAAA');
     const client = harness.client(port);

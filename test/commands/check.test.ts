@@ -98,7 +98,9 @@ describe('runCheck', () => {
     for (const key of ['renewed-key.pem', 'nowhere.pem']) {
       const bad = await check({ upstream: url, listen: await listen(key) });
       expect(bad.lines).toContainEqual(
-        expect.stringMatching(/^fail {2}--listen: the key .*(does not belong to the certificate|no such file)/),
+        expect.stringMatching(
+          /^fail {2}\[HSW_CERTIFICATE_UNREADABLE\] --listen: the key .*(does not belong to the certificate|no such file)/,
+        ),
       );
       expect(bad.passed).toBe(false);
     }
@@ -115,8 +117,8 @@ describe('runCheck', () => {
   test('every mistake of the configuration is a line, and nothing else is tried', async () => {
     const { passed, lines } = await check({ hold: 'soon' }, undefined, 'gone-aftr: 3s\n');
     expect(lines).toEqual([
-      expect.stringMatching(/^fail {2}--hold: 'soon'/),
-      expect.stringMatching(/^fail {2}watchdog\.yaml:1:1: .*gone-after/),
+      expect.stringMatching(/^fail {2}\[HSW_CONFIG_INVALID\] --hold: 'soon'/),
+      expect.stringMatching(/^fail {2}\[HSW_CONFIG_INVALID\] watchdog\.yaml:1:1: .*gone-after/),
     ]);
     expect(passed).toBe(false);
   });
@@ -147,7 +149,7 @@ describe('runCheck', () => {
     expect(refused.lines[3]).not.toContain('not-the-key');
     expect(refused.passed).toBe(false);
     const none = await check({ upstream: url, noiseKey: wrong });
-    expect(none.lines[2]).toMatch(/^fail {2}--noise-key .*does not hold a Noise key/);
+    expect(none.lines[2]).toMatch(/^fail {2}\[HSW_NOISE_KEY_UNREADABLE\] --noise-key .*does not hold a Noise key/);
   });
 
   test('a port in use by another program fails; by a watchdog it is no fault', async () => {
