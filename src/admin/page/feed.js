@@ -19,7 +19,7 @@ export function isSevering({ kind, reason }) {
 }
 
 /** @param {ApiEvent} event */
-export function isEnd(event) {
+function isNotable(event) {
   const { kind, level, reason } = event;
   // Scanners send bad requests all day. A refused proxy is somebody's mistake.
   if (kind === 'connection_refused' && reason === 'bad_request') return false;
@@ -32,7 +32,7 @@ export function isEnd(event) {
  * @param {ApiEvent} event
  * @returns {[word: string, colour: string]}
  */
-export function wordFor({ kind, level, reason }) {
+function wordFor({ kind, level, reason }) {
   switch (kind) {
     case 'stream_severed':
       return [`severed: ${reason}`, 'bad'];
@@ -121,7 +121,7 @@ export class Feed {
 
   /** @param {ApiEvent} event */
   #isShown(event) {
-    return this.#kind.value === 'all' || isEnd(event);
+    return this.#kind.value === 'all' || isNotable(event);
   }
 
   #showAll() {
