@@ -1,0 +1,50 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { describe, expect, test } from 'vitest';
+
+const SOURCE = join(import.meta.dirname, '..', 'src');
+const MOST_LINES = 400;
+/** A file that is shorter is read together with whatever imports it, unless several files do. */
+const FEW_LINES = 35;
+
+/** Every TypeScript file but the page's types, by its path from `src`, with its text. */
+const files = new Map(
+  readdirSync(SOURCE, { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('.ts') && !path.startsWith(join('admin', 'page')))
+    .map((path) => [path, readFileSync(join(SOURCE, path), 'utf8')]),
+);
+
+const linesOf = (text: string): number => text.split('\n').length - 1;
+
+function importersOf(path: string): readonly string[] {
+  return [...files].flatMap(([importer, text]) => {
+    const imported = [...text.matchAll(/(?:from |import\()'(\.[^']+)'/g)].map(([, specifier = '']) =>
+      relative(SOURCE, join(SOURCE, dirname(importer), specifier)),
+    );
+    return imported.includes(path) ? [importer] : [];
+  });
+}
+
+describe('src', () => {
+  test('has cli.ts at its top, and folders', () => {
+    expect(
+      readdirSync(SOURCE, { withFileTypes: true }).flatMap((entry) => (entry.isFile() ? [entry.name] : [])),
+    ).toEqual(['cli.ts']);
+  });
+
+  test(`has no file of more than ${MOST_LINES} lines`, () => {
+    expect([...files].filter(([, text]) => linesOf(text) > MOST_LINES).map(([path]) => path)).toEqual([]);
+  });
+
+  test(`has no file of fewer than ${FEW_LINES} lines that one other file imports`, () => {
+    const short = [...files].filter(([, text]) => linesOf(text) < FEW_LINES).map(([path]) => path);
+    expect(short.length).toBeGreaterThan(0);
+    expect(short.filter((path) => importersOf(path).length < 2)).toEqual([]);
+  });
+
+  test('has files that hold an idea each: few of them, and not small ones', () => {
+    const lines = [...files.values()].reduce((sum, text) => sum + linesOf(text), 0);
+    expect(files.size).toBeLessThanOrEqual(120);
+    expect(lines / files.size).toBeGreaterThan(120);
+  });
+});
