@@ -25,7 +25,7 @@ const QUIET_MS = 2_000;
 const ASKED_ABOUT_MS = 12_500;
 /** The nodes do not come all at once. */
 const SPREAD_MS = 2_000;
-const ANSWERS_WITHIN_MS = 20_000;
+const ANSWERS_WITHIN_MS = 45_000;
 
 class Contestant {
   readonly #identity: NodeIdentity;
