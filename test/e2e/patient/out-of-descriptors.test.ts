@@ -31,6 +31,7 @@ describe('Headscale 0.29.2 has no descriptors left for a while', () => {
     await bystander.expectUntouched();
     expect(watchdog.severings()).toEqual([]);
     expect((await watchdog.metrics()).streamsUnaccountedFor).toBe(0);
-    expect(watchdog.errors()).toEqual([]);
+    // It accepts connections and answers none for so long: that may be told.
+    expect(watchdog.errors().filter(({ event }) => event !== 'upstream_silent')).toEqual([]);
   });
 });
