@@ -1,12 +1,13 @@
 import { changesBetween } from '../config/changes.ts';
 import { policyForAny } from '../config/policy.ts';
+import { LONGEST_HOLD_MS } from '../config/readers.ts';
 import type { Config, NodePolicy } from '../config/types.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { type ExitErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import type { TcpTimeouts } from '../liveness/client-connection.ts';
 import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
-import { LONGEST_HOLD_MS, USUAL_HOLD_MS } from '../takeover/hold.ts';
+import { USUAL_HOLD_MS } from '../takeover/hold.ts';
 import type { TakeoverTerms } from '../takeover/takeover.ts';
 import type { KeyFiles } from './key-files.ts';
 

@@ -79,8 +79,8 @@ function notDuration(text: string, orOff: string): Invalid {
   return new Invalid(`${quoted(text)} is not a duration: write 1500ms, 30s, 2m or 1h${orOff}`);
 }
 
-/** A client gives up on its control connection after ten seconds. */
-const LONGEST_HOLD_MS = 5000;
+/** A client gives up on its control connection after ten seconds, and may also have to wait in the pacer. */
+export const LONGEST_HOLD_MS = 5000;
 
 export const hold: Reader<Hold> = scalar((text) => {
   if (text === 'auto' || text === 'off') return { kind: text };

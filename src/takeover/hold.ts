@@ -5,8 +5,6 @@ import type { Stream } from '../streams/stream.ts';
 
 /** How long a newcomer is usually held. Old streams are probed eagerly for as long, even when holding is off. */
 export const USUAL_HOLD_MS = 1500;
-/** A client gives up on its control connection after ten seconds, and may also have to wait in the pacer. */
-export const LONGEST_HOLD_MS = 5000;
 
 /** What a held newcomer waits for: an old stream, or the name of a replica that has old streams. */
 export type WaitedFor = Stream | string;
