@@ -1,6 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
-const timeouts = { testTimeout: 120_000, hookTimeout: 60_000, teardownTimeout: 30_000 };
+const patience = {
+  testTimeout: 120_000,
+  hookTimeout: 60_000,
+  teardownTimeout: 30_000,
+  // In CI they get a second try, and are named there: a busy machine is no fault of theirs.
+  retry: process.env.CI ? 1 : 0,
+};
 
 export default defineConfig({
   test: {
@@ -11,7 +17,7 @@ export default defineConfig({
       {
         // One file after another: each measures tenths of a second, on machines that may have two cores.
         test: {
-          ...timeouts,
+          ...patience,
           name: 'brisk',
           include: ['test/e2e/*.test.ts'],
           pool: 'forks',
@@ -23,7 +29,7 @@ export default defineConfig({
       {
         // Side by side, each file in a lab of its own: they do little but wait, for half a minute and longer.
         test: {
-          ...timeouts,
+          ...patience,
           name: 'patient',
           include: ['test/e2e/patient/*.test.ts'],
           pool: 'forks',

@@ -9,6 +9,8 @@ export default defineConfig({
     // For what hangs: no test is to be fast.
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // In CI they get a second try, and are named there: a busy machine is no fault of theirs.
+    retry: process.env.CI ? 1 : 0,
     pool: 'forks',
     maxWorkers: '100%',
   },
