@@ -1,22 +1,22 @@
-/** A point on the monotonic clock, in milliseconds. Only differences of two instants mean something. */
+/** A point on the monotonic clock, in milliseconds. Only the difference of two instants means something. */
 export type Instant = number & { readonly __brand: 'Instant' };
 
-/** A timer that can be cancelled; cancelling twice, or after it fired, does nothing. */
+/** A timer that can be cancelled. To cancel it twice, or after it has fired, does nothing. */
 export interface Timer {
   cancel(): void;
 }
 
-/** Time as the program sees it. The real one is `systemClock`; tests step a virtual one. */
+/** The program reads time only through this. It runs with `systemClock`; tests step a virtual clock. */
 export interface Clock {
-  /** Monotonic: unmoved by someone who sets the machine's clock. */
+  /** Monotonic: it does not jump when somebody sets the machine's clock. */
   now(): Instant;
-  /** Calls `fire` once, `delayMs` from now. Never keeps the process alive by itself. */
+  /** Calls `fire` once, `delayMs` from now. The timer does not keep the process alive. */
   after(delayMs: number, fire: () => void): Timer;
   /** The calendar date of an instant, for people and for Prometheus. */
   dateOf(instant: Instant): Date;
 }
 
-/** `instant` moved by `ms` milliseconds (negative: earlier). */
+/** The instant `ms` milliseconds after `instant`, or before it if `ms` is negative. */
 export function plus(instant: Instant, ms: number): Instant {
   return (instant + ms) as Instant;
 }

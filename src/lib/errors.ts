@@ -1,13 +1,13 @@
-/** Where a code is seen: as a command's exit code, or as the status of an answer of the admin API; else in the log only. */
+/** Where a code appears besides the log: as a command's exit code, or as the status of an answer of the admin API. */
 interface Seen {
-  /** 1: it went wrong. 2: it was called wrong. 3: nothing matched. */
+  /** 1: something failed. 2: the command was used wrongly. 3: nothing matched. */
   readonly exit?: 1 | 2 | 3;
   readonly status?: 400 | 401 | 403 | 404 | 405 | 409 | 500 | 503;
 }
 
 /**
- * Every error code, for scripts, alerts and searches. A code keeps its meaning for good; docs/errors.md says of each what
- * has happened and what to do.
+ * Every error code, for scripts, alerts and searches. A code never changes its meaning. docs/errors.md explains each: what
+ * has happened, and what to do.
  */
 export const ERRORS = {
   // The command line and the configuration.
@@ -24,7 +24,7 @@ export const ERRORS = {
   HSW_CERTIFICATE_UNREADABLE: { exit: 1 },
   HSW_CERTIFICATE_EXPIRING: {},
   HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
-  // Listening, and what the machine offers.
+  // Listening, systemd, and what the kernel and Node offer.
   HSW_LISTEN_FAILED: { exit: 1 },
   HSW_INHERITED_SOCKET_INVALID: { exit: 1 },
   HSW_INHERITED_SOCKETS_UNUSED: {},
@@ -39,7 +39,7 @@ export const ERRORS = {
   HSW_UPSTREAM_PROTOCOL_MISMATCHED: {},
   HSW_NODES_LIST_FAILED: {},
   HSW_NODE_METRICS_DISABLED: {},
-  // Clients, and proxies in front.
+  // Clients, and the proxies in front of the watchdog.
   HSW_MACHINE_KEY_DUPLICATED: {},
   HSW_CONNECTION_REFUSED: {},
   HSW_LIMIT_REACHED: {},
@@ -49,7 +49,7 @@ export const ERRORS = {
   // Replicas.
   HSW_REDIS_UNREACHABLE: {},
   HSW_REPLICA_MESSAGE_REJECTED: {},
-  // The admin API, and the commands that ask it.
+  // The admin API, and the commands that use it.
   HSW_ADMIN_UNREACHABLE: { exit: 1 },
   HSW_ADMIN_TOKEN_REQUIRED: { exit: 1, status: 401 },
   HSW_ADMIN_TOKEN_WRONG: { exit: 1, status: 401 },
@@ -65,7 +65,7 @@ export const ERRORS = {
   HSW_STREAM_AMBIGUOUS: { exit: 1 },
   HSW_STREAM_ENDING: { exit: 1, status: 409 },
   HSW_NOT_CONFIRMED: { exit: 1 },
-  // A fault of the watchdog's own.
+  // A bug in the watchdog.
   HSW_INTERNAL: { exit: 1, status: 500 },
 } as const satisfies Readonly<Record<`HSW_${string}`, Seen>>;
 
@@ -85,7 +85,7 @@ export function isErrorCode(code: unknown): code is ErrorCode {
   return typeof code === 'string' && Object.hasOwn(ERRORS, code);
 }
 
-/** What stops a start, a reload or a command. The message says what was tried, with which value, and what to do. */
+/** Stops a start, a reload or a command. The message says what the program tried, with which value, and what to do. */
 export class StartError extends Error {
   override readonly name = 'StartError';
   readonly code: ExitErrorCode;
@@ -96,7 +96,7 @@ export class StartError extends Error {
   }
 }
 
-/** Flags, a file or parameters that cannot be used: every mistake at once. */
+/** Flags, a file or parameters are wrong. `problems` lists every mistake, so that nobody finds them one by one. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
   readonly code: ExitErrorCode;
@@ -109,12 +109,12 @@ export class UsageError extends Error {
   }
 }
 
-/** One line of an error as a command prints it, its end of line included. */
+/** The line that a command prints for an error, with its line break. */
 export function errorLine(code: ExitErrorCode, message: string): string {
   return `error [${code}]: ${message}\n`;
 }
 
-/** A connection was accepted, and then nothing was said on it in time. */
+/** The other side accepted a connection but did not answer in time. */
 export class NoAnswerError extends Error {
   override readonly name = 'NoAnswerError';
 }
@@ -122,7 +122,7 @@ export class NoAnswerError extends Error {
 /** The short reason of a socket or file error, for a log line. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  // An AggregateError (every address of a name refused) says nothing itself.
+  // Node throws an AggregateError when every address of a name fails. Its own message is empty.
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
   return error.message;
 }

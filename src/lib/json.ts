@@ -1,7 +1,7 @@
-/** The fields of a JSON object that comes from outside. */
+/** The fields of a JSON object from outside. Nothing about them has been checked. */
 export type JsonFields = Readonly<Record<string, unknown>>;
 
-/** Parses text that comes from outside. @returns undefined if it is not JSON. */
+/** Parses text from outside. @returns undefined if it is not JSON. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -15,12 +15,12 @@ export function hasFields(value: unknown): value is JsonFields {
   return typeof value === 'object' && value !== null;
 }
 
-/** The fields of a value; none if it has no fields. */
+/** The fields of a value; `{}` if it has no fields. */
 export function fieldsOf(value: unknown): JsonFields {
   return hasFields(value) ? value : {};
 }
 
-/** A value that should be a string; empty if it is something else. */
+/** The value if it is a string; otherwise the empty string. */
 export function stringOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }

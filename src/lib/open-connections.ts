@@ -1,19 +1,19 @@
 import type { Socket } from 'node:net';
 
 /**
- * Every connection of a server, from the moment it is accepted until it has closed, whoever holds it meanwhile: the
- * steps before HTTP, the HTTP server, a tunnel, a WebSocket, or nobody any more. A stop ends what it finds here.
+ * All open connections of a server. A connection changes hands: from the steps before HTTP to the HTTP server, and from
+ * there to a tunnel or a WebSocket. None of these knows all connections, but a shutdown must close them all.
  */
 export class OpenConnections {
   readonly #open = new Set<Socket>();
 
-  /** Where TLS is spoken, both the TCP socket and the TLS socket above it are added. */
+  /** Removes the socket when it closes. With TLS, add both the TCP socket and the TLS socket on top of it. */
   add(socket: Socket): void {
     this.#open.add(socket);
     socket.once('close', () => this.#open.delete(socket));
   }
 
-  /** Ends the connections that have all they were owed, our FIN included: only their clients still hold them open. */
+  /** Closes the connections on which everything has been sent, including our FIN: only the client keeps them open. */
   endAnswered(): void {
     for (const socket of this.#open) if (socket.writableFinished) socket.destroy();
   }

@@ -2,10 +2,10 @@
 const CONTROL = /[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
 
 /**
- * Text that others wrote (a node's name, a header, a file), safe to show on a terminal, in a log line or in an answer:
- * control characters and marks of writing direction are escaped.
+ * Makes text from outside (a node's name, a header, a file) safe for a terminal, a log line or an answer. It escapes
+ * control characters and the characters that change the writing direction.
  *
- * @param longest in characters; the rest becomes `…`.
+ * @param longest in characters. `…` replaces the rest.
  */
 export function printable(text: string, longest = Number.POSITIVE_INFINITY): string {
   const cut = text.length > longest ? `${text.slice(0, longest)}…` : text;
@@ -17,13 +17,13 @@ function escaped(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
-/** The word of `known` that `word` most likely should have been; undefined where none is close. */
+/** The word of `known` that somebody most likely meant when they wrote `word`. @returns undefined if no word is close. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const typed = word.toLowerCase().replaceAll('_', '-');
-  // A long text is not a misspelt short word, and to compare it takes time.
+  // A long text is not a misspelt word, and comparing it takes time.
   if (typed.length > 40) return undefined;
   const near = known
-    // Each letter that one word has more than the other is a change: this drops most words before they are compared.
+    // Two words differ by at least as many changes as their lengths differ. This spares most comparisons.
     .filter((candidate) => Math.abs(candidate.length - typed.length) <= mostChanges(candidate))
     .map((candidate) => ({ candidate, distance: editDistance(typed, candidate) }))
     .filter(({ candidate, distance }) => distance <= mostChanges(candidate))
@@ -36,8 +36,8 @@ function mostChanges(word: string): number {
 }
 
 /**
- * How many letters have to be added, removed, changed or swapped with their neighbour to turn `a` into `b` (the optimal
- * string alignment distance). Levenshtein's distance counts a swap, the most common slip, as two changes.
+ * How many changes turn `a` into `b`: to add, remove or replace a letter, or to swap two neighbours (optimal string
+ * alignment). Levenshtein's distance would count a swap as two changes, although it is the most common typing error.
  */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];

@@ -1,26 +1,26 @@
 import type { Instant } from './clock.ts';
 
-/** So many a second in the long run, and so many at once. */
+/** How many tokens a bucket gets each second, and how many it holds at most. */
 export interface Rate {
   readonly perSecond: number;
   readonly burst: number;
 }
 
-/** A bucket that fills with the time, and from which each takes one. */
+/** Limits a rate: whoever wants to act takes a token, and new tokens arrive at a steady rate. */
 export class TokenBucket {
   #tokens: number;
   #at: Instant;
 
-  /** It begins full. */
+  /** The bucket starts full. */
   constructor({ burst }: Rate, now: Instant) {
     this.#tokens = burst;
     this.#at = now;
   }
 
-  /** @returns whether there was one to take. */
+  /** Takes a token. @returns false if the bucket is empty. */
   take(rate: Rate, now: Instant): boolean {
     this.#fill(rate, now);
-    // Sums of fractions are not exact, and who waited for `nextInMs` is to have one.
+    // Floating-point sums are not exact, and after a wait of `nextInMs` there must be a token.
     if (this.#tokens < 1 - 1e-6) return false;
     this.#tokens = Math.max(0, this.#tokens - 1);
     return true;
@@ -30,7 +30,7 @@ export class TokenBucket {
     this.#tokens = burst;
   }
 
-  /** How long until there is one, in milliseconds. */
+  /** Time until the next token, in milliseconds; 0 if there is one now. */
   nextInMs(rate: Rate, now: Instant): number {
     this.#fill(rate, now);
     return this.#tokens >= 1 ? 0 : ((1 - this.#tokens) / rate.perSecond) * 1000;
@@ -47,10 +47,10 @@ export class TokenBucket {
   }
 }
 
-/** So many buckets are kept; with more, those that are full again go first, and then all begin anew. */
+/** With more buckets than this, the full ones are dropped. If that is not enough, all are dropped and start full again. */
 const MOST_BUCKETS = 10_000;
 
-/** A bucket for each of many, of whom only those that have taken lately are remembered. */
+/** One bucket for each client. Memory is bounded: a full bucket can be dropped, because a new one is full too. */
 export class TokenBuckets {
   readonly #buckets = new Map<string, TokenBucket>();
 

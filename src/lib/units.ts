@@ -1,13 +1,13 @@
 const UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
 
-/** Reads `1500ms`, `30s`, `2m` or `1h` as whole milliseconds; undefined where it is something else. */
+/** Reads `1500ms`, `30s`, `2m` or `1h`. @returns whole milliseconds; undefined if it is not a duration. */
 export function parseDuration(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   if (match === null) return undefined;
   return Math.round(Number(match[1]) * UNITS_MS[match[2] as keyof typeof UNITS_MS]);
 }
 
-/** Writes milliseconds as an operator would, in the largest unit that is exact: `1500ms`, `90s`, `2m`. */
+/** Writes milliseconds as in a configuration, in the largest unit that is exact: `1500ms`, `90s`, `2m`. */
 export function formatDuration(ms: number): string {
   if (ms === 0) return '0s';
   for (const unit of ['h', 'm', 's'] as const) {
@@ -18,13 +18,13 @@ export function formatDuration(ms: number): string {
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
-/** Reads `512B`, `16KiB`, `16MiB` or `1GiB` as bytes; undefined where it is something else. */
+/** Reads `512B`, `16KiB`, `16MiB` or `1GiB`. @returns bytes; undefined if it is not a size. */
 export function parseSize(text: string): number | undefined {
   const match = /^(\d+)(B|KiB|MiB|GiB)$/.exec(text);
   return match === null ? undefined : Number(match[1]) * (UNITS[match[2] ?? ''] ?? Number.NaN);
 }
 
-/** Writes bytes as an operator would, in the largest unit that is exact. */
+/** Writes bytes as in a configuration, in the largest unit that is exact: `512B`, `16KiB`. */
 export function formatSize(bytes: number): string {
   const [unit = 'B', size = 1] = Object.entries(UNITS).findLast(([, each]) => bytes % each === 0) ?? [];
   return `${bytes / size}${unit}`;

@@ -1,14 +1,14 @@
-/** sd_listen_fds(3): the first descriptor that is passed on. */
+/** The first descriptor that systemd passes on (sd_listen_fds(3)). */
 const FIRST_DESCRIPTOR = 3;
 
 /** Sockets that systemd has opened and listens on for us (socket activation). */
 export interface InheritedSockets {
-  /** The descriptor for the i-th --listen, counted from 0; undefined: open one. */
+  /** The descriptor for the i-th --listen, counted from 0; undefined if we must open a socket ourselves. */
   forListener(i: number): number | undefined;
   readonly forAdmin: number | undefined;
-  /** How many there are for --listen. */
+  /** How many of the sockets are for --listen. */
   readonly listeners: number;
-  /** Why the sockets that were passed in are not used, and what to do; undefined where they are. */
+  /** Why we do not use the sockets that were passed in, and what to do; undefined if we use them, or if there are no sockets. */
   readonly unusedReason: string | undefined;
 }
 
@@ -19,10 +19,10 @@ const ADMIN = 'admin';
 
 /**
  * Reads LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)) and removes them from `env`, so that no child process
- * uses them. A descriptor named `admin` (FileDescriptorName=admin) is for the admin server, all others are for --listen, in
- * order.
+ * uses them. A descriptor with the name `admin` (FileDescriptorName=admin) is for the admin server. All others are for
+ * --listen, in order.
  *
- * @param pid this process's; the variables name the process that they are for.
+ * @param pid the id of this process. LISTEN_PID must be the same, otherwise the sockets are meant for another process.
  */
 export function takeInheritedSockets(env: NodeJS.ProcessEnv, pid: number): InheritedSockets {
   const { LISTEN_FDS: count, LISTEN_PID: forPid, LISTEN_FDNAMES: names } = env;

@@ -2,20 +2,20 @@ import { endianness } from 'node:os';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf } from '../lib/errors.ts';
 
-/** Reports our state to the service manager that started us: systemd's sd_notify(3). Without one nothing happens. */
+/** Reports our state to the service manager that started us (systemd, sd_notify(3)). Without one it does nothing. */
 export interface ServiceManager {
   ready(status: string): void;
-  /** A reload begins; `ready` ends it. */
+  /** Reports that a reload begins. `ready` reports its end. */
   reloading(): void;
-  /** @param withinMs how long stopping takes at most. The manager must not kill us earlier. */
+  /** @param withinMs how long we need to stop, at most. It keeps the manager from killing us earlier. */
   stopping(status: string, withinMs: number): void;
   /** Stops the signs of life. */
   close(): void;
-  /** Why the manager cannot be reached; undefined where it can be, or where there is no manager. */
+  /** Why we cannot reach the manager; undefined if we can, or if there is no manager. */
   readonly unreachableReason: string | undefined;
 }
 
-/** A close takes less than this after the last stream has ended. */
+/** After the last stream has ended, the rest of a shutdown takes less than this. */
 const STOP_ROOM_MS = 10_000;
 
 /** Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID and removes them from `env`. */
@@ -36,7 +36,7 @@ export async function connectServiceManager(
   return createServiceManager(socket.send, clock, isOurs && watchdogMs > 0 ? watchdogMs : undefined, undefined);
 }
 
-/** @param watchdogMs the manager restarts us after this long without a sign of life (WatchdogSec=). */
+/** @param watchdogMs the manager restarts us if it hears nothing from us for this long (WatchdogSec=). */
 export function createServiceManager(
   send: SendDatagram,
   clock: Clock,
@@ -45,7 +45,7 @@ export function createServiceManager(
 ): ServiceManager {
   let timer: Timer | undefined;
   let isStopping = false;
-  // A timer of the event loop: a loop that is stuck sends nothing, so the manager sees that it is stuck.
+  // This timer runs on the event loop. If the loop is stuck, nothing is sent, and the manager notices.
   const signOfLife = (): void => {
     if (watchdogMs === undefined) return;
     send('WATCHDOG=1');
@@ -53,7 +53,7 @@ export function createServiceManager(
   };
   return {
     ready(status) {
-      // A reload may still end while we stop. We are not ready again then.
+      // A reload may end while we are stopping. It must not make us ready again.
       if (isStopping) return;
       send(`READY=1\nSTATUS=${status}`);
       if (timer === undefined) signOfLife();
@@ -70,7 +70,7 @@ export function createServiceManager(
   };
 }
 
-/** Sends one datagram to the service manager; false if it could not be sent. */
+/** Sends one datagram to the service manager. @returns false if that failed. */
 export type SendDatagram = (text: string) => boolean;
 
 type NotifySocketOrNot =
@@ -86,7 +86,7 @@ const MSG_NOSIGNAL = 0x4000;
 /** sizeof(sockaddr_un.sun_path), including the closing NUL; see unix(7). */
 const LONGEST_PATH = 108;
 
-/** Opens a socket to NOTIFY_SOCKET's address. Node has no AF_UNIX datagram sockets, so libc opens it. */
+/** Opens a datagram socket for the service manager. Node has no AF_UNIX datagram sockets, so this calls libc. */
 async function openNotifySocket(address: string): Promise<NotifySocketOrNot> {
   const target = socketAddress(address);
   if (target === undefined)
