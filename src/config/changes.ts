@@ -6,9 +6,9 @@ import type { Config, Hold, NodePolicy } from './types.ts';
 
 /** The differences between two configurations, each as text: `silent-after: 30s → 10s`. */
 export interface Changes {
-  /** What a running watchdog applies. */
+  /** Changes that a running watchdog applies. */
   readonly changes: string[];
-  /** What only applies after a restart, because sockets are bound to it or open to it. */
+  /** Changes that apply only after a restart, because open sockets depend on them. */
   readonly needRestart: string[];
 }
 
@@ -98,7 +98,7 @@ function countOf(rules: number): string {
   return rules === 1 ? '1 rule' : `${rules} rules`;
 }
 
-/** A duration of which 0 means never, as in `NodePolicy`. */
+/** A duration as text; `off` for 0, which means never in `NodePolicy`. */
 export function durationOrOff(ms: number): string {
   return ms === 0 ? 'off' : formatDuration(ms);
 }

@@ -8,7 +8,7 @@ import type { HostPort } from './types.ts';
 type GivenSettings = ReadonlyMap<string, Given>;
 
 /**
- * Addresses that are right one by one and wrong together. A watchdog with its own address as upstream would connect to
+ * Finds addresses that are valid alone but not together. With its own address as upstream, a watchdog would connect to
  * itself until it ran out of descriptors.
  */
 export function addressProblems(
@@ -55,7 +55,7 @@ function upstreamIsOwn(
   own: HostPort,
   ownAt: Given['at'] | undefined,
 ): Problem {
-  // The operator should change what they gave, never a default.
+  // Report a value that the operator gave, not a default.
   if (upstreamAt !== undefined || ownAt === undefined) {
     const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, ownAt)}: name Headscale's listen_addr`;
     return { at: upstreamAt ?? 'flag', name: 'upstream', text };
@@ -75,7 +75,7 @@ export function proxyProtocolProblems(
   return listens.filter(({ listen }) => listen.proxyProtocol).map(({ at }) => ({ at, name: 'listen', text }));
 }
 
-/** Whether a connection to `target` would reach the listener on `own`, as far as that is clear without asking DNS. */
+/** Whether a connection to `target` reaches a listener on `own`. This does not ask DNS, so it does not find every case. */
 function meets(target: HostPort, own: HostPort): boolean {
   if (target.port !== own.port || own.port === 0) return false;
   const isLocal = (host: string): boolean => isLoopback(host) || isEveryAddress(host);
@@ -93,13 +93,13 @@ function overlap(one: HostPort, other: HostPort): boolean {
   return covers(one.host, other.host) || covers(other.host, one.host);
 }
 
-/** How long a client has to answer after the first probe. With less, one lost packet could end a healthy stream. */
+/** The least time between the first probe and `gone-after`. With less, one lost packet could end a healthy stream. */
 const PROBE_ROOM_MS = 10_000;
 
 /**
- * Probes are there to notice a gone client before `gone-after` does. Here are those that come too late for that.
+ * Finds probes that start too late: they must notice a gone client before `gone-after` does.
  *
- * @param rule the settings of one rule; they are checked together with the settings for all nodes.
+ * @param rule the settings of one rule. They are checked together with the settings for all nodes.
  */
 export function probeProblems(
   settings: Partial<Settings>,
@@ -133,14 +133,14 @@ function goneText(probeIdle: number, goneAfter: number): string {
     : `${formatDuration(goneAfter)} is too short for probe-idle, ${probe}: write ${least} or more, or change probe-idle`;
 }
 
-/** What only Headscale knows of a node, by its name in a rule. */
+/** The matches of a rule that need Headscale's list of nodes, and how a message names them. */
 const KNOWN_TO_HEADSCALE: Readonly<Record<string, string>> = {
   name: 'names',
   user: 'users',
   nodeKey: 'node keys',
 };
 
-/** Without an API key a rule by name, user or node key matches no node. */
+/** Without an API key, a rule by name, user or node key would never match. */
 export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): readonly Problem[] {
   if (given.has('headscaleApiKeyFile')) return [];
   for (const [name, { at }] of rule) {
@@ -152,7 +152,7 @@ export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): read
   return [];
 }
 
-/** Puts a problem with several settings at the first of them that the operator gave. */
+/** Reports a problem of several settings once, for the first of them that the operator gave. */
 function blame(given: GivenSettings, ...texts: readonly [name: string, text: string][]): Problem {
   const [name, text] = texts.find(([candidate]) => given.has(candidate)) ?? texts[0] ?? ['', ''];
   return { at: given.get(name)?.at ?? 'flag', name, text };

@@ -53,19 +53,19 @@ export interface FileSettings {
 export interface FileRule {
   readonly at: Position;
   readonly settings: ReadonlyMap<string, Given>;
-  /** False where a part of it could not be read: what the rule seems to lack may be what is misspelt. */
+  /** False if part of it could not be read. Then a missing setting is not reported: it may be the one that is misspelt. */
   readonly isWhole: boolean;
 }
 
-/** A file that was cut off must not pass for one without settings: a reload would go back to the defaults. */
+/** An empty file is an error, because it may have been cut off: a reload would silently go back to the defaults. */
 const EMPTY = 'the file is empty: write at least one setting, or leave --config away';
 
-/** Finds the settings and rules in the text of a file, and everything in it that is neither. */
+/** Finds the settings and rules in the text of a file. Everything else in it is a problem. */
 export function settingsOfFile(text: string | undefined): FileSettings {
   if (text === undefined) return NOTHING;
   const { root, problems } = readYaml(text);
   if (text.trim() === '') return { ...NOTHING, problems: [{ at: root.at, text: EMPTY }] };
-  // What the parser makes of text that is not YAML would only add problems that are not there.
+  // If the text is not valid YAML, reading on would report problems that do not exist.
   if (problems.length > 0) return { ...NOTHING, problems };
   return new SettingsOfFile(root);
 }
@@ -80,14 +80,14 @@ export function fileKey(name: string): string {
   return name === METRICS_MAX_NODES ? 'metrics.max-nodes' : kebabCase(name);
 }
 
-/** Words that are right in another place. */
+/** Words that are no keys of the file, although somebody may expect it, and what to do about each. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
   config: 'is only a flag, since it names this file: remove it',
   'metrics-max-nodes': 'is the name of the flag: write metrics: { max-nodes: 1000 }',
   '<<': 'merges mappings in other YAML files, but not here: write the settings themselves',
 };
 
-/** `silent-after` to `silentAfter`, for each of the names. */
+/** Maps `silent-after` to `silentAfter`, for each of the names. */
 function byKey(names: readonly string[]): ReadonlyMap<string, string> {
   return new Map(names.map((name) => [kebabCase(name), name]));
 }
@@ -106,7 +106,7 @@ interface KnownEntry {
 
 const RULE_EXAMPLE = "{ name: 'router-*', silent-after: 10s }";
 
-/** Every policy is looked up in all rules, for every stream, again and again. */
+/** For each stream, all rules are searched, and often. */
 const MOST_RULES = 500;
 const TOO_MANY_RULES = `a rule too many, ${MOST_RULES} at most: write one rule for many nodes, by user or by a name like 'router-*'`;
 
@@ -133,11 +133,11 @@ class SettingsOfFile implements FileSettings {
     }
   }
 
-  /** A single value, or a list of them; for `listen` also mappings. */
+  /** The items of a setting that may be one value or a list. For `listen`, an item may also be a mapping. */
   #itemsOf({ key, value }: KnownEntry): readonly Given[] {
     const needed = key === 'listen' ? 'an address, or a list of them' : 'a single value, or a list of them';
     const items = value.kind === 'list' ? value.items : [value];
-    // The watchdog would start, and nobody could reach it.
+    // The watchdog would start, but nobody could reach it.
     if (key === 'listen' && items.length === 0) this.#problem(value.at, NO_ADDRESSES);
     return items.flatMap((item): readonly Given[] => {
       if (item.kind === 'scalar') return [{ value: item.value, at: item.at }];
@@ -147,7 +147,7 @@ class SettingsOfFile implements FileSettings {
     });
   }
 
-  /** A `listen` that is a mapping; nothing where something in it is wrong. */
+  /** A `listen` that is a mapping. @returns an empty list if something in it is wrong. */
   #listenOf({ entries, at }: Mapping): readonly Given[] {
     const settings = new Map<string, Given>();
     if (!this.#addEntries(settings, entries, LISTEN_KEYS)) return [];
@@ -185,7 +185,7 @@ class SettingsOfFile implements FileSettings {
     else this.#misfit(key, value, 'a single value');
   }
 
-  /** The entries with a key that is one of `known`, each key once. */
+  /** The entries with a known key. A key that comes twice is a problem. */
   #knownEntries(entries: readonly Entry[], known: readonly string[]): readonly KnownEntry[] {
     const seen = new Map<string, Position>();
     const found: KnownEntry[] = [];
@@ -204,7 +204,7 @@ class SettingsOfFile implements FileSettings {
     return found;
   }
 
-  /** A value of another shape than its key needs. */
+  /** Reports a value of the wrong kind, such as a list in place of a single value. */
   #misfit(key: string, value: Value, needed: string): void {
     this.#problem(value.at, `${key}: ${misfitText(value, needed)}`);
   }

@@ -30,7 +30,7 @@ export function readListens(given: readonly Given[]): {
     const { values, problems: found } = readEach(LISTEN_SETTINGS, settings);
     for (const { at, text } of found) report(text, at);
     const tlsProblem = tlsProblemOf(values, scheme);
-    // The address tells one flag from another. The query is not shown: a key may stand there by mistake.
+    // Show the address, so that the operator knows which flag it is, but not the query, which may hold a key.
     if (tlsProblem !== undefined) report(`${shown}${tlsProblem}`);
     if (problems.length === before) listens.push({ listen: listenOf(values as ListenSettings), at: each.at });
   }
@@ -50,7 +50,7 @@ const OPTIONS: ReadonlyMap<string, keyof ListenSettings> = new Map([
   ['proxy-protocol', 'proxyProtocol'],
 ]);
 
-/** Reads from a text the settings that a mapping has. */
+/** Reads from a text (`HOST:PORT` or a URL) the same settings that a mapping in the file has. */
 function readListenText(
   text: string,
   at: Given['at'],
@@ -58,7 +58,7 @@ function readListenText(
 ): {
   readonly settings: ReadonlyMap<string, Given>;
   readonly scheme: Scheme | undefined;
-  /** What a message shows of it. */
+  /** The part of it that a message may show. */
   readonly shown: string;
 } {
   const match = /^(https?):\/\/([^/?#]*)\/?(?:\?(.*))?$/.exec(text);

@@ -21,7 +21,7 @@ import type { Config, NodeRule } from './types.ts';
 /**
  * Turns flags and the text of a file into a configuration. A flag wins over the file.
  *
- * @param flags what the operator gave, by camel-case name and without defaults; `config`, which names the file, is ignored.
+ * @param flags the flags that the operator gave, by camel-case name, without defaults. `config`, which names the file, is ignored.
  * @throws UsageError with every problem of the flags and of the file.
  */
 export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: ConfigFile): Config {
@@ -33,7 +33,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
   const rules = fromFile.rules.map((rule) => readRule(rule, values, given, flags.observeOnly === true));
   const problems: readonly Problem[] = [
     ...unknownFlags(flags),
-    // What a flag overrides in the file is read too: a mistake there is still a mistake.
+    // Read the settings of the file that a flag overrides too: a mistake there is still a mistake.
     ...readEach(SINGLE_SETTINGS, fromFlags.settings).problems,
     ...fromFile.problems,
     ...readEach(SINGLE_SETTINGS, fromFile.settings).problems,
@@ -57,7 +57,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
 
 type Lists = ReadonlyMap<string, readonly Given[]>;
 
-/** A flag that may be repeated has a list as its value, or one value. */
+/** A flag that may be repeated has one value or a list of values. */
 function settingsOfFlags(flags: Readonly<Record<string, unknown>>): {
   readonly settings: ReadonlyMap<string, Given>;
   readonly lists: Lists;
@@ -70,7 +70,7 @@ function settingsOfFlags(flags: Readonly<Record<string, unknown>>): {
   };
 }
 
-/** The list of a flag replaces that of the file. The problems are those of both. */
+/** A flag's list replaces the file's list. Mistakes in either list are reported. */
 function readLists(fromFlags: Lists, fromFile: Lists) {
   const given = (name: string) =>
     [fromFile, fromFlags].flatMap((lists) => (lists.has(name) ? [lists.get(name) ?? []] : []));
@@ -108,7 +108,7 @@ function readRule(
   };
 }
 
-/** A rule needs a match and a policy. Where something in it is wrong, only that is reported. */
+/** A rule needs a match and a policy. If another mistake in it has been reported already, this reports nothing. */
 function missingInRule({ at, settings, isWhole }: FileRule): readonly Problem[] {
   const isMatch = (name: string): boolean => Object.hasOwn(RULE_MATCHES, name);
   const names = [...settings.keys()];
@@ -160,7 +160,7 @@ function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' 
   };
 }
 
-/** All nodes behind one NAT may come back in the same moment, so a burst may be much more than one second's worth. */
+/** All nodes behind one NAT may come back at the same moment, so a burst may be ten times the rate of one second. */
 const HANDSHAKE_BURST_S = 10;
 
 function limitsOf(settings: Settings): Config['limits'] {
@@ -190,7 +190,7 @@ function flagTexts(problems: readonly Problem[]): readonly string[] {
   return problems.filter(({ at }) => at === 'flag').map(({ name, text }) => `--${kebabCase(name ?? '')}: ${text}`);
 }
 
-/** A file that is something else altogether would otherwise fill many screens. */
+/** A file that is no configuration at all would otherwise fill many screens with problems. */
 const MOST_SHOWN = 100;
 
 function fileTexts(path: string, problems: readonly Problem[]): readonly string[] {

@@ -12,8 +12,9 @@ export interface Who {
 /**
  * The policy for a node: the one for all nodes, changed by the first rule that matches.
  *
- * With an API key, rules may name nodes and users. While Headscale's API is down, or does not list a new node yet, several
- * rules may apply to it. Each value is then the most careful of theirs: no API that is down gets a stream severed.
+ * With an API key, rules may name nodes and users. While the API does not answer, or does not list a new node yet, several
+ * rules may apply to a node. Then each setting takes the most careful of their values, so that no stream is severed just
+ * because the API is down.
  */
 export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>, who: Who): NodePolicy {
   const { machineKey, node } = who;
@@ -25,9 +26,9 @@ export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'
 }
 
 /**
- * The policy for a machine that may be one of several nodes: the most careful of theirs.
+ * The policy for a machine that may be one of several nodes. Each setting takes the most careful value.
  *
- * @param nodes undefined where it may be any node.
+ * @param nodes undefined if it may be any node.
  */
 export function policyForAny(
   config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>,
@@ -40,7 +41,7 @@ export function policyForAny(
   return mostCareful(config.policy, [only, ...rest]);
 }
 
-/** The changes that the rules may make for a node, of which only the machine key is known. `{}` means that no rule applies. */
+/** The changes that each rule may make for a node if only its machine key is known. `{}`: no rule applies. */
 function possibleChanges(rules: readonly NodeRule[], machineKey: MachineKey): readonly Partial<NodePolicy>[] {
   const possible: Partial<NodePolicy>[] = [];
   for (const { match, policy } of rules) {
@@ -62,7 +63,7 @@ function mostCareful(policy: NodePolicy, changes: readonly Partial<NodePolicy>[]
     goneAfterMs,
     // Without gone-after, probes have no effect.
     probeIdleMs: goneAfterMs === 0 ? 0 : probeIdleMs,
-    // A hold is short and ends no stream.
+    // A hold is short and ends no stream, so no value is more careful than another.
     hold: policy.hold,
     observeOnly: changes.some((change) => change.observeOnly ?? policy.observeOnly),
   };
@@ -83,7 +84,7 @@ export function ruleFor(
   return rule === undefined ? undefined : { index, rule };
 }
 
-/** Whether a node matches everything that a rule names. What Headscale has not said of a node matches nothing. */
+/** Whether a node matches every condition of a rule. A condition on something that Headscale has not told us does not match. */
 function matches({ match }: NodeRule, { machineKey, node }: Who): boolean {
   if (match.machineKey !== undefined && match.machineKey !== machineKey) return false;
   if (match.nodeKey !== undefined && match.nodeKey !== node?.nodeKey) return false;
@@ -94,8 +95,8 @@ function matches({ match }: NodeRule, { machineKey, node }: Who): boolean {
 /**
  * Whether `glob` matches `name`: `*` is any text, `?` any character. Case does not matter, as in DNS.
  *
- * It only ever goes back to the last `*`, so no glob takes more than glob × name steps; a regular expression, as picomatch
- * makes it, can take exponentially many. It creates no arrays, because thousands of streams are matched with hundreds of rules.
+ * It goes back only to the last `*`, so it takes at most glob × name steps. A regular expression, as picomatch creates, can
+ * take exponentially many. It creates no arrays, because thousands of streams are matched with hundreds of rules.
  */
 export function globMatches(glob: string, name: string): boolean {
   const pattern = glob.toLowerCase();

@@ -1,12 +1,12 @@
 import { printable } from '../lib/text.ts';
 
-/** A place in a file, as editors count: line and column begin at 1. */
+/** A place in a file. Line and column count from 1, as in editors. */
 export interface Position {
   readonly line: number;
   readonly column: number;
 }
 
-/** A value that an operator gave, and where: with a flag, or at a place in the file. */
+/** A value that an operator gave, and where they gave it: with a flag, or at a place in the file. */
 export interface Given {
   readonly value: unknown;
   readonly at: Position | 'flag';
@@ -15,25 +15,25 @@ export interface Given {
 /** What is wrong, where, and what to write instead. */
 export interface Problem {
   readonly at: Position | 'flag';
-  /** The setting as the program names it, `silentAfter`; undefined where it is about no single setting. */
+  /** The setting in camel case, `silentAfter`; undefined if the problem is not about a single setting. */
   readonly name?: string;
   readonly text: string;
 }
 
-/** `silentAfter` as flags and files spell it: `silent-after`. */
+/** Turns `silentAfter` into `silent-after`, as flags and files spell it. */
 export function kebabCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 const LONGEST_QUOTE = 80;
 
-/** A value for a message, in quotes; a key is named and not shown. */
+/** A value in quotes, for a message. A key is not shown; the message only says that it is one. */
 export function quoted(value: unknown): string {
   const text = String(value);
   return secretIn(text) ?? `'${printable(text, LONGEST_QUOTE)}'`;
 }
 
-/** Text of a file for a message; nothing of a text with a key in it. */
+/** Text of a file, for a message. A text that contains a key is not shown at all. */
 export function shown(text: string, longest: number): string {
   const secret = secretIn(text);
   return secret === undefined ? printable(text, longest) : `${secret} stands here`;
@@ -46,14 +46,14 @@ function secretIn(text: string): string | undefined {
   return /hskey-/i.test(text) ? 'a key of Headscale' : undefined;
 }
 
-/** How Headscale's API keys begin, and public keys, which are not paths either. */
+/** The start of Headscale's API keys, and of public keys, which are not paths either. */
 const KEY_START = /^\s*(hskey-|hsapi|mkey:|nodekey:)/i;
 /** Headscale's older API keys: a prefix, a dot and a secret, of letters, digits, hyphens and underscores. */
 const OLD_API_KEY = /^\s*[\w-]{5,20}\.[\w-]{20,}\s*$/;
 /** What follows `privkey:`. */
 const BARE_KEY = /^\s*[0-9a-f]{64}\s*$/i;
 
-/** Whether a text in place of a path is most likely a key, which no message may show. */
+/** Whether somebody most likely wrote a key instead of a path. No message may show a key. */
 export function looksLikeKey(text: string): boolean {
   return KEY_START.test(text) || OLD_API_KEY.test(text) || BARE_KEY.test(text) || PRIVATE_KEY.test(text);
 }

@@ -12,16 +12,16 @@ export class Invalid {
   }
 }
 
-/** Reads one value as an operator gives it: the text of a flag, or the text, number or boolean that YAML made of it. */
+/** Reads one value: the text of a flag, or a text, number or boolean that YAML has read. */
 export type Reader<Value> = (given: unknown) => Value | Invalid;
 
-/** How one value is read, and what it is where the operator gives none. */
+/** How to read one value, and its default. */
 export interface Readable<Value> {
   readonly read: Reader<Value>;
   readonly byDefault?: string | boolean;
 }
 
-/** The value that a `Readable` gives; undefined is one of them where there is no default. */
+/** The type of the value that a `Readable` reads. Without a default it includes undefined. */
 type ValueOf<Entry> = Entry extends { readonly read: Reader<infer Value>; readonly byDefault: string | boolean }
   ? Value
   : Entry extends { readonly read: Reader<infer Value> }
@@ -58,7 +58,7 @@ function isNumber(text: string): boolean {
   return /^\d+(\.\d+)?$/.test(text);
 }
 
-/** @returns milliseconds between the two limits; 0 for `off`, where that is allowed. */
+/** @returns milliseconds between the two limits; 0 for `off`, if that is allowed. */
 export function duration(shortest: string, longest: string, off?: 'off'): Reader<number> {
   const orOff = off === undefined ? '' : ', or off';
   return scalar((text) => {
@@ -104,7 +104,7 @@ export function size(least: string, most: string): Reader<number> {
   });
 }
 
-/** @returns a whole number between the two limits; 0 for `off`, where that is allowed. */
+/** @returns a whole number between the two limits; 0 for `off`, if that is allowed. */
 export function wholeNumber(least: number, most: number, off?: 'off'): Reader<number> {
   return scalar((text) => {
     if (text === off) return 0;
@@ -129,7 +129,7 @@ export function oneOf<Word extends string>(words: readonly Word[]): Reader<Word>
   });
 }
 
-/** A word of the operator's choice. Where YAML reads it as a number or a boolean, the operator has to quote it. */
+/** A free text, such as a name. If YAML reads it as a number or a boolean, the operator must quote it. */
 export function word(what: string): Reader<string> {
   return (given) => {
     if (given === '') return new Invalid(`needs ${what}`);
@@ -138,7 +138,7 @@ export function word(what: string): Reader<string> {
   };
 }
 
-/** A part of key names in Redis, so without spaces, colons and braces. */
+/** A name that becomes part of keys in Redis, so spaces, colons and braces are not allowed. */
 export const plainName: Reader<string> = (given) => {
   const name = word('a name')(given);
   if (name instanceof Invalid || /^[\w.-]{1,60}$/.test(name)) return name;
@@ -146,7 +146,7 @@ export const plainName: Reader<string> = (given) => {
 };
 
 /**
- * The path of a file that holds a secret. A key in place of its path must not be shown, in no message and no log.
+ * The path of a file that holds a secret. If the operator wrote the key itself, no message and no log may show it.
  *
  * @param what is in the file: `a password`.
  */
@@ -181,7 +181,7 @@ export const upstreamUrl: Reader<URL> = scalar((text) => {
   return url;
 });
 
-/** A URL for a message: the user and the password are left out. */
+/** A URL for a message, without its user and password. */
 export function withoutUser(url: string): string {
   return url.replace(/\/\/[^/]*@/, '//…@');
 }
@@ -191,7 +191,7 @@ export const hostPort: Reader<HostPort> = scalar((text) => {
   return parseHostPort(text) ?? new Invalid(`${quoted(text)} is not HOST:PORT: write ${example}`);
 });
 
-/** Reads `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (every address of this machine); undefined where it is something else. */
+/** Reads `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (every address of this machine). @returns undefined if it has another form. */
 export function parseHostPort(text: string): HostPort | undefined {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
@@ -204,7 +204,7 @@ const NOBODY = 'none';
 /**
  * Reads the addresses and ranges of trusted proxies, or `none`.
  *
- * @param given each value holds one of them, or several with commas between them.
+ * @param given each value is one of them, or several with commas between them.
  */
 export function readTrustedProxies(given: readonly Given[]): {
   readonly trustedProxies: readonly Cidr[];

@@ -5,7 +5,7 @@ import { Invalid, parseHostPort, type Reader, withoutUser } from './readers.ts';
 import { readSecretLine, readSmallFile } from './secrets.ts';
 import type { HostPort, RedisSettings, RedisUrl } from './types.ts';
 
-/** The certificates that an operating system trusts take a quarter of this. */
+/** An operating system's whole list of trusted certificates is a quarter of this. */
 const LARGEST_CA_KIB = 1024;
 
 /** What a connection to Redis needs. */
@@ -22,7 +22,7 @@ const DEFAULT_PORT = { one: 6379, sentinel: 26_379, cluster: 6379 } as const;
 /**
  * Reads `redis[s][+sentinel|+cluster]://[USER@]HOST[:PORT][,HOST[:PORT]…][/DB]`; with sentinels `/MASTER[/DB]`.
  *
- * @returns a text that says what is wrong and what to write, where it cannot be read.
+ * @returns if it cannot be read, a text that says what is wrong and what to write.
  */
 export function parseRedisUrl(text: string): RedisUrl | string {
   const match = /^redis(s)?(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^/@]+)(?:\/(.*))?$/i.exec(text);
@@ -54,7 +54,7 @@ export const redisUrl: Reader<RedisUrl> = (given) => {
   return typeof parsed === 'string' ? new Invalid(`${quoted(withoutUser(text))} ${parsed}`) : parsed;
 };
 
-/** @returns null where a percent sign does not begin an encoded UTF-8 character. */
+/** Decodes percent-encoding. @returns null if it is not valid UTF-8 in percent-encoding. */
 function decoded(text: string): string | null {
   try {
     return decodeURIComponent(text);
@@ -63,7 +63,7 @@ function decoded(text: string): string | null {
   }
 }
 
-/** As an operator writes it. */
+/** The URL as an operator would write it. */
 export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }: RedisUrl): string {
   const scheme = `redis${isTls ? 's' : ''}${kind === 'one' ? '' : `+${kind}`}`;
   const user = username === undefined ? '' : `${encodeURIComponent(username)}@`;
@@ -71,7 +71,7 @@ export function formatRedisUrl({ kind, nodes, isTls, username, db, masterName }:
   return `${scheme}://${user}${nodes.map(({ host, port }) => addressAndPort(host, port)).join(',')}${master}${db === 0 ? '' : `/${db}`}`;
 }
 
-/** The name of a replica that the operator has not named: that of the machine. */
+/** The default name of a replica: the name of its machine. */
 export function ownName(): string {
   return hostname().slice(0, 60);
 }

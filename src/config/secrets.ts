@@ -3,25 +3,25 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type NoiseKey, parseNoiseKey } from '../identity/noise.ts';
 import { codeOf, type ExitErrorCode, reasonOf, StartError } from '../lib/errors.ts';
 
-/** A key takes one line. A larger file is something else. */
+/** A key is a single line. A larger file cannot be one. */
 const LARGEST_KEY_KIB = 4;
 
 export interface SmallFile {
-  /** The code of the error where the file cannot be used. */
+  /** The error's code if the file cannot be used. */
   readonly code: ExitErrorCode;
   /** The flag that names it: `--config`. */
   readonly flag: string;
   readonly path: string;
   readonly largestKiB: number;
-  /** What to do where the file is missing, is a folder, or is larger. */
+  /** What to do if the file is missing, is a folder, or is too large. */
   readonly advice: { readonly missing: string; readonly folder: string; readonly larger: string };
 }
 
 /**
- * Reads a whole regular file, also through a symbolic link. It does not read a pipe or a device, which may never answer:
- * every stream is on this thread.
+ * Reads a whole regular file, also through a symbolic link. It refuses a pipe or a device: reading it might block for ever,
+ * and with it every stream, because there is only one thread.
  *
- * @returns a buffer that nothing else shares, so that a caller can wipe it.
+ * @returns a buffer of its own memory, so that the caller can wipe it.
  * @throws StartError when the file cannot be read, is not a regular file or is larger than `largestKiB`.
  */
 export function readSmallFile(file: SmallFile): Buffer {
@@ -43,7 +43,7 @@ const NOT_REGULAR = 'is a pipe, a socket or a device; name a regular file';
 /** Without O_NONBLOCK, opening a pipe waits for a writer. Without O_NOCTTY, a terminal becomes our controlling terminal. */
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** @returns the first `most` bytes of a file; undefined where it is not a regular file. */
+/** @returns the first `most` bytes of a file; undefined if it is not a regular file. */
 function regularBytes(path: string, most: number): Buffer | undefined {
   const file = openSync(path, FLAGS);
   try {
@@ -65,7 +65,7 @@ function bytesOf(file: number, most: number): Buffer {
     }
     return bytes.subarray(0, length);
   } catch (error) {
-    // They may be part of a key.
+    // The bytes may be part of a key.
     bytes.fill(0);
     throw error;
   }
@@ -79,7 +79,7 @@ function reasonAndAdvice(error: unknown, { advice }: SmallFile): string {
       return 'this user may not read it; give it read access, for example through a group';
     case 'EISDIR':
       return `is a folder; ${advice.folder}`;
-    // Opening a socket gives this, and opening a device that is not plugged in.
+    // The path is a socket, or a device that is not there.
     case 'ENXIO':
       return NOT_REGULAR;
     default:
@@ -87,16 +87,16 @@ function reasonAndAdvice(error: unknown, { advice }: SmallFile): string {
   }
 }
 
-/** A file that holds one secret in one line. */
+/** A file with one secret in a single line. */
 export interface SecretLine {
   readonly code: ExitErrorCode;
   /** The flag that names it: `--admin-token-file`. */
   readonly flag: string;
   readonly path: string;
   readonly advice: { readonly missing: string; readonly folder: string };
-  /** What it should hold, as the end of a message. */
+  /** The end of a message: what the file should hold. */
   readonly expected: string;
-  /** What is wrong with a secret of other characters than visible ASCII. */
+  /** The message for a secret with characters other than visible ASCII. */
   readonly badCharacters: string;
 }
 
@@ -104,7 +104,7 @@ export interface SecretLine {
  * Reads a secret, with or without white space around it.
  *
  * @returns the secret, which an HTTP header can carry.
- * @throws StartError when the file cannot be read or does not hold one; the message never shows what the file holds.
+ * @throws StartError when the file cannot be read or holds no secret. The message never shows the content of the file.
  */
 export function readSecretLine(line: SecretLine): string {
   const { code, flag, path, advice, expected } = line;
@@ -203,7 +203,7 @@ export function readNoiseKey(path: string): NoiseKey {
   throw new StartError('HSW_NOISE_KEY_UNREADABLE', `--noise-key ${path}: does not hold a Noise key; ${NOISE_KEY_FORM}`);
 }
 
-/** A chain of certificates takes some 10 KiB. A larger file is something else. */
+/** A certificate with its chain is about 10 KiB. A much larger file is something else. */
 const LARGEST_CERTIFICATE_KIB = 256;
 
 export interface CertificateFiles {
@@ -214,17 +214,17 @@ export interface CertificateFiles {
 /** A server's certificate with its chain, and its private key, as PEM. */
 export interface Certificate {
   readonly cert: Buffer;
-  /** Wipe it once the TLS server has it. */
+  /** Wipe it after giving it to the TLS server. */
   readonly key: Buffer;
   readonly expires: Date;
-  /** The hosts it is for, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
+  /** The hosts for which it is valid, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
   readonly names: string;
 }
 
 /**
  * Reads a certificate and its private key.
  *
- * @throws StartError when one of them cannot be used, or when they do not belong together.
+ * @throws StartError when one of them cannot be used, or when the key is not the certificate's.
  */
 export function readCertificate({ certFile, keyFile }: CertificateFiles): Certificate {
   const cert = readPem('certificate', certFile);

@@ -18,17 +18,17 @@ import {
 import { redisUrl } from './redis.ts';
 import { type Cidr, LOG_LEVELS } from './types.ts';
 
-/** What `--help` shows of a setting. */
+/** What `--help` shows for a setting. */
 export interface SettingHelp {
   readonly group: 'Headscale' | 'Clients' | 'Admin server' | 'Takeover' | 'Stop' | 'Limits' | 'Replicas' | 'Output';
-  /** What the flag takes, as in `<duration>`; undefined for a switch. */
+  /** The argument of the flag, as in `<duration>`; undefined for a switch. */
   readonly takes?: string;
-  /** As an operator would write it; undefined where there is no default. */
+  /** The default as an operator would write it; undefined if there is no default. */
   readonly byDefault?: string | boolean;
   readonly help: string;
 }
 
-/** A setting that an operator may give several times: a flag that is repeated, a list in the file. */
+/** A setting with several values: a repeated flag, or a list in the file. */
 interface ListSetting extends SettingHelp {
   readonly isList: true;
   readonly byDefault: string;
@@ -39,8 +39,7 @@ type Setting<Value> = SettingHelp & Readable<Value>;
 export const SHORTEST_PROBE_IDLE = '5s';
 
 /**
- * Every setting, in the order of `--help`. Its flag and its key in the file are its name in kebab case; `byDefault` is
- * what an operator would write.
+ * Every setting, in the order of `--help`. Its name in kebab case is both its flag and its key in the file.
  */
 export const SETTINGS = {
   upstream: {
@@ -298,15 +297,15 @@ export function isList(name: string): name is ListName {
   return Object.hasOwn(SETTINGS, name) && 'isList' in SETTINGS[name as SettingName];
 }
 
-/** The settings of which there is one. */
+/** The settings with a single value. */
 export const SINGLE_SETTINGS = Object.fromEntries(
   Object.entries(SETTINGS).filter(([name]) => !isList(name)),
 ) as unknown as Omit<Table, ListName>;
 
-/** Programs that connect from this machine are most often the proxy in front of the watchdog. */
+/** The loopback, because most proxies in front of a watchdog run on the same machine. */
 export const TRUSTED_BY_DEFAULT = SETTINGS.trustedProxies.byDefault.split(',') as readonly string[] as readonly Cidr[];
 
-/** One address to listen on, written as a mapping of the file or as a URL with a query. */
+/** The settings of one address to listen on, as a mapping in the file or as the query of a URL. */
 export const LISTEN_SETTINGS = {
   address: { read: hostPort },
   cert: { read: secretFile('a certificate') },
@@ -317,7 +316,7 @@ export const LISTEN_SETTINGS = {
 
 export type ListenSettings = ValuesOf<typeof LISTEN_SETTINGS>;
 
-/** The part of a rule in the file's `nodes:` that says which nodes it is about. */
+/** The conditions of a rule in the file's `nodes:`. They say to which nodes it applies. */
 export const RULE_MATCHES = {
   name: { read: word('a name') },
   user: { read: word('a name') },
@@ -325,7 +324,7 @@ export const RULE_MATCHES = {
   nodeKey: { read: publicKey('node key', 'nodekey', parseNodeKey) },
 } as const;
 
-/** A rule in the file's `nodes:`: which nodes it is about, and what differs for them. */
+/** A rule in the file's `nodes:`: its conditions, and the settings that it changes. */
 export const RULE_SETTINGS = {
   ...RULE_MATCHES,
   silentAfter: { read: SETTINGS.silentAfter.read },

@@ -5,26 +5,26 @@ export interface Config {
   readonly noiseKeyFile: string | undefined;
   /** The path of a file with a Headscale API key. */
   readonly apiKeyFile: string | undefined;
-  /** At least one. */
+  /** One address or more. */
   readonly listen: readonly Listen[];
   readonly trustedProxies: readonly Cidr[];
   /** The folder where an ACME client puts its answers to HTTP-01 challenges. */
   readonly acmeWebroot: string | undefined;
   readonly admin: HostPort;
-  /** The path of a file with the token that the admin server asks for. */
+  /** The path of a file with the admin server's token. */
   readonly adminTokenFile: string | undefined;
-  /** For every node that no rule matches. */
+  /** The policy for every node that no rule matches. */
   readonly policy: NodePolicy;
-  /** The first rule that matches a node counts. */
+  /** The first rule that matches a node applies to it. */
   readonly rules: readonly NodeRule[];
-  /** Whether to sever a control stream on which Headscale has been silent for too long. */
+  /** Whether to sever a control stream if Headscale is silent on it for too long. */
   readonly upstreamSilentSever: boolean;
-  /** Over how long a stop ends the streams; 0: all at once. */
+  /** The time over which a stop spreads the ends of the streams; 0: all at once. */
   readonly drainMs: number;
-  /** Undefined where this is the only watchdog. */
+  /** Undefined if this is the only watchdog. */
   readonly redis: RedisSettings | undefined;
   readonly limits: Limits;
-  /** How fast new control connections go to Headscale; undefined: at once. */
+  /** How fast new control connections go to Headscale; undefined: without a limit. */
   readonly pace: Rate | undefined;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
@@ -36,7 +36,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** A TCP address. */
 export interface HostPort {
-  /** A name or an address; an IPv6 address has no brackets here. */
+  /** A name or an address. An IPv6 address has no brackets. */
   readonly host: string;
   readonly port: number;
 }
@@ -54,20 +54,20 @@ export interface Listen extends HostPort {
 /** An address or a range of addresses, as in `10.0.0.0/8`. */
 export type Cidr = string & { readonly __brand: 'Cidr' };
 
-/** What to do about the streams of a node. */
+/** The settings that can differ from node to node. */
 export interface NodePolicy {
-  /** How long the client of an old stream may be silent before the newcomer takes over. */
+  /** How long an old stream's client may be silent before the newcomer takes over. */
   readonly silentAfterMs: number;
-  /** How long data may stay unacknowledged before the stream is gone; 0: without limit. */
+  /** How long data may stay unacknowledged before the stream counts as gone; 0: for ever. */
   readonly goneAfterMs: number;
-  /** After how much quiet to probe the client; 0: never. */
+  /** The quiet time after which the client is probed; 0: never. */
   readonly probeIdleMs: number;
   readonly hold: Hold;
-  /** Judge, log and count, but hold and sever nothing. */
+  /** Whether to judge, log and count only: nothing is held or severed. */
   readonly observeOnly: boolean;
 }
 
-/** How long to hold newcomers: as long as Headscale's version needs it, up to a fixed time, or never. */
+/** How long to hold newcomers: as Headscale's version needs it, up to a fixed time, or not at all. */
 export type Hold =
   | { readonly kind: 'auto' }
   | { readonly kind: 'at most'; readonly ms: number }
@@ -76,11 +76,11 @@ export type Hold =
 /** A rule of the file's `nodes:`. */
 export interface NodeRule {
   readonly match: NodeMatch;
-  /** What differs from the policy for all nodes. */
+  /** The settings that differ from the policy for all nodes. */
   readonly policy: Partial<NodePolicy>;
 }
 
-/** The nodes that a rule is about. A node has to match everything that is here. */
+/** The nodes to which a rule applies. A node must match every condition. */
 interface NodeMatch {
   /** A glob: `*` is any text, `?` any character. */
   readonly name?: string;
@@ -97,21 +97,21 @@ export interface Limits {
   readonly handshakes: Rate;
   readonly handshakesPerAddress: Rate;
   readonly streamsPerNode: number;
-  /** How many newcomers may be held at once. */
+  /** The most newcomers that are held at once. */
   readonly held: number;
   readonly headerBytes: number;
-  /** From the start of a connection, TLS included, to the end of its first request's head; later, for each head. */
+  /** Time for the head of a request. For the first one it counts from the start of the connection, with TLS. */
   readonly headerMs: number;
-  /** Of a plain request. */
+  /** The largest body of a plain request. */
   readonly bodyBytes: number;
   readonly bodyMs: number;
-  /** What a client sends before Headscale has answered its upgrade. */
+  /** The most that a client may send before Headscale has answered its upgrade. */
   readonly earlyBytes: number;
-  /** How many events the history keeps. */
+  /** How many events about nodes the history keeps. */
   readonly history: number;
 }
 
-/** Tokens a second, and how many of them may be taken at once. */
+/** How many per second in the long run, and how many at once. */
 interface Rate {
   readonly perSecond: number;
   readonly burst: number;
@@ -125,11 +125,11 @@ export interface RedisSettings {
   readonly replicaName: string;
 }
 
-/** Where Redis is. */
+/** Where Redis is, and how to connect to it. */
 export interface RedisUrl {
-  /** One server, sentinels that know the master, or a cluster. */
+  /** One server, sentinels that know the master's address, or a cluster. */
   readonly kind: 'one' | 'sentinel' | 'cluster';
-  /** The servers, or the sentinels; at least one. */
+  /** The servers or the sentinels, one or more. */
   readonly nodes: readonly HostPort[];
   readonly isTls: boolean;
   readonly username: string | undefined;

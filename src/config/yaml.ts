@@ -8,7 +8,7 @@ export type Value =
   | { readonly kind: 'scalar'; readonly value: unknown; readonly at: Position }
   | { readonly kind: 'list'; readonly items: readonly Value[]; readonly at: Position }
   | { readonly kind: 'mapping'; readonly entries: readonly Entry[]; readonly at: Position }
-  /** `*name`. It is not followed: aliases of aliases can make a small file huge. */
+  /** `*name`. Aliases are not resolved, because with aliases of aliases a small file can become huge. */
   | { readonly kind: 'alias'; readonly name: string; readonly at: Position };
 
 export interface Entry {
@@ -17,17 +17,17 @@ export interface Entry {
 }
 
 export interface YamlDocument {
-  /** Of no use where there are problems. */
+  /** Do not use it if there are problems. */
   readonly root: Value;
   readonly problems: readonly Problem[];
 }
 
-/** The composer is recursive. Thousands of levels would overflow the stack and end the process, and so every stream. */
+/** The library's composer is recursive. Thousands of levels would overflow the stack and end the process with every stream. */
 const MOST_LEVELS = 100;
 
 /**
- * `uniqueKeys` is off because the library compares each key with every other; file.ts finds duplicates itself.
- * `core` without the tags of other schemas reads `off` and `yes` as words, also after `%YAML 1.1`.
+ * `uniqueKeys` is off, because the library would compare each key with every other. file.ts finds duplicates itself.
+ * With `core` and no tags of other schemas, `off` and `yes` are words, even after `%YAML 1.1`.
  */
 const OPTIONS = {
   prettyErrors: false,
@@ -39,7 +39,7 @@ const OPTIONS = {
 
 const START: Position = { line: 1, column: 1 };
 
-/** Reads one YAML document. It never throws: a reload must not end the process, whatever is in the file. */
+/** Reads one YAML document. It never throws, because whatever is in the file, a reload must not end the process. */
 export function readYaml(file: string): YamlDocument {
   // Editors do not count a byte order mark as a column.
   const text = file.replace(/^\ufeff/, '');
@@ -78,7 +78,7 @@ function documentOf(text: string, positionAt: (offset: number) => Position): Yam
   let lastLine = 0;
   for (const error of [...(document?.errors ?? []), ...(document?.warnings ?? [])]) {
     const at = positionAt(error.pos[0]);
-    // One mistake causes several errors in its line; the first one says most.
+    // One mistake can cause several errors in a line. The first one is the most helpful.
     if (at.line !== lastLine) problems.push({ at, text: textOf(error) });
     lastLine = at.line;
   }
@@ -88,7 +88,7 @@ function documentOf(text: string, positionAt: (offset: number) => Position): Yam
 
 const SECOND = "a second document begins here: keep one, without a line '---' after it";
 
-/** The lines are counted here, because the library's own counter misses some line ends in text that is not YAML. */
+/** We count lines ourselves, because the library's counter misses some line ends in text that is not YAML. */
 function linesOf(text: string): LineCounter {
   const lines = new LineCounter();
   lines.addNewLine(0);
@@ -98,7 +98,7 @@ function linesOf(text: string): LineCounter {
 
 type Tokens = ReturnType<Parser['parse']> extends Iterable<infer Token> ? Token[] : never;
 
-/** @returns the tokens of the text, or the offset where they are nested too deep. */
+/** @returns the tokens of the text, or the offset at which they are nested too deep. */
 function tokensOf(text: string): Tokens | number {
   const parser = new Parser();
   const tokens: Tokens = [];
@@ -123,11 +123,11 @@ function toValue(node: unknown, nowhere: Position, positionAt: (offset: number) 
 function toEntry(pair: Pair<unknown, unknown>, nowhere: Position, positionAt: (offset: number) => Position): Entry {
   const key = toValue(pair.key, nowhere, positionAt);
   const value = toValue(pair.value, key.at, positionAt);
-  // An empty value, as in `hold:`, begins after the colon or some lines below. The place of its key is more use.
+  // An empty value, as in `hold:`, is somewhere after the colon, perhaps lines below. The place of its key is more helpful.
   return { key, value: value.kind === 'nothing' ? { kind: 'nothing', at: key.at } : value };
 }
 
-/** The library's message, and what to do about it. */
+/** What is wrong, in the library's words or in better ones, and what to do. */
 function textOf({ code, message }: YAMLError): string {
   const what = shown(
     message.replace(/^./, (letter) => letter.toLowerCase()),
@@ -153,7 +153,7 @@ function textOf({ code, message }: YAMLError): string {
   }
 }
 
-/** Most often, an alias is a glob that somebody forgot to put in quotes. */
+/** The message for an alias. Most often it is a glob without quotes. */
 export function aliasText(name: string): string {
   const word = `*${shown(name, 40)}`;
   return `${word} is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '${word}'`;
