@@ -28,7 +28,7 @@ import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { LiveConfig, ReloadOutcome } from './live-config.ts';
 
-/** The running watchdog, as its operators see it and act on it. */
+/** The parts of the running watchdog that operators can see or control. */
 export interface AdminOptions {
   readonly clock: Clock;
   readonly events: Events;
@@ -37,9 +37,9 @@ export interface AdminOptions {
   readonly acceptor: StreamAcceptor;
   readonly admission: Admission;
   readonly pacer: Pacer;
-  /** Undefined where the kernel cannot be asked. */
+  /** Undefined if the kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
-  /** Undefined where this watchdog is alone. */
+  /** Undefined if this is the only watchdog. */
   readonly replicas: Replicas | undefined;
   readonly checkup: Checkup;
   readonly directory: NodeDirectory;
@@ -47,13 +47,13 @@ export interface AdminOptions {
   readonly keys: KeyFiles;
   readonly listeners: readonly ClientListener[];
   readonly frontProxies: FrontProxies;
-  /** What requests must carry; undefined where they need none. */
+  /** The token that requests must send; undefined if they need none. */
   readonly token: string | undefined;
   isDraining(): boolean;
   reload(): ReloadOutcome;
 }
 
-/** Begins to count and to remember what happens, and makes the server that shows it; the server does not listen yet. */
+/** Starts the metrics and the history, and creates the admin server, which does not listen yet. */
 export function startAdmin(options: AdminOptions): Server {
   const { clock, events, directory, live, replicas, token } = options;
   const metrics = startMetrics(options);
@@ -80,7 +80,7 @@ export function startAdmin(options: AdminOptions): Server {
   return createAdminServer(backend, { clock, token, adminHost: live.config.admin.host });
 }
 
-/** Until Headscale has listed its nodes, every key may be a node's. */
+/** Whether a key belongs to a node. Until Headscale has listed its nodes, every key may. */
 function isKnownNode(directory: NodeDirectory, key: MachineKey): boolean {
   return !directory.loaded || directory.nodeOf(key) !== undefined;
 }
@@ -146,10 +146,10 @@ function readinessOf({ listeners, checkup, live, isDraining }: AdminOptions): Re
   };
 }
 
-/** The streams of all replicas: ours, and those that the others answer with. */
+/** The streams of this replica, and of all others that answer. */
 async function allStreamViews(options: AdminOptions): Promise<readonly StreamView[]> {
   const remote = (await options.replicas?.remoteStreams()) ?? [];
-  // `parseMessage` has left out whatever is no such view.
+  // `isMessage` has rejected everything that is not such a view.
   return [...streamViews(options), ...(remote as StreamView[])];
 }
 
@@ -185,7 +185,7 @@ function nodeViews({ directory, registry }: AdminOptions, history: History): rea
   });
 }
 
-/** Everything in the head of the status page. */
+/** The figures and warnings at the top of the status page. */
 function overviewOf(options: AdminOptions, history: History): object {
   const { registry, live, takeover, clock, replicas, frontProxies } = options;
   const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
@@ -229,7 +229,7 @@ function machineKeysOf(directory: NodeDirectory, node: string): ReadonlySet<Mach
   return new Set(found.map((each) => each.machineKey));
 }
 
-/** @param replica the name of the replica that has the stream; undefined: this one. */
+/** Severs a stream for an operator. @param replica the replica that has the stream; undefined means this one. */
 function sever(
   { registry, acceptor, replicas }: AdminOptions,
   id: StreamId,

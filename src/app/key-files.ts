@@ -14,7 +14,7 @@ export interface KeyFilesOptions {
   readonly emit: Emit;
 }
 
-/** Whoever uses a key is told when its file has changed and was read again. */
+/** Called when a key file has changed and has been read again. */
 export interface KeyFileUsers {
   noiseKey(): void;
   apiKey(): void;
@@ -22,12 +22,12 @@ export interface KeyFileUsers {
   certificate(listener: number, certificate: Certificate): void;
 }
 
-/** The keys and certificates from files. They are read again when a file changes; one that cannot be used leaves the old one in use. */
+/** The keys and certificates from files. A changed file is read again. If it cannot be used, the old key stays in use. */
 export class KeyFiles {
   readonly #options: KeyFilesOptions;
   readonly #noise: KeyFile<NoiseKey>;
   readonly #api: KeyFile<string>;
-  /** By position in `listen`, which does not change until a restart. */
+  /** By position in `listen`. That list changes only with a restart. */
   readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
   #users: KeyFileUsers = { noiseKey() {}, apiKey() {}, certificate() {} };
   #timer: Timer | undefined;
@@ -60,17 +60,17 @@ export class KeyFiles {
     this.#users = users;
   }
 
-  /** Begins to look at the files, every five seconds. */
+  /** Starts looking at the files every five seconds. */
   watch(): void {
     this.#schedule();
   }
 
-  /** @param listener the position in `listen`. @returns undefined where it speaks plain HTTP. */
+  /** @param listener the position in `listen`. @returns undefined if that listener speaks plain HTTP. */
   certificateOf(listener: number): Certificate | undefined {
     return this.#certificates[listener]?.value;
   }
 
-  /** When the first certificate expires; undefined without certificates. */
+  /** When the first certificate expires; undefined if there are no certificates. */
   get firstCertificateToExpire(): Date | undefined {
     const dates = this.#certificates.map((file) => file?.value?.expires).filter((date) => date !== undefined);
     return dates.length === 0 ? undefined : new Date(Math.min(...dates.map(Number)));
@@ -85,10 +85,10 @@ export class KeyFiles {
   }
 
   /**
-   * Reads the files that a configuration names, without using them yet.
+   * Reads the key files of a configuration, but does not use the keys yet.
    *
-   * @returns a function that begins to use them, and returns a function that goes back to the old ones.
-   * @throws StartError when one cannot be used.
+   * @returns a function that starts using the new keys. It returns a function that goes back to the old ones.
+   * @throws StartError when a file cannot be used.
    */
   prepare(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile'>): () => () => void {
     const { noiseKeyFile, apiKeyFile } = config;
@@ -109,7 +109,7 @@ export class KeyFiles {
     this.#timer?.cancel();
   }
 
-  /** Looks at the files' inodes instead of watching them: a watch is lost when a file is replaced. */
+  /** Reads again what has changed. It compares inodes, because a file watcher loses a file that is replaced. */
   async look(): Promise<void> {
     for (const file of [this.#noise, this.#api, ...this.#certificates]) {
       if (file !== undefined) await this.#lookAt(file);
@@ -123,7 +123,7 @@ export class KeyFiles {
     try {
       file.prepare(was)();
     } catch (error) {
-      // Tried again at each look, since permissions may change without the file; but each problem is reported once.
+      // The next look tries again, because permissions can change without the file. Each problem is reported once.
       const problem = reasonOf(error);
       const code = error instanceof StartError ? error.code : 'HSW_INTERNAL';
       if (file.isNews(problem)) this.#options.emit({ kind: 'key_file_reload_failed', code, detail: problem });
@@ -156,7 +156,7 @@ class KeyFile<T> {
   readonly #changed: (value: T) => void;
   #paths: Paths | undefined;
   #value: T | undefined;
-  /** Of the files when they were last read. */
+  /** The fingerprint of the files when they were last read. */
   #fingerprint: string | undefined;
   #problem: string | undefined;
 
@@ -175,7 +175,7 @@ class KeyFile<T> {
   }
 
   prepare(paths: Paths | undefined): () => () => void {
-    // Taken before reading: a change in between is noticed at the next look.
+    // Take it before reading, so that the next look notices a change in between.
     const fingerprint = paths?.map(fingerprintNow).join();
     const value = paths === undefined ? undefined : this.#read(paths);
     return () => {
@@ -192,12 +192,12 @@ class KeyFile<T> {
     this.#fingerprint = fingerprint;
   }
 
-  /** Tells its user that the value has changed. */
+  /** Tells whoever uses the value that it has changed. */
   tell(): void {
     if (this.#value !== undefined) this.#changed(this.#value);
   }
 
-  /** Whether this problem has not been reported since the files could last be read. */
+  /** Whether this problem is new since the files were last read successfully. */
   isNews(problem: string): boolean {
     const isNews = problem !== this.#problem;
     this.#problem = problem;
@@ -214,7 +214,7 @@ class KeyFile<T> {
   }
 }
 
-/** Undefined when the file cannot be found; reading it will say why. */
+/** @returns undefined if the file cannot be found. Reading it will then report why. */
 function fingerprintNow(path: string): string | undefined {
   try {
     return fingerprintOf(statSync(path, { bigint: true }));

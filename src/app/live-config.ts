@@ -11,11 +11,11 @@ import { USUAL_HOLD_MS } from '../takeover/hold.ts';
 import type { TakeoverTerms } from '../takeover/takeover.ts';
 import type { KeyFiles } from './key-files.ts';
 
-/** What decides which rules match a stream, and what `hold: auto` means. */
+/** What Headscale says that the policies depend on. */
 export interface PolicySources {
-  /** The nodes that a stream may belong to; undefined where it may be any node's. */
+  /** The nodes that a stream may belong to; undefined if it may be any node's. */
   nodesOf(stream: Stream): readonly NodeInfo[] | undefined;
-  /** Whether this Headscale may refuse a second stream. */
+  /** Whether this Headscale may refuse a second stream. Then `hold: auto` holds newcomers. */
   needsHold(): boolean;
 }
 
@@ -26,22 +26,22 @@ export type ReloadOutcome =
 
 export interface ReloadOptions {
   /**
-   * Reads flags and file anew.
+   * Reads flags and file again.
    *
    * @throws UsageError or StartError
    */
   reread(): Config;
   readonly keys: KeyFiles;
   readonly emit: Emit;
-  /** Applies the new configuration to what was set up with the old one. */
+  /** Called with the new configuration in use, to update everything that was set up with the old one. */
   applied(before: Config, after: Config): void;
 }
 
-/** The configuration in use, and what it says about each stream. A reload replaces it as a whole. */
+/** The configuration in use, and the settings of each stream. A reload applies a new configuration completely or not at all. */
 export class LiveConfig {
   readonly #sources: PolicySources;
   #config: Config;
-  /** Read often for each stream, and rarely changed. */
+  /** A cache: policies are needed often and rarely change. */
   #policies = new WeakMap<Stream, NodePolicy>();
 
   constructor(config: Config, sources: PolicySources) {
@@ -53,12 +53,12 @@ export class LiveConfig {
     return this.#config;
   }
 
-  /** More or other nodes are known now, so other rules may match. */
+  /** Call it when the list of nodes has changed, because other rules may match now. */
   forgetPolicies(): void {
     this.#policies = new WeakMap();
   }
 
-  /** The stream may belong to another node now. */
+  /** Call it when the stream may belong to another node now. */
   forgetPolicyOf(stream: Stream): void {
     this.#policies.delete(stream);
   }
@@ -115,9 +115,9 @@ export class LiveConfig {
       try {
         if (halfUsed !== before) applied(halfUsed, before);
       } catch {
-        // The first error is reported. What could be put back has been put back.
+        // The first error is reported below. Everything that could be put back has been put back.
       }
-      // The service manager waits until the reload has ended, so it has to end even then.
+      // Return normally even after a bug: the service manager waits for the end of the reload.
       emit({ kind: 'internal_error', during: 'a reload', error });
       const problem = `the watchdog could not finish the reload: ${reasonOf(error)}`;
       return { ok: false, code: 'HSW_INTERNAL', problems: [problem] };
@@ -143,7 +143,7 @@ export class LiveConfig {
   }
 }
 
-/** Where the watchdog listens and connects stays until a restart: a change would drop every stream. */
+/** Keeps the settings that need a restart, such as the addresses: changing them now would drop every stream. */
 function withoutRestartSettings(before: Config, after: Config): Config {
   const { upstream, listen, admin, adminTokenFile, redis } = before;
   const { headerBytes, headerMs, bodyMs, history } = before.limits;

@@ -12,7 +12,7 @@ import { startWatchdog, type Watchdog } from './watchdog.ts';
 
 /** The command `serve`: starts the watchdog, and resolves when a signal has ended it. */
 export async function serve(readConfig: () => Config): Promise<void> {
-  // Before anything else: these variables are for this process alone.
+  // This comes first, so that no child process inherits these variables.
   const inherited = takeInheritedSockets(process.env, process.pid);
   keepHeapSmall();
   const manager = await connectServiceManager(process.env, process.pid, systemClock);
@@ -20,7 +20,7 @@ export async function serve(readConfig: () => Config): Promise<void> {
   const log = createLogger(config.logLevel, process.stdout);
   warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
   const stopped = nextSignal();
-  // A SIGHUP during the start has nothing to reload, and must not end the process.
+  // During the start there is nothing to reload, but without a listener SIGHUP would end the process.
   let watchdog: Watchdog | undefined;
   process.on('SIGHUP', () => {
     if (watchdog === undefined) return;
@@ -28,7 +28,7 @@ export async function serve(readConfig: () => Config): Promise<void> {
     try {
       watchdog.reload();
     } finally {
-      // systemd waits for this, however the reload ended.
+      // systemd waits for this, even if the reload failed.
       manager.ready(statusOf(watchdog));
     }
   });
@@ -87,7 +87,7 @@ function announce({ listenAddresses, adminAddress }: Watchdog, log: Logger, upst
   log.info({ listen, admin, upstream: upstream.origin, version }, 'listening');
 }
 
-/** An error that nothing caught is our fault: it is logged, and the streams flow on. */
+/** An uncaught error is a bug in the watchdog. It is logged, and the streams go on. */
 function failOpen(watchdog: Watchdog): void {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));

@@ -11,22 +11,22 @@ export interface ShutdownOptions {
   readonly acceptor: StreamAcceptor;
   /** The servers that clients connect to. */
   readonly listeners: readonly Pick<ClientListener, 'server' | 'unanswered' | 'connections'>[];
-  /** As the configuration is now. */
+  /** Read when the drain begins, because a reload may have changed them. */
   drainTerms(): DrainTerms;
-  /** Closes everything that holds no client's socket. */
+  /** Closes everything else: the parts that hold no client's socket. */
   closeRest(): Promise<unknown>;
 }
 
 export interface DrainTerms {
-  /** The streams end evenly over this time; 0: at once. */
+  /** The ends of the streams are spread evenly over this time; 0: all end at once. */
   readonly overMs: number;
-  /** Whether it is shorter than `--drain`, since new clients wait in an inherited socket meanwhile. */
+  /** Whether it is shorter than `--drain`, because new clients wait in an inherited socket meanwhile. */
   readonly isShortened: boolean;
 }
 
 /**
- * A client gives up after ten seconds without an answer. In an inherited socket it waits until our successor accepts it, and
- * the successor starts only when we have ended: half of that time is for our drain, half for its start.
+ * In an inherited socket, a new client waits until the next process accepts it, and that process starts only after we have
+ * ended. A client gives up after ten seconds. Half of that is for our drain, half for the next start.
  */
 const LONGEST_WHILE_CLIENTS_WAIT_MS = 5000;
 
@@ -35,12 +35,12 @@ export function drainTermsOf(drainMs: number, hasInherited: boolean): DrainTerms
   return { overMs: isShortened ? LONGEST_WHILE_CLIENTS_WAIT_MS : drainMs, isShortened };
 }
 
-/** Requests get at least this long to finish, also with `drain: off`, which is about streams. */
+/** Requests get at least this long to finish, even with `drain: off`, which only concerns streams. */
 const LEAST_FOR_REQUESTS_MS = 1000;
 
 const LOOK_FOR_IDLE_MS = 250;
 
-/** The end of a watchdog: stop accepting, end the streams evenly, then close all that is left. */
+/** Stops a watchdog. SIGTERM drains it; a second signal calls `close`, which ends everything at once. */
 export class Shutdown {
   readonly #options: ShutdownOptions;
   #admin: Server | undefined;
@@ -52,7 +52,7 @@ export class Shutdown {
   constructor(options: ShutdownOptions) {
     this.#options = options;
     for (const { server } of options.listeners) {
-      // Before all other listeners, since they may answer at once.
+      // Before all other listeners, because they may answer at once.
       server.prependListener('request', (_request, response) => {
         if (this.#isDraining) closeAfter(response);
       });
@@ -69,8 +69,8 @@ export class Shutdown {
   }
 
   /**
-   * Stops accepting, ends the streams evenly over the drain, lets requests finish meanwhile, then closes. A call of `close`
-   * cuts it short.
+   * Stops accepting and ends the streams evenly over the drain. Requests may finish meanwhile. Then it closes everything.
+   * A call of `close` cuts the drain short.
    */
   async drain(): Promise<void> {
     const { clock, emit, acceptor, listeners } = this.#options;
@@ -94,7 +94,7 @@ export class Shutdown {
     emit({ kind: 'drain_ended', tookMs: clock.now() - startedAt });
   }
 
-  /** Ends everything now; resolves when nothing is left open. */
+  /** Closes everything now. Resolves when nothing is left open. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -105,7 +105,7 @@ export class Shutdown {
     this.#timer?.cancel();
     const closed = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.closeAllConnections();
-    // Upstream connections first, as whenever a stream ends.
+    // Streams first: each closes its upstream connection before the client's.
     await acceptor.end();
     for (const { connections } of listeners) connections.endAll();
     await Promise.all([closed, closeRest()]);
@@ -116,7 +116,7 @@ export class Shutdown {
     return this.#stopped;
   }
 
-  /** Without this an answered connection would stay open until the end, waiting for another request. */
+  /** Closes connections that only wait for another request. Otherwise they would stay open until the end of the drain. */
   #endIdle(): void {
     for (const { server, connections } of this.#options.listeners) {
       server.closeIdleConnections();

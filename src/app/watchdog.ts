@@ -38,50 +38,50 @@ import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
-  /** In place of the one in the file that the configuration names. Without either nobody is identified. */
+  /** Replaces the key from the configured file. Without any key, no node is identified. */
   readonly noiseKey?: NoiseKey | undefined;
   readonly clock?: Clock;
-  /** What can be asked of the kernel; by default what this machine offers. */
+  /** The kernel to ask for evidence; by default this machine's. */
   readonly kernel?: KernelOrNot;
   /**
-   * Reads flags and file anew, for a reload; by default nothing has changed.
+   * Reads flags and file again, for a reload. By default nothing has changed.
    *
    * @throws UsageError or StartError
    */
   readonly reread?: () => Config;
-  /** Sockets that listen already; by default there are none. */
+  /** Sockets from systemd that listen already; by default there are none. */
   readonly inherited?: InheritedSockets;
 }
 
-/** A watchdog that listens. */
+/** A running watchdog. */
 export interface Watchdog {
-  /** In the order of `listen`. */
+  /** The addresses in the order of `listen`. */
   readonly listenAddresses: readonly AddressInfo[];
   readonly adminAddress: AddressInfo;
-  /** @returns what ends the listening. */
+  /** @returns a function that removes the listener. */
   onEvent(listener: Listener): () => void;
-  /** Tells of an error of ours that was caught outside. */
+  /** Reports a bug of the watchdog that surfaced outside of it. */
   failed(during: string, error: unknown): void;
-  /** Applies the configuration as it is now to new and open streams; one that cannot be used changes nothing. */
+  /** Reads the configuration again, and applies it to new and open streams. If it cannot be used, nothing changes. */
   reload(): ReloadOutcome;
-  /** What `drain` would do now. */
+  /** How `drain` would end the streams now. */
   drainTerms(): DrainTerms;
-  /** Stops listening and ends the streams evenly over the drain; resolves when nothing is left open. */
+  /** Stops listening and ends the streams evenly over the drain. Resolves when nothing is left open. */
   drain(): Promise<void>;
-  /** Stops listening and ends every stream now, also in the middle of a drain; resolves when nothing is left open. */
+  /** Stops listening and ends every stream now, also during a drain. Resolves when nothing is left open. */
   close(): Promise<void>;
 }
 
 /**
- * Loads, builds in order, starts to listen. Each part knows only those that are built before it; what must reach back is
- * connected once both are there.
+ * Starts a watchdog: loads the keys, builds all parts in order, then listens. Each part knows only the parts that were built
+ * before it. Calls in the other direction are connected when both parts exist.
  *
- * @throws StartError when a key file cannot be used or an address cannot be listened on; nothing is left open then.
+ * @throws StartError when a key file or an address cannot be used. Nothing is left open then.
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
   const { log, clock = systemClock, inherited = NO_SOCKETS } = options;
 
-  // Load: what cannot be used stops the start before anything is open.
+  // Load everything first: if something cannot be used, the start fails before anything is open.
   const adminToken = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
   refuseSurplusSockets(inherited, config.listen.length);
   const loadedKernel = options.kernel ?? (await loadKernel());
@@ -93,7 +93,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   warnOfMissing(log, noiseKey(), loadedKernel);
   warnOfCertificates(log, config, keys, clock.dateOf(clock.now()));
 
-  // What is known: the streams, Headscale, its nodes, and what the configuration says of each stream.
+  // Build the facts: streams, Headscale's health, its nodes, and the settings of each stream.
   const registry = new Registry();
   const api = headscaleApi(config.upstream);
   const ourKey = (): string | undefined => {
@@ -109,7 +109,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   });
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
 
-  // The way of a connection.
+  // Build the way of a connection.
   const services: Services = { clock, events, registry, kernel, noiseKey, keys, checkup, directory, live };
   const pipeline = await buildPipeline(config, services);
   const { takeover, acceptor, upstream, replicas } = pipeline;
@@ -117,7 +117,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const listeners = buildListeners(config, services, pipeline, frontProxies);
   const patrol = buildPatrol(services, acceptor);
 
-  // Changes: of files, of the configuration, of what Headscale says.
+  // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.
   const reconsider = (): void => {
     live.forgetPolicies();
     acceptor.reapplyTimeouts();
@@ -152,7 +152,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
       },
     });
 
-  // The end, prepared before anything is open.
+  // Prepare the shutdown before anything is open, because a failed start uses it too.
   const drainTerms = (): DrainTerms => drainTermsOf(live.config.drainMs, inherited.listeners > 0);
   const shutdown = new Shutdown({
     ...{ clock, emit, acceptor, listeners, drainTerms },
@@ -178,7 +178,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
       listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
     }
     keys.watch();
-    // Not awaited: newcomers are held until Headscale has told its version.
+    // Do not wait for Headscale: newcomers are held until its version is known.
     void checkup.check();
     if (keys.apiKey !== undefined) directory.start();
     return {
@@ -194,7 +194,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   }
 }
 
-/** @throws StartError where more sockets were passed in than are used: clients on the others would never be answered. */
+/** @throws StartError when there are more inherited sockets than `--listen`: nobody would answer clients on the others. */
 function refuseSurplusSockets({ listeners }: InheritedSockets, wanted: number): void {
   if (listeners <= wanted) return;
   throw new StartError(
@@ -203,7 +203,7 @@ function refuseSurplusSockets({ listeners }: InheritedSockets, wanted: number): 
   );
 }
 
-/** What is off, and the operator may not know it. */
+/** Warns of features that are off, because the operator may not know it. */
 function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
   if (noiseKey === undefined) {
     log.warn(
@@ -227,7 +227,7 @@ function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: Kern
 
 const WARN_OF_CERTIFICATE_MS = 14 * 86_400_000;
 
-/** Which certificates have expired, or expire soon. */
+/** Warns of certificates that have expired or expire soon. */
 function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles, now: Date): void {
   for (const [i, { tls }] of listen.entries()) {
     const expires = keys.certificateOf(i)?.expires;
@@ -240,14 +240,14 @@ function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles, now
   }
 }
 
-/** What the parts on the way of a connection ask. */
+/** What the parts on the way of a connection use. */
 interface Services {
   readonly clock: Clock;
   readonly events: Events;
   readonly registry: Registry;
-  /** Undefined where the kernel cannot be asked. */
+  /** Undefined if the kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
-  /** Undefined without a key: no node is identified then. */
+  /** Undefined without a key. Then no node is identified. */
   noiseKey(): NoiseKey | undefined;
   readonly keys: KeyFiles;
   readonly checkup: Checkup;
@@ -261,13 +261,13 @@ interface Pipeline {
   readonly pacer: Pacer;
   readonly gateways: Gateways;
   readonly takeover: Takeover;
-  /** Undefined without Redis: this watchdog is alone. */
+  /** Undefined without Redis. Then this is the only watchdog. */
   readonly replicas: Replicas | undefined;
   readonly upstream: Upstream;
   readonly acceptor: StreamAcceptor;
 }
 
-/** An address that this many nodes share belongs to a NAT or a proxy, and does not tell machines apart. */
+/** If this many nodes share an address, it is a NAT's or a proxy's, and does not tell two machines apart. */
 const SHARED_BY = 5;
 
 /** @throws StartError when a file for Redis cannot be used. */
@@ -296,7 +296,7 @@ async function buildPipeline(config: Config, services: Services): Promise<Pipeli
       isTelling: (address) => !gateways.has(address) && !registry.isShared(address, SHARED_BY),
     },
   );
-  // Loaded only where it is used: it brings ioredis with it.
+  // Load this module only if it is used, because it loads ioredis.
   const replicas =
     config.redis &&
     (await import('../replicas/replicas.ts')).openReplicas({ clock, registry, takeover, emit, noiseKey }, config.redis);
@@ -318,7 +318,7 @@ async function buildPipeline(config: Config, services: Services): Promise<Pipeli
   return { admission, pacer, gateways, takeover, replicas, upstream, acceptor };
 }
 
-/** What a connection to Headscale tells about Headscale's health. */
+/** What connections to Headscale report about its health. */
 interface UpstreamReports {
   upstreamReached(): void;
   upstreamFailed(): void;
@@ -343,7 +343,7 @@ function buildFrontProxies({ clock, events, live }: Services, gateways: Gateways
   return frontProxies;
 }
 
-/** One for each `--listen`; they do not listen yet. */
+/** Creates a listener for each `--listen`. They do not listen yet. */
 function buildListeners(
   config: Config,
   { events: { emit }, kernel, keys, checkup, live }: Services,

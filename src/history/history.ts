@@ -14,23 +14,23 @@ import {
 } from '../telemetry/event-table.ts';
 import { type Minute, Minutes } from './minutes.ts';
 
-/** One event as it was known when it happened. */
+/** One event, described with what was known when it happened. */
 export interface HistoryEntry {
-  /** Counts up from 1, with gaps where nothing was kept. */
+  /** The number of the event, from 1. Numbers are missing where an entry was not kept. */
   readonly seq: number;
   /** Milliseconds of the Unix epoch. */
   readonly at: number;
   readonly kind: EventKind;
   readonly level: Level;
-  /** Of a warning or an error. */
+  /** The code, if the event is a warning or an error. */
   readonly code: ErrorCode | undefined;
   readonly subject: EventSubject;
   readonly sentence: string;
 }
 
-/** Which entries to find. Undefined matches all. */
+/** Which entries to find. A field that is undefined matches all entries. */
 export interface HistoryQuery {
-  /** Only later ones, oldest first; without it the newest ones. */
+  /** Only entries after this number, the oldest first. Undefined: the newest entries. */
   readonly after: number | undefined;
   readonly limit: number;
   readonly machineKeys: ReadonlySet<MachineKey> | undefined;
@@ -40,7 +40,7 @@ export interface HistoryQuery {
 
 export interface HistoryBounds {
   readonly ofNodes: number;
-  /** Entries about no node. They are bounded apart, so that strangers cannot push out the nodes' history. */
+  /** How many entries about no node are kept. They have their own limit, so that strangers cannot push out the nodes' history. */
   readonly ofOthers: number;
   readonly ageMs: number;
 }
@@ -52,11 +52,11 @@ export function historyBounds(most: number): HistoryBounds {
 
 export interface HistoryPorts {
   readonly nameOf: NameOf;
-  /** Whether Headscale knows the key; true while nobody can tell. */
+  /** Whether Headscale knows the key; true while that is not known. */
   isNode(key: MachineKey): boolean;
 }
 
-/** The events of the last day, in memory, up to a bound. */
+/** The events of the last day. They are kept in memory, up to a limit. */
 export class History {
   readonly #clock: Clock;
   readonly #ports: HistoryPorts;
@@ -78,7 +78,7 @@ export class History {
   readonly listen = (event: WatchdogEvent): void => {
     const at = this.#now();
     this.#minutes.listen(event, at);
-    // Repeats would push out everything else. They are counted, and logged at debug.
+    // Repetitions would push out everything else. They are counted, and logged at `debug`.
     if ('isNews' in event && !event.isNews) return;
     const level = levelOf(event);
     if (level === undefined) return;
@@ -106,7 +106,7 @@ export class History {
     return this.#ofNodes.size + this.#ofOthers.size;
   }
 
-  /** @returns the matching entries, oldest first: the newest of them, or with `after` the first ones behind it. */
+  /** @returns matching entries, oldest first. If there are more than `limit`: the newest, or with `after` the next ones after it. */
   find(query: HistoryQuery): readonly HistoryEntry[] {
     this.#forget();
     const { after = 0, limit } = query;
@@ -138,11 +138,11 @@ export function matches(entry: HistoryEntry, query: Omit<HistoryQuery, 'limit' |
   return machineKeys === undefined || (machineKey !== undefined && machineKeys.has(machineKey));
 }
 
-/** The newest entries, oldest first, up to `most`. */
+/** Keeps the newest entries, up to `most`, in order of arrival. */
 export class Recent {
   readonly #most: number;
   #kept: HistoryEntry[] = [];
-  /** How many entries at the start of `#kept` are forgotten. They are dropped in batches, because each shift moves the whole array. */
+  /** How many entries at the start of `#kept` are forgotten. A removal moves the whole array, so they are removed in batches. */
   #forgotten = 0;
 
   constructor(most: number) {

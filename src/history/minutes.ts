@@ -7,7 +7,7 @@ const SHOWN = 60;
 export interface Minute {
   /** Its beginning, in milliseconds of the Unix epoch. */
   readonly at: number;
-  /** The most streams that were open at once. */
+  /** The highest number of streams that were open at the same time. */
   readonly streams: number;
   readonly takeovers: number;
   readonly gone: number;
@@ -21,12 +21,12 @@ interface Counts {
   gone: number;
 }
 
-/** Counts the last hour minute by minute, for charts. */
+/** Counts what happened in each minute of the last hour, for charts. */
 export class Minutes {
   /** Minutes in which something happened, oldest first. */
   #counts: Counts[] = [];
   #streams = 0;
-  /** Streams that were open before the first of `#counts`. */
+  /** How many streams were open before the first minute of `#counts`. */
   #before = 0;
 
   listen(event: WatchdogEvent, atMs: number): void {

@@ -12,7 +12,7 @@ import type { CloseReason, SeverReason, Stream } from '../streams/stream.ts';
 
 type NameOf = (key: MachineKey) => string | undefined;
 
-/** `router-1's stream 12`, or `Stream 12 (relay)` where it belongs to no node. */
+/** `router-1's stream 12`, or `Stream 12 (relay)` if it belongs to no node. */
 export function streamOf(stream: Stream, nameOf: NameOf, word = 'stream'): string {
   if (stream.machineKey !== undefined) return `${nodeOf(stream, nameOf)}'s ${word} ${stream.id}`;
   const kinds = { control: 'node not identified', derp: 'relay', other: 'other upgrade' };
@@ -23,7 +23,7 @@ export function nodeOf({ machineKey }: Stream, nameOf: NameOf): string {
   return machineKey === undefined ? 'A node' : nameOrKey(machineKey, nameOf);
 }
 
-/** The name, or enough of the key to tell it from others by eye. */
+/** The node's name, or the first digits of the key, enough to tell it from others. */
 export function nameOrKey(key: MachineKey, nameOf: NameOf): string {
   return nameOf(key) ?? `${formatMachineKey(key).slice(0, 13)}…`;
 }
@@ -33,7 +33,7 @@ export function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }
 
-/** The two machines of one key: one address, where a NAT or a proxy stands in front of both. */
+/** The addresses of two machines with one key. They are equal if both machines are behind one NAT or proxy. */
 export function machinesAt([one, other]: readonly [string, string]): string {
   return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
 }
@@ -122,7 +122,7 @@ export function describeRefusal({ reason, address, detail }: EventOf<'connection
   return `Refused ${what[reason]}: ${detail}.`;
 }
 
-/** What there is too much of, what happens to it, and where the limit is set. */
+/** For each limit: what there is too much of, what happens to it, and which setting is the limit. */
 export const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: string, setting: string]>> = {
   connections: ['Too many connections', 'new ones are closed', '--max-connections'],
   connections_per_address: [
@@ -179,7 +179,7 @@ export function describeLostHeader({ address, header, isTrusted }: EventOf<'upgr
   return `A request for /ts2021 from ${from} has no ${lost} header, so no node can log in with it. A proxy in front of the watchdog must pass on Upgrade, Connection and X-Tailscale-Handshake, with HTTP/1.1 (nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;): see docs/proxies.md.`;
 }
 
-/** What it means that Headscale, or what stands in its place, answers a control stream so, and what to do. */
+/** Why a control stream gets this answer, from Headscale or from something in its place, and what to do. */
 export function whyUpstreamRefused(status: number): string {
   if (status >= 300 && status < 400) {
     return 'this is a redirect, and nodes do not follow it; point --upstream at the address where Headscale itself answers';

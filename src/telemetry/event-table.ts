@@ -34,26 +34,26 @@ export interface EventSubject {
   readonly machineKey?: MachineKey | undefined;
   readonly stream?: StreamId;
   readonly streamKind?: StreamKind;
-  /** The newcomer that a severed stream made room for, or the old stream of a contest. */
+  /** The newcomer for which this stream was severed, or the old stream of a contest. */
   readonly otherStream?: StreamId;
-  /** `address:port`; the address alone where the event is about more than one connection. */
+  /** `address:port`. The address alone if the event is about more than one connection. */
   readonly remoteAddress?: string | undefined;
   /** An identifier: a close reason, a verdict, a limit, … */
   readonly reason?: string;
-  /** Since the client's last byte. */
+  /** Time since the client's last byte. */
   readonly silentMs?: number;
   readonly kernel?: KernelEvidence | undefined;
 }
 
 /**
- * How one kind of event is reported. Each column is a function of its own, so that a log at `info` never builds the
- * sentences of its `debug` events.
+ * How one kind of event is reported. Each column is its own function, so that a log at level `info` never builds the
+ * sentences of `debug` events.
  */
 type Row<Event extends WatchdogEvent> = Severity<Event> & Columns<Event>;
 
 type Quiet = Exclude<Level, 'warn' | 'error'>;
 
-/** The level, undefined where another event says the same; and an error code for whatever may be a warning or an error. */
+/** The level; undefined if another event says the same. An event that may be a warning or an error also has a code. */
 type Severity<Event extends WatchdogEvent> =
   | { readonly level: Quiet | ((event: Event) => Quiet | undefined); readonly code?: undefined }
   | {
@@ -63,18 +63,18 @@ type Severity<Event extends WatchdogEvent> =
 
 interface Columns<Event extends WatchdogEvent> {
   readonly subject?: (event: Event) => EventSubject;
-  /** What else the log line carries. */
+  /** Further fields of the log line. */
   readonly fields?: (event: Event) => object;
-  /** What happened and why, for somebody who reads only this one sentence. */
+  /** What happened and why, for somebody who reads nothing else. */
   readonly sentence: (event: Event, nameOf: NameOf) => string;
 }
 
-/** A repeat is no news: it is counted, and logged at `debug`. */
+/** A repetition is counted, but logged only at `debug`. */
 const warnOnce = ({ isNews }: { readonly isNews: boolean }): Level => (isNews ? 'warn' : 'debug');
 
 const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   handshake_checked: {
-    // `stream_opened` follows, with the node's name.
+    // `stream_opened` follows and has the node's name.
     level: ({ result }) => (result === 'identified' ? undefined : 'debug'),
     subject: ({ remoteAddress, result }) => ({ remoteAddress, reason: result }),
     fields: ({ detail }) => ({ detail }),
@@ -247,7 +247,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
         : "The noise key is not Headscale's, so the watchdog cannot tell nodes apart: point --noise-key at the running Headscale's noise_private.key.",
   },
   connection_refused: {
-    // Scanners fail at TLS all day. A refused proxy is somebody's mistake.
+    // Scanners fail at TLS all day, but a refused proxy is a mistake that somebody can mend.
     level: ({ reason, isNews }) => (isNews && reason !== 'tls_handshake' ? 'warn' : 'debug'),
     code: 'HSW_CONNECTION_REFUSED',
     subject: ({ address, reason }) => ({ remoteAddress: address, reason }),
@@ -321,15 +321,15 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
 };
 
-/** How streams end by the watchdog's own doing, with no `stream_severed` before. */
+/** Reasons for which the watchdog ends a stream without a `stream_severed` before it. */
 const SEVERED_WITHOUT_CONTEST: ReadonlySet<string> = new Set([
   ...['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'],
 ]);
 
-/** Every kind, as `kind=` of `/events` takes them. */
+/** Every kind of event, for `kind=` of `/events`. */
 export const EVENT_KINDS = Object.keys(EVENT_TABLE) as EventKind[];
 
-/** @returns undefined for what is not reported, since another event says the same. */
+/** @returns undefined if the event is not reported, because another one says the same. */
 export function levelOf(event: WatchdogEvent): Level | undefined {
   const { level } = rowOf(event);
   return typeof level === 'string' ? level : level(event);
@@ -347,7 +347,7 @@ export function subjectOf(event: WatchdogEvent): EventSubject {
   return rowOf(event).subject?.(event) ?? {};
 }
 
-/** What a log line carries beside the subject. */
+/** The fields of a log line besides the subject. */
 export function fieldsOf(event: WatchdogEvent): object {
   return rowOf(event).fields?.(event) ?? {};
 }
@@ -356,7 +356,7 @@ export function describeEvent(event: WatchdogEvent, nameOf: NameOf): string {
   return rowOf(event).sentence(event, nameOf);
 }
 
-/** A sentence from before the node's name was known, with the name. */
+/** Puts the node's name into a sentence that was written before the name was known. */
 export function withName(sentence: string, key: MachineKey, name: string): string {
   return sentence.replaceAll(
     nameOrKey(key, () => undefined),
@@ -368,7 +368,7 @@ function rowOf({ kind }: WatchdogEvent): Row<WatchdogEvent> {
   return EVENT_TABLE[kind] as Row<WatchdogEvent>;
 }
 
-/** Nothing of the stream itself is kept: it would live as long as the history. */
+/** Copies single fields. A reference to the stream would keep it in memory for as long as the history. */
 function about({ machineKey, id, kind, remoteAddress }: Stream): EventSubject {
   return { machineKey, stream: id, streamKind: kind, remoteAddress };
 }

@@ -8,7 +8,7 @@ import { describeEvent, errorCodeOf, fieldsOf, levelOf, subjectOf } from './even
 
 export type { Logger };
 
-/** JSON, a line an event; on a terminal readable, with colours unless NO_COLOR is set. */
+/** Writes JSON, one line for each event. On a terminal it writes readable lines, with colours unless NO_COLOR is set. */
 export function createLogger(level: LogLevel, out: NodeJS.WriteStream): Logger {
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
   if (!out.isTTY) return pino(options, out as DestinationStream);
@@ -20,7 +20,7 @@ export function createLogger(level: LogLevel, out: NodeJS.WriteStream): Logger {
 }
 
 /**
- * Writes each event as one line: its kind as `event`, what it is about, and its sentence as the message.
+ * Logs each event as one line: its kind as `event`, the fields of its subject, and its sentence as the message.
  *
  * @param nodeOf the node of a machine key; undefined while Headscale has not listed it.
  */

@@ -24,13 +24,13 @@ export interface MetricsSource extends NodeSeriesSource {
   /** Whether the watchdog can ask Linux about a client's connection. */
   kernelEvidenceAvailable(): boolean;
   readsArePooled(): boolean;
-  /** How many machine keys two machines use, so that rule 2 rests for them. */
+  /** For how many machine keys rule 2 is suspended, because two machines use each. */
   duplicateKeys(): number;
   /** Whether Headscale accepts connections but does not answer; undefined until the first check. */
   upstreamSilent(): boolean | undefined;
-  /** On how many control streams Headscale has sent nothing for longer than it is ever silent. */
+  /** On how many control streams Headscale has been silent for longer than it normally is. */
   upstreamSilentStreams(): number;
-  /** What is wrong with the proxies in front now. */
+  /** The problems with proxies in front of the watchdog that still exist. */
   frontProxies(): readonly FrontProxyEvent[];
   /** When the first of the listeners' certificates expires; undefined if no listener uses TLS. */
   certificateExpires(): Date | undefined;
@@ -42,7 +42,7 @@ export interface Metrics {
   /** The text of `/metrics`. */
   render(): Promise<string>;
   listen(event: WatchdogEvent): void;
-  /** Call it when the limit of nodes or the list of nodes may have changed: series that end are dropped before the next scrape. */
+  /** Call it when the limit of nodes or the list of nodes may have changed, so that the next scrape has the right series. */
   reconsider(): void;
 }
 
@@ -81,15 +81,15 @@ export function createMetrics(source: MetricsSource): Metrics {
 let ofProcess: PromRegistry | undefined;
 
 /**
- * prom-client's metrics of Node and of this process. Once per process, even with several watchdogs in it, because each
- * call of `collectDefaultMetrics` leaves an observer behind.
+ * prom-client's metrics of Node and of this process. They are created once per process, even if tests start several
+ * watchdogs in it, because each call of `collectDefaultMetrics` leaves an observer behind.
  */
 function metricsOfProcess(): PromRegistry {
   if (ofProcess !== undefined) return ofProcess;
   ofProcess = new PromRegistry();
   // Each sample of the event loop wakes the process. At 10 ms, an idle watchdog takes twice the CPU.
   collectDefaultMetrics({ register: ofProcess, eventLoopMonitoringPrecision: 50 });
-  // These gauges have names of counters, and each scrape would walk all handles: two for each stream.
+  // These gauges have the names of counters. Each scrape would visit all handles, two for each stream.
   for (const what of ['handles', 'requests', 'resources']) {
     ofProcess.removeSingleMetric(`nodejs_active_${what}`);
     ofProcess.removeSingleMetric(`nodejs_active_${what}_total`);

@@ -82,11 +82,11 @@ function sample(sharedLabels: Labels, value: number): Sample {
 
 export type Labels = Readonly<Record<string, string>>;
 
-/** One node's series as of now. The label objects are the same from scrape to scrape. */
+/** The values of one node's series now. The label objects are the same at every scrape, so that they can be cached. */
 export interface NodeRow {
-  /** Of `node_info`. */
+  /** The labels of `node_info`. */
   readonly info: Labels;
-  /** `machine_key` alone. */
+  /** The label `machine_key` alone. */
   readonly labels: Labels;
   /** Dates in seconds of the Unix epoch. */
   readonly openedSeconds: number;
@@ -103,7 +103,7 @@ interface ClosedRow {
   readonly count: number;
 }
 
-/** The totals of one machine key's control streams. */
+/** The totals of a machine key's control streams. */
 export class NodeRecord {
   readonly key: MachineKey;
   /** Whether Headscale knew the key when `NodeSeries` last asked. */
@@ -117,7 +117,7 @@ export class NodeRecord {
   #openedSeconds = 0;
   #heardAt: Instant | undefined;
   #heardSeconds = 0;
-  /** Of its closed streams. */
+  /** The bytes of its closed streams. */
   #receivedBytes = 0;
   #sentBytes = 0;
   readonly #closed = new Map<CloseReason, { readonly labels: Labels; count: number }>();
@@ -140,7 +140,7 @@ export class NodeRecord {
     this.#openedSeconds = this.#secondsOf(stream.openedAt);
   }
 
-  /** @returns false if the stream is not one of its open ones. */
+  /** @returns false if this is not an open stream of the node. */
   closed(stream: Stream, reason: CloseReason): boolean {
     if (!this.#open.includes(stream)) return false;
     this.#open = this.#open.filter((other) => other !== stream);
@@ -190,7 +190,7 @@ export class NodeRecord {
     this.#heardSeconds = this.#secondsOf(heardAt);
   }
 
-  /** Called once per instant. A second conversion may differ by a millisecond, and the series would jitter. */
+  /** Call it once per instant: a second conversion can differ by a millisecond, and the series would jitter. */
   #secondsOf(instant: Instant): number {
     return this.#clock.dateOf(instant).getTime() / 1000;
   }

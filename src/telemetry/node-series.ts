@@ -32,14 +32,14 @@ export interface NodeSeriesSource {
 export class NodeSeries {
   readonly #source: NodeSeriesSource;
   readonly #records = new Map<MachineKey, NodeRecord>();
-  /** Nodes without a stream, and since when; the longest first. */
+  /** Nodes without an open stream, and since when, in that order. */
   readonly #idleSince = new Map<NodeRecord, Instant>();
   /** How many records belong to nodes that Headscale knows. */
   #nodes = 0;
   #on = false;
-  /** `maxNodes()` as it was last seen. */
+  /** The last value of `maxNodes()`. */
   #limit = 0;
-  /** The exceeded limit that was last reported. */
+  /** The limit that was last reported as exceeded. */
   #toldLimit: number | undefined;
 
   constructor(source: NodeSeriesSource) {
@@ -130,7 +130,7 @@ export class NodeSeries {
     }
   }
 
-  /** A higher limit brings the series back, starting with the open streams. */
+  /** Notices a new limit. A higher one brings the series back, starting with the open streams. */
   #followLimit(): void {
     const limit = this.#source.maxNodes();
     const isRaised = limit > this.#limit;
