@@ -19,7 +19,7 @@ const program = new Command('headscale-watchdog')
     'A reverse proxy in front of Headscale. It ends the dead map stream of a node the moment the node comes back.',
   )
   .version(version)
-  // The longest flag leaves 38 of 80 columns; by default commander does not wrap so narrow a text.
+  // The longest flag leaves 38 of 80 columns for the text. By default, commander does not wrap texts that narrow.
   .configureHelp({ minWidthToWrap: 30 })
   .configureOutput({
     outputError: (text, write) =>
@@ -138,7 +138,7 @@ function failed(error: unknown): number {
   return ERRORS.HSW_INTERNAL.exit;
 }
 
-// The reader has gone, or the disk under the log is full. That is no reason to stop, and there is nowhere to report it.
+// Nobody reads the log any more, or its disk is full. This must not stop the watchdog, and it can be reported nowhere.
 process.stdout.on('error', () => {});
 
 try {

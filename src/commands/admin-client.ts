@@ -42,7 +42,7 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
   });
 }
 
-/** A server that listens on every address is reached on the loopback. */
+/** If the server listens on every address, connect to it on the loopback. */
 function whereToConnect({ host, port }: HostPort): HostPort {
   if (!isEveryAddress(host)) return { host, port };
   return { host: host === '::' ? '::1' : '127.0.0.1', port };
@@ -116,7 +116,7 @@ export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readon
   return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
 }
 
-/** @returns undefined where the watchdog knows a node by this name, id or key; otherwise what to write instead. */
+/** @returns undefined if the watchdog knows a node by this name, id or key; otherwise what to write instead. */
 export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
   const isKnown = nodes.some(

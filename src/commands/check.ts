@@ -85,7 +85,7 @@ async function* findings(
   }
 }
 
-/** @throws every error that is not a mistake of the operator. */
+/** The operator's mistakes in an error. @throws every other error. */
 function problemsOf(error: unknown): readonly string[] {
   if (error instanceof UsageError) return error.problems.map((problem) => `[${error.code}] ${problem}`);
   if (error instanceof StartError) return [`[${error.code}] ${error.message}`];
@@ -94,7 +94,7 @@ function problemsOf(error: unknown): readonly string[] {
 
 interface AskedHeadscale {
   readonly finding: Finding;
-  /** `mkey:` and 64 hex digits; undefined where Headscale has not sent its key. */
+  /** `mkey:` and 64 hex digits; undefined if Headscale has not sent its key. */
   readonly key: string | undefined;
   readonly version: string | undefined;
 }
@@ -267,7 +267,7 @@ async function listenPortsAt(admin: HostPort, token: string | undefined): Promis
   }
 }
 
-/** The problems with proxies that a running watchdog has seen; without one, those that are clear beforehand. */
+/** The problems with proxies that a running watchdog has seen. If none is running, those that can be seen without requests. */
 async function frontProxyFindings(
   { admin, trustedProxies }: Config,
   token: string | undefined,
@@ -316,7 +316,7 @@ const NAMES_SHOWN = 10;
  * The policy of one node.
  *
  * @param asked a name, an id, a machine key or a node key.
- * @param nodes undefined where Headscale has not listed them.
+ * @param nodes undefined if Headscale has not listed them.
  */
 function nodeFinding(
   config: Config,

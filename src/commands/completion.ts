@@ -1,9 +1,9 @@
-/** What completion offers for a command. */
+/** What the shell completes for a command. */
 export interface CommandWords {
   readonly name: string;
   readonly description: string;
   readonly options: readonly OptionWords[];
-  /** The words that its argument may be; empty where it may be anything. */
+  /** The words that its argument may be; empty if it may be anything. */
   readonly argumentChoices: readonly string[];
 }
 
@@ -127,7 +127,7 @@ function fish(commands: readonly CommandWords[]): string {
   return `# fish completion for ${PROGRAM}: ${PROGRAM} completion fish | source\ncomplete -c ${PROGRAM} -f\n${lines.join('\n')}\n`;
 }
 
-/** Puts text in single quotes for a shell. A quote inside ends the quotes, follows escaped, and begins them again. */
+/** Puts text in single quotes for a shell. A quote inside the text becomes `'\''`. */
 function quote(text: string): string {
   return `'${text.replace(/'/g, "'\\''")}'`;
 }

@@ -50,7 +50,7 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
 function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
-  // With a single watchdog, the column would say the same in every line.
+  // Without replicas there is nothing to show in that column.
   const hasReplicas = streams.some(({ replica }) => replica !== null);
   const [head = '', ...rows] = tableLines(
     hasReplicas ? [...COLUMNS, { title: 'REPLICA' }] : COLUMNS,
@@ -99,7 +99,7 @@ function amount(bytes: number): string {
 }
 
 const NODE_ID = /^id:(?=\d+$)/;
-/** With several watchdogs the replica stands before the id: each watchdog counts its own streams. */
+/** `12`, or with several watchdogs `replica/12`, because each watchdog numbers its own streams. */
 const STREAM = /^(?:(.+)\/)?(\d+)$/;
 
 /** Severs one stream by its id, or every stream of a node. It asks first, unless `isSure`. */

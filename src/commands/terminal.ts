@@ -32,7 +32,7 @@ export interface Console {
   readonly stderr: { write(text: string): unknown };
   /** Whether to use colours: on a terminal, without NO_COLOR. */
   readonly colours: boolean;
-  /** Columns of the terminal; undefined without a terminal, where no line is cut. */
+  /** The number of columns of the terminal; undefined without a terminal. Then no line is cut. */
   readonly width: number | undefined;
   /** Whether somebody can answer a question. */
   readonly isInteractive: boolean;
@@ -75,6 +75,6 @@ export function tableLines(
   });
 }
 
-/** What a command ends with, for scripts: done, it went wrong, it was called wrong, nothing matched. */
+/** The exit codes of a command: done, failed, used wrongly, nothing matched. */
 export const EXIT = { done: 0, failed: 1, usage: 2, nothing: 3 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

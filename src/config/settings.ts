@@ -188,7 +188,7 @@ export const SETTINGS = {
     takes: '<number>',
     byDefault: '64',
     read: wholeNumber(2, 10_000),
-    help: 'how many streams a machine key may have; a machine needs two; one more ends the stream that has been silent longest',
+    help: 'how many streams a machine key may have; a machine needs two; one more ends an older one, first one without a session, then the one that has been silent for longest',
   },
   maxHeld: {
     group: 'Limits',

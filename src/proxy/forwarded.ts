@@ -18,7 +18,7 @@ export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
 export interface Origin {
   /** The client's address without a port, as in `203.0.113.7` or `2001:db8::7`. */
   readonly address: string;
-  /** Undefined when a proxy in front of us told only the address. */
+  /** Undefined if a proxy in front of us named only the address. */
   readonly port: number | undefined;
   /** Whether the client connects to us directly, so that kernel evidence is about the client and not about a proxy. */
   readonly isDirect: boolean;

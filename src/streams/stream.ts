@@ -27,7 +27,7 @@ export type CloseReason =
   | 'upstream_unanswered'
   /** A limit was reached: see `Limit`. */
   | 'limit'
-  /** The node opened more streams than it may have, and this one was silent for the longest time. */
+  /** The node had too many streams, and `leastNeeded` chose this one. */
   | 'surplus'
   /** Rule 1: the client's kernel does not answer. */
   | 'severed_dead'
@@ -85,7 +85,7 @@ export interface Stream {
   readonly machineKey: MachineKey | undefined;
   /** The client's address, without a port. */
   readonly address: string;
-  /** `address:port`, with an IPv6 address in brackets. The address alone when a proxy in front of us told no port. */
+  /** `address:port`, with an IPv6 address in brackets. The address alone if a proxy in front of us named no port. */
   readonly remoteAddress: string;
   readonly openedAt: Instant;
   /** When the client last sent a byte. The upgrade request counts. */
@@ -119,9 +119,9 @@ export function isBeingSevered({ state }: Stream): boolean {
 }
 
 /**
- * Chooses the stream to close when a node has too many: the one that was silent for the longest time, but never the newest.
- * A stream without a first record goes before all others. It may be a replayed handshake, which must not push out the
- * node's own streams.
+ * Chooses the stream to close when a node has too many. The newest always stays, because it is the live one. Streams without
+ * a session (no first record yet) go first: one may be a replayed handshake, which must not push out the node's own streams.
+ * Then goes the stream that was silent for the longest time.
  *
  * @param streams the streams of one node, oldest first.
  */

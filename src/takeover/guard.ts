@@ -214,7 +214,7 @@ export class Guard {
   #explains({ turn, until }: Pending, { address, openedAt }: NewSession): boolean {
     if (openedAt < turn.at || openedAt > until) return false;
     if (address === turn.loser) return true;
-    // Two addresses that identify no machine may belong to the same one.
+    // Two addresses that identify no machine may belong to the same machine.
     return !this.#ports.isTelling(address) && !this.#ports.isTelling(turn.loser);
   }
 

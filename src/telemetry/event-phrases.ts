@@ -80,7 +80,7 @@ export const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   upstream_refused: 'ended: Headscale refused it',
   upstream_unreachable: 'ended: Headscale could not be reached',
   upstream_unanswered: 'ended: Headscale accepted the connection but did not answer',
-  surplus: 'was closed: its node had too many streams, and this one had been silent longest',
+  surplus: 'was closed: its node had too many streams, and this one had no session or had been silent for longest',
   limit: 'ended: it waited too long for its turn at Headscale, and the client tries again',
   severed_dead: 'is closed: it was severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed: it was severed because its client was silent for too long and the node was back',
@@ -134,7 +134,7 @@ export const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: str
   handshakes_per_address: ['Too many handshakes from one address', 'new ones get 503', '--max-handshakes-per-address'],
   streams_per_node: [
     'Too many streams of one machine key',
-    'each new one ends the one that has been silent longest',
+    'each new one ends an older one: first one without a session, then the one that has been silent for longest',
     '--max-streams-per-node',
   ],
   held: ['Too many held streams', 'new ones go to Headscale at once', '--max-held'],
