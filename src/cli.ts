@@ -33,7 +33,7 @@ const program = new Command('headscale-watchdog')
   .addHelpText(
     'after',
     `
-Exit codes: 0 done, 1 it went wrong, 2 it was called wrong, 3 nothing matched.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 nothing matched.
 docs/errors.md explains every error code (HSW_…).`,
   )
   .exitOverride();

@@ -97,7 +97,7 @@ function addStreams(program: Command, console: OpenConsole): void {
 
 function addEvents(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('events'))
-    .description('list what happened lately, and why')
+    .description('list what happened recently, and why')
     .addOption(new Option('--node <name|id|key>', 'only events of this node'))
     .addOption(new Option('--stream <id>', 'only events of this stream'))
     .addOption(new Option('--kind <kind>', 'only events of this kind: stream_severed, stream_closed, …'))

@@ -58,7 +58,7 @@ export interface FileRule {
 }
 
 /** An empty file is an error, because it may have been cut off: a reload would silently go back to the defaults. */
-const EMPTY = 'the file is empty: write at least one setting, or leave --config away';
+const EMPTY = 'the file is empty: write at least one setting, or remove --config';
 
 /** Finds the settings and rules in the text of a file. Everything else in it is a problem. */
 export function settingsOfFile(text: string | undefined): FileSettings {

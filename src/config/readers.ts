@@ -219,7 +219,8 @@ export function readTrustedProxies(given: readonly Given[]): {
   );
   for (const { text, at } of texts) {
     if (text === NOBODY && texts.length === 1) continue;
-    const why = text === NOBODY ? `'none' stands alone: remove it, or the addresses beside it` : whyNotTrusted(text);
+    const why =
+      text === NOBODY ? `'none' cannot be combined with addresses: remove it, or the addresses` : whyNotTrusted(text);
     if (why === undefined) trustedProxies.push(text as Cidr);
     else problems.push({ at, name: 'trustedProxies', text: why });
   }

@@ -66,7 +66,7 @@ export const SETTINGS = {
     takes: '<number|off>',
     byDefault: '50',
     read: wholeNumber(1, 10_000, 'off'),
-    help: 'how many new control connections a second go to Headscale when all nodes come back at once; the others wait, for 4s at most',
+    help: 'how many new control connections per second go to Headscale, for when all nodes come back at once; the others wait, for 4s at most',
   },
   upstreamBurst: {
     group: 'Headscale',
@@ -127,14 +127,14 @@ export const SETTINGS = {
     takes: '<duration|off>',
     byDefault: 'off',
     read: duration(SHORTEST_PROBE_IDLE, '2h', 'off'),
-    help: 'after how much quiet to probe a client, to notice without traffic that it is gone; off by default, because probes wake phones',
+    help: 'how long a connection may be quiet before its client is probed, to notice without traffic that it is gone; off by default, because probes wake phones',
   },
   hold: {
     group: 'Takeover',
     takes: '<duration|auto|off>',
     byDefault: 'auto',
     read: hold,
-    help: 'how long a new stream may wait for the verdict on an old one; it does not wait if the verdict would take longer (up to 3s); auto waits as long as the verdict takes before Headscale 0.27, which may refuse a second stream, and not at all after',
+    help: 'how long a new stream may wait for the verdict on an old one, which takes up to 3s, or longer on a slow connection; if it would take longer than this, the stream does not wait; auto: it waits for the verdict if Headscale is older than 0.27 and may refuse a second stream, and otherwise not at all',
   },
   observeOnly: {
     group: 'Takeover',
@@ -153,7 +153,7 @@ export const SETTINGS = {
     takes: '<duration|off>',
     byDefault: '20s',
     read: duration('1s', '10m', 'off'),
-    help: 'over how long a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
+    help: 'the time over which a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
   },
   maxConnections: {
     group: 'Limits',
@@ -174,7 +174,7 @@ export const SETTINGS = {
     takes: '<number>',
     byDefault: '2000',
     read: wholeNumber(1, 100_000),
-    help: "how many control connections may begin in a second, ten seconds' worth at once; more get 503",
+    help: "how many control connections may begin per second; up to ten seconds' worth may begin at once; more get 503",
   },
   maxHandshakesPerAddress: {
     group: 'Limits',
@@ -249,7 +249,7 @@ export const SETTINGS = {
     group: 'Replicas',
     takes: '<file>',
     read: secretFile('a password'),
-    help: 'a file with the password of the ACL user that the URL names',
+    help: "a file with Redis's password: of the ACL user that the URL names, or the one from requirepass",
   },
   redisCaFile: {
     group: 'Replicas',
@@ -262,7 +262,7 @@ export const SETTINGS = {
     takes: '<name>',
     byDefault: 'headscale-watchdog',
     read: plainName,
-    help: 'how the names of keys and channels in Redis begin',
+    help: 'the prefix of all key and channel names in Redis; each Headscale needs its own',
   },
   replicaName: {
     group: 'Replicas',
@@ -275,7 +275,7 @@ export const SETTINGS = {
     takes: '<number>',
     byDefault: '1000',
     read: wholeNumber(0, 100_000),
-    help: 'the most nodes with metrics of their own; with more nodes than this no node has them',
+    help: 'if there are more nodes than this, the metrics of single nodes are off',
   },
   logLevel: {
     group: 'Output',

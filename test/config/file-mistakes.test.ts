@@ -131,7 +131,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
   });
 
   test.each(['', ' \n\t\r\n', '\ufeff', '\n'.repeat(1000)])('of a file that is empty: %j', (text) => {
-    expect(told(text)).toBe('watchdog.yaml:1:1: the file is empty: write at least one setting, or leave --config away');
+    expect(told(text)).toBe('watchdog.yaml:1:1: the file is empty: write at least one setting, or remove --config');
   });
 
   test('of keys set twice', () => {

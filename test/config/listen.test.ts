@@ -107,7 +107,7 @@ listen:
       --listen: 'https://:9' has a key without its certificate: add cert"
     `);
     expect(told({ trustedProxies: ['none', '10.0.0.1'] })).toBe(
-      "--trusted-proxies: 'none' stands alone: remove it, or the addresses beside it",
+      "--trusted-proxies: 'none' cannot be combined with addresses: remove it, or the addresses",
     );
     expect(load({}, 'trusted-proxies: none').trustedProxies).toEqual([]);
     // This machine's own proxies are trusted, unless nobody is.
