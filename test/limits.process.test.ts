@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
+import type { WatchdogOptions } from '../src/app/watchdog.ts';
 import { connectionCapacity } from '../src/pipeline/admission.ts';
 import type { WatchdogEvent } from '../src/streams/events.ts';
+import { FakeClock } from './support/fake-clock.ts';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from './support/initiations.ts';
 
@@ -9,7 +11,7 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 const [recorded] = initiations;
 
-async function bench(flags: Record<string, unknown>) {
+async function bench(flags: Record<string, unknown>, options: Partial<WatchdogOptions> = {}) {
   let seen = 0;
   const upstream = await harness.upstream(
     (_request, socket) => {
@@ -25,7 +27,7 @@ async function bench(flags: Record<string, unknown>) {
       request.on('end', () => response.end('taken'));
     },
   );
-  const watchdog = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded));
+  const watchdog = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded), options);
   const limited = (): unknown =>
     watchdog.events.flatMap((event) => (event.kind === 'limit_reached' ? [event.limit] : []));
   const opens = async (): Promise<[Socket, string]> => {
@@ -117,6 +119,35 @@ describe('limits', () => {
     expect([streams[0]?.destroyed, first?.state.kind]).toEqual([false, 'open']);
   });
 
+  test('observed: of one machine key more streams than the limit all stay, and each one too many is told once', async () => {
+    const { opens, limited, seen, events } = await bench({ maxStreamsPerNode: '3', hold: 'off', observeOnly: true });
+    const streams: Socket[] = [];
+    for (let i = 0; i < 6; i++) {
+      const [client, head] = await opens();
+      expect(head).toMatch(/ 101 /);
+      streams.push(client);
+      client.write(RECORD);
+      await until(() => sessions(events) === i + 1, 'its session has begun');
+    }
+    const told = events.flatMap((event) =>
+      event.kind === 'would_sever' ? [[event.stream.id, event.reason, event.stream.state.kind]] : [],
+    );
+    // Those that would be gone already do not count: always three would be left.
+    expect(told).toEqual([1, 2, 3].map((id) => [id, 'surplus', 'open']));
+    expect([limited(), seen(), streams.filter(({ destroyed }) => destroyed)]).toEqual([[], 6, []]);
+    expect(events.filter(({ kind }) => kind === 'stream_closed')).toEqual([]);
+  });
+
+  test("observed: the limits that protect the watchdog itself hold, and a connection too many ends none of the node's streams", async () => {
+    const { port, opens, limited, events } = await bench({
+      ...{ maxStreamsPerNode: '2', maxConnectionsPerAddress: '4', hold: 'off', observeOnly: true },
+    });
+    for (let i = 0; i < 4; i++) expect((await opens())[1]).toMatch(/ 101 /);
+    expect(await ask(port, '')).toBe('');
+    expect(limited()).toEqual(['connections_per_address']);
+    expect(events.filter(({ kind }) => kind === 'stream_closed')).toEqual([]);
+  });
+
   test('held newcomers: one too many goes to Headscale unheld', async () => {
     const { opens, limited, events } = await bench({ maxHeld: '0', hold: '5s' });
     await opens();
@@ -155,12 +186,19 @@ describe('limits', () => {
   });
 
   test('new control connections go to Headscale one after the other, and one that waits in vain gets 503', async () => {
-    const { opens, limited } = await bench({ upstreamRate: '1', upstreamBurst: '1', hold: 'off' });
-    const startedAt = performance.now();
-    const heads = await Promise.all(Array.from({ length: 6 }, () => opens()));
-    expect(heads.filter(([, head]) => / 101 /.test(head))).toHaveLength(5);
-    expect(heads.filter(([, head]) => / 503 /.test(head))).toHaveLength(1);
-    expect(performance.now() - startedAt).toBeGreaterThan(3900);
+    const clock = new FakeClock();
+    const flags = { upstreamRate: '1', upstreamBurst: '1', hold: 'off' };
+    const { opens, limited, seen, events } = await bench(flags, { clock });
+    const opening = Array.from({ length: 5 }, () => opens());
+    await until(() => events.filter(({ kind }) => kind === 'stream_opened').length === 5, 'all have come');
+    for (const going of [1, 2, 3, 4]) {
+      await until(() => seen() === going, `${going} have gone to Headscale`);
+      clock.advance(999);
+      expect([seen(), limited()]).toEqual([going, []]);
+      clock.advance(1);
+    }
+    const heads = (await Promise.all(opening)).map(([, head]) => head.slice(9, 12));
+    expect(heads.sort()).toEqual(['101', '101', '101', '101', '503']);
     expect(limited()).toEqual(['upstream_rate']);
   });
 });

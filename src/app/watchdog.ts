@@ -305,6 +305,7 @@ async function buildPipeline(config: Config, services: Services): Promise<Pipeli
   const acceptor = new StreamAcceptor({
     ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, upstream, ...upstreamReports(checkup) },
     tcpTimeoutsOf: (stream) => live.tcpTimeoutsOf(stream),
+    isObserved: (stream) => live.policyOf(stream).observeOnly,
     answeredLate(stream: Stream) {
       // Headscale answers a login late, and a login may give the node another owner.
       if (stream.machineKey === undefined) return;

@@ -140,7 +140,7 @@ export const SETTINGS = {
     group: 'Takeover',
     byDefault: false,
     read: yesOrNo,
-    help: 'judge, log and count, but hold and sever nothing',
+    help: 'judge, log and count, but hold and sever nothing; limits still refuse new connections and requests',
   },
   upstreamSilentSever: {
     group: 'Takeover',
@@ -188,7 +188,7 @@ export const SETTINGS = {
     takes: '<number>',
     byDefault: '64',
     read: wholeNumber(2, 10_000),
-    help: 'how many streams a machine key may have; a machine needs two; one more ends an older one, first one without a session, then the one that has been silent for longest',
+    help: 'how many streams a machine key may have; a machine needs two; one more ends an older one, first one without a session, then the one that has been silent for longest; with --observe-only that one is only reported',
   },
   maxHeld: {
     group: 'Limits',

@@ -12,7 +12,7 @@ import { RefusedUpgrades } from '../proxy/refusals.ts';
 import { Tunnel, type TunnelHandlers, type UpgradeRequest } from '../proxy/tunnel.ts';
 import type { AwaitAnswer, Upstream } from '../proxy/upstream.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
-import type { Emit } from '../streams/events.ts';
+import { type Emit, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import {
   type CloseReason,
@@ -36,6 +36,8 @@ export interface StreamAcceptorOptions {
   readonly admission: Admission;
   readonly pacer: Pacer;
   limits(): Pick<Limits, 'streamsPerNode' | 'earlyBytes'>;
+  /** Whether the watchdog only observes the stream's node. */
+  isObserved(stream: Stream): boolean;
   /** Undefined on systems whose kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
   /** Undefined without a key. Then no client is identified. */
@@ -133,13 +135,20 @@ export class StreamAcceptor {
   }
 
   /** Severs an old stream if the node has reached its limit. The newest stream always stays, because it is the live one. */
-  #makeRoom({ machineKey, address }: Stream): void {
-    const { registry, limits, admission } = this.#options;
+  #makeRoom(stream: Stream): void {
+    const { registry, limits, admission, isObserved, emit } = this.#options;
+    const { machineKey, address } = stream;
     if (machineKey === undefined) return;
-    const open = registry.ofMachineKey(machineKey).filter(isLive);
+    const observed = isObserved(stream);
+    // A stream that would have been severed would not count any more.
+    const open = registry.ofMachineKey(machineKey).filter((each) => isLive(each) && !(observed && each.wouldSever));
     if (open.length < limits().streamsPerNode) return;
-    admission.limitReached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open.length} already`);
     const unneeded = leastNeeded(open);
+    if (observed) {
+      if (unneeded !== undefined) reportWouldSever(unneeded, 'surplus', emit);
+      return;
+    }
+    admission.limitReached('streams_per_node', address, `${formatMachineKey(machineKey)} has ${open.length} already`);
     if (unneeded !== undefined) this.sever(unneeded, 'surplus');
   }
 

@@ -63,9 +63,9 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'shutdown',
 ];
 
-/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, or Headscale fell silent. */
-export type SeverReason = 'dead' | 'silent' | 'gone' | 'upstream_silent';
-export const SEVER_REASONS: readonly SeverReason[] = ['dead', 'silent', 'gone', 'upstream_silent'];
+/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, Headscale fell silent, or its node has too many. */
+export type SeverReason = 'dead' | 'silent' | 'gone' | 'upstream_silent' | 'surplus';
+export const SEVER_REASONS: readonly SeverReason[] = ['dead', 'silent', 'gone', 'upstream_silent', 'surplus'];
 
 export type StreamState =
   /** Not forwarded to Headscale yet: the kernel of the old stream's client is being probed. */
