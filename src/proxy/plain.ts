@@ -31,6 +31,8 @@ export function plainProxy({
   mismatched,
 }: PlainProxyOptions): PlainProxy {
   const { host, port } = upstream;
+  // With this variable http-proxy would use `fetch`, which ignores our agent, our path and headers, and our time limits.
+  delete process.env.FORCE_FETCH_PATH;
   // The agent speaks TLS where Headscale does, so http-proxy only sees plain HTTP.
   const proxy = httpProxy.createProxyServer({ target: { protocol: 'http:', host, port }, agent: agentOf(upstream) });
   const addresses = new WeakMap<IncomingMessage, string>();

@@ -1,9 +1,12 @@
 import { type AddressInfo, createServer } from 'node:net';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Harness, readAll, readHead, SWITCHING, switching, until, upgradeHead } from '../support/harness.ts';
 
 const harness = new Harness();
-afterEach(() => harness.closeAll());
+afterEach(() => {
+  vi.unstubAllEnvs();
+  return harness.closeAll();
+});
 
 /** A watchdog before something that is no HTTP server: it writes down what it is sent, and sends `answer`. */
 async function start(answer = 'HTTP/1.1 204 No Content\r\n\r\n', flags: Record<string, unknown> = {}) {
@@ -52,6 +55,13 @@ describe('a request', () => {
     expect(await asks(`GET ${target} HTTP/1.1`, 'Host: h', CLOSE)).toMatch(/^HTTP\/1\.1 204 /);
     expect(sent[0]).toMatch(/^GET /);
     expect(sent[0]?.split(' ')[1]).toBe(target);
+  });
+
+  test('goes on as it came, whatever the environment says to http-proxy', async () => {
+    vi.stubEnv('FORCE_FETCH_PATH', 'true');
+    const { sent, asks } = await start();
+    expect(await asks('GET /x/../y HTTP/1.1', 'Host: h', 'X-oDD: 1', CLOSE)).toMatch(/^HTTP\/1\.1 204 /);
+    expect(sent[0]).toMatch(/^GET \/x\/\.\.\/y HTTP\/1\.1\r\nHost: h\r\nX-oDD: 1\r\n/);
   });
 
   test('OPTIONS * goes on as it came', async () => {
