@@ -28,9 +28,6 @@ export interface Duplicate {
   readonly restMs: number;
 }
 
-/** What a new session shows. `moved`: one machine moves between networks, so delayed severings are due. */
-export type Finding = Duplicate | 'moved' | undefined;
-
 const MINUTE_MS = 60_000;
 const FIRST_SUSPENSION_MS = MINUTE_MS;
 const LONGEST_SUSPENSION_MS = 15 * MINUTE_MS;
@@ -108,36 +105,38 @@ export class Guard {
     this.#ports = ports;
   }
 
-  /** Notes a severing by rule 2. @returns `moved` if the loser's machine was gone, so delayed severings are due. */
-  severed(key: MachineKey, turn: SilentSevering): Finding {
+  /** Notes a severing by rule 2. */
+  severed(key: MachineKey, turn: SilentSevering): void {
     this.#forget(turn.at);
     const suspect = this.#suspect(key, turn.at);
-    if (turn.loserAnswers === false && this.#ports.isTelling(turn.loser)) return acquit(suspect);
+    if (turn.loserAnswers === false && this.#ports.isTelling(turn.loser)) {
+      acquit(suspect);
+      return;
+    }
     if (suspect.pending.some(({ until }) => until < turn.at)) acquit(suspect);
     const quietMs = turn.at - suspect.cameAt;
     const isTest = suspect.returns >= RETURNS_BEFORE_TESTS;
     const withinMs = isTest ? quietMs * PROMPT : BACK_WITHIN_MS;
     const until = plus(turn.at, suspect.isFound ? Math.max(withinMs, BACK_WITHIN_MS) : withinMs);
     suspect.pending = [...suspect.pending, { turn, quietMs, until }].slice(-MOST_PENDING);
-    return undefined;
   }
 
   /** A stream of this key was found dead: its machine is gone. */
-  foundDead(key: MachineKey): Finding {
+  foundDead(key: MachineKey): void {
     const suspect = this.#suspects.get(key);
-    return suspect && acquit(suspect);
+    if (suspect !== undefined) acquit(suspect);
   }
 
   /** Notes a new session of this key. */
-  sessionBegan(key: MachineKey, coming: NewSession, now: Instant): Finding {
+  sessionBegan(key: MachineKey, coming: NewSession, now: Instant): Duplicate | undefined {
     const suspect = this.#suspects.get(key);
     if (suspect === undefined) return undefined;
     const cause = suspect.pending.find((pending) => this.#explains(pending, coming));
     suspect.cameAt = coming.openedAt;
     if (cause !== undefined) return this.#returned(key, suspect, cause, coming, now);
     // After a finding, the suspension runs to its end.
-    if (this.#isSuspended(suspect, now) && suspect.isFound) return undefined;
-    return acquit(suspect);
+    if (!(this.#isSuspended(suspect, now) && suspect.isFound)) acquit(suspect);
+    return undefined;
   }
 
   /** Both streams stay for now. One machine uses only one stream, and the one that it left falls silent. */
@@ -187,7 +186,13 @@ export class Guard {
     return found;
   }
 
-  #returned(key: MachineKey, suspect: Suspect, cause: Pending, coming: NewSession, now: Instant): Finding {
+  #returned(
+    key: MachineKey,
+    suspect: Suspect,
+    cause: Pending,
+    coming: NewSession,
+    now: Instant,
+  ): Duplicate | undefined {
     suspect.pending = suspect.pending.filter((each) => each !== cause);
     const { turn } = cause;
     const addresses = [turn.loser, turn.winner] as const;
@@ -254,8 +259,7 @@ function bothSpeak(old: Stream, newcomer: Stream, begin: Instant): boolean {
 }
 
 /** Clears the suspicion. The length of the last suspension is remembered for a while. */
-function acquit(suspect: Suspect): 'moved' | undefined {
-  const wasDelayed = suspect.suspendedUntil !== undefined;
+function acquit(suspect: Suspect): void {
   Object.assign(suspect, {
     pending: [],
     returns: 0,
@@ -263,9 +267,8 @@ function acquit(suspect: Suspect): 'moved' | undefined {
     points: 0,
     suspendedUntil: undefined,
     isFound: false,
+    speaking: undefined,
   });
-  suspect.speaking = undefined;
-  return wasDelayed ? 'moved' : undefined;
 }
 
 /** What `DuplicateKeys` needs from the rest of the watchdog. */
@@ -274,8 +277,8 @@ export interface DuplicateKeysOptions extends GuardEnvironment {
   readonly emit: Emit;
   /** How many streams of this key are open at this replica. */
   openOf(machineKey: MachineKey): number;
-  /** Delayed severings of this key are due. */
-  moved(machineKey: MachineKey): void;
+  /** Rule 2 is suspended for less long than it was, so severings of this key are due sooner. */
+  shortened(machineKey: MachineKey): void;
 }
 
 /** Passes what contests show to the guard, and reports the machine keys that two machines use. */
@@ -299,7 +302,7 @@ export class DuplicateKeys {
 
   /** A stream was severed by rule 1. */
   foundDead({ machineKey }: Stream): void {
-    if (machineKey !== undefined) this.#report(machineKey, this.#guard.foundDead(machineKey));
+    if (machineKey !== undefined) this.#tell(machineKey, () => void this.#guard.foundDead(machineKey));
   }
 
   /** A stream was severed by rule 2. @param loserAnswers undefined if the loser's kernel cannot be probed. */
@@ -310,8 +313,7 @@ export class DuplicateKeys {
 
   /** Another replica severed a stream of this key by rule 2. */
   severedElsewhere(machineKey: MachineKey, { loser, winner, loserAnswers }: Omit<SilentSevering, 'at'>): void {
-    const at = this.#options.clock.now();
-    this.#report(machineKey, this.#guard.severed(machineKey, { at, loser, winner, loserAnswers }));
+    this.#tell(machineKey, (at) => void this.#guard.severed(machineKey, { at, loser, winner, loserAnswers }));
   }
 
   /** The session of a stream has begun. */
@@ -328,7 +330,7 @@ export class DuplicateKeys {
     if (!this.isSuspect(machineKey)) return;
     const others = this.#options.openOf(machineKey) - ofThoseOpen;
     const coming = { address, openedAt, others };
-    this.#report(machineKey, this.#guard.sessionBegan(machineKey, coming, this.#options.clock.now()));
+    this.#tell(machineKey, (now) => this.#guard.sessionBegan(machineKey, coming, now));
   }
 
   /** Whether other replicas need to know about new sessions of this key. */
@@ -340,17 +342,21 @@ export class DuplicateKeys {
   bothStay(old: Stream, newcomer: Stream): void {
     const { machineKey } = old;
     if (machineKey === undefined) return;
-    this.#report(machineKey, this.#guard.bothStay(machineKey, old, newcomer, this.#options.clock.now()));
+    this.#tell(machineKey, (now) => this.#guard.bothStay(machineKey, old, newcomer, now));
   }
 
   /** Another replica has found that two machines use this key. */
   foundElsewhere(machineKey: MachineKey, addresses: Duplicate['addresses']): void {
-    this.#report(machineKey, this.#guard.suspend(machineKey, addresses, this.#options.clock.now()));
+    this.#tell(machineKey, (now) => this.#guard.suspend(machineKey, addresses, now));
   }
 
-  #report(machineKey: MachineKey, shown: Finding): void {
-    if (shown === undefined) return;
-    if (shown === 'moved') this.#options.moved(machineKey);
-    else this.#options.emit({ kind: 'machine_key_duplicated', machineKey, ...shown });
+  /** Tells the guard something, reports what it finds, and has contests judged again if they are due sooner. */
+  #tell(machineKey: MachineKey, about: (now: Instant) => Duplicate | undefined): void {
+    const now = this.#options.clock.now();
+    const before = this.#guard.suspendedUntil(machineKey, now);
+    const found = about(now);
+    if (found) this.#options.emit({ kind: 'machine_key_duplicated', machineKey, ...found });
+    const until = this.#guard.suspendedUntil(machineKey, now);
+    if (before !== undefined && (until === undefined || until < before)) this.#options.shortened(machineKey);
   }
 }

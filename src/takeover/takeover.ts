@@ -81,9 +81,9 @@ export class Takeover {
     this.#termsOf = termsOf;
     this.#emit = emit;
     this.#bound = bound;
-    const moved = (key: MachineKey): void => this.#rejudge(registry.ofMachineKey(key));
+    const shortened = (key: MachineKey): void => this.#rejudge(registry.ofMachineKey(key));
     const openOf = (key: MachineKey): number => registry.ofMachineKey(key).filter(isLive).length;
-    this.duplicates = new DuplicateKeys({ clock, emit, ...guard, openOf, moved });
+    this.duplicates = new DuplicateKeys({ clock, emit, ...guard, openOf, shortened });
   }
 
   /**

@@ -45,24 +45,53 @@ describe('Takeover, guard', () => {
     expect(duplicates()).toEqual([]);
   });
 
-  test('one that comes while a severing is put off lets it be done at once', () => {
+  const proxied = (address: string): FakePeer => {
+    const peer = opens(ALICE, address);
+    peer.line.evidenceIsThere = false;
+    return peer;
+  };
+
+  /** Two at whose address nothing can be asked come back so often that a severing is put off. @returns the one that waits for it. */
+  function putOff(returns: number): FakePeer {
     bench.silentAfterMs = 5000;
-    const proxied = (address: string): FakePeer => {
-      const peer = opens(ALICE, address);
-      peer.line.evidenceIsThere = false;
-      return peer;
-    };
     let pair = [proxied('192.0.2.1'), proxied('192.0.2.2')];
-    for (let severings = 0; severings < 2; ) {
+    for (let severings = 0; severings < returns; ) {
       bench.clock.advance(500);
       severings += pair.filter(({ severedAt }) => severedAt !== undefined).length;
       pair = pair.map((peer) => (peer.severedAt === undefined ? peer : proxied(peer.stream.address)));
     }
     bench.clock.advance(15_000);
-    const older = pair.find(({ stream }) => stream.heardAt <= bench.clock.now() - 5000) as FakePeer;
-    expect(older?.severedAt).toBeUndefined();
+    const [older] = pair.sort((a, b) => a.stream.id - b.stream.id) as [FakePeer];
+    expect(older.severedAt).toBeUndefined();
+    expect(bench.takeover.contestsOf(older.stream)[0]?.verdict).toMatchObject({ waitingFor: 'guard' });
+    return older;
+  }
+
+  test('one that comes while a severing is put off lets it be done at once', () => {
+    const older = putOff(2);
     proxied('192.0.2.3');
-    expect(older?.severedBecause).toBe('silent');
+    expect(older.severedBecause).toBe('silent');
+  });
+
+  test('another replica severs while a severing is put off here, and nobody comes back there: it is done at once', () => {
+    const older = putOff(4);
+    const there = { loser: '192.0.2.7', winner: '192.0.2.8', loserAnswers: undefined };
+    bench.takeover.duplicates.severedElsewhere(ALICE, there);
+    bench.clock.advance(20_000);
+    expect(older.severedAt).toBeUndefined();
+    bench.takeover.duplicates.severedElsewhere(ALICE, there);
+    expect(older.severedBecause).toBe('silent');
+  });
+
+  test('a rest that is shorter than what a severing was put off by ends as it says', () => {
+    const older = putOff(4);
+    const waitsUntil = bench.takeover.duplicates.suspendedUntil(older.stream) ?? 0;
+    expect(waitsUntil - bench.clock.now()).toBeGreaterThan(61_000);
+    bench.takeover.duplicates.foundElsewhere(ALICE, ['192.0.2.1', '192.0.2.2']);
+    bench.clock.advance(59_999);
+    expect(older.severedAt).toBeUndefined();
+    bench.clock.advance(1);
+    expect(older.severedBecause).toBe('silent');
   });
 
   test('two that are both heard, half a minute past the newcomer and half a minute later, are two machines: told once, neither severed', () => {
