@@ -62,7 +62,7 @@ export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
   silent: 'its client has been silent for longer than silent-after, and the node is back on a new stream',
   gone: 'its client has acknowledged nothing for as long as gone-after allows',
   upstream_silent: 'Headscale has sent nothing on it for more than two minutes',
-  surplus: 'its node has too many streams, and this one has been silent longest',
+  surplus: 'its node has too many streams, and this one has no session or has been silent for longest',
 };
 
 export const VERDICT: Readonly<Record<ContestVerdict, string>> = {
