@@ -24,7 +24,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const ANY_PORTS = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
 
 describe('headscale-watchdog serve', () => {
-  test('says what it listens on, tells no secret, and ends with 0 on SIGTERM', async () => {
+  test('logs what it listens on, never logs a secret, and exits with 0 on SIGTERM', async () => {
     const upstream = await harness.upstream(
       () => {},
       (_request, response) => void response.end(JSON.stringify({ publicKey: recorded.serverPublicKey })),
@@ -47,13 +47,13 @@ describe('headscale-watchdog serve', () => {
     expect(serve.stderr).toBe('');
   });
 
-  test('without --noise-key it starts, and says in one line what is off', async () => {
+  test('without --noise-key it starts, and one line says what is off', async () => {
     const serve = run(harness, 'serve', '--upstream', 'http://127.0.0.1:9', ...ANY_PORTS);
     await until(() => serve.stdout.includes('listening'), 'it has started');
     expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
   });
 
-  test.runIf(process.platform === 'linux')("a full disk under its log ends nobody's stream", async () => {
+  test.runIf(process.platform === 'linux')('a full disk under the log ends no stream', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
     const full = openSync('/dev/full', 'w');
     harness.defer(() => closeSync(full));
@@ -69,7 +69,7 @@ describe('headscale-watchdog serve', () => {
     expect(await serve.ended).toEqual({ code: 0, signal: null });
   });
 
-  test("an https:// upstream is asked for its own name's certificate, whatever host the client asks for", async () => {
+  test('an https:// upstream must have a certificate for its own name, whatever Host header the client sends', async () => {
     const tls = (name: string): Buffer => readFileSync(new URL(`support/tls/${name}`, import.meta.url));
     const upstream = createHttpsServer({ key: tls('key.pem'), cert: tls('cert.pem') }, (request, response) => {
       response.end(JSON.stringify({ publicKey: recorded.serverPublicKey, host: request.headers.host }));
@@ -119,7 +119,7 @@ describe('headscale-watchdog serve', () => {
     expect(lines[0]).toContain(why);
   });
 
-  test('bad values: a line for each, exit 2', async () => {
+  test('wrong values: one line for each, exit 2', async () => {
     const { code, lines } = await failure(harness, 'serve', '--upstream', 'nonsense', '--hold', 'soon');
     expect(code).toBe(2);
     expect(lines).toEqual([
@@ -128,7 +128,7 @@ describe('headscale-watchdog serve', () => {
     ]);
   });
 
-  test('an unknown flag, an argument too many, no command: exit 2', async () => {
+  test('an unknown flag, a surplus argument, or no command: exit 2', async () => {
     const wrong = [['serve', '--silent', '3s'], ['serve', 'now'], [], ['serve', '--upstraem', 'http://h']];
     const results = await Promise.all(wrong.map((args) => failure(harness, ...args)));
     expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2]);

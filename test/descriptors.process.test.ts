@@ -7,7 +7,7 @@ import { CLI } from './support/process.ts';
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
-test('a process with few descriptors refuses what is too much, says so once, and keeps every stream', async () => {
+test('a process with few descriptors refuses further connections, says so once, and keeps every stream', async () => {
   const upstream = await harness.upstream((_request, socket) => {
     socket
       .on('error', () => {})

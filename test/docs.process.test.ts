@@ -40,7 +40,7 @@ function byDefaultOf(name: SettingName): string {
 }
 
 describe('the reference', () => {
-  test('has a row for every metric, with its type and labels, and none for what there is not', async () => {
+  test('has a row for every metric, with its type and labels, and no other row', async () => {
     const text = await createMetrics(stage().source).render();
     const metrics = [...text.matchAll(/^# TYPE (headscale_watchdog_\S+) (\S+)$/gm)].map(
       ([, name, type]) => [name, type] as const,
@@ -77,7 +77,7 @@ describe('the reference', () => {
     expect([...rows.keys()].filter((name) => name.startsWith('--')).sort()).toEqual(known.sort());
   });
 
-  test('its example of a file is one', () => {
+  test('its example of a settings file is valid', () => {
     const [, example] = /```yaml\n([\s\S]*?)```/.exec(reference) ?? [];
     const config = loadConfig({}, { path: 'docs/configuration.md', text: example ?? '' });
     expect(config.rules).toHaveLength(3);
@@ -130,7 +130,7 @@ const THERE = [
 ];
 
 describe('README and docs', () => {
-  test.each([...pages])('every link of %s leads somewhere', (path, text) => {
+  test.each([...pages])('every link of %s has a target', (path, text) => {
     for (const [, target = ''] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
       if (/^https?:/.test(target)) continue;
       const [file = '', anchor] = target.split('#');
@@ -153,7 +153,7 @@ describe('README and docs', () => {
     return /^(serve|check)$/.test(words[0] ?? '') ? [[path, command, flags] as const] : [];
   });
 
-  test('there are commands of ours', () => expect(serving.length).toBeGreaterThan(4));
+  test('the pages contain commands of serve', () => expect(serving.length).toBeGreaterThan(4));
 
   test.each(serving)('%s: %s', async (_path, _command, flags) => {
     // The settings alone: the files and programs that they name are not here.
@@ -168,7 +168,7 @@ describe('README and docs', () => {
     expect(stdout).toMatch(/^ok +configuration: valid/);
   });
 
-  test('every other command is known', () => {
+  test('every other command in the pages exists', () => {
     for (const [path, command] of all) {
       const [first = ''] = command.split(' ');
       if (OWN.test(command))
@@ -179,7 +179,7 @@ describe('README and docs', () => {
 
   const hasAcl = process.env.CI === 'true' || existsSync('/usr/bin/setfacl');
   test.runIf(hasAcl).each([...pages])(
-    "%s: plain commands do what they are to, with this folder's paths in place of the machine's",
+    "%s: its plain commands work, with this folder's paths in place of the machine's",
     async (_path, text) => {
       const root = mkdtempSync(join(tmpdir(), 'docs-'));
       try {

@@ -7,7 +7,7 @@ const docs = readdirSync(join(PROJECT, 'docs')).filter((name) => name.endsWith('
 const pages = ['README.md', 'SECURITY.md', 'CHANGELOG.md', ...docs.map((name) => join('docs', name))];
 const read = (page: string): string => readFileSync(join(PROJECT, page), 'utf8');
 
-test.each(pages)('every file of src, test and deploy that %s names is there', (page) => {
+test.each(pages)('every file of src, test and deploy that %s names exists', (page) => {
   for (const [, path = ''] of read(page).matchAll(/`((?:src|test|deploy)\/[\w./-]*)`/g))
     expect(existsSync(join(PROJECT, path)), path).toBe(true);
 });
@@ -35,7 +35,7 @@ test('the architecture shows every folder of src', () => {
   for (const { name } of rooms) expect(read('docs/architecture.md')).toContain(`${name}/ `);
 });
 
-test('the changelog begins with the version of package.json', () => {
+test('the changelog starts with the version of package.json', () => {
   const { version } = JSON.parse(read('package.json')) as { version: string };
   const [, first] = /^## (.*)$/m.exec(read('CHANGELOG.md')) ?? [];
   expect(first).toContain(version);

@@ -26,7 +26,7 @@ function importersOf(path: string): readonly string[] {
 }
 
 describe('src', () => {
-  test('has cli.ts at its top, and folders', () => {
+  test('has only cli.ts and folders at its top', () => {
     expect(
       readdirSync(SOURCE, { withFileTypes: true }).flatMap((entry) => (entry.isFile() ? [entry.name] : [])),
     ).toEqual(['cli.ts']);
@@ -36,13 +36,13 @@ describe('src', () => {
     expect([...files].filter(([, text]) => linesOf(text) > MOST_LINES).map(([path]) => path)).toEqual([]);
   });
 
-  test(`has no file of fewer than ${FEW_LINES} lines that one other file imports`, () => {
+  test(`has no file of fewer than ${FEW_LINES} lines that only one other file imports`, () => {
     const short = [...files].filter(([, text]) => linesOf(text) < FEW_LINES).map(([path]) => path);
     expect(short.length).toBeGreaterThan(0);
     expect(short.filter((path) => importersOf(path).length < 2)).toEqual([]);
   });
 
-  test('has files that hold an idea each: few of them, and not small ones', () => {
+  test('has few files, of more than 120 lines on average', () => {
     const lines = [...files.values()].reduce((sum, text) => sum + linesOf(text), 0);
     expect(files.size).toBeLessThanOrEqual(120);
     expect(lines / files.size).toBeGreaterThan(120);

@@ -10,16 +10,16 @@ const claims = [...text.matchAll(/`(test\/[^`]+\.test\.ts)`: ([^|`)\n]+)/g)].fla
   words.split('; ').map((each) => [file, each.trim()] as const),
 );
 
-test.each(claims)('SECURITY.md names a test that there is: %s: %s', (file, words) => {
+test.each(claims)('SECURITY.md names a test that exists: %s: %s', (file, words) => {
   expect(existsSync(join(PROJECT, file)), file).toBe(true);
   expect(readFileSync(join(PROJECT, file), 'utf8').replaceAll("\\'", "'")).toContain(words);
 });
 
-test('there are claims at all', () => {
+test('SECURITY.md names tests', () => {
   expect(claims.length).toBeGreaterThan(15);
 });
 
-test('SECURITY.md lists the dependencies of production, each with a reason, and no other', () => {
+test('SECURITY.md lists exactly the production dependencies, each with a reason', () => {
   const { dependencies } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>;
   };

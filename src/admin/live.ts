@@ -52,7 +52,7 @@ export class LiveFeed {
       listener.send(JSON.stringify(this.#options.view(entry)));
       if (listener.bufferedAmount > MAX_BUFFERED_BYTES) listener.terminate();
     };
-    // A number from before a restart may be too high. New events must be sent all the same.
+    // A number from before a restart may be too high. New events must still be sent.
     const from = Math.min(query.after ?? 0, history.lastSeq);
     const end = history.onEntry((entry) => {
       if (matches(entry, query, from)) send(entry);

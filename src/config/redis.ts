@@ -22,7 +22,7 @@ const DEFAULT_PORT = { one: 6379, sentinel: 26_379, cluster: 6379 } as const;
 /**
  * Reads `redis[s][+sentinel|+cluster]://[USER@]HOST[:PORT][,HOST[:PORT]…][/DB]`; with sentinels `/MASTER[/DB]`.
  *
- * @returns if it cannot be read, a text that says what is wrong and what to write.
+ * @returns a text if it cannot be read: what is wrong, and what to write.
  */
 export function parseRedisUrl(text: string): RedisUrl | string {
   const match = /^redis(s)?(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^/@]+)(?:\/(.*))?$/i.exec(text);

@@ -16,21 +16,24 @@ const ask = (access: typeof open, more: Partial<AccessRequest>): number | undefi
 };
 
 describe('an admin server without a token', () => {
-  test.each(['127.0.0.1:9191', 'localhost:9191', 'LOCALHOST', '[::1]:9191', '127.8.8.8'])('lets in for %s', (host) => {
-    expect(ask(open, { host })).toBeUndefined();
-  });
+  test.each(['127.0.0.1:9191', 'localhost:9191', 'LOCALHOST', '[::1]:9191', '127.8.8.8'])(
+    'accepts the Host header %s',
+    (host) => {
+      expect(ask(open, { host })).toBeUndefined();
+    },
+  );
 
   test.each([
-    ['a name that was made to lead here (DNS rebinding)', 'evil.example:9191'],
-    ['a name that only begins like ours', 'localhost.evil.example'],
-    ['an address that only begins like ours', '127.0.0.1.evil.example'],
-    ['none at all', undefined],
+    ['a foreign name that resolves to this machine (DNS rebinding)', 'evil.example:9191'],
+    ['a name that only starts like localhost', 'localhost.evil.example'],
+    ['a name that only starts like 127.0.0.1', '127.0.0.1.evil.example'],
+    ['no value at all', undefined],
     ['another address of this machine', '10.0.0.5:9191'],
-  ])('keeps out %s', (_what, host) => {
+  ])('refuses a Host header with %s', (_what, host) => {
     expect(ask(open, { host })).toBe(403);
   });
 
-  test("keeps out another page's changes (CSRF), and lets in its own page's and a command line's", () => {
+  test('refuses changes from a page of another site (CSRF), and accepts them from its own page and the command line', () => {
     const change = { isSensitive: true };
     expect(ask(open, { ...change, origin: 'http://evil.example' })).toBe(403);
     expect(ask(open, { ...change, origin: 'null' })).toBe(403);
@@ -42,7 +45,7 @@ describe('an admin server without a token', () => {
 });
 
 describe('an admin server with a token', () => {
-  test('asks for it, and takes no other', () => {
+  test('needs exactly this token, or the cookie of a login', () => {
     expect(ask(guarded, {})).toBe(401);
     expect(ask(guarded, { authorization: `Bearer ${TOKEN}x` })).toBe(401);
     expect(ask(guarded, { authorization: `Bearer ${TOKEN.slice(1)}` })).toBe(401);
@@ -51,12 +54,12 @@ describe('an admin server with a token', () => {
     expect(ask(guarded, { cookie: 'logged in' })).toBeUndefined();
   });
 
-  test('does not mind the name it is reached by: a page that has it led here sends no token', () => {
+  test('accepts any Host header together with the token, which a page of another site does not have', () => {
     expect(ask(guarded, { host: 'watchdog.internal', authorization: `Bearer ${TOKEN}` })).toBeUndefined();
     expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', isSensitive: true })).toBe(401);
   });
 
-  test("keeps another page's changes out although the browser is logged in", () => {
+  test('refuses changes from a page of another site even if the browser is logged in', () => {
     const loggedIn = { cookie: 'logged in', isSensitive: true, host: '10.0.0.5:9191' };
     expect(ask(guarded, { ...loggedIn, origin: 'http://evil.example' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:8000' })).toBe(403);

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { readAssets } from '../../src/admin/routes.ts';
 
 describe('readAssets', () => {
-  test('finds the page and every file that it names, and no source that is not served', () => {
+  test('finds the page and every file that the page loads, and serves nothing else', () => {
     const assets = readAssets();
     const html = assets.get('/')?.text ?? '';
     const named = [...html.matchAll(/(?:src|href)="(\/page\/[^"]+)"/g)].map(([, path]) => path);
@@ -15,13 +15,13 @@ describe('readAssets', () => {
     expect([...assets.keys()].filter((path) => path.endsWith('.ts'))).toEqual([]);
   });
 
-  test('without its files everything else still works, and / says what is missing', () => {
+  test("if the page's files are missing, / says so", () => {
     const assets = readAssets(new URL('file:///nowhere/page/'));
     expect([...assets.keys()]).toEqual(['/']);
     expect(assets.get('/')?.text).toContain('run npm run build again');
   });
 
-  test('asks no other host and holds no inline script or style, which its own policy would refuse', () => {
+  test('the page uses no other host and no inline script or style, which its Content-Security-Policy would block', () => {
     for (const [path, { text }] of readAssets()) {
       const hosts = [...text.matchAll(/https?:\/\/[^\s'"`)]+/g)].map(([url]) => url);
       expect([path, hosts.filter((url) => url !== 'http://www.w3.org/2000/svg')]).toEqual([path, []]);

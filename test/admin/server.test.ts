@@ -66,7 +66,7 @@ async function json<T>(url: string): Promise<T> {
 }
 
 describe('GET /streams', () => {
-  test('filters, sorts and pages, and counts what matches', async () => {
+  test('filters, sorts and pages, and counts the matches', async () => {
     const { admin, connect } = await bench();
     for (let i = 0; i < 3; i++) await connect();
     type Answer = { total: number; streams: { id: number }[] };
@@ -90,14 +90,14 @@ describe('GET /streams', () => {
     ['sort=constructor', "sort='constructor' is unknown. Use one of id, node"],
     ['limit=-1', "limit='-1' is invalid. Use a whole number from 0"],
     ['stat=open', "'stat' is not a parameter here. Use one of state, kind"],
-  ])('%s: 400, with the value and the cure', async (query, text) => {
+  ])('%s gets 400, with the wrong value and what to use instead', async (query, text) => {
     const { admin } = await bench();
     expect(await get(`${admin}/streams?${query}`)).toMatchObject({ status: 400, text: expect.stringContaining(text) });
   });
 });
 
 describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
-  test('an operator severs a stream; the history says so', async () => {
+  test('an operator severs a stream, and the history shows it', async () => {
     const { admin, connect, ended } = await bench();
     await connect();
     expect(await ask(`${admin}/streams/99/sever`, { method: 'POST' })).toMatchObject({
@@ -125,7 +125,7 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     });
   });
 
-  test('a live feed tells what came after, and then each event as it happens', async () => {
+  test('the live feed sends the events after a given number, and then each new event', async () => {
     const { admin, connect } = await bench();
     await connect();
     const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live?after=0&kind=stream_opened`);
@@ -147,10 +147,10 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
   });
 });
 
-describe('the gate, on the wire', () => {
+describe('access control over HTTP', () => {
   const EVIL = { host: 'evil.example:9191' };
 
-  test('DNS rebinding: nothing but health and the empty page for a foreign Host', async () => {
+  test('DNS rebinding: a request with a foreign Host header gets only the health checks and the empty page', async () => {
     const { admin, connect } = await bench();
     await connect();
     for (const path of ['/streams', '/events', '/nodes', '/overview', '/metrics']) {
@@ -167,7 +167,7 @@ describe('the gate, on the wire', () => {
     expect((await ask(`${admin}/streams`)).text).toContain('"total": 1');
   });
 
-  test("CSRF: another page's POST severs nothing", async () => {
+  test('CSRF: a POST from a page of another site severs no stream', async () => {
     const { admin, connect } = await bench();
     await connect();
     for (const headers of [{ origin: 'http://evil.example' }, { 'sec-fetch-site': 'cross-site' }] as const) {
@@ -179,10 +179,10 @@ describe('the gate, on the wire', () => {
   });
 
   test.each([
-    ["another page's", { origin: 'http://evil.example' }, 403],
-    ["one of a page in a frame without an origin's", { origin: 'null' }, 403],
-    ['one through a foreign name', { origin: 'http://evil.example:9191', ...EVIL }, 403],
-  ])('a WebSocket, %s, is not opened', async (_what, headers, status) => {
+    ['a page of another site', { origin: 'http://evil.example' }, 403],
+    ['a framed page without an origin', { origin: 'null' }, 403],
+    ['a page that uses a foreign name for this machine', { origin: 'http://evil.example:9191', ...EVIL }, 403],
+  ])('refuses a WebSocket from %s', async (_what, headers, status) => {
     const { admin } = await bench();
     const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live`, { headers });
     const answer = await new Promise((resolve) => {
@@ -194,7 +194,7 @@ describe('the gate, on the wire', () => {
     expect(answer).toBe(status);
   });
 
-  test('headers: no inline script, no other host, no frame, no sniffing, no cache', async () => {
+  test("every answer's headers forbid inline scripts, other hosts, framing, sniffing and caching", async () => {
     const { admin } = await bench();
     for (const path of ['/', '/streams', '/nope']) {
       const { headers } = await ask(admin + path);
@@ -209,7 +209,7 @@ describe('the gate, on the wire', () => {
 });
 
 describe('with --admin-token-file', () => {
-  test('everything but the probes and the login form needs it', async () => {
+  test('every path needs the token, except the health checks and the login page', async () => {
     const { admin } = await bench({ adminTokenFile: tokenFile() });
     for (const path of ['/streams', '/events', '/nodes', '/overview', '/metrics', '/nope']) {
       const { status, headers } = await ask(admin + path);
@@ -223,7 +223,7 @@ describe('with --admin-token-file', () => {
     expect((await ask(`${admin}/reload`, { method: 'POST' })).status).toBe(401);
   });
 
-  test('a browser logs in, is known by a cookie no script can read, and logs out', async () => {
+  test('a browser logs in, gets a cookie that scripts cannot read, and logs out', async () => {
     const { admin } = await bench({ adminTokenFile: tokenFile() });
     const login = (token: string, headers = {}) =>
       ask(`${admin}/login`, { method: 'POST', body: JSON.stringify({ token }), headers });
@@ -245,7 +245,7 @@ describe('with --admin-token-file', () => {
     expect((await ask(`${admin}/streams`, { headers: { cookie } })).status).toBe(401);
   });
 
-  test('a token that is too short or missing does not start', async () => {
+  test('with a token file that is missing or too short, the watchdog does not start', async () => {
     await expect(bench({ adminTokenFile: tokenFile('short') })).rejects.toThrow(
       /holds 5 characters, too few to be safe/,
     );
@@ -253,7 +253,7 @@ describe('with --admin-token-file', () => {
   });
 
   test.each(['0.0.0.0:9191', ':9191', '10.0.0.5:9191', '[2001:db8::1]:9191', 'watchdog.example:9191'])(
-    'another address than the loopback, %s, needs it',
+    '--admin %s is not the loopback, so it needs a token',
     async (address) => {
       await expect(bench({ admin: address })).rejects.toThrow(
         /^--admin: '.*' can be reached from other machines, so it needs a token: set admin-token-file, or write 127\.0\.0\.1:9191$/,

@@ -49,7 +49,7 @@ function open() {
 const publicKeyIn = (keys: KeyFiles): string | undefined => keys.noiseKey && formatNoiseKey(keys.noiseKey);
 
 describe('KeyFiles', () => {
-  test('reads both, and neither again while its file stays', async () => {
+  test('reads both keys, and reads an unchanged file only once', async () => {
     const keys = open();
     expect([publicKeyIn(keys), keys.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
     await keys.look();
@@ -57,7 +57,7 @@ describe('KeyFiles', () => {
     keys.close();
   });
 
-  test('a file that changed is read again, also when it was replaced by another', async () => {
+  test('reads a file again when it was changed or replaced', async () => {
     const keys = open();
     const replacement = join(folder, 'new');
     writeFileSync(replacement, second.serverPrivateKey);
@@ -74,7 +74,7 @@ describe('KeyFiles', () => {
   });
 
   test.each(['', 'privkey:00', 'nonsense'])(
-    'a file that now holds %o leaves the key in use, told once',
+    'if a file now contains %o, the old key stays in use, and the failure is reported once',
     async (text) => {
       const keys = open();
       writeFileSync(noiseKeyFile, text);
@@ -96,7 +96,7 @@ describe('KeyFiles', () => {
     },
   );
 
-  test('a file that is away for a while leaves the key in use, and nothing is told', async () => {
+  test('if a file is missing for a while, the old key stays in use, and nothing is reported', async () => {
     const keys = open();
     rmSync(noiseKeyFile);
     await keys.look();
@@ -107,7 +107,7 @@ describe('KeyFiles', () => {
     keys.close();
   });
 
-  test('prepare() reads, and changes nothing before it is put to use, or when a file cannot be used', () => {
+  test('prepare() reads new files, but the old keys stay in use until its result is called, or if a file cannot be used', () => {
     const keys = open();
     const other = join(folder, 'other.key');
     expect(() => keys.prepare({ noiseKeyFile: other, apiKeyFile })).toThrow(StartError);
@@ -119,7 +119,7 @@ describe('KeyFiles', () => {
     keys.close();
   });
 
-  test('what is wrong may be mended without a change of the content: it is tried again until it can be used', async () => {
+  test('an unusable file is tried again at each look, because its permissions may have changed', async () => {
     const keys = open();
     rmSync(noiseKeyFile);
     mkdirSync(noiseKeyFile);
@@ -139,12 +139,12 @@ describe('KeyFiles', () => {
     keys.close();
   });
 
-  test('a path that cannot even be looked at is an error with a cure', () => {
+  test('a path that cannot be read is an error that says what to do', () => {
     noiseKeyFile = join(apiKeyFile, 'not', 'a', 'folder');
     expect(open).toThrow(StartError);
   });
 
-  test('looks every five seconds', async () => {
+  test('looks for changes every five seconds', async () => {
     const keys = open();
     writeFileSync(apiKeyFile, 'another-api-key');
     clock.advance(4999);
@@ -154,7 +154,7 @@ describe('KeyFiles', () => {
     keys.close();
   });
 
-  test('a file that cannot be used at the start is an error with a cure, and leaves no timer', () => {
+  test('a file that cannot be used at the start is an error that says what to do, and no timer is left', () => {
     writeFileSync(noiseKeyFile, 'nonsense');
     expect(open).toThrow(/--noise-key .*does not hold a Noise key/);
   });

@@ -34,7 +34,7 @@ async function startWatchdog(folder: string, upstream: string): Promise<{ child:
   return { child, port: Number(/"listen":"127\.0\.0\.1:(\d+)"/.exec(log)?.[1]) };
 }
 
-test('a heap snapshot of a running watchdog does not show the Noise key, in hex, base64 or raw', async () => {
+test('a heap snapshot of a running watchdog does not contain the Noise key, in hex, base64 or raw form', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'key-secrecy-'));
   harness.defer(() => rmSync(folder, { recursive: true }));
   const upstream = await harness.upstream((_request, socket) => {

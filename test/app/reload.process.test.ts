@@ -18,7 +18,7 @@ afterEach(async () => {
 });
 
 describe('headscale-watchdog reload', () => {
-  test('tells what has changed, or what is wrong; SIGHUP does the same into the log', async () => {
+  test('prints what has changed, or what is wrong; SIGHUP writes the same into the log', async () => {
     const [port, admin] = await Promise.all([freePort(), freePort()]);
     const lines = (silentAfter: string) =>
       `upstream: http://127.0.0.1:9\nlisten: 127.0.0.1:${port}\nadmin: 127.0.0.1:${admin}\nsilent-after: ${silentAfter}\n`;
@@ -42,7 +42,7 @@ describe('headscale-watchdog reload', () => {
     expect(serve.child.exitCode).toBeNull();
   });
 
-  test('where no watchdog runs: one line, exit 1', async () => {
+  test('without a running watchdog: one line, exit 1', async () => {
     const { code, lines } = await failure(harness, 'reload', '--admin', '127.0.0.1:9');
     expect(code).toBe(1);
     expect(lines).toEqual([expect.stringMatching(/127\.0\.0\.1:9\/reload: .*is a watchdog running.*started with/)]);

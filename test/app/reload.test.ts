@@ -76,7 +76,7 @@ async function bench(text: string) {
 }
 
 describe('reload', () => {
-  test('a new file applies to open streams, and drops none', async () => {
+  test('new settings apply to open streams, and no stream is closed', async () => {
     const { orders, post, streams, events } = await bench('gone-after: 60s\n');
     expect(orders).toEqual(['60000 75000']);
     writeFileSync(file, 'gone-after: 30s\nprobe-idle: 10s\n');
@@ -92,7 +92,7 @@ describe('reload', () => {
     expect(events.map(({ kind }) => kind)).toContain('settings_reloaded');
   });
 
-  test('a rule for one machine key reaches its open stream', async () => {
+  test('a new rule for a machine key applies to its open stream', async () => {
     const { orders, post, events } = await bench('gone-after: 60s\n');
     const opened = events.flatMap((event) => (event.kind === 'stream_opened' ? [event.stream] : []));
     const key = `mkey:${opened[0]?.machineKey}`;
@@ -101,7 +101,7 @@ describe('reload', () => {
     expect(orders).toEqual(['60000 75000', '0 75000']);
   });
 
-  test('a file with mistakes changes nothing, and says each with its place', async () => {
+  test('a file with mistakes changes nothing, and each mistake is reported with its place', async () => {
     const { orders, post, streams, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, 'gone-after: 5 minutes\nsilent-aftr: 10s\n');
     const { status, text } = await post();
@@ -117,7 +117,7 @@ describe('reload', () => {
     expect(events.map(({ kind }) => kind)).toContain('settings_reload_failed');
   });
 
-  test('what no rule of the configuration foresees ends the reload all the same, and changes nothing', async () => {
+  test('an unexpected error while reading the settings ends the reload, and changes nothing', async () => {
     const upstream = await harness.upstream(() => {});
     const reread = (): Config => {
       throw new TypeError('unforeseen');
@@ -134,7 +134,7 @@ describe('reload', () => {
     );
   });
 
-  test('a key file that cannot be used is a mistake of the file like any other', async () => {
+  test('a key file that cannot be used is reported like any other mistake', async () => {
     const { post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: 30s\nheadscale-api-key-file: ${join(folder, 'nope')}\n`);
     expect((await post()).status).toBe(422);
@@ -145,7 +145,7 @@ describe('reload', () => {
     });
   });
 
-  test('what waits for a restart is told, each time, and stays as it is', async () => {
+  test('settings that need a restart keep their old values, and each reload reports them', async () => {
     const { post, admin } = await bench('log-level: info\n');
     writeFileSync(file, 'log-level: warn\n');
     const readable = JSON.parse((await post()).text) as object;
@@ -153,7 +153,7 @@ describe('reload', () => {
     expect((await get(`${admin}/healthz`)).status).toBe(200);
   });
 
-  test('an API key that a reload adds is used at once; one that it takes away is used no more', async () => {
+  test('an API key that a reload adds is used at once, and one that it removes is not used any more', async () => {
     const { post, asked, streams } = await bench('log-level: info\n');
     const apiKeyFile = join(folder, 'api.key');
     writeFileSync(apiKeyFile, 'the-key');
@@ -168,7 +168,7 @@ describe('reload', () => {
     expect(asked).toEqual(['Bearer the-key']);
   });
 
-  test('an error of ours in the middle of it goes back to what was in use, and is told', async () => {
+  test('a bug in the middle of a reload restores the old settings, and is reported', async () => {
     const { orders, post, events } = await bench('gone-after: 60s\n');
     writeFileSync(file, `gone-after: ${(UNUSABLE + 1000) / 1000}s\nprobe-idle: 10s\nlog-level: warn\n`);
     expect((await post()).status).toBe(422);
@@ -181,7 +181,7 @@ describe('reload', () => {
     expect(JSON.parse((await post()).text)).toMatchObject({ ok: true, changes: ['gone-after: 1m → 30s'] });
   });
 
-  test('no web page can have it reload; and it is not read by GET', async () => {
+  test('a page of another site cannot trigger a reload, and GET /reload is refused', async () => {
     const { post, admin, events } = await bench('log-level: info\n');
     expect((await post({ origin: 'http://evil.example' })).status).toBe(403);
     expect((await get(`${admin}/reload`)).status).toBe(405);

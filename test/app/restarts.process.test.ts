@@ -34,7 +34,7 @@ describe('a restart', () => {
     // Its streams are ended at once, also one that Headscale is just being asked for.
     ['off', 0, [PLAIN]],
   ])(
-    'with socket activation and --drain %s, connections opened throughout: none refused, none reset, none waits longer than until it listens again',
+    'with socket activation and --drain %s, no new connection is refused or reset, and each is answered as soon as the next process listens',
     async (drain, lastAfter, requests) => {
       const manager = await service(harness, { ports: [0], flags: ['--drain', drain] });
       const port = manager.ports[0] as number;
@@ -67,7 +67,7 @@ describe('a restart', () => {
     40_000,
   );
 
-  test('into a second service on the same socket: the old one drains whole while the new one answers', async () => {
+  test('with two services on one socket, the old one drains for its full time while the new one answers', async () => {
     const manager = await service(harness, { ports: [0], flags: ['--drain', '4s'] });
     const port = manager.ports[0] as number;
     const first = await manager.started();
@@ -85,7 +85,7 @@ describe('a restart', () => {
     await until(() => old.every(({ endedAt }) => endedAt !== undefined), 'the old streams have ended');
   });
 
-  test('SIGTERM ends the streams one by one over --drain, and tells the log at the start and the end', async () => {
+  test('SIGTERM ends the streams one by one over --drain, and the log reports start and end', async () => {
     const upstream = await headscale(harness);
     const [port, admin] = await Promise.all([freePort(), freePort()]);
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--trusted-proxies', 'none'];
@@ -110,7 +110,7 @@ describe('a restart', () => {
     expect(serve.stdout).toMatch(/"event":"drain_ended","tookMs":(1[5-9]|[2-9]\d|\d{3})\d\d/);
   });
 
-  test.each(['SIGTERM', 'SIGINT'] as const)('a second signal, %s, ends now', async (signal) => {
+  test.each(['SIGTERM', 'SIGINT'] as const)('a second signal, %s, ends everything at once', async (signal) => {
     const upstream = await headscale(harness);
     const port = await freePort();
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--trusted-proxies', 'none'];
@@ -125,7 +125,7 @@ describe('a restart', () => {
     await Promise.all(streams.map(({ client }) => closed(client)));
   });
 
-  test('a second signal while Redis is asked about a newcomer ends now', async () => {
+  test('a second signal ends everything at once, even while a newcomer waits for Redis', async () => {
     const [upstream, redis, port] = [await headscale(harness), await redisThatNeverAnswers(harness), await freePort()];
     const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-restart-'));
     harness.defer(() => rmSync(folder, { recursive: true }));
@@ -142,7 +142,7 @@ describe('a restart', () => {
     expect(await serve.ended).toEqual({ code: 0, signal: null });
   });
 
-  test('with --drain off it waits for nobody who was refused and stays', async () => {
+  test('with --drain off, a stop does not wait for refused clients that keep their connection open', async () => {
     const [upstream, port] = [await headscale(harness), await freePort()];
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
     const limit = ['--max-handshakes-per-address', '1', '--drain', 'off'];

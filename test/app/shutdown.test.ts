@@ -46,7 +46,7 @@ async function bench(flags: Record<string, unknown> = {}) {
 }
 
 describe('Watchdog.drain', () => {
-  test('ends the streams evenly, in their order, and then is closed; /readyz says so, and nobody new gets in', async () => {
+  test('ends the streams evenly and in order, then closes; meanwhile /readyz says so, and nobody can connect', async () => {
     const { watchdog, admin, port, told, opens, pass, clock } = await bench({ drain: '8s' });
     for (let i = 0; i < 4; i += 1) await opens();
     const drained = watchdog.drain();
@@ -71,12 +71,12 @@ describe('Watchdog.drain', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('before it /readyz says draining: false', async () => {
+  test('before a drain, /readyz says draining: false', async () => {
     const { admin } = await bench();
     expect(JSON.parse((await get(`${admin}/readyz`)).text)).toMatchObject({ ready: true, draining: false });
   });
 
-  test('a close in the middle of it ends all now, and ends it', async () => {
+  test('a close during the drain ends all streams at once, and with them the drain', async () => {
     const { watchdog, told, opens, pass, clock } = await bench();
     for (let i = 0; i < 3; i += 1) await opens();
     const drained = watchdog.drain();
@@ -87,7 +87,7 @@ describe('Watchdog.drain', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('off: all at once', async () => {
+  test('with drain off, all streams end at once', async () => {
     const { watchdog, told, opens, pass } = await bench({ drain: 'off' });
     for (let i = 0; i < 3; i += 1) await opens();
     const drained = watchdog.drain();
@@ -96,7 +96,7 @@ describe('Watchdog.drain', () => {
     expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 0 }]);
   });
 
-  test('off: a request in flight has a second to finish', async () => {
+  test('with drain off, a request in progress still has a second to finish', async () => {
     const { watchdog, port, asked, clock, told } = await bench({ drain: 'off' });
     const clients = [harness.client(port), harness.client(port)];
     for (const client of clients) client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
@@ -116,7 +116,7 @@ describe('Watchdog.drain', () => {
     expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 1000 }]);
   });
 
-  test('a request in flight is let finish, with Connection: close, and ends the drain', async () => {
+  test('a request in progress may finish, with Connection: close, and then the drain ends', async () => {
     const { watchdog, port, asked, clock } = await bench();
     const client = harness.client(port);
     client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
@@ -132,7 +132,7 @@ describe('Watchdog.drain', () => {
     await drained;
   });
 
-  test('a request that has half its answer is let finish, and its connection is ended without its client', async () => {
+  test('a request with half its answer may finish, and then its connection is closed without waiting for the client', async () => {
     const { watchdog, port, asked, clock } = await bench();
     const client = harness.client(port);
     let answer = '';
@@ -152,7 +152,7 @@ describe('Watchdog.drain', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('a request that comes meanwhile is answered with Connection: close', async () => {
+  test('a request that comes during the drain is answered with Connection: close', async () => {
     const { watchdog, port } = await bench();
     const client = harness.client(port);
     client.write('GET /key HTT');
@@ -165,7 +165,7 @@ describe('Watchdog.drain', () => {
     await drained;
   });
 
-  test('a request that Headscale does not answer is waited for no longer than the drain', async () => {
+  test('the drain does not wait longer for a request that Headscale does not answer', async () => {
     const { watchdog, port, asked, clock, told } = await bench();
     const client = harness.client(port);
     client.write('GET /slow HTTP/1.1\r\nHost: h\r\n\r\n');
@@ -180,7 +180,7 @@ describe('Watchdog.drain', () => {
     expect(told('drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 20_000 }]);
   });
 
-  test('a stream that opens meanwhile, on a connection that was there before, is served until the end of the drain', async () => {
+  test('a stream that opens during the drain, on an older connection, is served until the end of the drain', async () => {
     const { watchdog, port, clock, opens, pass, told } = await bench({ drain: '10s' });
     await opens();
     const early = harness.client(port);

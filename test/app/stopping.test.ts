@@ -109,7 +109,7 @@ function joinsRedis({ admin }: TestWatchdog, later: () => void): Promise<void> {
 }
 
 describe('a stop', () => {
-  test('ends, with nothing left open, whatever state its connections are in', async () => {
+  test('ends and leaves nothing open, in whatever state the connections are', async () => {
     await fc.assert(
       fc.asyncProperty(visits, fc.boolean(), fc.boolean(), fc.boolean(), async (all, trusts, drains, asksRedis) => {
         const upstream = await headscale();
@@ -150,7 +150,7 @@ describe('a stop', () => {
     );
   });
 
-  test('ends while Redis is asked about a newcomer, and takes it in no more', async () => {
+  test('ends while a newcomer waits for Redis, and does not accept that newcomer any more', async () => {
     const [upstream, redis] = [await headscale(), await redisThatNeverAnswers(harness)];
     const started = await harness.watchdog(upstream.url, { redis: redis.url }, noiseKeyOf(recorded));
     const { watchdog, port, events } = started;
@@ -162,7 +162,7 @@ describe('a stop', () => {
     expect(count('stream_opened')).toBe(count('stream_closed'));
   });
 
-  test('with drain off waits for nobody who was refused and stays, here or at the admin server', async () => {
+  test('with drain off, does not wait for refused clients that keep their connection open, also at the admin server', async () => {
     const upstream = await headscale();
     const clock = new FakeClock();
     const flags = { maxHandshakesPerAddress: '1', hold: 'off', drain: 'off' };

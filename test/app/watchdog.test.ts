@@ -36,7 +36,7 @@ function handshake(header: string): string {
 }
 
 describe('startWatchdog', () => {
-  test('knows a node from its handshake, and /streams shows what it knows', async () => {
+  test('identifies a node by its handshake, and /streams shows the node', async () => {
     const { url } = await headscale();
     const { port, admin, events } = await harness.watchdog(url, {}, noiseKey);
     const client = harness.client(port);
@@ -69,7 +69,7 @@ describe('startWatchdog', () => {
   test.each([
     ['unreadable', handshake(recorded.header.replace(/^..../, 'AAAA'))],
     ['missing', upgradeHead('/ts2021')],
-  ])('a handshake that is %s is counted, and tunnelled all the same', async (result, head) => {
+  ])('a handshake that is %s is counted, and the connection is still tunnelled', async (result, head) => {
     const { url } = await headscale();
     const { port, admin } = await harness.watchdog(url, {}, noiseKey);
     const client = harness.client(port);
@@ -78,7 +78,7 @@ describe('startWatchdog', () => {
     expect((await scrape(admin)).get(`headscale_watchdog_handshakes_total{result="${result}"}`)).toBe(1);
   });
 
-  test('a handshake seen before is counted, tunnelled, and gives no identity: no contest', async () => {
+  test('a replayed handshake is counted and tunnelled, but gives no identity, so there is no contest', async () => {
     const { url } = await headscale();
     const { port, admin, events } = await harness.watchdog(url, {}, noiseKey);
     for (const _ of [1, 2]) {
@@ -127,7 +127,7 @@ describe('startWatchdog', () => {
     expect(JSON.stringify(lines)).not.toContain('the-key');
   });
 
-  test('two streams of one node contest, and /streams shows what is waited for', async () => {
+  test('two streams of one node are in a contest, and /streams shows what it waits for', async () => {
     const { url } = await headscale();
     const { port, admin } = await harness.watchdog(url, {}, noiseKey);
     const clients = [harness.client(port), harness.client(port)];
@@ -148,7 +148,7 @@ describe('startWatchdog', () => {
     ]);
   });
 
-  test('the log: one line for what is off at the start, one at debug for an unreadable handshake, no handshake whole', async () => {
+  test('the log has one line for a feature that is off, one debug line for an unreadable handshake, and never a whole handshake', async () => {
     const lines: Record<string, unknown>[] = [];
     const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
     const { url } = await headscale();
@@ -170,13 +170,13 @@ describe('startWatchdog', () => {
     expect(JSON.stringify(lines)).not.toContain(unreadable.slice(0, 60));
   });
 
-  test('kernel_evidence_available: 0 where the kernel cannot be asked', async () => {
+  test('kernel_evidence_available is 0 if the kernel cannot be asked', async () => {
     const { url } = await headscale();
     const { admin } = await harness.watchdog(url, {}, noiseKey, { kernel: { ok: false, why: 'a test' } });
     expect((await scrape(admin)).get('headscale_watchdog_kernel_evidence_available')).toBe(0);
   });
 
-  test('every series is there before anything has happened', async () => {
+  test('every metric exists before anything has happened', async () => {
     const { url } = await headscale();
     const { admin } = await harness.watchdog(url, {}, noiseKey);
     const samples = await scrape(admin);
@@ -211,7 +211,7 @@ describe('startWatchdog', () => {
     expect(await readHead(client)).toBe(SWITCHING);
   });
 
-  test('what answers there and is no Headscale is told as an error, and is not called Headscale', async () => {
+  test('if something other than Headscale answers at --upstream, that is an error in the log, and /readyz says isHeadscale: false', async () => {
     const { url } = await harness.upstream(
       () => {},
       (_request, response) => void response.end('welcome to somebody else'),
@@ -223,7 +223,7 @@ describe('startWatchdog', () => {
     expect(ready).toMatchObject({ upstream: { up: true, isHeadscale: false }, noiseKeyMatches: null });
   });
 
-  test('the admin server: health, readiness, a 404 that helps, a 405', async () => {
+  test('the admin server answers health and readiness checks, a 404 that lists the paths, and a 405', async () => {
     const { url } = await headscale(recorded.serverPublicKey, { version: 'v0.29.2' });
     const { admin } = await harness.watchdog(url, {}, noiseKey);
     expect(await get(`${admin}/healthz`)).toMatchObject({ status: 200, text: 'ok\n' });

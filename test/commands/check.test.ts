@@ -69,7 +69,7 @@ async function check(
 }
 
 describe('runCheck', () => {
-  test('all in order: a line each, all ok', async () => {
+  test('if all is well, every check prints a line with ok', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url, noiseKey, headscaleApiKeyFile });
     expect(lines).toEqual([
@@ -84,7 +84,7 @@ describe('runCheck', () => {
     expect(passed).toBe(true);
   });
 
-  test('certificates: for whom and until when; a key of another, and files that are not there, fail', async () => {
+  test('a certificate shows its names and its expiry; a wrong key or a missing file fails', async () => {
     const { url } = await headscale();
     const tls = (name: string): string => new URL(`../support/tls/${name}`, import.meta.url).pathname;
     const listen = async (key: string): Promise<string> =>
@@ -106,7 +106,7 @@ describe('runCheck', () => {
     }
   });
 
-  test('without keys it warns, with the cure, and passes', async () => {
+  test('without keys it warns, says what to set, and passes', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url });
     expect(lines).toContainEqual(expect.stringMatching(/^warn {2}noise key: not set.*--noise-key/));
@@ -114,7 +114,7 @@ describe('runCheck', () => {
     expect(passed).toBe(true);
   });
 
-  test('every mistake of the configuration is a line, and nothing else is tried', async () => {
+  test('each mistake in the configuration is a line, and nothing else is checked', async () => {
     const { passed, lines } = await check({ hold: 'soon' }, undefined, 'gone-aftr: 3s\n');
     expect(lines).toEqual([
       expect.stringMatching(/^fail {2}\[HSW_CONFIG_INVALID\] --hold: 'soon'/),
@@ -123,7 +123,7 @@ describe('runCheck', () => {
     expect(passed).toBe(false);
   });
 
-  test('Headscale away: what was tried and the cure; the rest is checked all the same', async () => {
+  test('if Headscale does not answer, it says what it tried and what to do, and goes on with the other checks', async () => {
     const { passed, lines } = await check({ upstream: 'http://127.0.0.1:9', noiseKey, headscaleApiKeyFile });
     expect(lines[1]).toMatch(/^fail {2}Headscale at http:\/\/127\.0\.0\.1:9: .*ECONNREFUSED.*--upstream/);
     expect(lines[2]).toMatch(/^warn {2}noise key: read, but not compared/);
@@ -132,14 +132,14 @@ describe('runCheck', () => {
     expect(passed).toBe(false);
   });
 
-  test('something else than Headscale', async () => {
+  test('fails if something other than Headscale answers', async () => {
     const { url } = await harness.upstream(() => {});
     const { passed, lines } = await check({ upstream: url });
     expect(lines[1]).toMatch(/^fail {2}Headscale at .*not Headscale/);
     expect(passed).toBe(false);
   });
 
-  test("a noise key that is not Headscale's, an API key that is refused, a key file that is none", async () => {
+  test("fails for a noise key that is not Headscale's, an API key that Headscale refuses, and a file without a key", async () => {
     const { url } = await headscale(`mkey:${'0'.repeat(64)}`);
     const wrong = join(folder, 'wrong.key');
     writeFileSync(wrong, 'not-the-key');
@@ -152,7 +152,7 @@ describe('runCheck', () => {
     expect(none.lines[2]).toMatch(/^fail {2}\[HSW_NOISE_KEY_UNREADABLE\] --noise-key .*does not hold a Noise key/);
   });
 
-  test('a port in use by another program fails; by a watchdog it is no fault', async () => {
+  test('a port that another program uses fails; a port that a running watchdog uses is ok', async () => {
     const { url } = await headscale();
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
@@ -181,7 +181,7 @@ describe('runCheck', () => {
     expect(foreign.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
   });
 
-  test('what the watchdog that runs here has found wrong with the proxies in front of it', async () => {
+  test('shows the problems with proxies that the running watchdog has found', async () => {
     const { url } = await headscale();
     const running = await harness.watchdog(url);
     const flags = { upstream: url, listen: `127.0.0.1:${running.port}`, admin: running.admin.replace('http://', '') };
@@ -195,7 +195,7 @@ describe('runCheck', () => {
     expect(passed).toBe(true);
   });
 
-  test('in a container, before it runs: from where the engine connects', async () => {
+  test("in a container, warns of the gateway from which the engine's proxy will connect", async () => {
     const { url } = await headscale();
     const gateways = ['172.18.0.1'];
     const { lines, passed } = await check({ upstream: url }, undefined, undefined, gateways);
@@ -205,7 +205,7 @@ describe('runCheck', () => {
     expect(trusting.lines.join()).not.toContain('gateway');
   });
 
-  test('listening on this machine only: its kernel would answer for clients', async () => {
+  test("warns if it listens only on this machine, because this machine's kernel would answer for the clients", async () => {
     const { url } = await headscale();
     const { lines } = await check({ upstream: url, listen: `127.0.0.1:${await freePort()}` });
     if (process.platform === 'linux') expect(lines).toContainEqual(expect.stringMatching(/^warn .*this machine only/));
@@ -217,7 +217,7 @@ const RULES =
 
 describe('runCheck --node', () => {
   test.each(['phone-1', 'PHONE-1', '3', MACHINE, NODE.nodeKey])(
-    'finds it by %s, and says what would be done',
+    'finds the node by %s, and shows its settings',
     async (node) => {
       const { url } = await headscale();
       const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, node, RULES);
@@ -228,14 +228,14 @@ describe('runCheck --node', () => {
     },
   );
 
-  test('one that Headscale does not list', async () => {
+  test('a node that Headscale does not list fails', async () => {
     const { url } = await headscale();
     const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, 'fone-1');
     expect(lines.at(-1)).toMatch(/^fail {2}node fone-1: .*has no node.*phone-1/);
     expect(passed).toBe(false);
   });
 
-  test('without an API key a machine key can be asked about, and nothing else', async () => {
+  test('without an API key, it accepts only a machine key', async () => {
     const { url } = await headscale();
     const rules = `nodes:\n  - machine-key: ${MACHINE}\n    observe-only: true\n`;
     const { lines } = await check({ upstream: url }, MACHINE, rules);
@@ -246,7 +246,7 @@ describe('runCheck --node', () => {
     expect(byName.lines.at(-1)).toMatch(/^fail {2}node phone-1: .*a machine key/);
   });
 
-  test('one whose name Headscale has not told: the most careful of the rules that may be about it', async () => {
+  test('for a machine key that Headscale does not list, it shows the most careful of the rules that may apply', async () => {
     const { url } = await headscale();
     const wrong = join(folder, 'refused.key');
     writeFileSync(wrong, 'refused');

@@ -56,7 +56,7 @@ async function bench(flags: Record<string, unknown> = {}) {
 }
 
 describe('headscale-watchdog streams', () => {
-  test('a table, JSON, filters; 3 when nothing matches, 2 for a wrong filter; no colours into a pipe', async () => {
+  test('prints a table or JSON, filters, exits with 3 if nothing matches and with 2 for a wrong filter, and uses no colours in a pipe', async () => {
     const { command } = await bench();
     const [table, json, nothing, wrong, descending] = await Promise.all([
       command('streams'),
@@ -78,7 +78,7 @@ describe('headscale-watchdog streams', () => {
     expect(descending.code).toBe(0);
   });
 
-  test('--watch goes on until Ctrl-C, and ends with 0', async () => {
+  test('--watch goes on until Ctrl-C, and exits with 0', async () => {
     const { admin } = await bench();
     const watching = run(harness, 'streams', '--watch', '--json', '--admin', admin);
     await until(() => watching.stdout.split('\n').length > 2, 'it was shown twice');
@@ -86,13 +86,13 @@ describe('headscale-watchdog streams', () => {
     expect(await watching.ended).toEqual({ code: 0, signal: null });
   });
 
-  test('with nobody there: 1, and what to look at', async () => {
+  test('without a running watchdog it exits with 1, and says what to check', async () => {
     const done = run(harness, 'streams', '--admin', '127.0.0.1:1');
     expect((await done.ended).code).toBe(1);
     expect(done.stderr).toContain('is a watchdog running, and is this the --admin address it was started with?');
   });
 
-  test('where a token is asked for: 1 without, 0 with it, also from the file of settings', async () => {
+  test('if a token is needed, it exits with 1 without it and with 0 with it, also if the settings file names it', async () => {
     const adminTokenFile = fileWith('a-token-of-enough-characters');
     const { command, admin } = await bench({ adminTokenFile });
     const settings = fileWith(`admin: ${admin}\nadmin-token-file: ${adminTokenFile}\n`);
@@ -133,7 +133,7 @@ describe('headscale-watchdog events', () => {
     ]);
   });
 
-  test('--follow tells what happens from now on, until Ctrl-C', async () => {
+  test('--follow prints new events as they happen, until Ctrl-C', async () => {
     const { admin, connect } = await bench();
     const following = run(harness, 'events', '--follow', '--node', 'router-1', '--admin', admin);
     await until(() => following.stdout.includes('stream 1 was opened'), 'it tells the past');
@@ -145,7 +145,7 @@ describe('headscale-watchdog events', () => {
 });
 
 describe('headscale-watchdog sever', () => {
-  test('asks first where somebody can answer, and severs nothing where nobody can', async () => {
+  test('asks first on a terminal, and without a terminal severs nothing', async () => {
     const { command, events } = await bench();
     const unasked = await command('sever', 'router-1');
     expect([unasked.code, unasked.stderr]).toEqual([1, expect.stringContaining('add --yes')]);
@@ -185,14 +185,14 @@ describe('headscale-watchdog completion', () => {
 
   const installed = ['zsh', 'fish'].filter((shell) => spawnSync(shell, ['--version']).error === undefined);
 
-  test.skipIf(installed.length === 0)('zsh and fish, where they are installed, can read their scripts', async () => {
+  test.skipIf(installed.length === 0)('zsh and fish, if they are installed, can read their scripts', async () => {
     for (const shell of installed) {
       const { status, stderr } = spawnSync(shell, ['-n', fileWith(await script(shell))], { encoding: 'utf8' });
       expect([shell, status, stderr]).toEqual([shell, 0, '']);
     }
   });
 
-  test('another shell: 2, and which there are', async () => {
+  test('another shell exits with 2, and the error lists the shells', async () => {
     const done = run(harness, 'completion', 'tcsh');
     expect((await done.ended).code).toBe(2);
     expect(done.stderr).toContain('bash, zsh, fish');

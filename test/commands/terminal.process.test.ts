@@ -42,7 +42,7 @@ function onTerminal(admin: string, env: Record<string, string>, ...args: string[
 }
 
 describe.skipIf(!hasScript)('on a terminal', () => {
-  test('there are colours, and none with NO_COLOR', async () => {
+  test('uses colours, but not with NO_COLOR', async () => {
     const { admin } = await bench();
     const [with_, without] = [onTerminal(admin, {}, 'streams'), onTerminal(admin, { NO_COLOR: '1' }, 'streams')];
     expect(await Promise.all([with_.ended, without.ended])).toEqual([0, 0]);
@@ -55,7 +55,7 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     ['n\r', 1, 'Nothing was severed.'],
     ['\x03', 1, 'Nothing was severed.'],
     ['y\r', 0, 'severed: stream 1 of mkey:'],
-  ])('sever asks; %j: exit %i', async (keys, code, text) => {
+  ])('sever asks, and after the answer %j exits with %i', async (keys, code, text) => {
     const { admin, events } = await bench();
     const severing = onTerminal(admin, {}, 'sever', '1');
     await until(() => severing.shown.text.includes('Sever it? [y/N]'), 'it asks');
