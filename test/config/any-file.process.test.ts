@@ -54,26 +54,26 @@ function numbers(seed: number): (below: number) => number {
 
 const places = Array.from({ length: RIGHT.length + 1 }, (_, place) => place);
 
-describe('loadConfig, of any file, throws only UsageError, and each problem has its line and column', () => {
-  test('the file the others are made of is right', () => {
+describe('loadConfig throws only UsageError, with line and column of each problem, whatever the file contains', () => {
+  test('the file from which the other tests make their files is valid', () => {
     expect(loadConfig({}, { path: 'w.yaml', text: RIGHT }).rules).toHaveLength(2);
   });
 
-  test('cut off anywhere', () => {
+  test('a valid file, cut off at any place', () => {
     expectNoFault(places.map((place) => RIGHT.slice(0, place)));
   });
 
-  test('without any one character, or without any ten', () => {
+  test('a valid file from which one character, or ten, are missing anywhere', () => {
     expectNoFault(places.flatMap((at) => [1, 10].map((length) => RIGHT.slice(0, at) + RIGHT.slice(at + length))));
   });
 
   test.each([...'\t\n\r:-?[]{}&*!|>\'"%@#,x7\0\u{1f4f1}', '\n---\n', '\n...\n', '<<: ', ': ', '\ufeff'])(
-    'with %j put in anywhere, at every second place',
+    'a valid file with %j inserted at every second place',
     (text) =>
       expectNoFault(places.filter((at) => at % 2 === 0).map((at) => RIGHT.slice(0, at) + text + RIGHT.slice(at))),
   );
 
-  test('of a thousand jumbles of its words', () => {
+  test('a thousand random sequences of words and punctuation', () => {
     const words = [
       'hold',
       'nodes',
@@ -116,27 +116,27 @@ describe('loadConfig, of any file, throws only UsageError, and each problem has 
   });
 
   test.each(['[', '{', '{a: ', '- ', '? ', 'a: ', '[? ', '{[', '"', '&a [', '!!map {'])(
-    'of %j nested 20 000 times',
+    '%j nested 20 000 times',
     (text) => {
       expectNoFault([text.repeat(20_000), `nodes: ${text.repeat(20_000)}`]);
     },
   );
 
-  test('of aliases that would double with each line', () => {
+  test('aliases that would double in size with each line', () => {
     const lines = Array.from({ length: 60 }, (_, i) => `a${i + 1}: &a${i + 1} [*a${i}, *a${i}]`);
     expectNoFault([['a0: &a0 [x, x]', ...lines, 'nodes: *a60'].join('\n')]);
     expectNoFault([`nodes: [{ name: *a60, hold: off }]\n${lines.join('\n')}`]);
   });
 
-  test('of more rules, each with a mistake, than a call takes arguments, and of as many mistakes of syntax', () => {
+  test('more mistakes in rules, or in the syntax, than a function call takes arguments', () => {
     expectNoFault([`nodes: [${'x,'.repeat(130_000)}]`, ']'.repeat(130_000), `- b${'\n'.repeat(130_000)}  # c`]);
   });
 
-  test('where the library itself loses count of the lines', () => {
+  test('texts in which the library miscounts the lines', () => {
     expectNoFault(['|: x\n\n]', `|- x\n\n${' '.repeat(20)}]`, '|: x\r\nhold: [\r\n}']);
   });
 
-  test('of bytes, and of what is another program’s file', () => {
+  test('random bytes, and files of other programs', () => {
     const below = numbers(11);
     const bytes = Buffer.from(Array.from({ length: 3000 }, () => below(256)));
     expectNoFault([

@@ -28,7 +28,7 @@ const CURE = 'it should hold one line, the key that `headscale apikeys create` p
 
 describe('readApiKey', () => {
   test.each([['hskey-api-abc_DEF-123'], ['abcdefghij.klmnop\n'], ['\n  abc.def \r\n\r\n'], ['\ufeffabc.def\n']])(
-    'reads %j, trimmed',
+    'reads %j without the white space',
     (text) => {
       writeFileSync(path, text);
       expect(readApiKey(path)).toBe(text.replace('\ufeff', '').trim());
@@ -48,7 +48,7 @@ describe('readApiKey', () => {
     expect(messageFor(text)).toBe(`--headscale-api-key-file ${path}: ${problem}; ${CURE}`);
   });
 
-  test('refuses a file that is not there', () => {
+  test('refuses a missing file', () => {
     const missing = join(folder, 'missing');
     expect(messageOf(missing)).toBe(
       `--headscale-api-key-file ${missing}: there is no such file; make a key with \`headscale apikeys create\` and put it there`,

@@ -9,14 +9,14 @@ const config = (text: string, flags: Record<string, unknown> = {}): Config =>
 const withKey = (text: string): Config => config(text, { headscaleApiKeyFile: '/a' });
 
 describe('changesBetween', () => {
-  test('finds none between equals', () => {
+  test('finds no change between equal configurations', () => {
     expect(changesBetween(loadConfig({}), loadConfig({}))).toEqual({ changes: [], needRestart: [] });
     const text = "nodes: [{ name: 'a', user: u, hold: 1s, observe-only: true }]";
     const turned = "nodes: [{ observe-only: true, hold: 1s, user: u, name: 'a' }]";
     expect(changesBetween(withKey(text), withKey(turned))).toEqual({ changes: [], needRestart: [] });
   });
 
-  test('tells every setting that a running watchdog takes over, as an operator writes it', () => {
+  test('lists every changed setting that a running watchdog applies, as an operator writes it', () => {
     const after = config(`
 noise-key: /etc/n
 headscale-api-key-file: /etc/a
@@ -53,7 +53,7 @@ log-level: debug
     ]);
   });
 
-  test('tells addresses as what needs a restart', () => {
+  test('lists changed addresses as settings that need a restart', () => {
     const after = config(
       'upstream: https://hs.example\nlisten: "[::1]:1"\nadmin: "[::1]:2"\nadmin-token-file: t\nsilent-after: 1m',
     );

@@ -13,8 +13,8 @@ function told(text: string): string {
   return '';
 }
 
-describe('loadConfig, a file with mistakes, tells their places and cures', () => {
-  test('of unknown keys', () => {
+describe('loadConfig reports each mistake of a file with its place and what to write instead', () => {
+  test('unknown keys', () => {
     expect(
       told(`upstram: http://h:1
 silent-aftr: 30s
@@ -49,7 +49,7 @@ ${'x'.repeat(500)}: 1
     );
   });
 
-  test('of values', () => {
+  test('wrong values', () => {
     expect(
       told(`silent-after: 30
 gone-after: true
@@ -89,7 +89,7 @@ nodes:
     `);
   });
 
-  test('of values that are numbers to YAML, and none', () => {
+  test('values that YAML reads as infinite or not a number', () => {
     expect(
       told(`silent-after: .nan
 gone-after: .inf
@@ -111,7 +111,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     `);
   });
 
-  test('of values of a wrong shape, and of none', () => {
+  test('values of the wrong kind, and keys without a value', () => {
     expect(told('silent-after:\nhold: ~\nnodes:\nmetrics:\n')).toMatchInlineSnapshot(`
       "watchdog.yaml:1:1: silent-after: has no value: write a single value, or remove the line
       watchdog.yaml:2:1: hold: has no value: write a single value, or remove the line
@@ -130,11 +130,11 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     `);
   });
 
-  test.each(['', ' \n\t\r\n', '\ufeff', '\n'.repeat(1000)])('of a file that is empty: %j', (text) => {
+  test.each(['', ' \n\t\r\n', '\ufeff', '\n'.repeat(1000)])('an empty file: %j', (text) => {
     expect(told(text)).toBe('watchdog.yaml:1:1: the file is empty: write at least one setting, or remove --config');
   });
 
-  test('of keys set twice', () => {
+  test('a key that comes twice', () => {
     expect(
       told('hold: off\nhold: auto\nfoo: 1\nfoo: 2\nnodes: [{ name: a, "name": b, hold: off }]'),
     ).toMatchInlineSnapshot(`
@@ -145,7 +145,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     `);
   });
 
-  test('of a glob without quotes, which is an alias to YAML', () => {
+  test('a glob without quotes, which YAML reads as an alias', () => {
     expect(told('nodes:\n  - name: *-router\n    hold: off\n')).toMatchInlineSnapshot(
       `"watchdog.yaml:2:11: name: *-router is a YAML alias, and aliases are not read here: write the value itself; put a name pattern in quotes, '*-router'"`,
     );
@@ -154,7 +154,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     );
   });
 
-  test('of anchors followed and merged', () => {
+  test('anchors, aliases and merge keys', () => {
     expect(
       told('hold: &h off\nnodes:\n  - &a { name: a, hold: *h }\n  - <<: *a\n    name: b\n'),
     ).toMatchInlineSnapshot(`
@@ -168,7 +168,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     `);
   });
 
-  test('of what is no mapping', () => {
+  test('a file that is not a mapping', () => {
     for (const text of ['- hold: off\n', 'word\n', '3', '"hold: off"']) {
       expect(told(text)).toBe(
         'watchdog.yaml:1:1: these are not settings: write each on a line of its own, like silent-after: 30s',
@@ -181,14 +181,14 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     `);
   });
 
-  test('of a second document', () => {
+  test('a second document', () => {
     expect(told('hold: off\n---\nhold: auto\n')).toMatchInlineSnapshot(
       `"watchdog.yaml:2:1: a second document begins here: keep one, without a line '---' after it"`,
     );
     expect(told('---\nhold: off\n...\n')).toBe('');
   });
 
-  test('of syntax, several at once', () => {
+  test('syntax errors, several at once', () => {
     expect(told('hold: [1\nadmin: "\\q"\nlisten: @x\n')).toMatchInlineSnapshot(`
       "watchdog.yaml:2:1: not YAML, flow sequence in block collection must be sufficiently indented and end with a ]: look at the indentation, brackets and quotes here and just above
       watchdog.yaml:3:9: plain value cannot start with reserved character @: put the value in quotes"
@@ -211,20 +211,20 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     );
   });
 
-  test('in columns and lines as editors count them, after CRLF, a byte order mark and characters beyond ASCII', () => {
+  test('counts lines and columns as editors do, after CRLF, a byte order mark and non-ASCII characters', () => {
     expect(told('\ufeffhodl: off\r\nnodes:\r\n- {name: "bürö", hodl: off}\r\n')).toMatchInlineSnapshot(`
       "watchdog.yaml:1:1: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:18: 'hodl' is not a setting here: did you mean hold?"
     `);
   });
 
-  test('in one line without control characters, a long value cut', () => {
+  test('each message is one line without control characters, and a long value is cut', () => {
     const text = told(`hold: "\\e[31m\\n\\u2028${'x'.repeat(500)}"`);
     expect(text).toMatch(/^watchdog\.yaml:1:7: hold: '\\u001b\[31m\\n\\u2028x+…' is not a duration/);
     expect(text.length).toBeLessThan(300);
   });
 
-  test('without a private key that stands where none belongs', () => {
+  test('never shows a private key that stands in the wrong place', () => {
     const secret = `privkey:${'5e'.repeat(32)}`;
     for (const text of [
       secret,
@@ -241,7 +241,7 @@ nodes: [{ machine-key: .nan, hold: .inf }]
     );
   });
 
-  test('no more than a hundred of them', () => {
+  test('shows a hundred mistakes at most', () => {
     const lines = told('x: 1\n'.repeat(500)).split('\n');
     expect(lines).toHaveLength(101);
     expect(lines.at(-1)).toBe('watchdog.yaml:101:1: and 400 more from here on');

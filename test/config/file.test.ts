@@ -28,7 +28,7 @@ function problemOf(path: string): string {
 }
 
 describe('readConfigFile', () => {
-  test('gives path and text, without a byte order mark', () => {
+  test('returns path and text, without a byte order mark', () => {
     const path = written('\ufeff# für alle\n');
     expect(readConfigFile(path)).toEqual({ path, text: '# für alle\n' });
   });
@@ -38,17 +38,17 @@ describe('readConfigFile', () => {
     expect(readConfigFile(written('#'.repeat(128 * 1024))).text).toHaveLength(128 * 1024);
   });
 
-  test('refuses one that is larger', () => {
+  test('refuses a larger file', () => {
     const path = written('#'.repeat(128 * 1024 + 1));
     expect(problemOf(path)).toBe(`--config ${path}: is larger than 128 KiB; name a file of settings`);
   });
 
-  test('refuses what is not UTF-8', () => {
+  test('refuses a file that is not UTF-8', () => {
     const path = written(Buffer.from('# f\xfcr', 'latin1'));
     expect(problemOf(path)).toBe(`--config ${path}: is not UTF-8; save it in that encoding`);
   });
 
-  test('tells why a file cannot be read, and the cure', () => {
+  test('says why a file cannot be read, and what to do', () => {
     const missing = join(folder, 'missing.yaml');
     expect(problemOf(missing)).toBe(`--config ${missing}: there is no such file; give the path of a file of settings`);
     expect(problemOf(folder)).toBe(`--config ${folder}: is a folder; name the file in it`);

@@ -24,7 +24,7 @@ describe('loadConfig, paths of key files', () => {
     'hskey-auth-5e5e5e-5e5e5e',
     'hsapi5e5e',
     '5e5e5e5.5e5e5e5e5e_5e5e5e5e-5e5e5e5e5e5e5e5e5e5e',
-  ])('refuses the key %j for the path of its file, and does not show it', (secret) => {
+  ])('refuses the key %j in place of a path, and does not show it', (secret) => {
     const problem =
       'this is a key, not the path of a file that holds it: write the path, with ./ before it if it only looks like a key';
     expect(problemsOf({ noiseKey: secret, headscaleApiKeyFile: secret })).toEqual([
@@ -42,14 +42,14 @@ describe('loadConfig, paths of key files', () => {
     './headscale.an-api-key-for-the-watchdog',
     'headscale.an/api-key-for-the-watchdog',
     `/keys/${'5e'.repeat(32)}`,
-  ])('takes the path %j', (path) => {
+  ])('accepts the path %j', (path) => {
     expect(loadConfig({ noiseKey: path, headscaleApiKeyFile: path })).toMatchObject({
       noiseKeyFile: path,
       apiKeyFile: path,
     });
   });
 
-  test('shows no key of Headscale that stands where none belongs', () => {
+  test("never shows one of Headscale's keys that stands in the wrong place", () => {
     const secret = 'hskey-api-5e5e5e5e5e5e-5e5e5e5e5e5e5e5e5e5e5e5e';
     const problems = problemsOf({ hold: secret, listen: secret, upstream: secret, logLevel: secret }).join('\n');
     expect(problems).toContain("--hold: a key of Headscale is not a duration, 'auto' or 'off'");

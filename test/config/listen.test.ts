@@ -45,7 +45,7 @@ describe('listen', () => {
     expect(load(flags, `listen: ["${text}"]`).listen).toEqual([expected]);
   });
 
-  test('several, in the file as mappings too, and formatted as they may be written', () => {
+  test('reads several addresses, in the file also as mappings, and formats them as an operator may write them', () => {
     const { listen } = load(
       {},
       `trusted-proxies: 10.0.0.0/8
@@ -72,7 +72,7 @@ listen:
     expect(load({ listen: texts, trustedProxies: '10.0.0.1' }).listen).toEqual(listen);
   });
 
-  test("the flag's replace the file's", () => {
+  test('the addresses of the flags replace those of the file', () => {
     const { listen, trustedProxies } = load(
       { listen: ':1', trustedProxies: '10.0.0.1' },
       'listen: [":2", ":3"]\ntrusted-proxies: ["::1"]',
@@ -81,7 +81,7 @@ listen:
     expect(trustedProxies).toEqual(['10.0.0.1']);
   });
 
-  test('mistakes in flags, all at once', () => {
+  test('reports all mistakes in flags at once', () => {
     const listen = [
       'x',
       'https://:1',
@@ -118,13 +118,13 @@ listen:
     );
   });
 
-  test('an empty list is a mistake: nobody could reach what listens nowhere', () => {
+  test('an empty list is a mistake, because nobody could reach the watchdog', () => {
     expect(told({}, 'listen: []')).toBe(
       'watchdog.yaml:1:9: listen: the list is empty: write an address, or remove the line',
     );
   });
 
-  test('mistakes in the file, each with its place', () => {
+  test('reports each mistake in the file with its place', () => {
     const text = `listen:
   - { address: x, cert: /c }
   - { adress: ":1" }
@@ -165,12 +165,12 @@ trusted-proxies:
     );
   });
 
-  test('addresses that can be listened on side by side are no mistake', () => {
+  test('addresses that do not collide are no mistake', () => {
     expect(told({ listen: ['127.0.0.1:1', '[::1]:1', '192.0.2.1:1'], admin: '127.0.0.2:1' })).toBe('');
     expect(told({ listen: ['127.0.0.1:0', '127.0.0.1:0'] })).toBe('');
   });
 
-  test('a private key in place of a path is shown nowhere', () => {
+  test('never shows a private key that stands in place of a path', () => {
     const secret = `privkey:${'5e'.repeat(32)}`;
     expect(told({ listen: `https://:1?cert=/c&key=${secret}` })).toMatch(/this is a key/);
     expect(told({ listen: `https://:1?cert=/c&key=${secret}` })).not.toContain('5e5e');

@@ -20,12 +20,12 @@ function told(text: string, flags: Record<string, unknown> = {}): string {
   return '';
 }
 
-describe('loadConfig, a right file', () => {
+describe('loadConfig, a valid file', () => {
   test.each(['# nothing yet\n', '---\n', '\ufeff#', '{}', '~'])('%j sets nothing', (text) => {
     expect(loadConfig({}, { path: 'watchdog.yaml', text })).toEqual(loadConfig({}));
   });
 
-  test('knows every flag as a key', () => {
+  test('has a key for every flag', () => {
     const config = load(
       `
 upstream: https://hs.example
@@ -105,7 +105,7 @@ log-level: warn
     expect(SETTING_NAMES).toHaveLength(36);
   });
 
-  test('reads rules in their order, each with only what it names', () => {
+  test('reads rules in their order, each with only its own settings', () => {
     const { rules } = load(`
 nodes:
   - name: 'router-*'
@@ -125,7 +125,7 @@ nodes:
     expect(Object.keys(rules[0]?.policy ?? {})).toEqual(['goneAfterMs', 'probeIdleMs']);
   });
 
-  test('reads CRLF, characters beyond ASCII, and off as the word it is, also after %YAML 1.1', () => {
+  test('reads CRLF, non-ASCII characters, and off as a word, even after %YAML 1.1', () => {
     expect(load('silent-after: 10s\r\nnodes:\r\n  - name: büro-*\r\n    hold: off\r\n')).toMatchObject({
       policy: { silentAfterMs: 10_000 },
       rules: [{ match: { name: 'büro-*' }, policy: { hold: { kind: 'off' } } }],
@@ -135,31 +135,31 @@ nodes:
 });
 
 describe('loadConfig, flags and file together', () => {
-  test('a flag counts more than the file, a rule more than both', () => {
+  test('a flag wins over the file, and a rule wins over both', () => {
     const text = 'silent-after: 5s\ngone-after: 60s\nnodes: [{ name: a, silent-after: 20s }]';
     const config = load(text, { silentAfter: '10s' });
     expect(config.policy).toMatchObject({ silentAfterMs: 10_000, goneAfterMs: 60_000 });
     expect(config.rules[0]?.policy).toEqual({ silentAfterMs: 20_000 });
   });
 
-  test('a flag with the value of the default counts more than the file, too', () => {
+  test('a flag wins over the file even if its value is the default', () => {
     expect(load('silent-after: 5s', { silentAfter: '30s' }).policy.silentAfterMs).toBe(30_000);
   });
 
-  test('--observe-only holds for every node, whatever a rule says', () => {
+  test('--observe-only applies to every node, whatever a rule says', () => {
     const text = 'nodes: [{ name: a, observe-only: false }, { name: b, observe-only: true }, { name: c, hold: off }]';
     const config = load(text, { observeOnly: true });
     expect(config.policy.observeOnly).toBe(true);
     expect(config.rules.map(({ policy }) => ({ ...config.policy, ...policy }).observeOnly)).toEqual([true, true, true]);
   });
 
-  test('observe-only of the file is for all that no rule excepts', () => {
+  test("a rule can switch off the file's observe-only", () => {
     const config = load('observe-only: true\nnodes: [{ name: a, observe-only: false }]');
     expect(config.policy.observeOnly).toBe(true);
     expect(config.rules[0]?.policy.observeOnly).toBe(false);
   });
 
-  test('tells the mistakes of both, the flags first, the file in its order', () => {
+  test('reports the mistakes of both: first the flags, then the file in its order', () => {
     const text = 'nodes:\n  - hodl: off\nlog-level: loud\nlisten: x\nfoo: 1\n';
     expect(told(text, { admin: 'y', hold: '9s' })).toMatchInlineSnapshot(`
       "--admin: 'y' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
@@ -171,13 +171,13 @@ describe('loadConfig, flags and file together', () => {
     `);
   });
 
-  test('tells a mistake of the file also where a flag counts more', () => {
+  test('reports a mistake in the file even if a flag overrides that setting', () => {
     expect(told('silent-after: x', { silentAfter: '10s' })).toMatchInlineSnapshot(
       `"watchdog.yaml:1:15: silent-after: 'x' is not a duration: write 1500ms, 30s, 2m or 1h"`,
     );
   });
 
-  test('tells settings that are wrong only together at the one that was given', () => {
+  test('reports settings that contradict each other at the one that the operator gave', () => {
     expect(told('listen: 0.0.0.0:8080')).toMatchInlineSnapshot(
       `"watchdog.yaml:1:9: listen: '0.0.0.0:8080' is upstream's address, http://127.0.0.1:8080: choose another, or set upstream to Headscale's listen_addr"`,
     );
@@ -195,7 +195,7 @@ describe('loadConfig, flags and file together', () => {
     );
   });
 
-  test('tells a rule that with the settings for all is wrong, and none that does not touch what is', () => {
+  test('reports a rule that contradicts the settings for all nodes, but no rule that changes none of them', () => {
     const text = `
 probe-idle: 30s
 nodes:

@@ -58,7 +58,7 @@ describe('loadConfig', () => {
     expect(loadConfig({ hold }).policy.hold).toEqual(expected);
   });
 
-  test('tells every mistake at once, each with flag, value and cure', () => {
+  test('reports every mistake at once, with the flag, the value and what to write instead', () => {
     const problems = problemsOf({
       upstream: 'headscale:8080',
       listen: '0.0.0.0',
@@ -106,7 +106,7 @@ describe('loadConfig', () => {
     ['goneAfter', '9999ms', '10s', '24h', '25h'],
     ['probeIdle', '4999ms', '5s', '2h', '121m'],
     ['drain', '999ms', '1s', '10m', '601s'],
-  ])('takes %s from its shortest to its longest', (name, tooShort, shortest, longest, tooLong) => {
+  ])('accepts %s from its shortest to its longest value', (name, tooShort, shortest, longest, tooLong) => {
     // A gone-after that is out of the way of probe-idle.
     const others = name === 'goneAfter' ? {} : { goneAfter: '24h' };
     expect(problemsOf({ ...others, [name]: tooShort })).toEqual([
@@ -132,7 +132,7 @@ describe('loadConfig', () => {
     ]);
   });
 
-  test('reads the files of both keys, both switches and the count of nodes', () => {
+  test('reads the paths of both keys, both switches and the number of nodes', () => {
     const config = loadConfig({
       noiseKey: '/n',
       headscaleApiKeyFile: '/a',
@@ -149,22 +149,22 @@ describe('loadConfig', () => {
     expect(config.policy.observeOnly).toBe(true);
   });
 
-  test.each([Number.NaN, Number.POSITIVE_INFINITY])('says of %d what else to write, in every setting', (value) => {
+  test.each([Number.NaN, Number.POSITIVE_INFINITY])('for %d, every setting says what to write instead', (value) => {
     const names = SETTING_NAMES.filter((name) => !isList(name));
     const problems = problemsOf(Object.fromEntries(names.map((name) => [name, value])));
     expect(problems).toHaveLength(names.length);
     for (const problem of problems) expect(problem).toMatch(new RegExp(`'${value}' .*(write|quotes)`));
   });
 
-  test.each(['100001', '-1', '1.5', '', '1e3', '0x10'])('refuses %j as a count of nodes', (metricsMaxNodes) => {
+  test.each(['100001', '-1', '1.5', '', '1e3', '0x10'])('refuses %j as a number of nodes', (metricsMaxNodes) => {
     expect(problemsOf({ metricsMaxNodes })).toEqual([expect.stringMatching(/^--metrics-max-nodes: .* whole number/)]);
   });
 
-  test('passes over a flag that is undefined, and over --config', () => {
+  test('ignores a flag that is undefined, and --config', () => {
     expect(loadConfig({ noiseKey: undefined, silentAfter: undefined, config: 'x.yaml' })).toEqual(loadConfig({}));
   });
 
-  test('refuses a flag it does not know', () => {
+  test('refuses an unknown flag', () => {
     expect(problemsOf({ silentAftr: '1s' })).toEqual(['--silent-aftr: is not a flag of this program']);
   });
 });
@@ -186,12 +186,12 @@ describe('loadConfig, probe-idle and gone-after together', () => {
     expect(problemsOf(flags)).toEqual([`--probe-idle: ${start}, or change gone-after`]);
   });
 
-  test('takes a probe-idle ten seconds below gone-after: one lost probe ends nothing', () => {
+  test('accepts a probe-idle ten seconds below gone-after, so that one lost probe ends no stream', () => {
     expect(problemsOf({ probeIdle: '20s', goneAfter: '30s' })).toEqual([]);
     expect(problemsOf({ goneAfter: 'off' })).toEqual([]);
   });
 
-  test('is told together with mistakes in other settings', () => {
+  test('reports it together with mistakes in other settings', () => {
     expect(problemsOf({ probeIdle: '2m', listen: 'x', logLevel: 'x' })).toHaveLength(3);
     expect(problemsOf({ probeIdle: '2m', goneAfter: 'x' })).toHaveLength(1);
   });
@@ -209,7 +209,7 @@ describe('loadConfig, addresses together', () => {
     expect(problemsOf(flags)).toEqual([expect.stringMatching(new RegExp(`^${flag}: .*${why}`))]);
   });
 
-  test('takes the same port elsewhere', () => {
+  test('accepts the same port on another host', () => {
     expect(problemsOf({ upstream: 'http://192.0.2.1:8081' })).toEqual([]);
     expect(problemsOf({ listen: '192.0.2.1:80', admin: '127.0.0.1:80', upstream: 'http://192.0.2.2:80' })).toEqual([]);
   });

@@ -21,13 +21,13 @@ function indexFor(rules: readonly NodeRule['match'][], whom: Who): number | unde
 }
 
 describe('policyFor', () => {
-  test('without a rule that matches is the policy for all', () => {
+  test('if no rule matches, it is the policy for all nodes', () => {
     expect(policyFor({ policy, rules: [], apiKeyFile: '/a' }, who)).toBe(policy);
     const rules: NodeRule[] = [{ match: { user: 'bob' }, policy: { observeOnly: true } }];
     expect(policyFor({ policy, rules, apiKeyFile: '/a' }, who)).toBe(policy);
   });
 
-  test('changes only what the first matching rule names', () => {
+  test('the first matching rule changes only its own settings', () => {
     const rules: NodeRule[] = [
       { match: { name: 'phone-*' }, policy: { silentAfterMs: 1 } },
       { match: { name: 'router-*' }, policy: { silentAfterMs: 10_000, probeIdleMs: 5000 } },
@@ -50,12 +50,12 @@ describe('policyForAny', () => {
   ];
   const config = { policy, rules, apiKeyFile: '/a' };
 
-  test('one node: its own; several of one machine: the most careful of theirs, and of no other node', () => {
+  test("for one node it is that node's policy; for several nodes of a machine it is the most careful of theirs", () => {
     expect(policyForAny(config, machineKey, nodes.slice(0, 1))).toEqual({ ...policy, silentAfterMs: 10_000 });
     expect(policyForAny(config, machineKey, nodes)).toEqual({ ...policy, observeOnly: true });
   });
 
-  test('any node may be meant: the most careful of all rules', () => {
+  test('if it may be any node, it is the most careful of all rules', () => {
     expect(policyForAny(config, machineKey, undefined)).toEqual({
       ...policy,
       silentAfterMs: 90_000,
@@ -67,7 +67,7 @@ describe('policyForAny', () => {
 const MIN = 60_000;
 const other = 'c'.repeat(64) as MachineKey;
 
-describe('policyFor, of a node that Headscale has not told of,', () => {
+describe('policyFor, for a node that Headscale does not list,', () => {
   const careful = (rules: readonly NodeRule[], forAll: Partial<NodePolicy> = {}, whom: Who = unknown): NodePolicy =>
     policyFor({ policy: { ...policy, ...forAll }, rules, apiKeyFile: '/a' }, whom);
   const byName = (changes: Partial<NodePolicy>, match: NodeRule['match'] = { name: 'r-*' }): NodeRule => ({
@@ -75,24 +75,24 @@ describe('policyFor, of a node that Headscale has not told of,', () => {
     policy: changes,
   });
 
-  test('is that for all where no rule could be about it', () => {
+  test('is the policy for all nodes if no rule can apply', () => {
     expect(careful([])).toEqual(policy);
     expect(careful([byName({ observeOnly: true }, { machineKey: other, name: '*' })])).toEqual(policy);
   });
 
-  test('observes only, if any rule that could be about it does, or all do', () => {
+  test('observes only, if any rule that may apply does, or the policy for all nodes', () => {
     expect(careful([byName({}), byName({ observeOnly: true }, { user: 'alice' })]).observeOnly).toBe(true);
     expect(careful([byName({ observeOnly: false })], { observeOnly: true }).observeOnly).toBe(true);
     expect(careful([byName({ hold: { kind: 'off' } })]).observeOnly).toBe(false);
   });
 
-  test('waits longest, of the rules and of that for all', () => {
+  test('waits as long as the slowest of the rules and the policy for all nodes', () => {
     const rules = [byName({ silentAfterMs: MIN, goneAfterMs: 10_000 }), byName({ silentAfterMs: 1000 }, { nodeKey })];
     expect(careful(rules)).toEqual({ ...policy, silentAfterMs: MIN });
     expect(careful([byName({ goneAfterMs: 10 * MIN })]).goneAfterMs).toBe(10 * MIN);
   });
 
-  test('never ends it, and does not probe it, if any does not', () => {
+  test('never ends it as gone, and does not probe it, if any rule that may apply does not', () => {
     const probing = { goneAfterMs: 2 * MIN, probeIdleMs: 10_000 };
     expect(careful([byName({ probeIdleMs: 20_000 })], probing)).toMatchObject({ ...probing, probeIdleMs: 20_000 });
     expect(careful([byName({ probeIdleMs: 0 })], probing)).toMatchObject({ ...probing, probeIdleMs: 0 });
@@ -101,11 +101,11 @@ describe('policyFor, of a node that Headscale has not told of,', () => {
     expect(careful([byName(probing)])).toMatchObject({ goneAfterMs: 2 * MIN, probeIdleMs: 0 });
   });
 
-  test('holds as that for all does', () => {
+  test('holds as the policy for all nodes does', () => {
     expect(careful([byName({ hold: { kind: 'off' } })]).hold).toEqual(policy.hold);
   });
 
-  test('asks no rule after the first that is about it for certain, nor that for all', () => {
+  test('ignores the rules after the first one that certainly applies, and the policy for all nodes', () => {
     const sure = byName({ silentAfterMs: 5000, hold: { kind: 'off' } }, { machineKey });
     const after = byName({ observeOnly: true });
     expect(careful([sure, after])).toEqual({ ...policy, ...sure.policy });
@@ -113,12 +113,12 @@ describe('policyFor, of a node that Headscale has not told of,', () => {
     expect(careful(rules)).toEqual({ ...policy, silentAfterMs: 7000 });
   });
 
-  test('is as the rules say, once Headscale tells of it', () => {
+  test('follows the rules as soon as Headscale lists the node', () => {
     const rules = [byName({ observeOnly: true }), byName({ silentAfterMs: 1000 }, { user: 'alice' })];
     expect(careful(rules, {}, who)).toEqual({ ...policy, silentAfterMs: 1000 });
   });
 
-  test('is that for all without a machine key, and as the rules say without an API key', () => {
+  test('is the policy for all nodes without a machine key, and follows the rules without an API key', () => {
     const rules = [byName({ observeOnly: true }), byName({ silentAfterMs: 1000 }, { machineKey })];
     expect(careful(rules, {}, { machineKey: undefined, node: undefined })).toEqual(policy);
     expect(policyFor({ policy, rules, apiKeyFile: undefined }, unknown)).toEqual({ ...policy, silentAfterMs: 1000 });
@@ -126,25 +126,25 @@ describe('policyFor, of a node that Headscale has not told of,', () => {
 });
 
 describe('ruleFor', () => {
-  test('gives the first that matches and its index', () => {
+  test('returns the first matching rule and its index', () => {
     expect(indexFor([{ user: 'bob' }, { name: 'r*' }, { user: 'alice' }], who)).toBe(1);
     expect(indexFor([{ user: 'bob' }], who)).toBeUndefined();
   });
 
-  test('needs all that a rule names', () => {
+  test('needs every condition of a rule to match', () => {
     expect(indexFor([{ name: 'router-1', user: 'alice', machineKey, nodeKey }], who)).toBe(0);
     expect(indexFor([{ name: 'router-1', user: 'bob' }], who)).toBeUndefined();
     expect(indexFor([{ machineKey, nodeKey: 'c'.repeat(64) as NodeKey }], who)).toBeUndefined();
     expect(indexFor([{ machineKey: 'c'.repeat(64) as MachineKey, user: 'alice' }], who)).toBeUndefined();
   });
 
-  test('knows a node that Headscale has not told of by its machine key alone', () => {
+  test('matches a node that Headscale does not list only by its machine key', () => {
     expect(indexFor([{ name: '*' }, { user: 'alice' }, { nodeKey }, { machineKey }], unknown)).toBe(3);
     expect(indexFor([{ machineKey, name: '*' }], unknown)).toBeUndefined();
     expect(indexFor([{ machineKey }], { machineKey: undefined, node: undefined })).toBeUndefined();
   });
 
-  test('takes a user as it is written: no glob, and case matters', () => {
+  test('compares users exactly: no glob, and case matters', () => {
     expect(indexFor([{ user: 'a*' }, { user: 'Alice' }], who)).toBeUndefined();
   });
 });
@@ -196,7 +196,7 @@ describe('globMatches', () => {
     }
   });
 
-  test('is done at once with a glob that would hold up a regular expression', () => {
+  test('is fast with a glob on which a regular expression would take very long', () => {
     expect(globMatches('*a'.repeat(200), `${'a'.repeat(5000)}b`)).toBe(false);
   });
 });

@@ -73,7 +73,7 @@ describe.each([
     expect(problemOf(read, link)).toBe('');
   });
 
-  test('may be as large as it is allowed to be, and no larger', () => {
+  test('may be as large as the limit, and no larger', () => {
     const largest = largestKiB * 1024;
     expect(problemOf(read, written(right.padEnd(largest)))).toBe('');
     const path = written(right.padEnd(largest + 1));
@@ -81,7 +81,7 @@ describe.each([
     expect(problemOf(read, path).slice(0, start.length)).toBe(start);
   });
 
-  test('cannot be a pipe that nobody writes to, a device or a socket, and holds nothing up', async () => {
+  test('cannot be a pipe, a device or a socket, and trying one blocks nothing', async () => {
     const pipe = newPath();
     execFileSync('mkfifo', [pipe]);
     const link = newPath();
@@ -95,7 +95,7 @@ describe.each([
     await new Promise((resolve) => server.close(resolve));
   });
 
-  test('that this user may not read, or whose folder it may not enter, is told with the cure', () => {
+  test('if this user may not read it or enter its folder, the error says what to do', () => {
     const file = written(right);
     chmodSync(file, 0o000);
     const closed = newPath();
@@ -112,7 +112,7 @@ describe.each([
     chmodSync(closed, 0o700);
   });
 
-  test('that is missing or a folder is told with its own cure; another reason as the system gives it', () => {
+  test('if it is missing or a folder, the error says what to do; other errors are shown as the system gives them', () => {
     const missing = newPath();
     expect(problemOf(read, missing)).toMatch(new RegExp(`^${flag} ${missing}: there is no such file; \\w+`));
     expect(problemOf(read, folder)).toMatch(new RegExp(`^${flag} ${folder}: is a folder; name the file in it`));
@@ -137,13 +137,13 @@ describe('readNoiseKey', () => {
     expect(formatNoiseKey(readNoiseKey(written(`${first.serverPrivateKey}\n`)))).toBe(first.serverPublicKey);
   });
 
-  test('refuses a larger file as one without a key', () => {
+  test('refuses a file that is too large for a key', () => {
     expect(problemOf(readNoiseKey, written('x'.repeat(5000)))).toMatch(
       /: is larger than 4 KiB; so it is not a Noise key: it should read 'privkey:' and 64 hex digits/,
     );
   });
 
-  test('refuses what is no key, and does not show it', () => {
+  test('refuses a file without a key, and does not show its content', () => {
     const path = written('privkey:5e5e');
     expect(problemOf(readNoiseKey, path)).toBe(
       `--noise-key ${path}: does not hold a Noise key; it should read 'privkey:' and 64 hex digits, as in the file that Headscale's noise.private_key_path names`,

@@ -34,7 +34,7 @@ describe('parseRedisUrl', () => {
     ['redis://%zz@h', 'is not percent-encoded: write %25'],
     ['redis+cluster://100%@h', 'is not percent-encoded: write %25'],
     ['redis+sentinel://%ff@h/m', 'is not percent-encoded: write %25'],
-  ])('%s: tells what is wrong and the cure', (text, problem) => {
+  ])('%s: says what is wrong and what to write', (text, problem) => {
     expect(parseRedisUrl(text)).toContain(problem);
   });
 
@@ -43,7 +43,7 @@ describe('parseRedisUrl', () => {
     'redis://me%40home%25@a:6379',
     'rediss+sentinel://u@a:26379,[::1]:26380/m/2',
     'redis+cluster://a:7000,b:7001',
-  ])('is what formatRedisUrl writes: %s', (text) => {
+  ])('reads what formatRedisUrl writes: %s', (text) => {
     const parsed = parseRedisUrl(text);
     expect(typeof parsed === 'string' ? parsed : formatRedisUrl(parsed)).toBe(text);
   });
@@ -56,13 +56,13 @@ describe('--redis', () => {
     expect(load).not.toThrow('hunter2');
   });
 
-  test('names are words that fit into keys', () => {
+  test('accepts only names that can be part of a key in Redis', () => {
     expect(() => loadConfig({ redis: 'redis://a', redisPrefix: 'a b', replicaName: '{x}' })).toThrow(
       /--redis-prefix: 'a b' is not a name.*\n--replica-name: '\{x\}' is not a name/,
     );
   });
 
-  test('its own name is the default', () => {
+  test("the default replica name is the machine's name", () => {
     expect(loadConfig({ redis: 'redis://a' }).redis).toMatchObject({ prefix: 'headscale-watchdog' });
     expect(loadConfig({}).redis).toBeUndefined();
   });

@@ -13,8 +13,8 @@ function told(text: string, flags: Record<string, unknown> = { headscaleApiKeyFi
   return '';
 }
 
-describe('loadConfig, a file with mistakes in its rules, tells their places and cures', () => {
-  test('of rules that say too little', () => {
+describe('loadConfig reports each mistake in a rule with its place and what to write instead', () => {
+  test('rules without a condition or without a setting', () => {
     expect(
       told('nodes:\n  - name: a\n  - hold: off\n  - {}\n  -\n  - word\n  - { nam: a, hold: off }\n'),
     ).toMatchInlineSnapshot(`
@@ -27,7 +27,7 @@ describe('loadConfig, a file with mistakes in its rules, tells their places and 
     `);
   });
 
-  test('of rules that only Headscale could tell the nodes of, and it is not asked', () => {
+  test('rules by name, user or node key without an API key', () => {
     const text = `nodes:
   - { machine-key: mkey:${'a1'.repeat(32)}, hold: off }
   - { hold: off, user: alice, name: 'r-*' }
@@ -45,7 +45,7 @@ describe('loadConfig, a file with mistakes in its rules, tells their places and 
     expect(told(`headscale-api-key-file: /a\n${text}`, {})).toBe('');
   });
 
-  test('of more than 500 rules, at the first that is too many', () => {
+  test('more than 500 rules, reported at the first surplus one', () => {
     const rules = (count: number, more = ''): string =>
       `nodes:\n${`  - { machine-key: mkey:${'a1'.repeat(32)}, hold: off }\n`.repeat(count)}${more}`;
     expect(told(rules(500))).toBe('');
