@@ -99,7 +99,13 @@ export function nodeView({ id, name, user, nodeKey }: NodeInfo): NodeView {
   return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }
 
-const STATES = ['held', 'connecting', 'open', 'closing'] as const;
+/** The states of the streams in `/streams`, which has no closed ones. */
+export const LISTED_STATES = [
+  'held',
+  'connecting',
+  'open',
+  'closing',
+] as const satisfies readonly Stream['state']['kind'][];
 const MAX_LIMIT = 100_000;
 
 type SortKey = (stream: StreamView) => string | number;
@@ -114,6 +120,8 @@ const SORT_KEYS: Readonly<Record<string, SortKey>> = {
   bytes: ({ bytesReceived, bytesSent }) => bytesReceived + bytesSent,
   state: ({ state }) => state,
 };
+
+export const SORT_COLUMNS: readonly string[] = Object.keys(SORT_KEYS);
 
 /** The parameters of `/streams`. */
 const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', 'sort', 'limit', 'offset'];
@@ -130,7 +138,7 @@ export function listStreams(
   keysOf: (node: string) => ReadonlySet<MachineKey>,
 ): { readonly total: number; readonly streams: readonly StreamView[] } {
   const given = new Parameters(query, STREAM_PARAMETERS);
-  const states = given.words<string>('state', STATES);
+  const states = given.words<string>('state', LISTED_STATES);
   const kinds = given.words<string>('kind', STREAM_KINDS);
   const node = given.text('node');
   const keys = node === undefined ? undefined : new Set([...keysOf(node)].map(formatMachineKey));
@@ -155,7 +163,7 @@ function orderOf(text: string | undefined): ((a: StreamView, b: StreamView) => n
   const name = text.replace(/^-/, '');
   const column = Object.hasOwn(SORT_KEYS, name) ? SORT_KEYS[name] : undefined;
   if (column === undefined) {
-    const known = Object.keys(SORT_KEYS).join(', ');
+    const known = SORT_COLUMNS.join(', ');
     throw new ParameterError(
       `sort='${text.slice(0, 40)}' is unknown. Use one of ${known}. A leading - sorts in descending order.`,
     );

@@ -1,15 +1,17 @@
 import { request } from 'node:http';
 import type { EventView } from '../admin/event-list.ts';
 import type { StreamView } from '../admin/stream-list.ts';
+import type { ReloadOutcome } from '../app/live-config.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
 import { ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { fieldsOf, parseJson } from '../lib/json.ts';
 import { nearest, printable } from '../lib/text.ts';
 
 const TIMEOUT_MS = 10_000;
 
-export interface AdminAnswer {
+interface AdminAnswer {
   readonly status: number;
   readonly text: string;
 }
@@ -55,7 +57,13 @@ export interface Api {
    * @throws UsageError when a parameter is wrong.
    */
   get<T>(path: string, query?: Readonly<Record<string, string | undefined>>): Promise<T>;
-  post(path: string): Promise<{ readonly status: number; readonly text: string }>;
+  post(path: string): Promise<AdminAnswer>;
+  /**
+   * Makes the watchdog read its settings and its keys again.
+   *
+   * @throws StartError when there is no answer, or an unexpected one.
+   */
+  reload(): Promise<ReloadOutcome>;
 }
 
 export interface StreamsAnswer {
@@ -79,24 +87,34 @@ interface NodesAnswer {
 
 export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'adminTokenFile'>): Api {
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
+  const post = async (path: string): Promise<AdminAnswer> => {
+    const answer = await askAdmin(admin, 'POST', path, token);
+    if (answer.status === 401 || answer.status === 403) throw refused(path, answer);
+    return answer;
+  };
   return {
+    post,
     async get<T>(path: string, query = {}) {
       const given = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined);
       const asked = given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
       const { status, text } = await askAdmin(admin, 'GET', asked, token);
       if (status === 400) throw new UsageError('HSW_PARAMETER_INVALID', [apiErrorIn(text).message]);
-      if (status !== 200) throw refused(path, status, text);
-      return JSON.parse(text) as T;
+      const answer = parseJson(text);
+      // Something else may listen there, and answer 200 to everything.
+      if (status !== 200 || answer === undefined) throw refused(path, { status, text });
+      return answer as T;
     },
-    async post(path) {
-      const answer = await askAdmin(admin, 'POST', path, token);
-      if (answer.status === 401 || answer.status === 403) throw refused(path, answer.status, answer.text);
-      return answer;
+    async reload() {
+      const answer = await post('/reload');
+      const outcome = parseJson(answer.text) as ReloadOutcome | undefined;
+      // 422: the watchdog has rejected the settings.
+      if (![200, 422].includes(answer.status) || outcome === undefined) throw refused('/reload', answer);
+      return outcome;
     },
   };
 }
 
-function refused(path: string, status: number, text: string): StartError {
+function refused(path: string, { status, text }: AdminAnswer): StartError {
   const { code, message } = apiErrorIn(text);
   if (status === 401) {
     return new StartError(code, `${path}: the running watchdog asks for a token: give --admin-token-file`);
@@ -106,12 +124,9 @@ function refused(path: string, status: number, text: string): StartError {
 
 /** The error in an answer. It may also be text: something else may listen at that address. */
 export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readonly message: string } {
-  try {
-    const { code, message } = JSON.parse(text) as { code?: unknown; message?: unknown };
-    if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof message === 'string')
-      return { code: code as ExitErrorCode, message };
-  } catch {
-    // Not JSON: shown as it is.
+  const { code, message } = fieldsOf(parseJson(text));
+  if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof message === 'string') {
+    return { code: code as ExitErrorCode, message };
   }
   return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
 }

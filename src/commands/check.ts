@@ -12,6 +12,7 @@ import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import { formatDuration } from '../lib/units.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
@@ -19,6 +20,7 @@ import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import { askAdmin } from './admin-client.ts';
+import { EXIT, type ExitCode } from './terminal.ts';
 
 /** One line of the output of `check`. */
 interface Finding {
@@ -35,20 +37,20 @@ const fail = (text: string): Finding => ({ level: 'fail', text });
  *
  * @param node a node's name, id, machine key or node key, to print its policy too.
  * @param gateways of the container that this process runs in.
- * @returns whether nothing failed.
+ * @returns the exit code: 1 if something failed.
  */
 export async function runCheck(
   readConfig: () => Config,
   node: string | undefined,
   out: { write(text: string): unknown },
   gateways: () => readonly string[] = gatewaysOfContainer,
-): Promise<boolean> {
+): Promise<ExitCode> {
   let failed = false;
   for await (const { level, text } of findings(readConfig, node, gateways)) {
     failed ||= level === 'fail';
     out.write(`${level.padEnd(5)} ${text}\n`);
   }
-  return !failed;
+  return failed ? EXIT.failed : EXIT.done;
 }
 
 async function* findings(
@@ -260,8 +262,8 @@ async function portFindings(config: Config, token: string | undefined): Promise<
 async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
   try {
     const { text } = await askAdmin(admin, 'GET', '/readyz', token);
-    const { listen } = JSON.parse(text) as { readonly listen?: readonly ({ readonly port?: unknown } | null)[] };
-    return listen?.map((address) => address?.port);
+    const { listen } = fieldsOf(parseJson(text));
+    return Array.isArray(listen) ? listen.map((address) => fieldsOf(address).port) : undefined;
   } catch {
     return undefined;
   }
@@ -277,7 +279,7 @@ async function frontProxyFindings(
   if (seen !== undefined) {
     return seen.length === 0
       ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
-      : seen.map(({ sentence }) => warn(`proxies in front: ${sentence}`));
+      : seen.map((sentence) => warn(`proxies in front: ${sentence}`));
   }
   const why = 'a proxy of the container engine or of the host connects from there';
   const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
@@ -286,14 +288,11 @@ async function frontProxyFindings(
   );
 }
 
-async function frontProxiesAt(
-  admin: HostPort,
-  token: string | undefined,
-): Promise<readonly { readonly sentence: string }[] | undefined> {
+async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly string[] | undefined> {
   try {
     const { text } = await askAdmin(admin, 'GET', '/overview', token);
-    const { frontProxies } = JSON.parse(text) as { readonly frontProxies?: readonly { readonly sentence: string }[] };
-    return frontProxies;
+    const { frontProxies } = fieldsOf(parseJson(text));
+    return Array.isArray(frontProxies) ? frontProxies.map((each) => stringOf(fieldsOf(each).sentence)) : undefined;
   } catch {
     return undefined;
   }

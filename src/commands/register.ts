@@ -1,14 +1,18 @@
 import { Argument, type Command, Option } from 'commander';
+import { LISTED_STATES, SORT_COLUMNS } from '../admin/stream-list.ts';
+import type { ReloadOutcome } from '../app/live-config.ts';
 import { readConfigFile } from '../config/file.ts';
 import { loadConfig } from '../config/load.ts';
 import { kebabCase } from '../config/problems.ts';
 import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
 import { type Config, LOG_LEVELS } from '../config/types.ts';
+import { errorLine } from '../lib/errors.ts';
+import { STREAM_KINDS } from '../streams/stream.ts';
 import { adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, showEvents } from './events.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
-import { type Console, terminal } from './terminal.ts';
+import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
 
 /** Adds the flags of every setting. */
 export function takesSettings(command: Command): Command {
@@ -36,8 +40,15 @@ function optionOf(name: SettingName): Option {
     );
 }
 
+/** Reads the settings that a command was given, and the file that `--config` names. */
+export function settingsOf(command: Command): Config {
+  const given = Object.entries(command.opts()).filter(([name]) => command.getOptionValueSource(name) === 'cli');
+  const { config, node: _, ...flags } = Object.fromEntries(given) as Record<string, unknown> & { config?: string };
+  return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
+}
+
 /** Adds the flags of a command that asks a running watchdog. */
-export function asksAdmin(command: Command): Command {
+function asksAdmin(command: Command): Command {
   return command
     .addOption(new Option('--config <file>', 'the configuration file of the running watchdog, for its admin address'))
     .addOption(
@@ -47,7 +58,7 @@ export function asksAdmin(command: Command): Command {
 }
 
 /** The configuration in which a command finds the running watchdog's admin server. */
-export function adminOf(command: Command): Config {
+function adminOf(command: Command): Config {
   const { config, admin, adminTokenFile } = command.opts<{
     config?: string;
     admin?: string;
@@ -71,23 +82,24 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   addStreams(program, console);
   addEvents(program, console);
   addSever(program, console);
+  addReload(program);
 }
 
 type OpenConsole = () => Console;
+
+/** `held, connecting or open` */
+function anyOf(words: readonly string[]): string {
+  return `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+}
 
 function addStreams(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('streams'))
     .description('list the open streams of the running watchdog')
     .addOption(new Option('--node <name|id|key>', 'only streams of this node'))
-    .addOption(new Option('--state <state>', 'only streams in this state: held, connecting, open or closing'))
-    .addOption(new Option('--kind <kind>', 'only streams of this kind: control, derp or other'))
+    .addOption(new Option('--state <state>', `only streams in this state: ${anyOf(LISTED_STATES)}`))
+    .addOption(new Option('--kind <kind>', `only streams of this kind: ${anyOf(STREAM_KINDS)}`))
     .addOption(new Option('--search <text>', 'only streams with this text in a column'))
-    .addOption(
-      new Option(
-        '--sort <column>',
-        'sort by id, node, address, opened, heard, rtt, bytes or state; put - before it for the largest first',
-      ),
-    )
+    .addOption(new Option('--sort <column>', `sort by ${anyOf(SORT_COLUMNS)}; put - before it for the largest first`))
     .addOption(new Option('--watch', 'refresh every two seconds, until Ctrl-C'))
     .addOption(new Option('--json', 'print the JSON of the admin API'))
     .action(async (options: StreamsOptions, command: Command) => {
@@ -122,6 +134,27 @@ function addSever(program: Command, console: OpenConsole): void {
     });
 }
 
+function addReload(program: Command): void {
+  asksAdmin(program.command('reload'))
+    .description('make the running watchdog read its configuration and its keys again')
+    .action(async (_flags, command: Command) => {
+      process.exitCode = report(await adminApi(adminOf(command)).reload());
+    });
+}
+
+function report(outcome: ReloadOutcome): ExitCode {
+  const { stdout, stderr } = process;
+  if (!outcome.ok) {
+    const problems = outcome.problems.join('\n');
+    stderr.write(errorLine(outcome.code, `not reloaded, nothing has changed:\n${problems}`));
+    return EXIT.failed;
+  }
+  for (const change of outcome.changes) stdout.write(`${change}\n`);
+  for (const setting of outcome.needRestart) stdout.write(`needs a restart: ${setting}\n`);
+  stdout.write(outcome.changes.length > 0 ? 'reloaded\n' : 'reloaded: no setting has changed\n');
+  return EXIT.done;
+}
+
 /** Adds `completion`. It completes every command that the program has when it runs. */
 export function addCompletion(program: Command): void {
   program
@@ -133,8 +166,8 @@ export function addCompletion(program: Command): void {
 
 const CHOICES: Readonly<Record<string, readonly string[]>> = {
   '--log-level': LOG_LEVELS,
-  '--state': ['held', 'connecting', 'open', 'closing'],
-  '--kind': ['control', 'derp', 'other'],
+  '--state': LISTED_STATES,
+  '--kind': STREAM_KINDS,
 };
 
 function wordsOf(command: Command): CommandWords {

@@ -1,5 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as wait } from 'node:timers/promises';
+import { CommanderError } from 'commander';
+import { ERRORS, errorLine, StartError, UsageError } from '../lib/errors.ts';
 
 /** The console of this process. */
 export function terminal(signal: AbortSignal): Console {
@@ -78,3 +80,20 @@ export function tableLines(
 /** The exit codes of a command: done, failed, used wrongly, nothing matched. */
 export const EXIT = { done: 0, failed: 1, usage: 2, nothing: 3 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** Prints what ended a command. @returns the exit code. */
+export function reportError(error: unknown): number {
+  // Commander has printed its error already.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : ERRORS.HSW_USAGE_INVALID.exit;
+  const { stderr } = process;
+  if (error instanceof UsageError) {
+    for (const problem of error.problems) stderr.write(errorLine(error.code, problem));
+    return ERRORS[error.code].exit;
+  }
+  if (error instanceof StartError) {
+    stderr.write(errorLine(error.code, error.message));
+    return ERRORS[error.code].exit;
+  }
+  stderr.write(errorLine('HSW_INTERNAL', String(error instanceof Error ? error.stack : error)));
+  return ERRORS.HSW_INTERNAL.exit;
+}

@@ -109,7 +109,7 @@ export interface DemoWatchdogSetup {
   readonly silentAfterMs: number;
 }
 
-interface DemoWatchdog {
+export interface DemoWatchdog {
   /** The URL that nodes connect to. */
   readonly listenUrl: URL;
   readonly adminUrl: URL;

@@ -64,8 +64,8 @@ async function check(
   const write = (line: string): void => {
     text += line;
   };
-  const passed = await runCheck(readConfig, node, { write }, () => gateways);
-  return { passed, lines: text.trimEnd().split('\n') };
+  const exitCode = await runCheck(readConfig, node, { write }, () => gateways);
+  return { passed: exitCode === 0, lines: text.trimEnd().split('\n') };
 }
 
 describe('runCheck', () => {

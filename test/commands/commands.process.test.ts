@@ -92,6 +92,18 @@ describe('headscale-watchdog streams', () => {
     expect(done.stderr).toContain('is a watchdog running, and is this the --admin address it was started with?');
   });
 
+  test('if something else than a watchdog answers, it exits with 1 and shows the answer', async () => {
+    const other = await harness.upstream(
+      () => {},
+      (_request, response) => void response.end('It works!'),
+    );
+    for (const name of ['streams', 'reload']) {
+      const done = run(harness, name, '--admin', other.url.replace('http://', ''));
+      expect((await done.ended).code).toBe(1);
+      expect(done.stderr).toMatch(/^error \[HSW_ADMIN_ANSWER_UNEXPECTED\]: .*the answer was 200: It works!\n$/);
+    }
+  });
+
   test('if a token is needed, it exits with 1 without it and with 0 with it, also if the settings file names it', async () => {
     const adminTokenFile = fileWith('a-token-of-enough-characters');
     const { command, admin } = await bench({ adminTokenFile });
