@@ -5,6 +5,7 @@ import type { StreamId } from '../streams/stream.ts';
 import { EVENT_KINDS, withName } from '../telemetry/event-table.ts';
 import { Parameters } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
+import type { EventView } from './views.ts';
 
 const BY_DEFAULT = 100;
 const MOST = 20_000;
@@ -22,10 +23,11 @@ export function eventQuery(query: URLSearchParams, keysOf: (node: string) => Rea
   };
 }
 
-export type EventView = ReturnType<typeof eventView>;
-
 /** An entry as `/events` shows it. */
-export function eventView({ seq, at, kind, level, code, subject, sentence }: HistoryEntry, node: NodeInfo | undefined) {
+export function eventView(
+  { seq, at, kind, level, code, subject, sentence }: HistoryEntry,
+  node: NodeInfo | undefined,
+): EventView {
   const { machineKey, stream, streamKind, otherStream, remoteAddress, reason, silentMs, kernel } = subject;
   return {
     seq,

@@ -6,9 +6,10 @@ import type { MachineKey } from '../identity/keys.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
-import { type EventView, eventQuery } from './event-list.ts';
+import { eventQuery } from './event-list.ts';
 import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
-import { listStreams, type StreamView } from './stream-list.ts';
+import { listStreams } from './stream-list.ts';
+import type { EventView, ListedNode, Overview, Readiness, StreamView } from './views.ts';
 
 /** One request and its response. */
 interface Exchange {
@@ -71,20 +72,25 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     const found = backend.history.find(eventQuery(query, backend.keysOf));
     sendJson(response, 200, { lastSeq: backend.history.lastSeq, events: found.map(backend.eventView) });
   };
+  const overview: Answer = ({ response }) => {
+    const whole: Overview = { ...backend.overview(), needsToken };
+    sendJson(response, 200, whole);
+  };
   return [
     ['/metrics', reading(metrics)],
     ['/streams', reading(streams)],
     ['/nodes', reading(nodes)],
     ['/events', reading(events)],
-    ['/overview', reading(({ response }) => sendJson(response, 200, { ...backend.overview(), needsToken }))],
+    ['/overview', reading(overview)],
   ];
 }
 
 /** Probes send no token: without one the answer says whether the watchdog is ready, and nothing about Headscale. */
 function readiness(backend: AdminBackend): Answer {
   return ({ response, isAuthorized }) => {
-    const { ready, detail } = backend.readiness();
-    sendJson(response, ready ? 200 : 503, isAuthorized ? detail : { ready });
+    const readiness = backend.readiness();
+    const { ready } = readiness;
+    sendJson(response, ready ? 200 : 503, isAuthorized ? readiness : { ready });
   };
 }
 
@@ -179,12 +185,12 @@ function namesIn(folder: URL): readonly string[] {
 /** What the admin server can show and do. It asks again for every request. */
 export interface AdminBackend {
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
-  readiness(): { readonly ready: boolean; readonly detail: object };
+  readiness(): Readiness;
   /** Replica by replica, each in the order in which they opened. */
   streams(): Promise<readonly StreamView[]>;
-  nodes(): readonly object[];
+  nodes(): readonly ListedNode[];
   /** The figures and warnings at the top of the status page. */
-  overview(): object;
+  overview(): Omit<Overview, 'needsToken'>;
   readonly history: History;
   eventView(entry: HistoryEntry): EventView;
   /** The machine keys of the nodes with this name, id or key. Empty if there is no such node. */

@@ -1,8 +1,9 @@
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import { type CloseReason, type KernelEvidence, STREAM_KINDS, type Stream, type StreamId } from '../streams/stream.ts';
+import { type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
 import { ParameterError, Parameters } from './parameters.ts';
+import type { NodeView, StreamView } from './views.ts';
 
 /** The part of a contest that `/streams` shows. */
 interface ContestView {
@@ -13,51 +14,7 @@ interface ContestView {
   readonly until: Stream['openedAt'] | undefined;
 }
 
-/** A node as the admin API shows it. */
-export interface NodeView {
-  readonly id: string;
-  readonly name: string;
-  readonly user: string;
-  /** `nodekey:<64 hex>` */
-  readonly nodeKey: string;
-}
-
-/** A stream as `/streams` shows it. Times are ISO 8601. docs/api.md explains each field. */
-export interface StreamView {
-  readonly id: StreamId;
-  /** The replica that has the stream; null if there is only one watchdog. */
-  readonly replica: string | null;
-  readonly kind: Stream['kind'];
-  /** `mkey:<64 hex>` */
-  readonly machineKey: string | null;
-  readonly node: NodeView | null;
-  readonly remoteAddress: string;
-  readonly openedAt: string;
-  readonly lastHeardAt: string;
-  readonly upstreamLastHeardAt: string | null;
-  readonly bytesReceived: number;
-  readonly bytesSent: number;
-  readonly state: Stream['state']['kind'];
-  readonly heldUntil: string | null;
-  /** The reason, while the stream is closing. */
-  readonly closeReason: CloseReason | null;
-  /** The reason for which the watchdog would sever the stream if it did more than observe. */
-  readonly wouldSever: NonNullable<Stream['wouldSever']> | null;
-  readonly kernel: KernelEvidence | null;
-  readonly contests: readonly StreamContestView[];
-}
-
-/** A contest, seen from one of its two streams. */
-interface StreamContestView {
-  readonly role: 'old' | 'newcomer';
-  /** The other stream, and its replica. */
-  readonly otherStream: StreamId;
-  readonly otherReplica: string | null;
-  readonly openedAt: string;
-  readonly waitingFor: string | null;
-  readonly until: string | null;
-}
-
+/** A stream as `/streams` shows it. */
 export function streamView(
   clock: Clock,
   stream: Stream,

@@ -3,7 +3,8 @@ import type { AddressInfo } from 'node:net';
 import { eventView } from '../admin/event-list.ts';
 import type { AdminBackend } from '../admin/routes.ts';
 import { createAdminServer } from '../admin/server.ts';
-import { nodeView, type StreamView, streamView } from '../admin/stream-list.ts';
+import { nodeView, streamView } from '../admin/stream-list.ts';
+import type { ListedNode, Overview, Readiness, StreamView } from '../admin/views.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
@@ -118,31 +119,21 @@ function startMetrics(options: AdminOptions): Metrics {
   return metrics;
 }
 
-interface Readiness {
-  readonly ready: boolean;
-  /** What `/readyz` shows. */
-  readonly detail: object;
-}
-
 function readinessOf({ listeners, checkup, live, isDraining }: AdminOptions): Readiness {
   const { up, silentOn, reason, version: headscaleVersion, keyMatches, isHeadscale } = checkup.health;
-  const ready = listeners.every(({ server }) => server.listening);
   return {
-    ready,
-    detail: {
-      ready,
-      draining: isDraining(),
-      listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
-      upstream: {
-        url: live.config.upstream.origin,
-        up: up ?? null,
-        silentOn: silentOn ?? null,
-        isHeadscale: isHeadscale ?? null,
-        detail: reason ?? null,
-        version: headscaleVersion ?? null,
-      },
-      noiseKeyMatches: keyMatches ?? null,
+    ready: listeners.every(({ server }) => server.listening),
+    draining: isDraining(),
+    listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
+    upstream: {
+      url: live.config.upstream.origin,
+      up: up ?? null,
+      silentOn: silentOn ?? null,
+      isHeadscale: isHeadscale ?? null,
+      detail: reason ?? null,
+      version: headscaleVersion ?? null,
     },
+    noiseKeyMatches: keyMatches ?? null,
   };
 }
 
@@ -166,7 +157,7 @@ function streamViews({ clock, registry, takeover, acceptor, directory, replicas 
 }
 
 /** The nodes that Headscale lists, and every machine key that has a stream or recently had one. */
-function nodeViews({ directory, registry }: AdminOptions, history: History): readonly object[] {
+function nodeViews({ directory, registry }: AdminOptions, history: History): readonly ListedNode[] {
   const everything = { after: undefined, limit: 20_000, machineKeys: undefined, stream: undefined, kinds: undefined };
   const lastEventAt = new Map<MachineKey, number>();
   for (const { subject, at } of history.find(everything)) {
@@ -186,7 +177,7 @@ function nodeViews({ directory, registry }: AdminOptions, history: History): rea
 }
 
 /** The figures and warnings at the top of the status page. */
-function overviewOf(options: AdminOptions, history: History): object {
+function overviewOf(options: AdminOptions, history: History): Omit<Overview, 'needsToken'> {
   const { registry, live, takeover, clock, replicas, frontProxies } = options;
   const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
   let contested = 0;
@@ -200,7 +191,7 @@ function overviewOf(options: AdminOptions, history: History): object {
   return {
     version,
     now: clock.dateOf(clock.now()).toISOString(),
-    ...readinessOf(options).detail,
+    ...readinessOf(options),
     observeOnly: live.config.policy.observeOnly,
     duplicateKeys: takeover.duplicates.count,
     redisUp: replicas?.isUp ?? null,

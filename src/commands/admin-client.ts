@@ -1,6 +1,5 @@
 import { request } from 'node:http';
-import type { EventView } from '../admin/event-list.ts';
-import type { StreamView } from '../admin/stream-list.ts';
+import type { EventView, ListedNode, StreamView } from '../admin/views.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
@@ -77,12 +76,7 @@ export interface EventsAnswer {
 }
 
 interface NodesAnswer {
-  readonly nodes: readonly {
-    readonly machineKey: string;
-    readonly nodeKey: string | null;
-    readonly id: string | null;
-    readonly name: string | null;
-  }[];
+  readonly nodes: readonly ListedNode[];
 }
 
 export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'adminTokenFile'>): Api {

@@ -1,4 +1,4 @@
-import type { EventView } from '../admin/event-list.ts';
+import type { EventView } from '../admin/views.ts';
 import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';

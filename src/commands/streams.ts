@@ -1,4 +1,4 @@
-import type { StreamView } from '../admin/stream-list.ts';
+import type { StreamView } from '../admin/views.ts';
 import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';

@@ -1,3 +1,5 @@
+import type { Rate } from '../lib/token-bucket.ts';
+
 /** The configuration as the program uses it. Durations are in milliseconds, sizes in bytes. */
 export interface Config {
   readonly upstream: URL;
@@ -109,12 +111,6 @@ export interface Limits {
   readonly earlyBytes: number;
   /** How many events about nodes the history keeps. */
   readonly history: number;
-}
-
-/** How many per second in the long run, and how many at once. */
-interface Rate {
-  readonly perSecond: number;
-  readonly burst: number;
 }
 
 export interface RedisSettings {

@@ -106,8 +106,27 @@ function refusedStatus(status: number): RefusedStatus {
   return known.includes(String(status)) ? (String(status) as RefusedStatus) : 'other';
 }
 
-type Counters = ReturnType<typeof createCounters>;
-type Histograms = ReturnType<typeof createHistograms>;
+/** What is counted, each by its labels. */
+interface Counters {
+  readonly opened: Counter<'kind'>;
+  readonly closed: Counter<'kind' | 'reason'>;
+  readonly handshakes: Counter<'result'>;
+  readonly contests: Counter<'verdict'>;
+  readonly takeovers: Counter<'evidence'>;
+  readonly wouldSever: Counter<'reason'>;
+  readonly refused: Counter<'reason'>;
+  readonly upstreamRefused: Counter<'status'>;
+  readonly lostHeaders: Counter<'header'>;
+  readonly limited: Counter<'limit'>;
+  readonly internalErrors: Counter;
+}
+
+/** Durations, in seconds. */
+interface Histograms {
+  readonly hold: Histogram;
+  readonly contest: Histogram;
+  readonly lifetime: Histogram;
+}
 
 function count(event: WatchdogEvent, counters: Counters, histograms: Histograms): void {
   switch (event.kind) {
@@ -153,10 +172,10 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
   }
 }
 
-function createCounters(registers: PromRegistry[]) {
+function createCounters(registers: PromRegistry[]): Counters {
   const make = <L extends string>(name: string, labelNames: L[], help: string): Counter<L> =>
     new Counter({ name: PREFIX + name, help, labelNames, registers });
-  const counters = {
+  const counters: Counters = {
     opened: make('streams_opened_total', ['kind'], 'Streams opened.'),
     closed: make('streams_closed_total', ['kind', 'reason'], 'Streams closed, by what ended them first.'),
     handshakes: make('handshakes_total', ['result'], 'Handshakes of control streams, by what could be read from them.'),
@@ -219,7 +238,7 @@ function beginAtZero({
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 
-function createHistograms(registers: PromRegistry[]) {
+function createHistograms(registers: PromRegistry[]): Histograms {
   const histogram = (name: string, help: string, buckets: number[]) =>
     new Histogram({ name: PREFIX + name, help, buckets, registers });
   return {

@@ -30,6 +30,8 @@ export class Harness {
     const sockets = new Set<Socket>();
     server.on('connection', (socket) => {
       sockets.add(socket);
+      // Node listens for no error of an upgraded connection.
+      socket.on('error', () => {});
       socket.on('close', () => sockets.delete(socket));
     });
     server.on('upgrade', onUpgrade);

@@ -1,4 +1,4 @@
-/** @import { ApiEvent, ListedNode, Overview, ApiStream } from './types.ts' */
+/** @import { EventView, ListedNode, Overview, StreamView } from '../views.ts' */
 
 /** The server requires a login. */
 export class NeedsLogin extends Error {}
@@ -41,7 +41,7 @@ function messageIn(text) {
 /** @returns {Promise<Overview>} */
 export const getOverview = () => ask('/overview');
 
-/** @returns {Promise<{ total: number, streams: ApiStream[] }>} */
+/** @returns {Promise<{ total: number, streams: StreamView[] }>} */
 export const getStreams = () => ask('/streams');
 
 /** @returns {Promise<{ nodes: ListedNode[] }>} */
@@ -49,11 +49,11 @@ export const getNodes = () => ask('/nodes');
 
 /**
  * @param {Record<string, string>} query
- * @returns {Promise<{ lastSeq: number, events: ApiEvent[] }>}
+ * @returns {Promise<{ lastSeq: number, events: EventView[] }>}
  */
 export const getEvents = (query) => ask(`/events?${new URLSearchParams(query)}`);
 
-/** @param {ApiStream} stream */
+/** @param {StreamView} stream */
 export const severStream = ({ id, replica }) =>
   ask(`/streams/${id}/sever${replica === null ? '' : `?${new URLSearchParams({ replica })}`}`, { method: 'POST' });
 
@@ -68,7 +68,7 @@ const RECONNECT_MS = 3000;
  * Calls `onEvent` for every event after number `after()`, as it happens, and reconnects whenever the connection ends.
  *
  * @param {() => number} after
- * @param {(event: ApiEvent) => void} onEvent
+ * @param {(event: EventView) => void} onEvent
  * @param {(isLive: boolean) => void} onLink called when the connection opens and closes
  */
 export function listen(after, onEvent, onLink) {

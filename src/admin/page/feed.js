@@ -1,4 +1,4 @@
-/** @import { ApiEvent } from './types.ts' */
+/** @import { EventView } from '../views.ts' */
 import { byId, element } from './dom.js';
 import { clockTime, nameOf } from './format.js';
 
@@ -11,14 +11,14 @@ const ENDED_BY_US = ['gone', 'not_reading', 'severed_by_operator', 'upstream_sil
 /**
  * Whether the watchdog, or somebody through it, ended or would have ended a stream.
  *
- * @param {ApiEvent} event
+ * @param {EventView} event
  */
 export function isSevering({ kind, reason }) {
   if (kind === 'stream_closed') return ENDED_BY_US.includes(reason ?? '');
   return kind === 'stream_severed' || kind === 'would_sever';
 }
 
-/** @param {ApiEvent} event */
+/** @param {EventView} event */
 function isNotable(event) {
   const { kind, level, reason } = event;
   // Scanners send bad requests all day. A refused proxy is somebody's mistake.
@@ -29,7 +29,7 @@ function isNotable(event) {
 /**
  * The word for an event and its colour.
  *
- * @param {ApiEvent} event
+ * @param {EventView} event
  * @returns {[word: string, colour: string]}
  */
 function wordFor({ kind, level, reason }) {
@@ -58,7 +58,7 @@ function wordFor({ kind, level, reason }) {
   }
 }
 
-/** @param {ApiEvent['level']} level */
+/** @param {EventView['level']} level */
 function colourOf(level) {
   if (level === 'error') return 'bad';
   return level === 'warn' ? 'warn' : '';
@@ -70,7 +70,7 @@ function wordsOf(identifier) {
 }
 
 /**
- * @param {ApiEvent} event
+ * @param {EventView} event
  * @param {boolean} hasLink whether to name the node as a link
  */
 export function eventItem(event, hasLink) {
@@ -90,7 +90,7 @@ export function eventItem(event, hasLink) {
 
 /** The list of events, newest first. */
 export class Feed {
-  /** @type {ApiEvent[]} */
+  /** @type {EventView[]} */
   #events = [];
   #list = byId('feed', HTMLOListElement);
   #kind = byId('feed-kind', HTMLSelectElement);
@@ -101,13 +101,13 @@ export class Feed {
     this.#kind.addEventListener('change', () => this.#showAll());
   }
 
-  /** @param {readonly ApiEvent[]} events oldest first */
+  /** @param {readonly EventView[]} events oldest first */
   start(events) {
     this.#events = [...events];
     this.#showAll();
   }
 
-  /** @param {ApiEvent} event */
+  /** @param {EventView} event */
   add(event) {
     this.#events.push(event);
     if (this.#events.length > KEPT) this.#events.shift();
@@ -119,7 +119,7 @@ export class Feed {
     if (this.#list.childElementCount > SHOWN) this.#list.lastElementChild?.remove();
   }
 
-  /** @param {ApiEvent} event */
+  /** @param {EventView} event */
   #isShown(event) {
     return this.#kind.value === 'all' || isNotable(event);
   }

@@ -1,4 +1,4 @@
-/** @import { ApiEvent, ListedNode, ApiStream } from './types.ts' */
+/** @import { EventView, ListedNode, StreamView } from '../views.ts' */
 import {
   getEvents,
   getNodes,
@@ -33,12 +33,12 @@ const nodePlace = byId('node', HTMLElement);
 const login = byId('login', HTMLFormElement);
 const search = byId('search', HTMLInputElement);
 const stateFilter = byId('state', HTMLSelectElement);
-const severAndRefresh = (/** @type {ApiStream} */ stream) => askAndSever(stream, () => refresh());
+const severAndRefresh = (/** @type {StreamView} */ stream) => askAndSever(stream, () => refresh());
 const table = new StreamTable(severAndRefresh);
 const nodeView = new NodeView(severAndRefresh);
 const feed = new Feed();
 
-/** @type {ApiStream[]} */
+/** @type {StreamView[]} */
 let streams = [];
 /** @type {ListedNode[]} */
 let nodes = [];
@@ -141,7 +141,7 @@ async function startOrCatchUp(newestSeq) {
   }
 }
 
-/** @param {ApiEvent} event */
+/** @param {EventView} event */
 function heard(event) {
   if (event.seq <= lastSeq) return;
   lastSeq = event.seq;
@@ -209,7 +209,7 @@ function applyFilter() {
   showAbsent();
 }
 
-/** @param {ApiStream} stream */
+/** @param {StreamView} stream */
 function textOf({ id, node, machineKey, remoteAddress }) {
   return `${id} ${node?.name ?? ''} ${node?.user ?? ''} ${node?.nodeKey ?? ''} ${machineKey ?? ''} ${remoteAddress}`.toLowerCase();
 }

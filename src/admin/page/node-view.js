@@ -1,4 +1,4 @@
-/** @import { ApiEvent, ListedNode, ApiStream } from './types.ts' */
+/** @import { EventView, ListedNode, StreamView } from '../views.ts' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
 import { eventItem, isSevering } from './feed.js';
@@ -10,17 +10,17 @@ import { legend, timeline } from './timeline.js';
 export class NodeView {
   #place = byId('node', HTMLElement);
   #key = '';
-  /** @type {(stream: ApiStream) => void} */
+  /** @type {(stream: StreamView) => void} */
   #onSever;
 
-  /** @param {(stream: ApiStream) => void} onSever */
+  /** @param {(stream: StreamView) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
   }
 
   /**
    * @param {string} key its machine key
-   * @param {readonly ApiStream[]} streams
+   * @param {readonly StreamView[]} streams
    * @param {ListedNode | undefined} listed
    */
   async show(key, streams, listed) {
@@ -40,9 +40,9 @@ export class NodeView {
 
   /**
    * @param {string} key
-   * @param {readonly ApiStream[]} own
+   * @param {readonly StreamView[]} own
    * @param {ListedNode | undefined} listed
-   * @param {readonly ApiEvent[]} events
+   * @param {readonly EventView[]} events
    */
   #draw(key, own, listed, events) {
     const node = listed?.name ? { name: listed.name } : (own[0]?.node ?? events.at(-1)?.node ?? null);
@@ -89,7 +89,7 @@ export class NodeView {
     if (focused) this.#place.querySelector(`[data-focus="${focused}"]`)?.closest('button')?.focus();
   }
 
-  /** @param {readonly ApiStream[]} own */
+  /** @param {readonly StreamView[]} own */
   #buttons(own) {
     const list = element('p');
     for (const stream of own) {
@@ -102,7 +102,7 @@ export class NodeView {
   }
 }
 
-/** @param {readonly ApiEvent[]} events */
+/** @param {readonly EventView[]} events */
 function whyCard(events) {
   const last = events.findLast((event) => isSevering(event) || event.kind === 'machine_key_duplicated');
   if (last === undefined) {
@@ -125,7 +125,7 @@ function whyCard(events) {
   );
 }
 
-/** @param {readonly ApiEvent[]} events */
+/** @param {readonly EventView[]} events */
 function eventList(events) {
   const list = element('ol', { class: 'feed' });
   list.append(

@@ -1,4 +1,5 @@
-/** @import { Minute, Overview } from './types.ts' */
+/** @import { Minute } from '../../history/minutes.ts' */
+/** @import { Overview } from '../views.ts' */
 import { byId, drawing, element } from './dom.js';
 import { clockTime } from './format.js';
 

@@ -1,4 +1,4 @@
-/** @import { ApiStream } from './types.ts' */
+/** @import { StreamView } from '../views.ts' */
 import { severStream } from './api.js';
 import { byId, say } from './dom.js';
 import { nameOf } from './format.js';
@@ -6,7 +6,7 @@ import { nameOf } from './format.js';
 /**
  * Severs a stream after the operator has confirmed it.
  *
- * @param {ApiStream} stream
+ * @param {StreamView} stream
  * @param {() => void} onDone
  */
 export function askAndSever(stream, onDone) {

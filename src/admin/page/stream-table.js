@@ -1,4 +1,4 @@
-/** @import { ApiStream } from './types.ts' */
+/** @import { StreamView } from '../views.ts' */
 import { byId, element, setText } from './dom.js';
 import { ago, bytes, nameOf, roundTrip, span } from './format.js';
 
@@ -6,7 +6,7 @@ const ROW_HEIGHT = 40;
 /** Rows that exist above and below the visible ones, so that scrolling does not show gaps. */
 const EXTRA_ROWS = 8;
 
-/** @type {readonly { name: string, key: string, of: (stream: ApiStream) => string | number }[]} */
+/** @type {readonly { name: string, key: string, of: (stream: StreamView) => string | number }[]} */
 const COLUMNS = [
   { name: 'Stream', key: 'id', of: ({ id }) => id },
   {
@@ -22,7 +22,7 @@ const COLUMNS = [
   { name: 'State', key: 'state', of: (stream) => stateOf(stream) },
 ];
 
-/** @param {ApiStream} stream */
+/** @param {StreamView} stream */
 export function stateOf({ state, contests, wouldSever }) {
   if (wouldSever !== null) return `would sever: ${wouldSever}`;
   if (state === 'open' && contests.some(({ role }) => role === 'old')) return 'contested';
@@ -32,7 +32,7 @@ export function stateOf({ state, contests, wouldSever }) {
 /**
  * Each replica numbers its own streams.
  *
- * @param {ApiStream} stream
+ * @param {StreamView} stream
  */
 function keyOf({ id, replica }) {
   return replica === null ? String(id) : `${replica}/${id}`;
@@ -48,17 +48,17 @@ function keyOf({ id, replica }) {
 
 /** The table of streams. Only visible rows exist as elements. A row keeps its element, and the focus, while it is visible. */
 export class StreamTable {
-  /** @type {readonly ApiStream[]} */
+  /** @type {readonly StreamView[]} */
   #all = [];
-  /** @type {readonly ApiStream[]} */
+  /** @type {readonly StreamView[]} */
   #shown = [];
   /** By `keyOf`. @type {Map<string, Row>} */
   #rows = new Map();
   #sort = 'id';
   #descending = true;
-  /** @type {(stream: ApiStream) => boolean} */
+  /** @type {(stream: StreamView) => boolean} */
   #filter = () => true;
-  /** @type {(stream: ApiStream) => void} */
+  /** @type {(stream: StreamView) => void} */
   #onSever;
   #isDue = false;
   #head = element('div', { class: 'row head', role: 'row', 'aria-rowindex': '1' });
@@ -67,7 +67,7 @@ export class StreamTable {
   #grid = element('div', { class: 'grid', role: 'table', 'aria-labelledby': 'streams-title' });
   #scroll = element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Streams, scrollable' });
 
-  /** @param {(stream: ApiStream) => void} onSever */
+  /** @param {(stream: StreamView) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
     for (const { name, key } of COLUMNS) {
@@ -84,13 +84,13 @@ export class StreamTable {
     byId('table', HTMLElement).append(this.#scroll);
   }
 
-  /** @param {readonly ApiStream[]} streams */
+  /** @param {readonly StreamView[]} streams */
   show(streams) {
     this.#all = streams;
     this.#arrange();
   }
 
-  /** @param {(stream: ApiStream) => boolean} filter */
+  /** @param {(stream: StreamView) => boolean} filter */
   filter(filter) {
     this.#filter = filter;
     this.#scroll.scrollTop = 0;
@@ -165,7 +165,7 @@ export class StreamTable {
   }
 
   /**
-   * @param {ApiStream} stream
+   * @param {StreamView} stream
    * @returns {Row}
    */
   #make(stream) {
@@ -192,7 +192,7 @@ export class StreamTable {
     return row;
   }
 
-  /** @param {ApiStream} stream */
+  /** @param {StreamView} stream */
   #fill(stream) {
     const row = this.#rows.get(keyOf(stream));
     if (row === undefined) return;

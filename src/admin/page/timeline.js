@@ -1,4 +1,4 @@
-/** @import { ApiEvent, ApiStream } from './types.ts' */
+/** @import { EventView, StreamView } from '../views.ts' */
 import { drawing, element } from './dom.js';
 import { clockTime, span } from './format.js';
 
@@ -15,14 +15,14 @@ const RANGES_MS = [HOUR_MS / 12, HOUR_MS / 2, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS,
  * @property {number} id
  * @property {number} from
  * @property {number | undefined} to
- * @property {ApiEvent[]} events
+ * @property {EventView[]} events
  */
 
 /**
  * Draws a node's streams of the last 24 hours, one lane for each stream.
  *
- * @param {readonly ApiEvent[]} events oldest first
- * @param {readonly ApiStream[]} open
+ * @param {readonly EventView[]} events oldest first
+ * @param {readonly StreamView[]} open
  * @param {number} now
  */
 export function timeline(events, open, now) {
@@ -92,7 +92,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
 }
 
 /**
- * @param {Pick<ApiEvent, 'kind' | 'reason'>} event
+ * @param {Pick<EventView, 'kind' | 'reason'>} event
  * @param {number} x
  * @param {number} y
  */
@@ -107,8 +107,8 @@ function markOf({ kind, reason }, x, y) {
 }
 
 /**
- * @param {readonly ApiEvent[]} events
- * @param {readonly ApiStream[]} open
+ * @param {readonly EventView[]} events
+ * @param {readonly StreamView[]} open
  * @param {number} now
  * @returns {Lane[]}
  */

@@ -1,13 +1,14 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import type { NodeView } from '../../../src/admin/views.ts';
 import { printFigures, seconds } from '../support/figures.ts';
 import { Headscale, type ListedNode, USER } from '../support/headscale.ts';
 import type { HeadscaleVersion } from '../support/headscale-configuration.ts';
 import { useLab } from '../support/lab.ts';
 import { Phone } from '../support/phone.ts';
 import { until } from '../support/wait.ts';
-import { command, type NodeView, Watchdog } from '../support/watchdog.ts';
+import { command, Watchdog } from '../support/watchdog.ts';
 
 const WRONG_KEY = 'AbCdEfG.0123456789abcdefghijklmnopqrstuv';
 /** A node that is just logging in is asked for again after five seconds. */

@@ -1,8 +1,9 @@
 import { expect } from 'vitest';
+import type { StreamView } from '../../../src/admin/views.ts';
 import type { Headscale } from './headscale.ts';
 import type { Lab } from './lab.ts';
 import { Phone } from './phone.ts';
-import type { StreamView, Watchdog } from './watchdog.ts';
+import type { Watchdog } from './watchdog.ts';
 
 /** A healthy phone, whose stream must be the same when all is over. */
 export class Bystander {

@@ -1,4 +1,6 @@
+import type { Readiness, StreamView } from '../../../src/admin/views.ts';
 import type { EventKind } from '../../../src/streams/events.ts';
+import type { KernelEvidence } from '../../../src/streams/stream.ts';
 import { programs } from './build.ts';
 import { type Child, jsonLines } from './child.ts';
 import type { Lab } from './lab.ts';
@@ -12,37 +14,6 @@ const PINO_ERROR = 50;
 /** Why the watchdog ends a stream with no contest before. */
 const SEVERED_ALONE = ['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'];
 
-/** What the kernel said of a client. */
-export interface KernelView {
-  readonly unackedSegments: number;
-  readonly retransmits: number;
-  readonly unansweredProbes: number;
-}
-
-/** A node as Headscale lists it, as `/streams` and the log show it. */
-export interface NodeView {
-  readonly id: string;
-  readonly name: string;
-  readonly user: string;
-  readonly nodeKey: string;
-}
-
-/** A stream as `/streams` shows it. */
-export interface StreamView {
-  readonly id: number;
-  readonly kind: string;
-  readonly machineKey: string | null;
-  readonly node: NodeView | null;
-  readonly remoteAddress: string;
-  readonly openedAt: string;
-  readonly lastHeardAt: string;
-  readonly upstreamLastHeardAt: string | null;
-  readonly state: string;
-  readonly bytesReceived: number;
-  readonly kernel: KernelView | null;
-  readonly contests: readonly unknown[];
-}
-
 /** What the watchdog logged as it severed a stream. */
 export interface Severing {
   readonly at: Date;
@@ -51,7 +22,7 @@ export interface Severing {
   readonly remoteAddress: string;
   readonly reason: string;
   readonly silentMs: number;
-  readonly kernel: KernelView | undefined;
+  readonly kernel: KernelEvidence | undefined;
 }
 
 export interface Outcome {
@@ -161,7 +132,7 @@ export class Watchdog {
       remoteAddress: String(remoteAddress),
       reason: String(reason),
       silentMs: Number(silentMs),
-      kernel: kernel as KernelView | undefined,
+      kernel: kernel as KernelEvidence | undefined,
     }));
   }
 
@@ -202,9 +173,4 @@ export async function command(lab: Lab, ...args: readonly string[]): Promise<Out
   const child = lab.start(args[0] ?? '', onHost(lab.server, process.execPath, programs.watchdog, ...args));
   const code = await child.ended();
   return { code, stdout: child.stdout.join('\n'), said: child.output.join('\n') };
-}
-
-interface Readiness {
-  readonly upstream: { readonly up: boolean | null };
-  readonly noiseKeyMatches: boolean | null;
 }
