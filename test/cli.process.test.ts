@@ -31,7 +31,7 @@ describe('headscale-watchdog serve', () => {
     );
     const args = ['--upstream', upstream.url, '--noise-key', keyFile, '--log-level', 'debug'];
     const serve = run(harness, 'serve', ...args, ...ANY_PORTS);
-    await until(() => serve.stdout.includes("The noise key is Headscale's"), 'it has started and asked Headscale');
+    await until(() => serve.stdout.includes("The Noise key is Headscale's"), 'it has started and asked Headscale');
     const lines = serve.stdout.trimEnd().split('\n');
     const listening = lines
       .map((line) => JSON.parse(line) as Record<string, unknown>)
@@ -82,7 +82,7 @@ describe('headscale-watchdog serve', () => {
     const env = { NODE_EXTRA_CA_CERTS: new URL('support/tls/cert.pem', import.meta.url).pathname };
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0'];
     const serve = runWith(harness, { env }, 'serve', '--upstream', url, '--noise-key', keyFile, ...where);
-    await until(() => serve.stdout.includes("The noise key is Headscale's"), 'it has asked Headscale');
+    await until(() => serve.stdout.includes("The Noise key is Headscale's"), 'it has asked Headscale');
     const [plain, upgrade] = [harness.client(port), harness.client(port)];
     plain.write('GET /key HTTP/1.1\r\nHost: vpn.example.com\r\nConnection: close\r\n\r\n');
     expect((await readAll(plain)).toString()).toMatch(/^HTTP\/1\.1 200 [\s\S]*"host":"vpn\.example\.com"/);

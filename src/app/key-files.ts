@@ -37,7 +37,7 @@ export class KeyFiles {
   constructor(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'listen'>, options: KeyFilesOptions) {
     this.#options = options;
     this.#noise = new KeyFile(
-      'noise key',
+      'Noise key',
       ([path]) => readNoiseKey(path),
       () => this.#users.noiseKey(),
     );

@@ -118,14 +118,14 @@ async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHead
 
 function noiseKeyFinding({ noiseKeyFile }: Config, theirs: string | undefined): Finding {
   if (noiseKeyFile === undefined) {
-    return warn('noise key: not set, so the watchdog cannot tell nodes apart and contests no stream: set --noise-key');
+    return warn('Noise key: not set, so the watchdog cannot tell nodes apart and contests no stream: set --noise-key');
   }
   try {
     const ours = formatNoiseKey(readNoiseKey(noiseKeyFile));
-    if (theirs === undefined) return warn('noise key: read, but not compared, because Headscale has not sent its key');
-    if (ours === theirs) return ok('noise key: the same as that of the running Headscale');
+    if (theirs === undefined) return warn('Noise key: read, but not compared, because Headscale has not sent its key');
+    if (ours === theirs) return ok('Noise key: the same as that of the running Headscale');
     return fail(
-      `noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
+      `Noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
     );
   } catch (error) {
     return fail(problemsOf(error).join('; '));

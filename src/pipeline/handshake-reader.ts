@@ -52,7 +52,7 @@ export class HandshakeReader {
   #identify(handshake: string | undefined): Identity {
     const { emit } = this.#options;
     const noiseKey = this.#options.noiseKey();
-    if (noiseKey === undefined) return { kind: 'unreadable', why: 'no noise key' };
+    if (noiseKey === undefined) return { kind: 'unreadable', why: 'no Noise key' };
     try {
       return identify(noiseKey, handshake);
     } catch (error) {

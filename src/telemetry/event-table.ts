@@ -243,8 +243,8 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     fields: ({ ours, upstreams }) => ({ noiseKey: ours, upstreamNoiseKey: upstreams }),
     sentence: ({ matches }) =>
       matches
-        ? "The noise key is Headscale's."
-        : "The noise key is not Headscale's, so the watchdog cannot tell nodes apart: point --noise-key at the running Headscale's noise_private.key.",
+        ? "The Noise key is Headscale's."
+        : "The Noise key is not Headscale's, so the watchdog cannot tell nodes apart: point --noise-key at the running Headscale's noise_private.key.",
   },
   connection_refused: {
     // Scanners fail at TLS all day, but a refused proxy is a mistake that somebody can mend.
@@ -290,7 +290,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_REPLICA_MESSAGE_REJECTED',
     fields: ({ url }) => ({ redis: url }),
     sentence: ({ url }) =>
-      `Rejected a message in Redis at ${url}, because another noise key signed it. Give all watchdogs of this Headscale the same --noise-key, and each Headscale its own --redis-prefix.`,
+      `Rejected a message in Redis at ${url}, because another Noise key signed it. Give all watchdogs of this Headscale the same --noise-key, and each Headscale its own --redis-prefix.`,
   },
   proxy_not_trusted: {
     level: 'warn',

@@ -285,7 +285,7 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   );
   gauge(
     'noise_key_matches',
-    "Whether the noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
+    "Whether the Noise key is the running Headscale's: 1 or 0; NaN without a key, or while Headscale has not said.",
     () => source.keyMatches(),
   );
   gauge('connections', 'Connections of clients that are open.', () => source.connections());

@@ -38,7 +38,7 @@ function open() {
   const emit = (event: WatchdogEvent): void => void events.push(event);
   const keys = new KeyFiles({ listen: [], noiseKeyFile, apiKeyFile }, { clock, emit });
   keys.onChange({
-    noiseKey: () => changed.push('noise key'),
+    noiseKey: () => changed.push('Noise key'),
     apiKey: () => changed.push('API key'),
     certificate: () => {},
   });
@@ -64,12 +64,12 @@ describe('KeyFiles', () => {
     renameSync(replacement, noiseKeyFile);
     await keys.look();
     expect(publicKeyIn(keys)).toBe(second.serverPublicKey);
-    expect(events).toEqual([{ kind: 'key_file_reloaded', key: 'noise key', file: noiseKeyFile }]);
-    expect(changed).toEqual(['noise key']);
+    expect(events).toEqual([{ kind: 'key_file_reloaded', key: 'Noise key', file: noiseKeyFile }]);
+    expect(changed).toEqual(['Noise key']);
     writeFileSync(apiKeyFile, 'another-api-key');
     await keys.look();
     expect(keys.apiKey).toBe('another-api-key');
-    expect(changed).toEqual(['noise key', 'API key']);
+    expect(changed).toEqual(['Noise key', 'API key']);
     keys.close();
   });
 

@@ -75,7 +75,7 @@ describe('runCheck', () => {
     expect(lines).toEqual([
       'ok    configuration: valid',
       `ok    Headscale at ${url}: answers, v0.29.2`,
-      'ok    noise key: the same as that of the running Headscale',
+      'ok    Noise key: the same as that of the running Headscale',
       'ok    API key: accepted, 1 node',
       expect.stringMatching(/^(ok|warn) +kernel evidence: /),
       expect.stringMatching(/^ok {4}--listen 0\.0\.0\.0:\d+: free$/),
@@ -109,7 +109,7 @@ describe('runCheck', () => {
   test('without keys it warns, says what to set, and passes', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url });
-    expect(lines).toContainEqual(expect.stringMatching(/^warn {2}noise key: not set.*--noise-key/));
+    expect(lines).toContainEqual(expect.stringMatching(/^warn {2}Noise key: not set.*--noise-key/));
     expect(lines).toContainEqual(expect.stringMatching(/^warn {2}API key: not set.*--headscale-api-key-file/));
     expect(passed).toBe(true);
   });
@@ -126,7 +126,7 @@ describe('runCheck', () => {
   test('if Headscale does not answer, it says what it tried and what to do, and goes on with the other checks', async () => {
     const { passed, lines } = await check({ upstream: 'http://127.0.0.1:9', noiseKey, headscaleApiKeyFile });
     expect(lines[1]).toMatch(/^fail {2}Headscale at http:\/\/127\.0\.0\.1:9: .*ECONNREFUSED.*--upstream/);
-    expect(lines[2]).toMatch(/^warn {2}noise key: read, but not compared/);
+    expect(lines[2]).toMatch(/^warn {2}Noise key: read, but not compared/);
     expect(lines[3]).toMatch(/^fail {2}API key: /);
     expect(lines).toHaveLength(7);
     expect(passed).toBe(false);
@@ -139,12 +139,12 @@ describe('runCheck', () => {
     expect(passed).toBe(false);
   });
 
-  test("fails for a noise key that is not Headscale's, an API key that Headscale refuses, and a file without a key", async () => {
+  test("fails for a Noise key that is not Headscale's, an API key that Headscale refuses, and a file without a key", async () => {
     const { url } = await headscale(`mkey:${'0'.repeat(64)}`);
     const wrong = join(folder, 'wrong.key');
     writeFileSync(wrong, 'not-the-key');
     const refused = await check({ upstream: url, noiseKey, headscaleApiKeyFile: wrong });
-    expect(refused.lines[2]).toMatch(/^fail {2}noise key: .*noise\.private_key_path/);
+    expect(refused.lines[2]).toMatch(/^fail {2}Noise key: .*noise\.private_key_path/);
     expect(refused.lines[3]).toMatch(/^fail {2}API key: .*headscale apikeys create/);
     expect(refused.lines[3]).not.toContain('not-the-key');
     expect(refused.passed).toBe(false);

@@ -144,7 +144,7 @@ test.each(['light', 'dark'] as const)(
     node.start();
     const { page, mishaps } = await openPage(browser, watchdog.admin, { colorScheme });
     const feed = (level: string, text: string) => page.locator(`#feed li .tag.${level}`, { hasText: text }).first();
-    await feed('bad', 'noise key differs').waitFor();
+    await feed('bad', 'Noise key differs').waitFor();
     await feed('bad', 'redis down').waitFor();
     await feed('warn', 'limit: body').waitFor();
     await feed('warn', 'proxy not trusted').waitFor();

@@ -50,7 +50,7 @@ function wordFor({ kind, level, reason }) {
     case 'machine_key_duplicated':
       return ['duplicate machine key', 'bad'];
     case 'noise_key_checked':
-      return [reason === 'differs' ? 'noise key differs' : 'noise key matches', colourOf(level)];
+      return [reason === 'differs' ? 'Noise key differs' : 'Noise key matches', colourOf(level)];
     case 'limit_reached':
       return [`limit: ${wordsOf(reason ?? '')}`, colourOf(level)];
     default:
