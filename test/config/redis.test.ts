@@ -62,7 +62,7 @@ describe('--redis', () => {
     );
   });
 
-  test("the default replica name is the machine's name", () => {
+  test('the default prefix is headscale-watchdog, and without --redis no Redis is used', () => {
     expect(loadConfig({ redis: 'redis://a' }).redis).toMatchObject({ prefix: 'headscale-watchdog' });
     expect(loadConfig({}).redis).toBeUndefined();
   });

@@ -18,7 +18,7 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 describe('control server, outside a Noise session', () => {
-  test('/key has the public half of its key file', async () => {
+  test('/key answers with the public half of its key file', async () => {
     const { server } = await controlServer(harness);
     const key = parseNoiseKey(server.noiseKeyFile());
     const response = await fetch(new URL('/key?v=142', server.url));
@@ -28,7 +28,7 @@ describe('control server, outside a Noise session', () => {
     });
   });
 
-  test('/version is there in accepting mode only, /health in both', async () => {
+  test('/version exists only if it accepts second streams, /health always', async () => {
     const { server: refusing } = await controlServer(harness);
     const { server: accepting } = await controlServer(harness, { secondStream: 'accept' });
     expect((await fetch(new URL('/version', refusing.url))).status).toBe(404);
@@ -38,7 +38,7 @@ describe('control server, outside a Noise session', () => {
     }
   });
 
-  test('an upgrade whose handshake cannot be read is closed, and said', async () => {
+  test('an upgrade with an unreadable handshake is closed and reported', async () => {
     const { server, events } = await controlServer(harness);
     const socket = connect(Number(server.url.port), '127.0.0.1');
     harness.defer(() => socket.destroy());
@@ -52,7 +52,7 @@ describe('control server, outside a Noise session', () => {
 });
 
 describe('control server, inside a Noise session', () => {
-  test('logs anyone in, answers a read-only map and an update, and refuses strangers', async () => {
+  test('logs everybody in, answers a read-only map request and an update, and refuses a map request without a login', async () => {
     const { server } = await controlServer(harness);
     const client = await connection(harness, server.url);
     expect((await answer(client, '/machine/map', { ...MAP, Stream: true })).status).toBe(500);
@@ -65,7 +65,7 @@ describe('control server, inside a Noise session', () => {
     expect((await answer(client, '/machine/other', {})).status).toBe(404);
   });
 
-  test('a map stream begins with a full map and goes on with keepalives', async () => {
+  test('a map stream starts with a full map and continues with keepalives', async () => {
     const { server } = await controlServer(harness, { keepaliveMs: 20 });
     const client = await connection(harness, server.url);
     await answer(client, '/machine/register', REGISTER);
@@ -75,7 +75,7 @@ describe('control server, inside a Noise session', () => {
     expect(messages.slice(1).every(({ KeepAlive }) => KeepAlive === true)).toBe(true);
   });
 
-  test('a stream that its client resets is forgotten: the next is accepted in the same session', async () => {
+  test('after a client has reset its stream, the next one is accepted in the same session', async () => {
     const { server, count } = await controlServer(harness);
     const client = await connection(harness, server.url);
     await answer(client, '/machine/register', REGISTER);
@@ -88,7 +88,7 @@ describe('control server, inside a Noise session', () => {
     expect(server.refusals).toBe(0);
   });
 
-  test('a client that says FIN has ended its session, even while it goes on listening', async () => {
+  test("a client's FIN ends its session, even if the client still reads", async () => {
     const { server, count } = await controlServer(harness);
     const { machine, socket, client } = await halfOpenConnection(harness, server);
     await answer(client, '/machine/register', REGISTER);
@@ -102,7 +102,7 @@ describe('control server, inside a Noise session', () => {
     await until(() => server.streams().length === 1, 'the next stream');
   });
 
-  test('a read-only stream neither counts nor is refused', async () => {
+  test('a read-only stream does not count, and is never refused', async () => {
     const { server } = await controlServer(harness);
     const client = await connection(harness, server.url);
     await answer(client, '/machine/register', REGISTER);

@@ -44,7 +44,7 @@ async function startNothing({ upstream }: DemoWatchdogSetup) {
 }
 
 describe('runDemo', () => {
-  test('without a terminal: compares both ways, and exits 0', async () => {
+  test('without a terminal: compares the results without and with the watchdog, and exits with 0', async () => {
     const { exitCode, screen } = demo({ timing: { ...QUICK, acceptedWithinMs: 5000 } });
     expect(await exitCode).toBe(0);
     expect(screen()).toMatch(/is still refused after 0\.\d s and \d+ tries/);
@@ -53,7 +53,7 @@ describe('runDemo', () => {
     expect(screen()).not.toContain('\u001b');
   });
 
-  test('a watchdog that does not help is a failure: exits 1', async () => {
+  test('if the watchdog does not help, it exits with 1', async () => {
     const { exitCode, screen } = demo({ timing: QUICK, startWatchdog: startNothing });
     expect(await exitCode).toBe(1);
     expect(screen()).toMatch(/accepted again +0 +0\n/);
@@ -68,7 +68,7 @@ describe('runDemo', () => {
     expect(await exitCode).toBe(1);
   });
 
-  test('interrupted before the comparison: leaves nothing, and exits 130', async () => {
+  test('interrupted before the comparison: leaves nothing behind, and exits with 130', async () => {
     const { exitCode, abort, screen } = demo({ timing: QUICK });
     await until(() => screen().includes('comes back on a new connection'), 'a comeback');
     abort.abort();

@@ -33,7 +33,7 @@ async function noisePair() {
 }
 
 describe('connectNoise', () => {
-  test('carries 2 MiB both ways at once, and the end of each', async () => {
+  test('carries 2 MiB in both directions at once, and the end of each direction', async () => {
     const { client, server } = await noisePair();
     const up = randomBytes(2 << 20).toString('base64');
     const down = randomBytes(2 << 20).toString('base64');
@@ -44,7 +44,7 @@ describe('connectNoise', () => {
     expect(heardDown === down).toBe(true);
   });
 
-  test('puts no plain byte on the wire', async () => {
+  test('sends no unencrypted byte', async () => {
     const [near, far] = await socketPair();
     connectNoise(near, { send: forth, receive: back }).duplex.write('something to find');
     const [sealed] = (await once(far, 'data')) as [Buffer];
@@ -52,7 +52,7 @@ describe('connectNoise', () => {
     expect(sealed.includes('something')).toBe(false);
   });
 
-  test('a corrupted record ends the session on both sides, after what came before it', async () => {
+  test('a corrupted record ends the session on both sides, after everything before it was delivered', async () => {
     const [near, far] = await socketPair();
     const { duplex } = connectNoise(far, { send: back, receive: forth });
     const failed = once(duplex, 'error') as Promise<[Error]>;
@@ -72,7 +72,7 @@ describe('connectNoise', () => {
     await Promise.all([closed(near), closed(far)]);
   });
 
-  test('a connection that ends within a record is an error, not an end', async () => {
+  test('a connection that ends within a record is an error, not a normal end', async () => {
     const [near, far] = await socketPair();
     const { duplex } = connectNoise(far, { send: back, receive: forth });
     const failed = once(duplex, 'error') as Promise<[Error]>;
@@ -81,7 +81,7 @@ describe('connectNoise', () => {
     expect((await failed)[0].message).toBe('Noise session ended: connection closed within a record');
   });
 
-  test('freeze: reads nothing and writes nothing more, and the socket stays open', async () => {
+  test('freeze: reads and writes nothing more, but the socket stays open', async () => {
     const { near, far, client, server } = await noisePair();
     const heard: Buffer[] = [];
     client.duplex.on('data', (chunk) => heard.push(chunk));
@@ -98,8 +98,8 @@ describe('connectNoise', () => {
   });
 });
 
-describe('connectNoise, frozen with a reader that lags', () => {
-  test('does not read on when the reader does', async () => {
+describe('connectNoise, frozen with a slow reader', () => {
+  test('does not go on reading when the reader does', async () => {
     const { near, client, server } = await noisePair();
     client.duplex.once('readable', () => {});
     server.duplex.write(randomBytes(1 << 20));
@@ -112,7 +112,7 @@ describe('connectNoise, frozen with a reader that lags', () => {
 });
 
 describe('readExactly', () => {
-  test('waits for as many bytes as asked, and leaves the rest in the stream', async () => {
+  test('waits for the given number of bytes, and leaves the rest in the stream', async () => {
     const [near, far] = await socketPair();
     const read = readExactly(far, 5);
     near.write('123');
@@ -122,7 +122,7 @@ describe('readExactly', () => {
     expect(await text(far)).toBe('67');
   });
 
-  test('fails when the stream ends before', async () => {
+  test('fails if the stream ends first', async () => {
     const [near, far] = await socketPair();
     const read = readExactly(far, 5);
     near.end('123');

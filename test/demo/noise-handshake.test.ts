@@ -25,7 +25,7 @@ describe('startHandshake and answerHandshake', () => {
     expect(answer.keys.send).not.toEqual(answer.keys.receive);
   });
 
-  test('the initiation is one that the watchdog identifies', () => {
+  test('the watchdog can identify the initiation', () => {
     const { server, machine, header } = begin();
     expect(identify(server, header)).toMatchObject({ kind: 'identified', machineKey: machineKeyOf(machine.publicRaw) });
   });

@@ -37,7 +37,7 @@ function record(count: number, content: string): Buffer {
 }
 
 describe('createSealer', () => {
-  test('makes records of type 4 that are 4096 bytes long at most', () => {
+  test('creates records of type 4 with 4096 bytes at most', () => {
     const sealed = createSealer(key)(plaintext);
     const lengths: number[] = [];
     for (let at = 0; at < sealed.length; ) {
@@ -50,7 +50,7 @@ describe('createSealer', () => {
     expect(lengths).toHaveLength(Math.ceil(plaintext.length / MAX_PLAINTEXT_LENGTH));
   });
 
-  test('never seals two records alike', () => {
+  test('never encrypts two records in the same way', () => {
     const seal = createSealer(key);
     expect(seal(Buffer.from('same'))).not.toEqual(seal(Buffer.from('same')));
   });
@@ -61,7 +61,7 @@ describe('createOpener', () => {
     ['in one piece', (bytes: Buffer) => [bytes]],
     ['byte by byte', bytewise],
     ['in chaotic chunks', chaotic],
-  ])('opens what was sealed, fed %s', (_how, split) => {
+  ])('decrypts what was encrypted, received %s', (_how, split) => {
     const opener = createOpener(key);
     const opened = split(createSealer(key)(plaintext)).map((chunk) => opener.push(chunk));
     expect(opened.every(({ broken }) => broken === undefined)).toBe(true);
@@ -69,13 +69,13 @@ describe('createOpener', () => {
     expect(opener.midRecord).toBe(false);
   });
 
-  test('opens records made by hand: an empty one, and the one behind it under nonce 1, big-endian', () => {
+  test('decrypts hand-made records: an empty one, and the next one with nonce 1 in big-endian', () => {
     const records = Buffer.concat([record(0, ''), record(1, 'x')]);
     expect(createOpener(key).push(records)).toEqual({ plaintext: Buffer.from('x'), broken: undefined });
     expect(createSealer(key)(Buffer.from('y'))).toEqual(record(0, 'y'));
   });
 
-  test('midRecord: from the first byte of a record to its last', () => {
+  test('midRecord is true from the first byte of a record to its last', () => {
     const opener = createOpener(key);
     const sealed = record(0, 'x');
     expect(opener.midRecord).toBe(false);
@@ -85,7 +85,7 @@ describe('createOpener', () => {
     expect(opener.midRecord).toBe(false);
   });
 
-  test('breaks at a changed byte, and keeps what came before it', () => {
+  test('breaks at a changed byte, and delivers everything before it', () => {
     const seal = createSealer(key);
     const good = seal(Buffer.from('good'));
     for (let at = 3; at < good.length; at++) {
@@ -99,7 +99,7 @@ describe('createOpener', () => {
     expect(opened).toEqual({ plaintext: Buffer.from('good'), broken: 'record whose tag does not fit' });
   });
 
-  test('breaks at a record that is repeated, left out, or of another key', () => {
+  test('breaks at a record that is repeated, missing, or encrypted with another key', () => {
     const seal = createSealer(key);
     const [first, second] = [seal(Buffer.from('1')), seal(Buffer.from('2'))];
     expect(createOpener(key).push(Buffer.concat([first, first])).broken).toBeDefined();

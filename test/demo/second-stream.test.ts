@@ -7,7 +7,7 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 describe('control server, second stream of a node', () => {
-  test('refusing: an empty 200, and the node tries again within the same Noise session', async () => {
+  test('refusing: the node gets an empty 200, and tries again in the same Noise session', async () => {
     const { server, events, count } = await controlServer(harness);
     const node = simulatedNode(harness, server.url);
     node.start();
@@ -26,7 +26,7 @@ describe('control server, second stream of a node', () => {
     expect(sameNode).toEqual([[1, node.machineKey]]);
   });
 
-  test('refusing: the answer is a 200 without a byte', async () => {
+  test('refusing: the answer is a 200 with an empty body', async () => {
     const { server } = await controlServer(harness);
     const machine = generateNoiseKey();
     const first = await connection(harness, server.url, machine);
@@ -37,7 +37,7 @@ describe('control server, second stream of a node', () => {
     expect(await answer(second, '/machine/map', { ...MAP, Stream: true })).toEqual({ status: 200, content: '' });
   });
 
-  test('refusing: ends when the connection of the old stream ends', async () => {
+  test('refusing: stops when the connection of the old stream ends', async () => {
     const { server, events } = await controlServer(harness);
     const node = simulatedNode(harness, server.url);
     node.start();
@@ -57,7 +57,7 @@ describe('control server, second stream of a node', () => {
     expect(server.streams().map(({ client }) => client.sessionId)).toEqual([2]);
   });
 
-  test('refusing: another node is none of its business', async () => {
+  test('refusing: does not affect another node', async () => {
     const { server } = await controlServer(harness);
     const [one, other] = [simulatedNode(harness, server.url), simulatedNode(harness, server.url)];
     one.start();
@@ -67,7 +67,7 @@ describe('control server, second stream of a node', () => {
     expect(server.streams()).toHaveLength(2);
   });
 
-  test('accepting: takes it beside the old one', async () => {
+  test('accepting: the new stream is accepted beside the old one', async () => {
     const { server } = await controlServer(harness, { secondStream: 'accept' });
     const node = simulatedNode(harness, server.url);
     node.start();

@@ -40,7 +40,7 @@ describe('SimulatedNode', () => {
     await expect(async () => node.freeze()).rejects.toThrow('it cannot freeze');
   });
 
-  test('comeBack: has the same machine key on a fresh connection, while the frozen one lingers', async () => {
+  test('comeBack: uses the same machine key on a new connection, while the frozen one stays open', async () => {
     const { server, node } = await acceptedNode('accept');
     node.freeze();
     node.comeBack();
@@ -49,7 +49,7 @@ describe('SimulatedNode', () => {
     expect(new Set(server.streams().map(({ client }) => client.machineKey))).toEqual(new Set([node.machineKey]));
   });
 
-  test('comeBack: counts its refused tries, and says how long it took', async () => {
+  test('comeBack: counts the refused tries, and says how long it took', async () => {
     const { node } = await acceptedNode();
     node.freeze();
     node.comeBack();
@@ -61,7 +61,7 @@ describe('SimulatedNode', () => {
     expect(afterMs).toBeGreaterThanOrEqual(triedMs);
   });
 
-  test('comeBack: only a frozen node can', async () => {
+  test('comeBack: works only for a frozen node', async () => {
     const { node } = await acceptedNode();
     expect(() => node.comeBack()).toThrow('node is accepted: it cannot come back');
   });
@@ -76,7 +76,7 @@ describe('SimulatedNode', () => {
     expect(node.state).toBe('stopped');
   });
 
-  test('stop: whoever waits for acceptance learns that there will be none', async () => {
+  test('stop: a caller that waits for acceptance gets an error', async () => {
     const { node } = await acceptedNode();
     node.freeze();
     node.comeBack();
@@ -87,7 +87,7 @@ describe('SimulatedNode', () => {
     await learned;
   });
 
-  test('a lost connection is made anew', async () => {
+  test('reconnects after it lost its connection', async () => {
     const { server, node } = await acceptedNode();
     const { port } = server.url;
     await server.close();
@@ -127,7 +127,7 @@ describe('backoffMs', () => {
     [54, 29_160],
     [55, 30_000],
     [1000, 30_000],
-  ])('after %d failures it is %d ms, give or take a half', (failures, ms) => {
+  ])('after %d failures it is %d ms, plus or minus half', (failures, ms) => {
     expect(backoffMs(failures, 0.5)).toBe(ms);
     expect(backoffMs(failures, 0)).toBe(ms / 2);
     expect(backoffMs(failures, 1)).toBe(ms * 1.5);

@@ -9,12 +9,12 @@ const REQUEST = Buffer.from(`000100002112a442${TRANSACTION}`, 'hex');
 const MAPPED = '002000080001a147e112a643';
 
 describe('answerBinding', () => {
-  test('gives the mapped address of the test vector in RFC 5769', () => {
+  test('returns the mapped address of the test vector in RFC 5769', () => {
     const answer = answerBinding(REQUEST, '192.0.2.1', 32_853);
     expect(answer?.toString('hex')).toBe(`0101000c2112a442${TRANSACTION}${MAPPED}`);
   });
 
-  test('is silent to what is no binding request', () => {
+  test('does not answer anything but a binding request', () => {
     expect(answerBinding(REQUEST.subarray(0, 19), '192.0.2.1', 1)).toBeUndefined();
     expect(answerBinding(Buffer.concat([Buffer.from('0101', 'hex'), REQUEST.subarray(2)]), '192.0.2.1', 1)).toBe(
       undefined,
@@ -24,7 +24,7 @@ describe('answerBinding', () => {
 });
 
 describe('startStunResponder', () => {
-  test('answers over UDP, and is gone after close', async () => {
+  test('answers over UDP, and not after close', async () => {
     const responder = await startStunResponder('127.0.0.1');
     const socket = createSocket('udp4');
     try {

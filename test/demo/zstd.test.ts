@@ -29,12 +29,12 @@ function contentOf(frame: Buffer): Buffer {
 }
 
 describe('zstdFrameOf', () => {
-  test.each(SIZES)('holds %d bytes as they are', (size) => {
+  test.each(SIZES)('contains %d bytes unchanged', (size) => {
     const content = randomBytes(size);
     expect(contentOf(zstdFrameOf(content)).equals(content)).toBe(true);
   });
 
-  test.skipIf(!hasZstd).each(SIZES)('is a frame of %d bytes to the zstd program', (size) => {
+  test.skipIf(!hasZstd).each(SIZES)('the zstd program reads a frame of %d bytes', (size) => {
     const content = randomBytes(size);
     const { status, stdout, stderr } = spawnSync('zstd', ['-d', '-c'], { input: zstdFrameOf(content) });
     expect(stderr.toString()).toBe('');

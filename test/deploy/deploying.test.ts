@@ -32,7 +32,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-describe('settings that are shipped', () => {
+describe('the settings files in deploy', () => {
   test.each([...['systemd', 'compose', 'kubernetes', 'kubernetes-replicas/settings']])(
     'deploy/%s/watchdog.yaml has no mistake',
     (where) => {
@@ -64,7 +64,7 @@ describe('deploy/systemd', () => {
     expect(stdout).toMatch(/Overall exposure level for headscale-watchdog\.service: [01]\.\d OK/);
   });
 
-  test('each listen of the settings has its line in the socket unit', () => {
+  test('each listen of the settings has a line in the socket unit', () => {
     const ports = [...read('systemd', 'headscale-watchdog.socket').matchAll(/^ListenStream=.*:(\d+)$/gm)].map(
       ([, port]) => Number(port),
     );
@@ -72,13 +72,13 @@ describe('deploy/systemd', () => {
     expect(ports).toEqual(listen.map(({ port }) => port));
   });
 
-  test('the flags of its ExecStart are those of serve', () => {
+  test('the flags in ExecStart= are flags of serve', () => {
     const [, line = ''] = /^ExecStart=\S+ \S+ serve (.*)$/m.exec(read('systemd', 'headscale-watchdog.service')) ?? [];
     expect(line.match(/--[a-z-]+/g)).toEqual(['--config', '--noise-key']);
   });
 });
 
-describe('deploy/compose and deploy/kubernetes, as their own programs read them', () => {
+describe('deploy/compose and deploy/kubernetes, read by their own programs', () => {
   let check: string;
   beforeAll(async () => {
     check = join(folder, 'check');
@@ -106,13 +106,13 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     return { services: of('service').map((line) => line.split(' ')[0]), ports: of('port'), shown };
   };
 
-  test('compose.yaml has its services, and every file that it shows them', async () => {
+  test('compose.yaml is valid, and every file that it mounts exists', async () => {
     const { services, ports } = await compose(['compose.yaml']);
     expect(services.sort()).toEqual(['grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
     expect(ports).toEqual(['grafana 127.0.0.1:3000 3000', 'watchdog :443 8443', 'watchdog 127.0.0.1:9191 9191']);
   });
 
-  test('with replicas.env there are two watchdogs, each at its own address, and Prometheus knows both', async () => {
+  test('with replicas.env there are two watchdogs, each on its own address, and Prometheus scrapes both', async () => {
     const { COMPOSE_FILE, ...environment } = parseEnv(read('compose', 'replicas.env'));
     const { services, ports, shown } = await compose(COMPOSE_FILE?.split(':') ?? [], environment);
     expect(services.sort()).toEqual([
@@ -130,13 +130,13 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     ]);
   });
 
-  test('a mistake in it is found', async () => {
+  test('the check finds a mistake in compose.yaml', async () => {
     const wrong = join(folder, 'compose.yaml');
     writeFileSync(wrong, read('compose', 'compose.yaml').replace('healthcheck:', 'healthchek:'));
     await expect(run(check, ['compose', wrong])).rejects.toThrow(/healthchek/);
   });
 
-  test('the Dockerfile ends as an ordinary user', async () => {
+  test('the container of the Dockerfile runs as an ordinary user', async () => {
     const { stdout } = await run(check, ['dockerfile', join(DEPLOY, 'compose', 'Dockerfile')]);
     expect(stdout.trim().split('\n').at(-1)).toMatch(/^stage from node:26-slim as node$/);
   });
@@ -149,13 +149,13 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     return made;
   };
 
-  test("kustomize makes all of it, each resource by its kind's own type", async () => {
+  test('kustomize builds everything, and each resource fits the Go type of its kind', async () => {
     expect((await kustomize('kubernetes')).map(({ kind }) => kind).sort()).toEqual([
       ...['ConfigMap', 'ConfigMap', 'NetworkPolicy', 'Service', 'Service', 'StatefulSet'],
     ]);
   });
 
-  test('the ServiceMonitor joins them once its line is taken in', async () => {
+  test('the ServiceMonitor is built once its line is no comment any more', async () => {
     const operated = join(folder, 'operated', 'kubernetes');
     cpSync(join(DEPLOY, 'kubernetes'), operated, { recursive: true });
     const line = '  # - service-monitor.yaml';
@@ -169,7 +169,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     );
   });
 
-  test('clients of every sample come by https, since those of http://NAME:PORT strand', () => {
+  test('every example has an https server URL, because with http://NAME:PORT clients stay away after a restart', () => {
     for (const file of [
       ['compose', 'headscale.yaml'],
       ['kubernetes', 'config.yaml'],
@@ -179,7 +179,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     }
   });
 
-  test('kubernetes-replicas: two watchdogs in pods of their own, which every Service and policy means', async () => {
+  test('kubernetes-replicas: two watchdogs in their own pods, and every Service and policy selects them', async () => {
     const made = await kustomize('kubernetes-replicas');
     const one = (kind: string, name: string): Made =>
       made.find((each) => each.kind === kind && each.metadata.name === name) ?? expect.unreachable(`${kind} ${name}`);
@@ -204,7 +204,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
     expect(one('Service', 'headscale-redis').spec.ports).toMatchObject([{ port: 6379 }]);
   });
 
-  test('a mistake in that is found, too', async () => {
+  test('the check finds a mistake in kubernetes-replicas', async () => {
     const wrong = join(folder, 'kubernetes');
     cpSync(join(DEPLOY, 'kubernetes'), wrong, { recursive: true });
     writeFileSync(
@@ -216,7 +216,7 @@ describe('deploy/compose and deploy/kubernetes, as their own programs read them'
 });
 
 describe("the Dockerfile's steps", () => {
-  test('run here: what they leave starts, without the development packages and without install scripts', {
+  test('run on this machine, give a program that starts, without development packages and install scripts', {
     timeout: 120_000,
   }, async () => {
     const app = join(folder, 'app');

@@ -45,14 +45,14 @@ const serve = async (...more: readonly string[]): Promise<string[]> => [
 ];
 
 describe('the installed watchdog', () => {
-  test('is installed without scripts and works, kernel evidence and all', async () => {
+  test('is installed without scripts and works, with kernel evidence', async () => {
     const [node = '', ...args] = await serve();
     const said = await listens(node, args);
     expect(said).toContain('"listening"');
     expect(said).not.toContain('no kernel evidence');
   });
 
-  test('works without koffi: it says what is off, and serves', async () => {
+  test('without koffi it says what is off, and works', async () => {
     const koffi = ['koffi', '@koromix'].map((name) => join(folder, 'node_modules', name));
     for (const each of koffi) cpSync(each, `${each}.away`, { recursive: true });
     for (const each of koffi) rmSync(each, { recursive: true });

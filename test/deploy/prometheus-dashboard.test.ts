@@ -50,7 +50,7 @@ describe('the dashboard', () => {
     expect(found.flatMap(({ values }) => values).some(Number.isFinite), `a figure of ${query}`).toBe(true);
   });
 
-  test('tells what has happened: takeovers, streams, and nodes by name', async () => {
+  test('shows what has happened: takeovers, streams, and nodes by name', async () => {
     const { comebacks, nodes } = watchdog;
     expect(comebacks).toBeGreaterThan(30);
     const shown = async (title: string, refId = 'A') => {
@@ -83,7 +83,7 @@ describe('the dashboard', () => {
     expect(all.filter((name) => !shown.has(name))).toEqual([]);
   });
 
-  test('its panels are within 24 columns, none is over another, and each says what it shows', () => {
+  test('its panels fit into 24 columns, do not overlap, and each has a description', () => {
     const taken = new Set<string>();
     for (const { title, type, gridPos, description } of dashboard.panels) {
       const { x, y, w, h } = gridPos;
@@ -107,8 +107,8 @@ describe('/metrics', () => {
   });
 });
 
-describe('the alert rules, on what happens', () => {
-  test('are about metrics that there are', async () => {
+describe('the alert rules, with a running watchdog', () => {
+  test('use only metrics that exist', async () => {
     const names = new Set([...(await scrape(admin)).keys()].map((series) => series.replace(/\{.*/, '')));
     const { groups } = parse(readFileSync(join(DEPLOY, 'prometheus/alerts.yml'), 'utf8'));
     const rules: { expr: string }[] = groups.flatMap(({ rules }: { rules: object[] }) => rules);
@@ -117,7 +117,7 @@ describe('the alert rules, on what happens', () => {
     expect(meant.filter((name) => !names.has(name))).toEqual([]);
   });
 
-  test('only the many takeovers are told', async () => {
+  test('only the alert about many takeovers fires', async () => {
     const rules = await prometheus.rules();
     expect(rules.filter(({ health }) => health !== 'ok')).toEqual([]);
     expect(rules.filter(({ state }) => state !== 'inactive')).toMatchObject([

@@ -43,27 +43,24 @@ describe('alert rules', () => {
     expect(await promtool(['test', 'rules', join(folder, 'alerts.test.yml')])).toMatchObject({ ok: true });
   });
 
-  test.for(rules)('$alert: its tests notice if it never fires, and if it always does', async ({ alert }) => {
+  test.for(rules)('$alert: its tests fail if it never fires, or always fires', async ({ alert }) => {
     const [never, always] = ['vector(0) > 1', 'count by (job, instance) ({__name__!=""})'] as const;
     for (const said of await Promise.all([testsWith(alert, never), testsWith(alert, always)])) {
       expect(said).toMatchObject({ ok: false, output: expect.stringContaining(alert) });
     }
   });
 
-  test.for(rules)(
-    '$alert: says how bad it is, what to do first, what is the matter, and where to read more',
-    (rule) => {
-      const { alert, labels, annotations } = rule;
-      expect(['critical', 'warning']).toContain(labels.severity);
-      expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
-      expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
-      expect(annotations.description).toMatch(/^First \S.*\./);
-      const [, section] = page.split(`\n## ${alert}\n`);
-      expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
-    },
-  );
+  test.for(rules)('$alert: has a severity, a summary, what to do first, and where to read more', (rule) => {
+    const { alert, labels, annotations } = rule;
+    expect(['critical', 'warning']).toContain(labels.severity);
+    expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
+    expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
+    expect(annotations.description).toMatch(/^First \S.*\./);
+    const [, section] = page.split(`\n## ${alert}\n`);
+    expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
+  });
 
-  test('docs/alerts.md: has a section for each alert, in their order, and no other', () => {
+  test('docs/alerts.md: has exactly one section for each alert, in the same order', () => {
     const sections = [...page.matchAll(/^## (.*)$/gm)].map(([, title]) => title);
     expect(sections).toEqual(rules.map(({ alert }) => alert));
   });

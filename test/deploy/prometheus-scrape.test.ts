@@ -36,7 +36,7 @@ async function upWith(token: string): Promise<number | undefined> {
 }
 
 describe('prometheus-token.yml', () => {
-  test('brings the token', async () => {
+  test('sends the token', async () => {
     expect(await upWith(TOKEN)).toBe(1);
   });
 

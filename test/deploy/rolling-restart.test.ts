@@ -88,7 +88,7 @@ ${servers.join('\n')}
 `;
 }
 
-test(`two replicas behind HAProxy are restarted one after the other under ${NODES} nodes: nobody waits long, nobody is refused`, async () => {
+test(`two replicas behind HAProxy with ${NODES} nodes are restarted one after the other: no node waits long or is refused`, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'rolling-'));
   closers.push(() => rmSync(folder, { recursive: true }));
   const redis = await RedisServer.start();

@@ -10,7 +10,7 @@ import { Watchdog } from './support/watchdog.ts';
 
 const SLOWEST_MS = 1_000;
 
-describe('tailscaled is shut down, which sends a FIN, and started again', () => {
+describe('tailscaled is stopped, which sends a FIN, and started again', () => {
   const here = useLab();
   let server: ControlServer;
   let watchdog: Watchdog;
@@ -19,7 +19,7 @@ describe('tailscaled is shut down, which sends a FIN, and started again', () => 
     watchdog = await Watchdog.start(here.lab, server);
   });
 
-  it('nothing is contested, held or left behind', async () => {
+  it('no stream is contested, held or left behind', async () => {
     const phone = new Phone(here.lab, 'phone');
     await phone.logIn(watchdog.url, 'any');
 

@@ -33,7 +33,7 @@ describe('tailscaled vanishes without a FIN and comes back elsewhere; Headscale 
     authKey = await headscale.authKey();
   });
 
-  it('without the watchdog: Headscale goes on counting the dead connection', async () => {
+  it('without the watchdog, Headscale continues to count the dead connection', async () => {
     const phone = new Phone(here.lab, 'unhelped');
     await phone.logIn(headscale.url, authKey);
     const old = phone.host.address;
@@ -52,7 +52,7 @@ describe('tailscaled vanishes without a FIN and comes back elsewhere; Headscale 
     await phone.shutDown();
   });
 
-  it('with the watchdog: Running within 1.2 s in each round, and one connection for the node', async () => {
+  it('with the watchdog, the node is Running within 1.2 s in each round and has one connection', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '30s');
     const phone = new Phone(here.lab, 'helped');
     const bystander = new Phone(here.lab, 'bystander');
@@ -85,7 +85,7 @@ describe('tailscaled vanishes without a FIN and comes back elsewhere; Headscale 
 describe('tailscaled vanishes and comes back; Headscale 0.29.2 with its own default settings', () => {
   const here = useLab();
 
-  it('is Running as fast as after a clean restart in each round, and one connection for the node', async () => {
+  it('in each round the node is Running as fast as after a clean restart, and has one connection', async () => {
     const headscale = await Headscale.start(here.lab);
     const watchdog = await Watchdog.start(here.lab, headscale);
     const phone = new Phone(here.lab, 'phone');

@@ -11,7 +11,7 @@ const TALKED_FOR_MS = 12_000;
 /** A verdict is due at its moment; the log's clock and a busy machine may add a little. */
 const TOLERANCE_MS = 500;
 
-describe('streams whose client lives, with --silent-after 5s', () => {
+describe('streams with a live client, with --silent-after 5s', () => {
   const here = useLab();
   let watchdog: Watchdog;
   let bystander: Phone;
@@ -31,7 +31,7 @@ describe('streams whose client lives, with --silent-after 5s', () => {
     return until('severing', patience, () => watchdog.severings().find((each) => each.stream === stream));
   }
 
-  it('an old stream that is heard stays beside a newcomer of its node; once silent it goes, at its threshold', async () => {
+  it('an old stream stays beside a newcomer as long as its client sends, and is severed once it has been silent for 5 s', async () => {
     const untouched = await onlyStreamOf(bystander);
     const phone = new Phone(here.lab, 'talker');
     await phone.logIn(watchdog.url, authKey);
@@ -61,7 +61,7 @@ describe('streams whose client lives, with --silent-after 5s', () => {
     await Promise.all([phone.shutDown(), twin.shutDown()]);
   });
 
-  it('a frozen client, for whom its kernel still answers, is severed at its threshold and not before', async () => {
+  it('the stream of a frozen client, whose kernel still answers, is severed after 5 s and not earlier', async () => {
     const untouched = await onlyStreamOf(bystander);
     const phone = new Phone(here.lab, 'frozen');
     await phone.logIn(watchdog.url, authKey);
@@ -88,7 +88,7 @@ describe('streams whose client lives, with --silent-after 5s', () => {
     await twin.shutDown();
   });
 
-  it('nothing but what was silent has been severed', async () => {
+  it('only silent streams were severed', async () => {
     const metrics = await watchdog.metrics();
     expect(metrics.sum('takeovers_total', 'evidence="kernel"')).toBe(0);
     expect(metrics.sum('streams_closed_total', 'reason="severed_dead"')).toBe(0);

@@ -21,7 +21,7 @@ describe(`${CONTESTS} contests between a live old stream and a newcomer of the s
     { lostPercent: 0, wrongAtMost: 0 },
     { lostPercent: 10, wrongAtMost: 1 },
   ])(
-    '$lostPercent % of packets lost both ways: at most $wrongAtMost wrong dead',
+    'with $lostPercent % of packets lost in both directions, at most $wrongAtMost live streams are called dead',
     async ({ lostPercent, wrongAtMost }) => {
       const { lab } = here;
       // Only rule 1 is to speak.

@@ -11,14 +11,14 @@ const AUTH_KEY = 'any';
 const STILL_REFUSED_MS = 60_000;
 const SLOWEST_MS = 1_200;
 
-describe('tailscaled vanishes without a FIN and comes back elsewhere; a second stream is refused', () => {
+describe('tailscaled vanishes without a FIN and comes back elsewhere; the control server refuses a second stream', () => {
   const here = useLab();
   let server: ControlServer;
   beforeAll(async () => {
     server = await ControlServer.start(here.lab, 'refuse');
   });
 
-  it('without the watchdog: it is still refused after 60 s', async () => {
+  it('without the watchdog, it is still refused after 60 s', async () => {
     const phone = new Phone(here.lab, 'unhelped');
     await phone.logIn(server.url, AUTH_KEY);
     const floorMs = await restartCleanly(phone, 1);
@@ -39,7 +39,7 @@ describe('tailscaled vanishes without a FIN and comes back elsewhere; a second s
     await phone.shutDown();
   });
 
-  it('with the watchdog: Running within 1.2 s in each round, and never refused', async () => {
+  it('with the watchdog, it is Running within 1.2 s in each round and never refused', async () => {
     const watchdog = await Watchdog.start(here.lab, server, '--silent-after', '30s');
     const phone = new Phone(here.lab, 'helped');
     const bystander = new Phone(here.lab, 'bystander');

@@ -33,7 +33,7 @@ describe("a real tailscaled's handshake is sent again by somebody else, --silent
     });
   }
 
-  it('the watchdog remembers it: counted as replayed, passed on, and nobody is contested', async () => {
+  it('if the watchdog remembers it, it is counted as replayed and passed on, and there is no contest', async () => {
     const [handshake] = recorder.handshakes();
     if (handshake === undefined) throw new Error('the phone logged in without a handshake');
     const old = await silentStream();
@@ -48,7 +48,7 @@ describe("a real tailscaled's handshake is sent again by somebody else, --silent
     expect((await watchdog.onlyStreamFrom(phone.host.address)).id).toBe(old.id);
   });
 
-  it('the watchdog is new and does not: contested, and still nothing is severed', async () => {
+  it('if the watchdog has restarted and does not remember it, there is a contest, but no stream is severed', async () => {
     const [handshake] = recorder.handshakes();
     if (handshake === undefined) throw new Error('the phone logged in without a handshake');
     await watchdog.restart();

@@ -15,7 +15,7 @@ const SILENT_AFTER_MS = 5_000;
 const SLOWER_BY_MS = 300;
 const TOLERANCE_MS = 500;
 
-describe('two watchdogs that meet in Redis, before a Headscale that refuses a second stream', () => {
+describe('two watchdogs that share a Redis, in front of a Headscale that refuses second streams', () => {
   const here = useLab();
   let server: ControlServer;
   let left: Watchdog;
@@ -53,7 +53,7 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
     await nft('add table ip door; add chain ip door prerouting { type nat hook prerouting priority -100; }');
   });
 
-  it('a phone vanishes at one and comes back through the other: as fast as within one, and never refused', async () => {
+  it('a phone vanishes at one watchdog and comes back at the other as fast as with a single watchdog, and is never refused', async () => {
     const phone = new Phone(here.lab, 'wanderer');
     await leadTo(left);
     await phone.logIn(door, AUTH_KEY);
@@ -85,7 +85,7 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
     await phone.shutDown();
   });
 
-  it('cut off from Redis: nothing is lost, a new client gets in; afterwards they know of each other again', async () => {
+  it("without Redis no stream is lost and new clients can connect; afterwards the watchdogs know each other's streams again", async () => {
     const bystander = new Phone(here.lab, 'bystander');
     await leadTo(left);
     await bystander.logIn(door, AUTH_KEY);
@@ -120,7 +120,7 @@ describe('two watchdogs that meet in Redis, before a Headscale that refuses a se
     await Promise.all([bystander.shutDown(), latecomer.shutDown()]);
   });
 
-  it('a frozen client at one is severed at its threshold, for its newcomer at the other', async () => {
+  it('the stream of a frozen client at one watchdog is severed after silent-after for its newcomer at the other', async () => {
     const phone = new Phone(here.lab, 'frozen');
     await leadTo(left);
     await phone.logIn(door, AUTH_KEY);

@@ -7,8 +7,8 @@ const SOURCE = join(import.meta.dirname, '..', '..', 'src');
 
 afterEach(() => vi.restoreAllMocks());
 
-describe('a clock that is set forth and back by an hour', () => {
-  test.each([3_600_000, -3_600_000])('durations are unmoved by %d ms', async (byMs) => {
+describe("a machine's clock that is set forward or back by an hour", () => {
+  test.each([3_600_000, -3_600_000])('durations do not change when the clock is set by %d ms', async (byMs) => {
     const real = Date.now;
     const before = systemClock.now();
     let fired = 0;
@@ -25,7 +25,7 @@ describe('a clock that is set forth and back by an hour', () => {
     late.cancel();
   });
 
-  test('nothing but the clock, and what prints tables or runs in a browser, asks for the date', () => {
+  test("only the clock, printed tables and the browser's page read the date", () => {
     const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
     const asking = files.filter((name) => /Date\.now\(|new Date\(\)/.test(readFileSync(join(SOURCE, name), 'utf8')));
     expect(asking.sort()).toEqual(['commands/streams.ts', 'lib/clock.ts']);

@@ -82,7 +82,7 @@ async function statusOf(port: number): Promise<string> {
 }
 
 describe('Headscale', () => {
-  test('killed and started again: 502 meanwhile, and then as before', async () => {
+  test('is killed and started again: clients get 502 meanwhile, and then everything works as before', async () => {
     const upstreamPort = await freePort();
     const { child, ended } = await startEcho(upstreamPort);
     const { port } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
@@ -96,7 +96,7 @@ describe('Headscale', () => {
     expect(await lost(await bystanders(port))).toBe(0);
   });
 
-  test('stopped for a while: nothing is lost, and what was sent meanwhile arrives', async () => {
+  test('hangs for a while: no stream is lost, and what was sent meanwhile arrives', async () => {
     const upstreamPort = await freePort();
     const { child } = await startEcho(upstreamPort);
     const { port } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
@@ -109,7 +109,7 @@ describe('Headscale', () => {
     expect(await lost(clients)).toBe(0);
   });
 
-  test('stopped for long: it is noticed, requests end with 504, its streams stay, and all is well again', async () => {
+  test('hangs for long: this is noticed, requests end with 504, streams stay, and afterwards everything works', async () => {
     const upstreamPort = await freePort();
     const { child } = await startEcho(upstreamPort);
     const { port, admin } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
@@ -130,7 +130,7 @@ describe('Headscale', () => {
     expect(await lost(clients)).toBe(0);
   });
 
-  test('its name is gone from DNS: streams stay, and a new one gets 502', async () => {
+  test('disappears from DNS: streams stay, and a new one gets 502', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'dns-'));
     harness.defer(() => rmSync(folder, { recursive: true }));
     const gone = join(folder, 'gone');
@@ -152,36 +152,39 @@ describe('Headscale', () => {
     ['half an answer', 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf', '200'],
     ['half a head', 'HTTP/1.1 101 Switching Pro', '502'],
     ['nothing', '', '502'],
-  ])('answers with %s: its client is told, or let go, and no other stream is lost', async (_what, answer, status) => {
-    let isBroken = false;
-    const { port: echoPort } = new URL((await echoUpstream()).url);
-    const { connect } = await import('node:net');
-    const server = createServer((socket) => {
-      socket.on('error', () => {});
-      if (isBroken) {
-        socket.end(answer);
-        socket.resume();
-        return;
-      }
-      const echo = connect(Number(echoPort), '127.0.0.1');
-      echo.on('error', () => socket.destroy()).on('close', () => socket.destroy());
-      socket.on('close', () => echo.destroy());
-      socket.pipe(echo).pipe(socket);
-    });
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    harness.defer(() => new Promise((resolve) => server.close(resolve)));
-    const upstreamPort = (server.address() as { port: number }).port;
-    const { port } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
-    const clients = await bystanders(port);
-    isBroken = true;
-    const client = harness.client(port);
-    client.write(upgradeHead('/other'));
-    expect((await readAll(client)).toString()).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
-    expect(await lost(clients)).toBe(0);
-  });
+  ])(
+    'answers with %s: that client gets an error or is disconnected, and no other stream is lost',
+    async (_what, answer, status) => {
+      let isBroken = false;
+      const { port: echoPort } = new URL((await echoUpstream()).url);
+      const { connect } = await import('node:net');
+      const server = createServer((socket) => {
+        socket.on('error', () => {});
+        if (isBroken) {
+          socket.end(answer);
+          socket.resume();
+          return;
+        }
+        const echo = connect(Number(echoPort), '127.0.0.1');
+        echo.on('error', () => socket.destroy()).on('close', () => socket.destroy());
+        socket.on('close', () => echo.destroy());
+        socket.pipe(echo).pipe(socket);
+      });
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      harness.defer(() => new Promise((resolve) => server.close(resolve)));
+      const upstreamPort = (server.address() as { port: number }).port;
+      const { port } = await startWatchdog(`http://127.0.0.1:${upstreamPort}`);
+      const clients = await bystanders(port);
+      isBroken = true;
+      const client = harness.client(port);
+      client.write(upgradeHead('/other'));
+      expect((await readAll(client)).toString()).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+      expect(await lost(clients)).toBe(0);
+    },
+  );
 
-  test('answers slowly: its client waits, and no other does', async () => {
+  test('answers slowly: that client waits, and no other does', async () => {
     let slow: Socket | undefined;
     const upstream = await harness.upstream((request, socket) => {
       socket.on('error', () => {}).on('end', () => socket.end());
@@ -205,7 +208,7 @@ describe('Headscale', () => {
 });
 
 describe('clients', () => {
-  test('one that never reads holds up nobody, and memory stays bounded', async () => {
+  test('a client that never reads delays no other, and memory stays bounded', async () => {
     const upstream = await harness.upstream((request, socket) => {
       socket.on('error', () => {}).on('end', () => socket.end());
       socket.write(SWITCHING);
@@ -235,7 +238,7 @@ describe('clients', () => {
     expect((await residentMb()) - before).toBeLessThan(60);
   });
 
-  test('one that sends a byte at a time is read', async () => {
+  test('a client that sends one byte at a time is served', async () => {
     const { url } = await echoUpstream();
     const { port } = await startWatchdog(url);
     const clients = await bystanders(port);
@@ -248,7 +251,7 @@ describe('clients', () => {
     expect(await lost([...clients, slow])).toBe(0);
   });
 
-  test('a thousand resets in a second, before, during and after the upgrade', async () => {
+  test('a thousand resets in a second, before, during and after the upgrade, do no harm', async () => {
     const { url } = await echoUpstream();
     const { port, admin } = await startWatchdog(url);
     const clients = await bystanders(port);
@@ -267,7 +270,7 @@ describe('clients', () => {
 });
 
 describe('the machine', () => {
-  test('the disk under the log is full: nothing else happens', async () => {
+  test('a full disk under the log has no other effect', async () => {
     const { url } = await echoUpstream();
     const full = openSync('/dev/full', 'w');
     try {
@@ -281,7 +284,7 @@ describe('the machine', () => {
     }
   });
 
-  test('nobody reads the log any more: nothing else happens', async () => {
+  test('a log that nobody reads any more has no other effect', async () => {
     const { url } = await echoUpstream();
     const { port, child } = await startWatchdog(url);
     child.stdout?.destroy();
@@ -312,7 +315,7 @@ describe('SIGTERM', () => {
         await once(client, 'connect');
       },
     ],
-  ])('%s: ends with 0, soon', async (_state, enter) => {
+  ])('%s: the process soon exits with 0', async (_state, enter) => {
     const { url } = await echoUpstream();
     const { port, child, ended } = await startWatchdog(url);
     await enter(port);
@@ -323,7 +326,7 @@ describe('SIGTERM', () => {
     expect(performance.now() - startedAt).toBeLessThan(15_000);
   });
 
-  test('while Headscale does not answer an upgrade: ends with 0, soon', async () => {
+  test('while Headscale does not answer an upgrade: the process soon exits with 0', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.on('error', () => {}).resume());
     const { port, child, ended } = await startWatchdog(upstream.url);
     harness.client(port).write(upgradeHead('/other'));
@@ -332,7 +335,7 @@ describe('SIGTERM', () => {
     expect(await ended).toEqual({ code: 0, signal: null });
   });
 
-  test('twice, in the middle of a drain: ends at once', async () => {
+  test('twice, during a drain: the process ends at once', async () => {
     const { url } = await echoUpstream();
     const [port, adminPort] = [await freePort(), await freePort()];
     const flags = ['--upstream', url, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
@@ -355,7 +358,7 @@ describe('SIGTERM', () => {
     expect(performance.now() - startedAt).toBeLessThan(30_000);
   });
 
-  test('while it is still starting: ends, and listens nowhere', async () => {
+  test('during the start: the process ends, and listens nowhere', async () => {
     const { child, ended } = runWith(harness, {}, 'serve', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0');
     await new Promise((resolve) => setTimeout(resolve, 100));
     child.kill('SIGTERM');

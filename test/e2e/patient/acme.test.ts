@@ -118,7 +118,7 @@ function serialShown(lab: Lab, target: string): Promise<string | undefined> {
 describe('lego and certbot ask an ACME server (Pebble) for a certificate', () => {
   const here = useLab();
 
-  it('its answers are shown on plain HTTP beside the redirect; the certificate is used, and renewed without a restart', async () => {
+  it('the watchdog serves their answers on plain HTTP in spite of the redirect, uses the certificate, and renews it without a restart', async () => {
     const { lab } = here;
     const { address } = lab.server;
     const headscale = await Headscale.start(lab);

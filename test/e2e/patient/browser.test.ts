@@ -13,10 +13,10 @@ const SLOWEST_MS = 1_200;
 const SILENT_AFTER_MS = 4_000;
 const TOLERANCE_MS = 500;
 
-describe('a browser: a WebSocket, with the handshake in its query; Headscale 0.29.2', () => {
+describe('a browser client, which uses a WebSocket with the handshake in its query; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('is identified, and taken over like any other: by rule 1 when it vanished, by rule 2 when it froze', async () => {
+  it('is identified, and its old stream is severed by rule 1 if it vanished and by rule 2 if it froze', async () => {
     const { lab } = here;
     const headscale = await Headscale.start(lab, { gatherWritesMs: 10 });
     const watchdog = await Watchdog.start(lab, headscale, '--silent-after', `${SILENT_AFTER_MS}ms`);

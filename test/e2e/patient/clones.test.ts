@@ -47,7 +47,7 @@ describe.concurrent('two machines with one copied state directory, --silent-afte
   const here = useLab();
 
   it(
-    'they sever each other in turn four times; then the guard stops it, and both streams stay',
+    'they take over from each other four times, then the guard stops that, and both streams stay',
     async () => {
       const headscale = await Headscale.start(here.lab);
       const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');
@@ -82,7 +82,7 @@ describe.concurrent('two machines with one copied state directory, --silent-afte
   const here = useLab();
 
   it(
-    'nobody is severed; when both have spoken for a minute the guard says why',
+    'no stream is severed, and after both have sent data for a minute the guard reports a duplicate key',
     async () => {
       const headscale = await Headscale.start(here.lab, { version: '0.23.0' });
       const watchdog = await Watchdog.start(here.lab, headscale, '--silent-after', '5s');

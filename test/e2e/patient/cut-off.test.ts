@@ -14,7 +14,7 @@ const WATCHED_MS = GONE_AFTER_MS + 5_000;
 describe('a phone is cut off for 20 s, is sent something meanwhile, and comes back; --gone-after 30s', () => {
   const here = useLab();
 
-  it('keeps its stream, gets what it has missed, and is heard again', async () => {
+  it('keeps its stream, receives what it has missed, and sends again', async () => {
     const { lab } = here;
     const headscale = await Headscale.start(lab);
     const watchdog = await Watchdog.start(lab, headscale, '--gone-after', `${GONE_AFTER_MS}ms`);

@@ -21,7 +21,7 @@ function sha256(path: string): string {
 describe("Headscale 0.29.2's embedded relay, behind the watchdog", () => {
   const here = useLab();
 
-  it('two clients that cannot reach each other send a file through it; one that vanishes is gone there too', async () => {
+  it('two clients that cannot reach each other send a file through it; a client that vanishes is closed there too', async () => {
     const { lab } = here;
     const certificate = await certificateFor(lab);
     const port = lab.port();

@@ -49,7 +49,7 @@ async function allSpokenTo(watchdogs: readonly Watchdog[], since: number): Promi
 describe('a phone vanishes and never returns; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('is shown offline gone-after and a minute later at the latest', { timeout: 300_000 }, async () => {
+  it('is shown offline after gone-after plus a minute at the latest', { timeout: 300_000 }, async () => {
     const headscale = await Headscale.start(here.lab);
     const cases = [];
     for (const goneAfterMs of GONE_AFTER_MS) cases.push(await setUp(here.lab, headscale, goneAfterMs));

@@ -12,10 +12,10 @@ const LOOK_EVERY_MS = 5_000;
 const SETTINGS: readonly (readonly string[])[] = [[], ['--probe-idle', '10s', '--gone-after', '25s']];
 
 // They share a lab: what one's login sets off at the other is over in the first of the fifteen minutes.
-describe.runIf(LONG)('clients that are idle and healthy for fifteen minutes; Headscale 0.29.2', () => {
+describe.runIf(LONG)('healthy clients that are idle for fifteen minutes; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('keep their streams, with the default settings and with idle clients probed', {
+  it('keep their streams, with the default settings and with --probe-idle', {
     timeout: IDLE_MS + 120_000,
   }, async () => {
     const headscale = await Headscale.start(here.lab);

@@ -36,10 +36,10 @@ async function connectionsFrom(lab: Lab, address: string): Promise<number> {
   return (await tcpConnections(lab.server)).filter(({ peer }) => from.test(peer)).length;
 }
 
-describe.concurrent(`a login that waits for its owner behind a NAT that forgets after ${NAT_FORGETS_AFTER_S} s; Headscale 0.29.2`, () => {
+describe.concurrent(`a login that waits for its user behind a NAT that forgets after ${NAT_FORGETS_AFTER_S} s; Headscale 0.29.2`, () => {
   const here = useLab();
 
-  it('gets its answer when the owner comes, as it does without a watchdog', { timeout: 240_000 }, async () => {
+  it('gets its answer when the user confirms it, as without a watchdog', { timeout: 240_000 }, async () => {
     const { lab } = here;
     const { headscale, watchdog, ways } = await setUp(lab);
     const waiting = await Promise.all(
@@ -67,10 +67,10 @@ describe.concurrent(`a login that waits for its owner behind a NAT that forgets 
   });
 });
 
-describe.runIf(LONG).concurrent('a login that waits for its owner vanishes; Headscale 0.29.2', () => {
+describe.runIf(LONG).concurrent('a client that waits for its user to log in vanishes; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('is dropped, and not later than by Headscale itself', {
+  it('is dropped no later than by Headscale itself', {
     timeout: 360_000,
   }, async () => {
     const { lab } = here;
@@ -100,10 +100,10 @@ describe.runIf(LONG).concurrent('a login that waits for its owner vanishes; Head
   });
 });
 
-describe.runIf(LONG).concurrent('a healthy phone that is idle; Headscale 0.29.2', () => {
+describe.runIf(LONG).concurrent('a healthy, idle phone; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('gets no packet but what Headscale says', {
+  it('receives only the packets that Headscale sends', {
     timeout: IDLE_MS + 120_000,
   }, async () => {
     const { lab } = here;

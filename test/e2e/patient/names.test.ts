@@ -29,7 +29,7 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     writeFileSync(wrongKeyFile, `${WRONG_KEY}\n`, { mode: 0o600 });
   });
 
-  it('a wrong key: an error in the log, and traffic flows', async () => {
+  it('with a wrong API key there is an error in the log, and traffic flows', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', wrongKeyFile);
     const refused = await until("the key's refusal", { timeoutMs: 10_000 }, () => watchdog.errors()[0]);
     const phone = new Phone(here.lab, 'nameless');
@@ -46,7 +46,7 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     expect(watchdog.errors().length).toBeLessThanOrEqual(2);
   });
 
-  it('check: 0 with the right key, and 1 with a wrong one', async () => {
+  it('check exits with 0 with the right API key, and with 1 with a wrong one', async () => {
     const ports = [here.lab.port(), here.lab.port()].map((port) => `127.0.0.1:${port}`);
     const where = ['--listen', ports[0] ?? '', '--admin', ports[1] ?? ''];
     const flags = ['--upstream', headscale.url, '--noise-key', headscale.noiseKeyFile, ...where];
@@ -62,7 +62,7 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
   });
 
   // 0.23.0 leaves the node with its first user.
-  it.skipIf(version === '0.23.0')('a node that logs in as another user is soon known as that one', async () => {
+  it.skipIf(version === '0.23.0')('a node that logs in as another user is soon shown with that user', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', keyFile);
     const phone = new Phone(here.lab, 'shared');
     await phone.logIn(watchdog.url, await headscale.authKey());
@@ -82,7 +82,7 @@ describe.each(VERSIONS)('--headscale-api-key-file; Headscale %s', (version) => {
     ]);
   });
 
-  it('nodes are known by name in /streams, in the log and in the metrics, also while Headscale is away', async () => {
+  it('/streams, the log and the metrics show the names of nodes, even while Headscale is away', async () => {
     const watchdog = await Watchdog.start(here.lab, headscale, '--headscale-api-key-file', keyFile);
     const phone = new Phone(here.lab, 'phone');
     await phone.logIn(watchdog.url, await headscale.authKey());

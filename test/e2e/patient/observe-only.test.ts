@@ -36,7 +36,7 @@ describe(`${FLAGS.join(' ')}; Headscale 0.29.2`, () => {
     return performance.now() - started;
   }
 
-  it('dead, silent and gone are counted and logged; nothing is severed, nobody is held', async () => {
+  it('dead, silent and gone streams are counted and logged, but no stream is severed or held', async () => {
     const gone = await loggedIn('gone');
     const dead = await loggedIn('dead');
     const silent = await loggedIn('silent');

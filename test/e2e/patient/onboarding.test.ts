@@ -15,7 +15,7 @@ const forgetful = {
     nginx.configuration(...given).replace(/ *proxy_http_version.*\n| *proxy_set_header (Upgrade|Connection) .*\n/g, ''),
 };
 
-describe('nginx in front, and no flag for it; Headscale 0.29.2', () => {
+describe('nginx in front, without any flag for it; Headscale 0.29.2', () => {
   const here = useLab();
   let headscale: Headscale;
   let certificate: Certificate;
@@ -24,7 +24,7 @@ describe('nginx in front, and no flag for it; Headscale 0.29.2', () => {
     headscale = await Headscale.start(here.lab, { gatherWritesMs: 10 });
   });
 
-  it('on the same machine: nodes log in, each with its own address, and nothing is told', async () => {
+  it('on the same machine: nodes log in, each with its own address, and there is no warning', async () => {
     const { lab } = here;
     const [port, listen] = [lab.port(), `${lab.server.address}:${lab.port()}`];
     const watchdog = await Watchdog.start(lab, headscale, '--listen', `127.0.0.1:${port}`);
@@ -38,7 +38,7 @@ describe('nginx in front, and no flag for it; Headscale 0.29.2', () => {
     for (const phone of phones) await phone.shutDown();
   });
 
-  it('elsewhere, at a private address: told once, in log, metric, overview and check, with the flag to add', async () => {
+  it('elsewhere, at a private address: the log, a metric, /overview and check warn of it, with the flag to set', async () => {
     const { lab } = here;
     const host = await lab.network.addHost('proxy');
     const listen = `${host.address}:${lab.port()}`;
@@ -58,7 +58,7 @@ describe('nginx in front, and no flag for it; Headscale 0.29.2', () => {
     await phone.shutDown();
   });
 
-  it('that removes Upgrade: no node can log in, and it is told what the proxy has to do', async () => {
+  it('without Upgrade: no node can log in, and the warning says how to configure the proxy', async () => {
     const { lab } = here;
     const [port, listen] = [lab.port(), `${lab.server.address}:${lab.port()}`];
     const watchdog = await Watchdog.start(lab, headscale, '--listen', `127.0.0.1:${port}`);

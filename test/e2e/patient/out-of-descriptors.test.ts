@@ -12,7 +12,7 @@ const OUT_FOR_MS = 8_000;
 describe('Headscale 0.29.2 has no descriptors left for a while', () => {
   const here = useLab();
 
-  it('who has a stream keeps it, and who comes is let in as soon as it has some again', async () => {
+  it('nodes with a stream keep it, and new ones are accepted as soon as Headscale has descriptors again', async () => {
     const { lab } = here;
     const headscale = await Headscale.start(lab);
     const watchdog = await Watchdog.start(lab, headscale);

@@ -10,7 +10,7 @@ import { Watchdog } from '../support/watchdog.ts';
 describe('ports 80 and 443, as clients expect them; Headscale 0.29.2', () => {
   const here = useLab();
 
-  it('a server URL without a port is found on 80 and 443, and browsers are sent to HTTPS', async () => {
+  it('clients with a server URL without a port connect on 80 and 443, and browsers are redirected to HTTPS', async () => {
     const { lab } = here;
     const { address } = lab.server;
     const certificate = await certificateFor(lab);

@@ -26,7 +26,7 @@ const PLANS: readonly (Plan & { readonly title: string })[] = [
 describe.concurrent.each(PLANS)('phones vanish at different moments, and $title; Headscale 0.29.2', (plan) => {
   const here = useLab();
 
-  it('--probe-idle 10s --gone-after 25s: each is gone after 25 s, as Linux counts them, and shown offline 10 s later', async () => {
+  it("with --probe-idle 10s --gone-after 25s, each stream is closed after 25 s by Linux's clock, and the node shown offline 10 s later", async () => {
     const headscale = await Headscale.start(here.lab, { gatherWritesMs: 10 });
     const watchdog = await Watchdog.start(here.lab, headscale, ...FLAGS);
     const bystander = await Bystander.logIn(here.lab, headscale, watchdog, 'stays');

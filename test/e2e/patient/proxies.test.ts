@@ -62,35 +62,38 @@ describe.concurrent('behind another proxy; Headscale 0.29.2', () => {
     return { watchdog, url: `${scheme}://${listen}` };
   }
 
-  it.each(SETUPS)('$proxy.name: login, and a takeover by rule 2; the phone has its own address', async (setup) => {
-    const { watchdog, url } = await start(setup);
-    const phone = new Phone(here.lab, `phone-${SETUPS.indexOf(setup)}`);
-    await phone.logIn(url, await headscale.authKey());
-    const old = await watchdog.onlyStreamFrom(phone.host.address);
-    await phone.vanish();
-    await delay(1_000);
-    await phone.start();
-    const backMs = await phone.running(20_000);
+  it.each(SETUPS)(
+    '$proxy.name: a phone logs in, rule 2 severs its old stream, and /streams shows its own address',
+    async (setup) => {
+      const { watchdog, url } = await start(setup);
+      const phone = new Phone(here.lab, `phone-${SETUPS.indexOf(setup)}`);
+      await phone.logIn(url, await headscale.authKey());
+      const old = await watchdog.onlyStreamFrom(phone.host.address);
+      await phone.vanish();
+      await delay(1_000);
+      await phone.start();
+      const backMs = await phone.running(20_000);
 
-    const patience = { timeoutMs: SILENT_AFTER_MS + 15_000, everyMs: 20 };
-    const severing = await until('severing', patience, () =>
-      watchdog.severings().find(({ stream }) => stream === old.id),
-    );
-    const stream = await watchdog.onlyStreamFrom(phone.host.address);
-    const metrics = await watchdog.metrics();
-    printFigures(`behind ${setup.proxy.name}`, [
-      ['its streams come from', `${old.remoteAddress}, then ${stream.remoteAddress}`],
-      ['start → Running', seconds(backMs)],
-      ['last heard → severed', seconds(severing.silentMs)],
-    ]);
-    expect(old).toMatchObject({ kernel: null, state: 'open' });
-    expect(stream).toMatchObject({ kernel: null, state: 'open' });
-    expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
-    expect(severing.silentMs).toBeLessThanOrEqual(Math.max(SILENT_AFTER_MS, 1_000 + backMs) + TOLERANCE_MS);
-    expect(metrics.sum('takeovers_total', 'evidence="silence"')).toBe(1);
-    expect(metrics.sum('takeovers_total', 'evidence="kernel"')).toBe(0);
-    expect((await headscale.connections()).get(phone.name)).toBe(1);
-    expect(watchdog.errors()).toEqual([]);
-    await phone.shutDown();
-  });
+      const patience = { timeoutMs: SILENT_AFTER_MS + 15_000, everyMs: 20 };
+      const severing = await until('severing', patience, () =>
+        watchdog.severings().find(({ stream }) => stream === old.id),
+      );
+      const stream = await watchdog.onlyStreamFrom(phone.host.address);
+      const metrics = await watchdog.metrics();
+      printFigures(`behind ${setup.proxy.name}`, [
+        ['its streams come from', `${old.remoteAddress}, then ${stream.remoteAddress}`],
+        ['start → Running', seconds(backMs)],
+        ['last heard → severed', seconds(severing.silentMs)],
+      ]);
+      expect(old).toMatchObject({ kernel: null, state: 'open' });
+      expect(stream).toMatchObject({ kernel: null, state: 'open' });
+      expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
+      expect(severing.silentMs).toBeLessThanOrEqual(Math.max(SILENT_AFTER_MS, 1_000 + backMs) + TOLERANCE_MS);
+      expect(metrics.sum('takeovers_total', 'evidence="silence"')).toBe(1);
+      expect(metrics.sum('takeovers_total', 'evidence="kernel"')).toBe(0);
+      expect((await headscale.connections()).get(phone.name)).toBe(1);
+      expect(watchdog.errors()).toEqual([]);
+      await phone.shutDown();
+    },
+  );
 });

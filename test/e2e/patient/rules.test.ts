@@ -26,7 +26,7 @@ nodes:
 `;
 }
 
-describe('rules of single nodes, by name, in a --config file; Headscale 0.29.2', () => {
+describe('rules for single nodes, by name, in a --config file; Headscale 0.29.2', () => {
   const here = useLab();
   let headscale: Headscale;
   let config: string;
@@ -60,7 +60,7 @@ describe('rules of single nodes, by name, in a --config file; Headscale 0.29.2',
     }
   }
 
-  it('one is observed, one severed at its own silent-after, and one when a reload has changed its rule', async () => {
+  it('one node is only observed, one is severed after its own silent-after, and one after a reload has changed its rule', async () => {
     const [observed, quick, patient] = [await frozen('observed-1'), await frozen('quick-1'), await frozen('patient-1')];
     await contested(observed, patient, quick);
     const severingOf = (stream: number) => () => watchdog.severings().find((each) => each.stream === stream);

@@ -6,7 +6,7 @@ import { PROJECT, programs } from '../support/build.ts';
 import { useLab } from '../support/lab.ts';
 import { onHost } from '../support/network.ts';
 
-describe('configurations of Headscale that are shipped, read by Headscale 0.29.2', () => {
+describe('the Headscale configurations in deploy, read by Headscale 0.29.2', () => {
   const here = useLab();
 
   it.each(['deploy/compose/headscale.yaml', 'deploy/kubernetes/config.yaml', 'deploy/kubernetes-replicas/config.yaml'])(

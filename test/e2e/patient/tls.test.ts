@@ -16,7 +16,7 @@ const TOLERANCE_MS = 500;
 const GONE_AFTER_MS = 15_000;
 const PROBE_IDLE_MS = 5_000;
 
-describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
+describe.concurrent('the watchdog speaks TLS with clients; Headscale 0.29.2', () => {
   const here = useLab();
   let headscale: Headscale;
   let certificate: Certificate;
@@ -39,7 +39,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
     return { watchdog, port, url: `https://${here.lab.server.address}:${port}` };
   }
 
-  it('a phone that vanished and is back is Running at once, by rule 1, in each round', async () => {
+  it('a phone that vanished and comes back is Running at once by rule 1, in each round', async () => {
     const { watchdog, url } = await start();
     const phone = new Phone(here.lab, 'over-tls');
     await phone.logIn(url, authKey);
@@ -62,7 +62,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
     await phone.shutDown();
   });
 
-  it('a frozen one is severed once it is silent, by rule 2', async () => {
+  it('the stream of a frozen phone is severed by rule 2 once it is silent', async () => {
     const { watchdog, url } = await start('--silent-after', `${SILENT_AFTER_MS}ms`);
     const phone = new Phone(here.lab, 'frozen');
     await phone.logIn(url, authKey);
@@ -83,7 +83,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
     await twin.shutDown();
   });
 
-  it('one that vanishes for good is gone', async () => {
+  it('the stream of a phone that does not come back is closed as gone', async () => {
     const times = ['--probe-idle', `${PROBE_IDLE_MS}ms`, '--gone-after', `${GONE_AFTER_MS}ms`];
     const { watchdog, url } = await start(...times);
     const phone = new Phone(here.lab, 'leaves');
@@ -112,7 +112,7 @@ describe.concurrent('TLS ends at the watchdog; Headscale 0.29.2', () => {
     });
   }
 
-  it('a certificate that is replaced serves newcomers; streams that are open stay', async () => {
+  it('a replaced certificate is used for new connections, and open streams stay', async () => {
     const { lab } = here;
     const renewable = await certificateFor(lab, 'renewable');
     replace(renewable, certificate);

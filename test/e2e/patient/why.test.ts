@@ -12,7 +12,7 @@ describe('somebody asks why a phone lost its stream', () => {
     server = await ControlServer.start(here.lab, 'refuse');
   });
 
-  it('one command says which stream, what the kernel said of it, and where the phone is now', async () => {
+  it("one command shows which stream it was, the kernel's evidence, and where the phone is now", async () => {
     const watchdog = await Watchdog.start(here.lab, server);
     const phone = new Phone(here.lab, 'asked-after');
     await phone.logIn(watchdog.url, 'any');
