@@ -52,7 +52,7 @@ async function ask(port: number, text: string): Promise<string> {
 }
 
 describe('limits', () => {
-  test('a connection too many is closed, and those that are open stay', async () => {
+  test('a connection above --max-connections is closed, and open ones stay', async () => {
     const { port, limited } = await bench({ maxConnections: '10' });
     const open = await Promise.all(Array.from({ length: 10 }, () => harness.upgraded(port)));
     expect(await ask(port, '')).toBe('');
@@ -69,14 +69,14 @@ describe('limits', () => {
     );
   });
 
-  test('so many from one address', async () => {
+  test('a connection above --max-connections-per-address is closed', async () => {
     const { port, limited } = await bench({ maxConnectionsPerAddress: '2' });
     await Promise.all([harness.upgraded(port), harness.upgraded(port)]);
     expect(await ask(port, '')).toBe('');
     expect(limited()).toEqual(['connections_per_address']);
   });
 
-  test('a handshake too many gets 503 with a Retry-After, and Headscale does not see it', async () => {
+  test('a handshake above the limit gets 503 with Retry-After, and Headscale does not see it', async () => {
     const { opens, limited, seen } = await bench({ maxHandshakesPerAddress: '1', hold: 'off' });
     const heads: string[] = [];
     // Ten at once, and one more for each second that this takes.
@@ -88,7 +88,7 @@ describe('limits', () => {
     expect(seen()).toBe(heads.length - 1);
   });
 
-  test('of one machine key so many streams: the newest is taken, and the one longest unheard ends', async () => {
+  test('above --max-streams-per-node the newest stream is accepted, and an older one ends: without a session first, then the longest silent', async () => {
     const { opens, limited, seen, events } = await bench({ maxStreamsPerNode: '3', hold: 'off' });
     const streams: Socket[] = [];
     const ended = (): readonly number[] =>
@@ -148,7 +148,7 @@ describe('limits', () => {
     expect(events.filter(({ kind }) => kind === 'stream_closed')).toEqual([]);
   });
 
-  test('held newcomers: one too many goes to Headscale unheld', async () => {
+  test('a newcomer above --max-held goes to Headscale without a hold', async () => {
     const { opens, limited, events } = await bench({ maxHeld: '0', hold: '5s' });
     await opens();
     expect((await opens())[1]).toMatch(/ 101 /);
@@ -156,7 +156,7 @@ describe('limits', () => {
     expect(limited()).toEqual(process.platform === 'linux' ? ['held'] : []);
   });
 
-  test('a head that is too large gets 431, one that is too slow 408', async () => {
+  test('a head that is too large gets 431, and one that is too slow gets 408', async () => {
     const { port } = await bench({ maxHeaderSize: '4KiB', headerTimeout: '2s' });
     const large = await ask(port, `GET /key HTTP/1.1\r\nHost: h\r\nX: ${'x'.repeat(5000)}\r\n\r\n`);
     expect(large).toMatch(/^HTTP\/1\.1 431 /);
@@ -164,7 +164,7 @@ describe('limits', () => {
     expect(await ask(port, '')).toMatch(/^HTTP\/1\.1 408 /);
   });
 
-  test('a body that is too large gets 413, with its length told or not', async () => {
+  test('a body that is too large gets 413, with or without Content-Length', async () => {
     const { port, limited } = await bench({ maxBodySize: '64KiB' });
     const most = 64 * 1024;
     const head = 'POST /api HTTP/1.1\r\nHost: h\r\nConnection: close\r\n';
@@ -185,7 +185,7 @@ describe('limits', () => {
     expect(performance.now() - startedAt).toBeGreaterThan(3900);
   });
 
-  test('new control connections go to Headscale one after the other, and one that waits in vain gets 503', async () => {
+  test('new control connections go to Headscale one after the other, and one that waits too long gets 503', async () => {
     const clock = new FakeClock();
     const flags = { upstreamRate: '1', upstreamBurst: '1', hold: 'off' };
     const { opens, limited, seen, events } = await bench(flags, { clock });
@@ -204,7 +204,7 @@ describe('limits', () => {
 });
 
 describe('connectionCapacity', () => {
-  test('two descriptors each, less what else is open', () => {
+  test('each connection needs two descriptors, and some are reserved for everything else', () => {
     const text = (soft: string): string =>
       `Limit  Soft Limit  Hard Limit  Units\nMax open files            ${soft}  4096  files\n`;
     expect(connectionCapacity(text('1128'))).toBe(500);

@@ -39,7 +39,7 @@ const NEW_KEY =
 const POINT = "point --upstream at Headscale's listen_addr";
 
 describe('HeadscaleApi.nodes', () => {
-  test('asks with the key, and reads the answer', async () => {
+  test('sends the key, and reads the answer', async () => {
     const seen: unknown[] = [];
     const { nodes } = await api((request, response) => {
       seen.push([request.method, request.url, request.headers.authorization]);
@@ -74,11 +74,11 @@ describe('HeadscaleApi.nodes', () => {
     [204, `so this is not Headscale's API; ${POINT}`],
     [500, "Headscale or a proxy in front of it failed; look in Headscale's log"],
     [502, "Headscale or a proxy in front of it failed; look in Headscale's log"],
-  ])('%i: says whose fault that may be', async (status, cure) => {
+  ])('%i: the error says what to check', async (status, cure) => {
     expect(await failure(answer(status, `no ${API_KEY}`))).toBe(`${status}, ${cure}`);
   });
 
-  test('a redirect is not followed: the key stays here', async () => {
+  test('a redirect is not followed, because it could send the key elsewhere', async () => {
     let elsewhere = 0;
     const other = await harness.upstream(
       (_request, socket) => socket.destroy(),
@@ -95,11 +95,11 @@ describe('HeadscaleApi.nodes', () => {
   test.each([
     ['<html>', 'is not JSON'],
     ['{"nodes":5}', "has no list 'nodes'"],
-  ])('200 with %s: not what was asked for', async (text, why) => {
+  ])('200 with %s: the error says that this is not a list of nodes', async (text, why) => {
     expect(await failure(answer(200, text))).toBe(`200, but the answer ${why}; ${POINT}`);
   });
 
-  test('an answer that is too long is not read to its end', async () => {
+  test('an answer that is too long is not read to the end', async () => {
     const limits = { timeoutMs: 5000, maxAnswerBytes: 1000 };
     const endless: RequestListener = (_request, response) => {
       const more = (): void => {
@@ -114,12 +114,12 @@ describe('HeadscaleApi.nodes', () => {
   test.each([
     ['that does not begin', () => {}],
     ['that does not end', (_request: IncomingMessage, response: ServerResponse) => void response.write('{"nodes":[')],
-  ])('an answer %s is not waited for for ever', async (_case, onRequest) => {
+  ])('an answer %s ends with a timeout', async (_case, onRequest) => {
     const said = await failure(onRequest, { timeoutMs: 50, maxAnswerBytes: 1000 });
     expect(said).toBe("no complete answer within 50 ms; look in Headscale's log for the cause");
   });
 
-  test('a connection that breaks, or does not come about', async () => {
+  test('a connection that breaks or cannot be made is an error', async () => {
     const cure = `check that Headscale runs, and ${POINT}`;
     expect(await failure((request) => request.socket.destroy())).toMatch(new RegExp(`; ${cure}$`));
     const begun: RequestListener = (request, response) => {
@@ -132,7 +132,7 @@ describe('HeadscaleApi.nodes', () => {
     await expect(nodes()).rejects.toThrow(/ECONNREFUSED.*; check that Headscale runs/);
   });
 
-  test('close: ends a question that is out', async () => {
+  test('close: ends a request in progress', async () => {
     const { nodes, close } = await api(() => void close());
     await expect(nodes()).rejects.toThrow(/^asking Headscale for its nodes/);
   });

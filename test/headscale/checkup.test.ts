@@ -55,7 +55,7 @@ function bench() {
 }
 
 describe('Checkup', () => {
-  test('asks at start and every minute, and says each change once', async () => {
+  test('checks at the start and every minute, and emits one event for each change', async () => {
     const { checkup, clock, says, kinds, asked } = bench();
     await checkup.check();
     expect(kinds()).toEqual(['upstream_up', 'noise_key_checked']);
@@ -74,7 +74,7 @@ describe('Checkup', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('while it is down, asks every two seconds', async () => {
+  test('checks every two seconds while Headscale is down', async () => {
     const { checkup, clock, says, kinds, asked } = bench();
     says.down = true;
     await checkup.check();
@@ -90,8 +90,8 @@ describe('Checkup', () => {
   });
 });
 
-describe('Checkup, a Headscale that does not answer', () => {
-  test('one that says nothing by itself is asked every five seconds, its version each minute', async () => {
+describe('Checkup, if Headscale does not answer', () => {
+  test('if Headscale sends nothing on its own, it is checked every five seconds, and its version each minute', async () => {
     const { checkup, clock, says, asked } = bench();
     says.speaks = false;
     await checkup.check();
@@ -107,7 +107,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.close();
   });
 
-  test('requests: told once, with what it is; up again as soon as it answers', async () => {
+  test('unanswered requests are reported once, and Headscale is up again as soon as it answers', async () => {
     const { checkup, clock, says, events, kinds } = bench();
     await checkup.check();
     kinds();
@@ -131,7 +131,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.close();
   });
 
-  test('from silent to unreachable and back: each is told', async () => {
+  test('a change from silent to unreachable, and back, is reported', async () => {
     const { checkup, says, kinds } = bench();
     says.hangs = true;
     await checkup.check();
@@ -144,7 +144,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.close();
   });
 
-  test('only the version is not answered: it is up', async () => {
+  test('Headscale is up even if it does not answer /version', async () => {
     const { checkup, says, kinds } = bench();
     await checkup.check();
     kinds();
@@ -155,7 +155,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.close();
   });
 
-  test('a question that was held up here says nothing about Headscale', async () => {
+  test('a check that was late because our own process was blocked says nothing about Headscale', async () => {
     const { checkup, clock, says, kinds } = bench();
     await checkup.check();
     kinds();
@@ -167,7 +167,7 @@ describe('Checkup, a Headscale that does not answer', () => {
     await checkup.close();
   });
 
-  test('streams: many silent ones are told once, and that it speaks again; not before it has had its time', async () => {
+  test('many silent streams are reported once, and their end too, but not right after an outage', async () => {
     const { checkup, clock, events, kinds } = bench();
     await checkup.check();
     kinds();
@@ -196,7 +196,7 @@ describe('Checkup, a Headscale that does not answer', () => {
 });
 
 describe('needsHold', () => {
-  test('holds before 0.27, which tells no version, and while nothing is known; not from 0.27 on', async () => {
+  test('is true before 0.27, which has no version, and while nothing is known, and false from 0.27 on', async () => {
     const { checkup, says } = bench();
     expect(needsHold(checkup.health)).toBe(true);
     await checkup.check();
@@ -207,7 +207,7 @@ describe('needsHold', () => {
     await checkup.close();
   });
 
-  test('another key of ours: nothing is known of it until Headscale was asked', async () => {
+  test('after our key has changed, nothing is known about it until Headscale has answered', async () => {
     const { checkup, says, kinds } = bench();
     await checkup.check();
     expect(checkup.health.keyMatches).toBe(true);

@@ -9,7 +9,7 @@ const nodes = (...entries: unknown[]) => {
 };
 
 describe('readNodeList', () => {
-  test('reads what 0.29.2 answers', () => {
+  test('reads the answer of 0.29.2', () => {
     expect(readNodeList(ANSWER_0_29)).toEqual({
       ok: true,
       nodes: [
@@ -27,7 +27,7 @@ describe('readNodeList', () => {
     });
   });
 
-  test('reads what 0.23.0 answers', () => {
+  test('reads the answer of 0.23.0', () => {
     expect(readNodeList(ANSWER_0_23)).toEqual({
       ok: true,
       nodes: [
@@ -40,11 +40,11 @@ describe('readNodeList', () => {
     });
   });
 
-  test('reads a list of none', () => {
+  test('reads an empty list', () => {
     expect(nodes()).toEqual([]);
   });
 
-  test('name: the host name where there is no given one', () => {
+  test('name: the host name, if there is no given name', () => {
     expect(nodes(entry('a', { givenName: '' }), entry('b', { givenName: undefined, name: undefined }))).toEqual([
       nodeInfo('a', { name: 'host' }),
       nodeInfo('b', { name: '' }),
@@ -66,11 +66,11 @@ describe('readNodeList', () => {
     [entry('b', { machineKey: machineKey('B') })],
     [entry('b', { nodeKey: 'nodekey:b' })],
     [entry('b', { nodeKey: { text: nodeKey('b') } })],
-  ])('leaves out an odd node: %j', (odd) => {
+  ])('leaves out an unreadable node: %j', (odd) => {
     expect(nodes(odd, entry('a'))).toEqual([nodeInfo('a')]);
   });
 
-  test('a machine of two users is the node that is online, else the one seen last', () => {
+  test('for a machine of two users, it takes the node that is online, or else the one seen last', () => {
     const seen = (id: string, lastSeen: unknown, online = false) => entry('a', { id, lastSeen, online });
     const early = seen('1', '2026-01-01T00:00:00.5Z');
     const late = seen('2', '2026-01-01T00:00:00.50001Z');

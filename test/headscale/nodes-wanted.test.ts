@@ -4,7 +4,7 @@ import type { Instant } from '../../src/lib/clock.ts';
 import { A, B, bench, C, MINUTE } from './directory-bench.ts';
 
 describe('NodeDirectory.refreshFor', () => {
-  test('a known key: asked once it may have logged in as another user, and once more when it is clear as whom', async () => {
+  test('for a known key it asks after the time that a login takes, and again when it is clear which node is online', async () => {
     const { directory, listing, asked, pass, says } = bench();
     await listing(A);
     await pass(MINUTE);
@@ -17,7 +17,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([0, 62, 75]);
   });
 
-  test('known keys that come all the time: known within five seconds each, and a question in 2.5 s at most', async () => {
+  test('if known keys come all the time, each is confirmed within five seconds, with one request in 2.5 s at most', async () => {
     const { directory, listing, asked, pass, clock } = bench();
     await listing(A);
     const opened: number[] = [];
@@ -40,7 +40,7 @@ describe('NodeDirectory.refreshFor', () => {
     for (const [i, when] of at.entries()) if (i > 0) expect(when - (at[i - 1] as number)).toBeGreaterThanOrEqual(2000);
   });
 
-  test('a list that takes long is not asked for more than a tenth of the time', async () => {
+  test('slow answers take at most a tenth of the time', async () => {
     const { directory, out, asked, pass } = bench();
     directory.start();
     await pass(1000);
@@ -53,7 +53,7 @@ describe('NodeDirectory.refreshFor', () => {
     await out[1]?.answer([A]);
   });
 
-  test('an unknown key is asked for at once; listed then, the rhythm is as before', async () => {
+  test('for an unknown key it asks at once, and if the key is listed then, it goes on as before', async () => {
     const { directory, listing, asked, pass, says } = bench();
     await listing(A);
     await pass(MINUTE);
@@ -63,7 +63,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([0, 60, 360, 660]);
   });
 
-  test('never sooner than 5 s after the last question, and then once for all', async () => {
+  test('asks for unknown keys 5 s after the last request at the earliest, and once for all of them', async () => {
     const { directory, listing, asked, pass, says, clock } = bench();
     await listing(A);
     await pass(2000);
@@ -76,7 +76,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([0, 5]);
   });
 
-  test('a key that stays unknown is asked for with doubling waits, up to five minutes', async () => {
+  test('for a key that stays unknown it waits twice as long each time, up to five minutes', async () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     await pass(10_000);
@@ -85,7 +85,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([0, 10, 15, 25, 45, 85, 165, 325, 625, 925]);
   });
 
-  test('a key that was wanted before does not hurry it; another unknown one does', async () => {
+  test('a known wanted key causes no earlier request, but another unknown key does', async () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     await pass(10_000);
@@ -103,7 +103,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([130]);
   });
 
-  test('a key wanted while a question is out: once more 5 s after an answer without it', async () => {
+  test('for a key that comes during a request, it asks again 5 s after an answer without that key', async () => {
     const { directory, out, asked, pass } = bench();
     directory.start();
     await pass(300);
@@ -119,7 +119,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([]);
   });
 
-  test('before start: waits for the first question', async () => {
+  test('before start it does not ask', async () => {
     const { directory, listing, asked, pass } = bench();
     directory.refreshFor(B.machineKey);
     await pass(10_000);
@@ -129,7 +129,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toEqual([10]);
   });
 
-  test('a flood of made-up keys costs five questions and then one a minute, and no memory', async () => {
+  test('a flood of invented keys costs five requests and then one per minute, and no memory', async () => {
     const { directory, listing, asked, pass } = bench();
     await listing(A);
     let made = 0;
@@ -148,7 +148,7 @@ describe('NodeDirectory.refreshFor', () => {
     expect(asked()).toHaveLength(1);
   });
 
-  test('strangers keep nobody who has a node waiting: one that is found gives the questions back', async () => {
+  test('invented keys do not delay real nodes: a key that turns out to be a node does not count against the limit', async () => {
     const { directory, listing, asked, pass, says } = bench();
     await listing(A);
     await pass(10_000);
@@ -177,7 +177,7 @@ describe('NodeDirectory.refreshFor', () => {
 describe('NodeDirectory.nodesOf', () => {
   const open = (clock: { now(): Instant }) => ({ machineKey: A.machineKey, openedAt: clock.now() });
 
-  test('any node may be meant until Headscale was asked after the time a login takes', async () => {
+  test('it may be any node until Headscale has answered after the time that a login takes', async () => {
     const { directory, listing, pass, clock, changes } = bench();
     let confirmed = 0;
     directory.onConfirmed(() => {
@@ -200,7 +200,7 @@ describe('NodeDirectory.nodesOf', () => {
     expect(directory.nodesOf(again)).toEqual([A]);
   });
 
-  test('several nodes of one machine: all of them, as long as it is not clear which it is', async () => {
+  test('for a machine with several nodes it returns all of them until it is clear which one is active', async () => {
     const { directory, listing, pass, clock, says } = bench();
     await listing({ ...A, others: [B] });
     const stream = open(clock);
@@ -212,7 +212,7 @@ describe('NodeDirectory.nodesOf', () => {
     expect(directory.nodesOf(stream)).toEqual([A]);
   });
 
-  test('Headscale does not answer: the name stays, and any node may be meant', async () => {
+  test('while Headscale does not answer, the name stays, but it may be any node', async () => {
     const { directory, listing, pass, clock, says } = bench();
     await listing(A);
     says.nodes = new Error('away');

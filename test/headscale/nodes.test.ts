@@ -5,14 +5,14 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { A, B, bench, C, MINUTE, settled } from './directory-bench.ts';
 
 describe('NodeDirectory', () => {
-  test('start: asks at once and then every five minutes', async () => {
+  test('start: asks at once, and then every five minutes', async () => {
     const { listing, asked, pass } = bench();
     await listing(A);
     await pass(15 * MINUTE);
     expect(asked()).toEqual([0, 300, 600, 900]);
   });
 
-  test('nodeOf, all, loaded: nothing before the first answer, then what it lists', async () => {
+  test('nodeOf, all, loaded: nothing before the first answer, and then what Headscale lists', async () => {
     const { directory, out } = bench();
     directory.start();
     expect([directory.loaded, directory.nodeOf(A.machineKey), directory.all()]).toEqual([false, undefined, []]);
@@ -21,14 +21,14 @@ describe('NodeDirectory', () => {
     expect([directory.nodeOf(C.machineKey), directory.nodeOf(undefined)]).toEqual([undefined, undefined]);
   });
 
-  test('nodes listed: at the first success, not each time', async () => {
+  test('nodes_listed is emitted at the first success only', async () => {
     const { events, listing, pass } = bench();
     await listing(A, B);
     await pass(10 * MINUTE);
     expect(events).toEqual([{ kind: 'nodes_listed', nodes: 2 }]);
   });
 
-  test('onChange: for another content, not for the same in another order', async () => {
+  test('onChange is called for other content, but not for the same content in another order', async () => {
     const { listing, pass, says, changes, directory } = bench();
     await listing(A, B);
     expect(changes()).toBe(1);
@@ -44,7 +44,7 @@ describe('NodeDirectory', () => {
     }
   });
 
-  test('onChange: the first list is one even when it is empty; one that throws harms nothing; one can be ended', async () => {
+  test('onChange is called for the first list even if it is empty; a listener that throws does no harm; a listener can be removed', async () => {
     const { directory, listing, changes, events, pass, says } = bench();
     const end = directory.onChange(() => {
       throw new Error('of the listener');
@@ -61,7 +61,7 @@ describe('NodeDirectory', () => {
 });
 
 describe('NodeDirectory failures', () => {
-  test('a failure is said once, asked about every 30 s, and keeps the last good list', async () => {
+  test('a failure is reported once, tried again every 30 s, and keeps the last good list', async () => {
     const { directory, listing, asked, pass, says, kinds, changes } = bench();
     await listing(A);
     says.nodes = new Error('no');
@@ -77,7 +77,7 @@ describe('NodeDirectory failures', () => {
     expect(changes()).toBe(1);
   });
 
-  test('each reason is said once until it works again', async () => {
+  test('each reason is reported once until a request succeeds', async () => {
     const { directory, pass, says, kinds } = bench();
     const fail = async (...reasons: string[]): Promise<void> => {
       for (const reason of reasons) {
@@ -97,7 +97,7 @@ describe('NodeDirectory failures', () => {
     expect(kinds()).toEqual(['nodes_listed', 'two']);
   });
 
-  test('an unknown key does not hurry a Headscale that fails, and is asked for once it answers', async () => {
+  test('an unknown key causes no request while Headscale fails, but one as soon as it answers', async () => {
     const { directory, pass, says, asked } = bench();
     says.nodes = new Error('no');
     directory.start();
@@ -125,7 +125,7 @@ describe('NodeDirectory failures', () => {
 });
 
 describe('NodeDirectory.refresh', () => {
-  test('asks at once, also while failing, and says nothing twice', async () => {
+  test('asks at once, also after a failure, and reports nothing twice', async () => {
     const { directory, pass, says, asked, kinds } = bench();
     says.nodes = new Error('refused');
     directory.start();
@@ -136,7 +136,7 @@ describe('NodeDirectory.refresh', () => {
     expect(kinds()).toEqual(['refused']);
   });
 
-  test('keyChanged: says of the new key what it said of the old', async () => {
+  test('keyChanged: reports a failure again for the new key', async () => {
     const { directory, pass, says, asked, kinds } = bench();
     says.nodes = new Error('refused');
     directory.start();
@@ -149,7 +149,7 @@ describe('NodeDirectory.refresh', () => {
     expect(asked()).toEqual([33]);
   });
 
-  test('while a question is out: asks once more after it, whose failure is not told', async () => {
+  test('during a request it asks once more afterwards, and the failure of the first is not reported', async () => {
     const { directory, out, asked, kinds, pass } = bench();
     directory.start();
     await pass(1000);
@@ -164,7 +164,7 @@ describe('NodeDirectory.refresh', () => {
     expect(kinds()).toEqual(['nodes_listed']);
   });
 
-  test('before start and after close: nothing', async () => {
+  test('does nothing before start and after close', async () => {
     const { directory, asked, says } = bench();
     says.nodes = [A];
     directory.refresh();
@@ -175,7 +175,7 @@ describe('NodeDirectory.refresh', () => {
 });
 
 describe('NodeDirectory.close', () => {
-  test('leaves no timer, and asks nothing more', async () => {
+  test('leaves no timer, and sends no more requests', async () => {
     const { directory, listing, clock, asked, pass } = bench();
     await listing(A);
     await directory.close();
@@ -188,7 +188,7 @@ describe('NodeDirectory.close', () => {
   });
 
   test.each([['answer'], ['fail']] as const)(
-    'waits for the question that is out, and says nothing of its %s',
+    'waits for the request in progress, and ignores its result: %s',
     async (how) => {
       const { directory, clock, events, out, changes } = bench();
       directory.start();
@@ -205,7 +205,7 @@ describe('NodeDirectory.close', () => {
     },
   );
 
-  test('stop: forgets what it knew, asks no more, and takes no answer to an older question; start begins anew', async () => {
+  test('stop: forgets all nodes, stops asking, and ignores the answer to an older request; start begins again', async () => {
     const { directory, listing, changes, asked, pass, out, says } = bench();
     await listing(A);
     says.nodes = undefined;

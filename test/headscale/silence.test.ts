@@ -22,12 +22,12 @@ function ask() {
   return { givenUp, answer: pending.begin(() => givenUp.push(seconds())) };
 }
 
-test('silence is noticed within ten seconds, and before any request is given up', () => {
+test('silence is noticed within ten seconds, and before any request gives up', () => {
   expect(CHECK_AFTER_QUIET_MS + CHECK_TIMEOUT_MS).toBeLessThan(10_000);
 });
 
 describe('PendingAnswers', () => {
-  test('nothing is answered: Headscale is asked after 4 s, and the request given up after 10', () => {
+  test('if nothing is answered, Headscale is checked after 4 s, and the request gives up after 10 s', () => {
     const { givenUp, answer } = ask();
     answer.sent();
     clock.advance(3999);
@@ -38,7 +38,7 @@ describe('PendingAnswers', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('answered, or nobody waits for it: nothing more happens', () => {
+  test('after the answer, or the end of the request, nothing more happens', () => {
     ask().answer.answered();
     const { givenUp, answer } = ask();
     clock.advance(9999);
@@ -48,7 +48,7 @@ describe('PendingAnswers', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('a slow answer is waited for while Headscale answers anything else, up to a minute from when it was sent', () => {
+  test('a request waits for a slow answer while Headscale answers anything else, up to a minute from when it was sent', () => {
     const { givenUp, answer } = ask();
     clock.advance(5000);
     answer.sent();
@@ -61,7 +61,7 @@ describe('PendingAnswers', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('a request that takes its time to be sent is waited for as long as Headscale answers', () => {
+  test('a request that takes long to send waits as long as Headscale answers', () => {
     const { givenUp, answer } = ask();
     for (let i = 0; i < 300; i++) {
       pending.answered();
@@ -71,7 +71,7 @@ describe('PendingAnswers', () => {
     answer.ended();
   });
 
-  test('the last sign of life counts: ten seconds from it', () => {
+  test("the ten seconds count from Headscale's last sign of life", () => {
     const { givenUp } = ask();
     clock.advance(8000);
     pending.answered();
@@ -82,7 +82,7 @@ describe('PendingAnswers', () => {
     expect(suspected).toEqual([4, 12]);
   });
 
-  test('a watchdog that stood still itself gives what came meanwhile the time to be read', () => {
+  test('after our own process was blocked, answers that arrived meanwhile are read first', () => {
     const { givenUp, answer } = ask();
     clock.stall(120_000);
     expect(givenUp).toEqual([]);

@@ -30,7 +30,7 @@ describe('History', () => {
     expect(seqs()).toEqual([3, 4, 5, 6, 7, 106, 107]);
   });
 
-  test('forgets what is older than its age', () => {
+  test('forgets entries that are too old', () => {
     const { history, open, seqs, later } = bench();
     open(history, keyOf(1));
     later(59_000);
@@ -42,7 +42,7 @@ describe('History', () => {
     expect(history.size).toBe(0);
   });
 
-  test('finds by node, by either stream, by kind, and what came after', () => {
+  test('finds entries by node, by either stream, by kind, and after a number', () => {
     const { history, open, close, seqs } = bench({ ofNodes: 50, ofOthers: 50, ageMs: 60_000 });
     const old = open(history, keyOf(1));
     const newcomer = open(history, keyOf(1));
@@ -56,7 +56,7 @@ describe('History', () => {
     expect(seqs({ limit: 2 })).toEqual([4, 5]);
   });
 
-  test('tells listeners as it happens, and not of handshakes that were read', () => {
+  test('tells listeners of events as they happen, except of handshakes that were read', () => {
     const { history, open } = bench();
     const told: string[] = [];
     const end = history.onEntry(({ sentence }) => told.push(sentence));
@@ -68,7 +68,7 @@ describe('History', () => {
     expect(told).toEqual(["router-1's stream 1 was opened from 192.0.2.1:1000."]);
   });
 
-  test('counts the last hour by the minute: streams carried over, takeovers, gone', () => {
+  test('counts streams, takeovers and vanished nodes for each minute of the last hour', () => {
     const { history, open, close, later, clock } = bench();
     // The fake calendar begins within a minute; to its beginning.
     later(60_000 - (clock.now() % 60_000));

@@ -8,14 +8,14 @@ function readBy(key: NoiseKey, header: string | undefined): string {
   return identity.kind === 'identified' ? formatMachineKey(identity.machineKey) : identity.kind;
 }
 
-describe.each(initiations)('identify, a handshake of Tailscale, protocol version $version', (recorded) => {
+describe.each(initiations)('identify, a recorded handshake of Tailscale, protocol version $version', (recorded) => {
   const key = noiseKeyOf(recorded);
 
   test('reads the machine key', () => {
     expect(readBy(key, recorded.header)).toBe(recorded.machineKey);
   });
 
-  test('the public half of the key file is what Headscale says of itself', () => {
+  test('the public half of the key file is the key that Headscale reports', () => {
     expect(formatNoiseKey(key)).toBe(recorded.serverPublicKey);
   });
 
@@ -38,7 +38,7 @@ describe('identify', () => {
   const [recorded] = initiations;
   const key = noiseKeyOf(recorded);
 
-  test('without a handshake it is missing', () => {
+  test('without a handshake the result is missing', () => {
     expect(readBy(key, undefined)).toBe('missing');
   });
 
@@ -54,11 +54,11 @@ describe('identify', () => {
     expect(readBy(key, header)).toBe('unreadable');
   });
 
-  test('under another key it is unreadable', () => {
+  test('with another key it is unreadable', () => {
     expect(readBy(noiseKeyOf(initiations[1] ?? recorded), recorded.header)).toBe('unreadable');
   });
 
-  test.each([0, 1])('an ephemeral key of low order (%d) is unreadable, not an error', (point) => {
+  test.each([0, 1])('an ephemeral key of low order (%d) is unreadable, and throws nothing', (point) => {
     const bytes = Buffer.from(recorded.header, 'base64');
     bytes.fill(0, 5, 37);
     bytes[5] = point;
@@ -69,7 +69,7 @@ describe('identify', () => {
 describe('parseNoiseKey', () => {
   const [{ serverPrivateKey: text }] = initiations;
 
-  test.each([['\n'], [''], ['\r\n'], ['  ']])('takes %j behind the key', (end) => {
+  test.each([['\n'], [''], ['\r\n'], ['  ']])('accepts %j after the key', (end) => {
     expect(parseNoiseKey(Buffer.from(text + end))).toBeDefined();
   });
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { ReplayMemory } from '../../src/identity/replay-memory.ts';
 
 describe('ReplayMemory', () => {
-  test('knows a key it has seen, and no other', () => {
+  test('recognises a key that it has seen, and no other', () => {
     const memory = new ReplayMemory();
     const [one, other] = [randomBytes(32), randomBytes(32)];
     expect(memory.hasSeen(one)).toBe(false);
@@ -12,7 +12,7 @@ describe('ReplayMemory', () => {
     expect(memory.hasSeen(Buffer.from(one))).toBe(true);
   });
 
-  test('remembers as many as its generation at least, and twice as many at most', () => {
+  test('remembers at least one generation of keys, and at most two', () => {
     const memory = new ReplayMemory(100);
     const keys = Array.from({ length: 300 }, () => randomBytes(32));
     for (const [i, key] of keys.entries()) {
@@ -23,7 +23,7 @@ describe('ReplayMemory', () => {
     expect(memory.hasSeen(keys[0] as Buffer)).toBe(false);
   });
 
-  test('forgets one that it is told to forget, however long ago it was seen', () => {
+  test('forgets a key on request, however long ago it was seen', () => {
     const memory = new ReplayMemory(10);
     const key = randomBytes(32);
     for (const others of [0, 12]) {
@@ -34,7 +34,7 @@ describe('ReplayMemory', () => {
     }
   });
 
-  test('what comes again is remembered afresh: trying on and on gains nothing', () => {
+  test('a key that comes again is remembered for longer, so repeated attempts gain nothing', () => {
     const memory = new ReplayMemory(10);
     const key = randomBytes(32);
     memory.hasSeen(key);

@@ -6,12 +6,12 @@ const page = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf
 const rows = [...page.matchAll(/^\| `(HSW_\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)];
 
 describe('docs/errors.md', () => {
-  test('has one row for every code, and none for a code that does not exist', () => {
+  test('has exactly one row for every code', () => {
     expect(rows.map(([, code]) => code).sort()).toEqual(Object.keys(ERRORS).sort());
     expect(page.match(/^\| `/gm)).toHaveLength(rows.length);
   });
 
-  test('says of each code with which exit code and which status it is seen', () => {
+  test('says for each code the exit code and the status', () => {
     for (const [code, { exit, status }] of Object.entries<{ exit?: number; status?: number }>(ERRORS)) {
       const seen = rows.find(([, name]) => name === code)?.[2] ?? '';
       expect([code, /exit (\d)/.exec(seen)?.[1]], code).toEqual([code, exit === undefined ? undefined : `${exit}`]);

@@ -18,7 +18,7 @@ describe('nearest', () => {
     ['', undefined],
     ['frobnicate', undefined],
     ['hold'.repeat(100_000), undefined],
-  ])('of %.20j is %s', (word, expected) => {
+  ])('%.20j: %s', (word, expected) => {
     expect(nearest(word, KNOWN)).toBe(expected);
   });
 });

@@ -6,7 +6,7 @@ const at = (ms: number): Instant => ms as Instant;
 const RATE = { perSecond: 10, burst: 3 };
 
 describe('TokenBucket', () => {
-  test('gives its burst at once, then one each tenth of a second, and never more than its burst', () => {
+  test('gives its burst at once, then one token each tenth of a second, and never more than its burst', () => {
     const bucket = new TokenBucket(RATE, at(0));
     expect([0, 0, 0, 0].map((ms) => bucket.take(RATE, at(ms)))).toEqual([true, true, true, false]);
     expect(bucket.nextInMs(RATE, at(0))).toBeCloseTo(100);
@@ -15,7 +15,7 @@ describe('TokenBucket', () => {
     expect(Array.from({ length: 5 }, () => bucket.take(RATE, at(60_000)))).toEqual([true, true, true, false, false]);
   });
 
-  test('a clock that steps back gives nothing', () => {
+  test('gives nothing if the clock steps back', () => {
     const bucket = new TokenBucket({ perSecond: 1, burst: 1 }, at(1000));
     bucket.take(RATE, at(1000));
     expect(bucket.take({ perSecond: 1, burst: 1 }, at(500))).toBe(false);
@@ -23,7 +23,7 @@ describe('TokenBucket', () => {
 });
 
 describe('TokenBuckets', () => {
-  test('each has its own, and of many only those that are in use are remembered', () => {
+  test('each client has its own bucket, and of many buckets only those in use are kept', () => {
     const buckets = new TokenBuckets();
     for (let i = 0; i < 30_000; i++) expect(buckets.take(`who ${i}`, RATE, at(i))).toBe(true);
     expect(buckets.size).toBeLessThanOrEqual(10_000);
