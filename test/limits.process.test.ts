@@ -119,7 +119,7 @@ describe('limits', () => {
     expect([streams[0]?.destroyed, first?.state.kind]).toEqual([false, 'open']);
   });
 
-  test('observed: of one machine key more streams than the limit all stay, and each one too many is told once', async () => {
+  test('with --observe-only, streams above --max-streams-per-node stay, and each surplus one is reported once', async () => {
     const { opens, limited, seen, events } = await bench({ maxStreamsPerNode: '3', hold: 'off', observeOnly: true });
     const streams: Socket[] = [];
     for (let i = 0; i < 6; i++) {
@@ -138,7 +138,7 @@ describe('limits', () => {
     expect(events.filter(({ kind }) => kind === 'stream_closed')).toEqual([]);
   });
 
-  test("observed: the limits that protect the watchdog itself hold, and a connection too many ends none of the node's streams", async () => {
+  test("with --observe-only, the limits on connections still apply, and a surplus connection ends none of the node's streams", async () => {
     const { port, opens, limited, events } = await bench({
       ...{ maxStreamsPerNode: '2', maxConnectionsPerAddress: '4', hold: 'off', observeOnly: true },
     });

@@ -27,7 +27,7 @@ function bench(isDirect = true) {
 }
 
 describe('ClientConnection', () => {
-  test('gives its orders once, and again when they change', () => {
+  test('sets the TCP timeouts once, and again when they change', () => {
     const { line, calls } = bench();
     line.applyTimeouts(orders(180_000));
     line.applyTimeouts(orders(180_000));
@@ -36,7 +36,7 @@ describe('ClientConnection', () => {
     expect(calls).toEqual(['order 180000 75000 15000 9', 'order 29000 10000 1000 9', 'order 0 75000 15000 60']);
   });
 
-  test('while probes are out the orders rest, and those in force afterwards are the newest', () => {
+  test('suspends the timeouts while it probes, and sets the newest ones afterwards', () => {
     const { line, calls } = bench();
     line.applyTimeouts(orders(120_000));
     line.probe();
@@ -49,7 +49,7 @@ describe('ClientConnection', () => {
     expect(calls.slice(3)).toEqual(['order 180000 15000 15000 9']);
   });
 
-  test('sending to an idle client that is probed: the time it has been silent is taken off, once it was heard given back', () => {
+  test('before sending to a client with probe-idle, it subtracts the silent time from the user timeout, and restores it once the client was heard', () => {
     const { line, calls, world } = bench();
     line.applyTimeouts(orders(25_000, 10_000));
     world.kernelSays = { ...QUIET, receivedAgoMs: 9000 };
@@ -66,7 +66,7 @@ describe('ClientConnection', () => {
     expect(calls.slice(2)).toEqual(['timeout 24000']);
   });
 
-  test('sending to one that was just heard gives it back, too, and calls nobody when nothing was taken', () => {
+  test('before sending to a client that was just heard, it restores the user timeout, and makes no call if nothing was subtracted', () => {
     const { line, calls, world } = bench();
     line.applyTimeouts(orders(25_000, 10_000));
     world.kernelSays = { ...QUIET, receivedAgoMs: 99 };
@@ -80,9 +80,9 @@ describe('ClientConnection', () => {
   });
 
   test.each([
-    ['idle connections are not probed: silence means nothing', orders(120_000)],
-    ['nothing is to end it', orders(0)],
-  ])('sending leaves the user timeout alone where %s', (_criterion, given) => {
+    ['idle connections are not probed, so silence means nothing', orders(120_000)],
+    ['gone-after is off', orders(0)],
+  ])('sending does not change the user timeout if %s', (_criterion, given) => {
     const { line, calls, world } = bench();
     line.applyTimeouts(given);
     world.kernelSays = { ...QUIET, receivedAgoMs: 20_000 };
@@ -92,7 +92,7 @@ describe('ClientConnection', () => {
     expect(calls).toEqual([]);
   });
 
-  test('while probes are out neither sending nor tending touches it', () => {
+  test('neither sending nor a refresh changes the user timeout while it probes', () => {
     const { line, calls, world } = bench();
     line.applyTimeouts(orders(25_000, 10_000));
     world.kernelSays = { ...QUIET, receivedAgoMs: 20_000 };
@@ -111,7 +111,7 @@ describe('ClientConnection', () => {
     ]);
   });
 
-  test('a line that was quiet for long before it is probed gets as long from its first probe on as any other', () => {
+  test('a connection that was quiet for long gets the full time from its first probe', () => {
     const { line, calls, world } = bench();
     world.kernelSays = { ...QUIET, receivedAgoMs: 27_000 };
     line.applyTimeouts(orders(25_000, 10_000));
@@ -128,7 +128,7 @@ describe('ClientConnection', () => {
     expect(calls.slice(3)).toEqual(['timeout 15000']);
   });
 
-  test('while the client waits for an answer it is probed as often as by Go, probe-idle or not; afterwards no more', () => {
+  test('a client that waits for an answer is probed every 15 s, with or without probe-idle, and not afterwards', () => {
     const { line, calls } = bench();
     line.applyTimeouts(orders(120_000));
     line.refresh(true, NOW);
@@ -142,13 +142,13 @@ describe('ClientConnection', () => {
     ]);
   });
 
-  test('a probe-idle that the standing keepalive is sooner than changes nothing', () => {
+  test('a probe-idle later than the standard keepalive changes nothing', () => {
     const { line, calls } = bench();
     line.applyTimeouts(orders(300_000, 75_000));
     expect(calls).toEqual(['order 300000 75000 15000 9']);
   });
 
-  test('a gone-after shorter than the keepalive is for data alone: on a quiet line three probes may fail', () => {
+  test('a gone-after shorter than the keepalive only limits data; on a quiet connection three probes may fail', () => {
     const { line, calls, world } = bench();
     world.kernelSays = { ...QUIET, unackedSegments: 1 };
     line.applyTimeouts(orders(30_000));
@@ -164,14 +164,14 @@ describe('ClientConnection', () => {
     expect(calls.slice(3)).toEqual(['order 30000 15000 15000 9', 'timeout 60000']);
   });
 
-  test('a short gone-after given to a line that has been quiet does not end it at its first probe', () => {
+  test('a short gone-after, set on a quiet connection, does not end it at its first probe', () => {
     const { line, calls, world } = bench();
     world.kernelSays = { ...QUIET, receivedAgoMs: 100_000 };
     line.applyTimeouts(orders(30_000));
     expect(calls.slice(1)).toEqual(['timeout 145000']);
   });
 
-  test("behind a proxy only its keepalive is ours to set: no user timeout, no evidence, no probes of a contest's", () => {
+  test('behind a proxy it sets only the keepalive: no user timeout, no evidence, no probes', () => {
     const { line, calls, world } = bench(false);
     world.kernelSays = QUIET;
     line.applyTimeouts(orders(25_000, 10_000));
@@ -184,7 +184,7 @@ describe('ClientConnection', () => {
     expect(calls).toEqual(['order 0 75000 15000 9', 'order 0 75000 15000 60']);
   });
 
-  test("without a kernel to ask nothing is known, and Node's keepalive is all there is; nothing is to end an observed one", () => {
+  test("without a kernel there is no evidence and only Node's keepalive, which is off for observe-only streams", () => {
     const socket = new Socket();
     const set: unknown[][] = [];
     socket.setKeepAlive = (...args) => {
@@ -206,11 +206,11 @@ describe('ClientConnection', () => {
   });
 });
 
-describe('ClientConnection, when Linux has given it up', () => {
+describe('ClientConnection, after Linux has given the connection up', () => {
   const later = (ms: number) => plus(NOW, ms);
   const FULL: KernelEvidence = { ...QUIET, unsentBytes: 300 };
 
-  test('its client answered all the while, and its receive window was full: it is not reading', () => {
+  test("if the client's kernel answered and its receive window was full, the client is not reading", () => {
     const { line, world } = bench();
     line.applyTimeouts(orders(120_000));
     line.beforeSend();
@@ -219,7 +219,7 @@ describe('ClientConnection, when Linux has given it up', () => {
     expect(line.isNotReading(later(120_000))).toBe(true);
   });
 
-  test('nobody answered what was sent: it is gone', () => {
+  test('if sent data was not acknowledged, the client is gone', () => {
     const { line, world } = bench();
     line.applyTimeouts(orders(120_000));
     line.beforeSend();
@@ -230,7 +230,7 @@ describe('ClientConnection, when Linux has given it up', () => {
     expect(line.isNotReading(later(120_000))).toBe(false);
   });
 
-  test('what was sent had arrived, and probes went unanswered since: it is gone', () => {
+  test('if sent data was acknowledged but probes were not answered, the client is gone', () => {
     const { line, world } = bench();
     line.applyTimeouts(orders(120_000));
     line.beforeSend();
@@ -241,7 +241,7 @@ describe('ClientConnection, when Linux has given it up', () => {
     expect(line.isNotReading(later(60_000))).toBe(false);
   });
 
-  test('it looks only while something is on its way: a client at rest costs nothing', () => {
+  test('it asks the kernel only while data is in flight, so an idle client costs nothing', () => {
     const { line, calls, world } = bench();
     line.applyTimeouts(orders(120_000));
     const looks: number[] = [];
@@ -263,7 +263,7 @@ describe('enableKeepAlive', () => {
   test.each([
     ['waiting client', 15_000],
     ['upstream', 75_000],
-  ] as const)('%s: as Go, but for when it begins', (other, idleMs) => {
+  ] as const)('%s: probes like Go, but starts at its own time', (other, idleMs) => {
     const { kernel, calls } = bench();
     enableKeepAlive(kernel, new Socket(), other);
     expect(calls).toEqual([`order 0 ${idleMs} 15000 9`]);

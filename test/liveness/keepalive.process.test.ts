@@ -44,7 +44,7 @@ async function start(flags: Record<string, unknown> = {}) {
   return { ...watchdog, upstream, clock, ends, open };
 }
 
-describe.runIf(process.platform === 'linux')('the standing keepalive, asked of Linux', () => {
+describe.runIf(process.platform === 'linux')('the standard keepalive, as Linux reports it', () => {
   test.each([
     ['control', '/ts2021', {}],
     ['derp', '/derp', {}],
@@ -68,14 +68,14 @@ describe.runIf(process.platform === 'linux')('the standing keepalive, asked of L
     await until(() => isKeptAlive(probesInS(...ends(raw))), 'keepalive after 75 s');
   });
 
-  test('a plain request that waits for its answer: as often as by Go', async () => {
+  test('a plain request that waits for its answer is probed as often as by Go', async () => {
     const { port, ends } = await start();
     const client = harness.client(port);
     client.write('GET /register/waits HTTP/1.1\r\nHost: head.example\r\n\r\n');
     await until(() => isProbedAsByGo(probesInS(...ends(client))), 'keepalive after 15 s');
   });
 
-  test('a request on a control stream that waits for its answer: as often as by Go, until Headscale speaks', async () => {
+  test('a request on a control stream that waits for its answer is probed as often as by Go, until Headscale answers', async () => {
     const { port, ends, clock, upstream } = await start();
     const client = await harness.upgraded(port, '/ts2021');
     client.write(Buffer.alloc(600));
@@ -90,7 +90,7 @@ describe.runIf(process.platform === 'linux')('the standing keepalive, asked of L
     }, 'keepalive after 75 s');
   });
 
-  test('what HTTP/2 says beside requests is no request', async () => {
+  test('HTTP/2 frames that are no requests do not count as requests', async () => {
     const { port, ends, clock } = await start();
     const client = await harness.upgraded(port, '/ts2021');
     client.write(Buffer.alloc(45));
@@ -110,7 +110,7 @@ describe.runIf(process.platform === 'linux')('a client that does not read', () =
   /** What gone-after tells Linux, and so short that a test can wait for it. */
   const USER_TIMEOUT_MS = 1500;
 
-  test('its machine answers until Linux gives up: it is told as not reading, and not as gone', async () => {
+  test('whose machine answers until Linux gives up is reported as not_reading, not as gone', async () => {
     const loaded = await loadKernel();
     if (!loaded.ok) throw new Error(loaded.why);
     const { kernel } = loaded;

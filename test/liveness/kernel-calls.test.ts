@@ -26,7 +26,7 @@ function bench(fill: (info: Buffer) => void = () => {}, answer = 0) {
 }
 
 describe('kernelOf', () => {
-  test('reads each field of struct tcp_info at its place', () => {
+  test('reads each field of struct tcp_info at its offset', () => {
     const { kernel, calls } = bench((info) => {
       info.writeUInt8(2, 2); // tcpi_retransmits
       info.writeUInt8(3, 3); // tcpi_probes
@@ -51,7 +51,7 @@ describe('kernelOf', () => {
     expect(calls).toEqual([[7, IPPROTO_TCP, TCP_INFO]]);
   });
 
-  test('data counts as a sign of life as an acknowledgement does', () => {
+  test('data counts as a sign of life, like an acknowledgement', () => {
     const { kernel } = bench((info) => {
       info.writeUInt32LE(10, 52);
       info.writeUInt32LE(9000, 56);
@@ -59,7 +59,7 @@ describe('kernelOf', () => {
     expect(kernel.evidenceOf(socketWith(7))?.receivedAgoMs).toBe(10);
   });
 
-  test('a probe: the kernel neither sends its own in between nor drops the connection; the idle time comes last', () => {
+  test('probe: the kernel sends no probes of its own and does not drop the connection; the idle time is set last', () => {
     const { kernel, calls } = bench();
     kernel.probe(socketWith(7));
     expect(calls).toEqual([
@@ -71,7 +71,7 @@ describe('kernelOf', () => {
     ]);
   });
 
-  test('order: keepalive is off while the rest is set, durations in seconds rounded up, and the idle time comes last', () => {
+  test('applyTimeouts: keepalive is off while the rest is set, durations are whole seconds rounded up, and the idle time is set last', () => {
     const { kernel, calls } = bench();
     kernel.applyTimeouts(socketWith(7), { userTimeoutMs: 120_000, idleMs: 74_001, everyMs: 15_000, probes: 9 });
     expect(calls).toEqual([
@@ -84,7 +84,7 @@ describe('kernelOf', () => {
     ]);
   });
 
-  test('a refused call, or a socket without a descriptor, is no evidence', () => {
+  test('a failed call, or a socket without a descriptor, gives no evidence', () => {
     expect(bench(() => {}, -1).kernel.evidenceOf(socketWith(7))).toBeUndefined();
     const { kernel, calls } = bench();
     expect(kernel.evidenceOf(socketWith(-1))).toBeUndefined();

@@ -30,7 +30,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
   const heardSince = (since: number): boolean =>
     (kernel.evidenceOf(accepted)?.receivedAgoMs ?? Number.POSITIVE_INFINITY) < performance.now() - since + 50;
 
-  test('finds the descriptor of a socket where this Node keeps it, and asks nothing of one that has none', () => {
+  test('finds the file descriptor of a socket in this version of Node, and makes no call without one', () => {
     expect((accepted as unknown as { _handle: { fd: number } })._handle.fd).toBeGreaterThan(2);
     expect(kernel.evidenceOf(accepted)).toBeDefined();
     const without = new Socket();
@@ -39,7 +39,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     kernel.setUserTimeout(without, 1000);
   });
 
-  test('says how long the client has been quiet', async () => {
+  test('reports how long the client has been quiet', async () => {
     client.write('x');
     await new Promise((resolve) => setTimeout(resolve, 120));
     expect(kernel.evidenceOf(accepted)?.receivedAgoMs).toBeGreaterThanOrEqual(100);
@@ -48,14 +48,14 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     await until(() => heardSince(wroteAt), 'the new byte counts');
   });
 
-  test('a client that does not read leaves nothing unacknowledged: its kernel answers for it', async () => {
+  test('a client that does not read still acknowledges data, because its kernel does', async () => {
     client.pause();
     accepted.write(Buffer.alloc(1000));
     await until(() => kernel.evidenceOf(accepted)?.unackedSegments === 0, 'acknowledged');
     expect(kernel.evidenceOf(accepted)).toMatchObject({ retransmits: 0, unansweredProbes: 0 });
   });
 
-  test('a client whose receive window is full has unsent bytes, and is never called dead, however it is probed', async () => {
+  test('a client with a full receive window has unsent bytes, and is never called dead, however often it is probed', async () => {
     client.pause();
     const isFull = (): boolean => {
       accepted.write(Buffer.alloc(64 * 1024));
@@ -73,7 +73,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     expect(kernel.evidenceOf(accepted)?.unsentBytes).toBeGreaterThan(0);
   });
 
-  test('a probe on a quiet line is answered by the live kernel at once', async () => {
+  test('a live kernel answers a probe on a quiet connection at once', async () => {
     await new Promise((resolve) => setTimeout(resolve, 1100));
     expect(kernel.evidenceOf(accepted)?.receivedAgoMs).toBeGreaterThanOrEqual(1000);
     const probedAt = performance.now();
@@ -82,13 +82,13 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     expect(kernel.evidenceOf(accepted)?.unansweredProbes).toBe(0);
   });
 
-  test('round trip times are plausible for loopback', () => {
+  test('round-trip times are plausible for the loopback', () => {
     const evidence = kernel.evidenceOf(accepted);
     expect(evidence?.rttMs).toBeGreaterThan(0);
     expect(evidence?.rttMs).toBeLessThan(50);
   });
 
-  test('a closed connection has no evidence, and asking about it harms nothing', async () => {
+  test('a closed connection gives no evidence, and asking about it does no harm', async () => {
     accepted.destroy();
     await until(() => accepted.closed, 'closed');
     expect(kernel.evidenceOf(accepted)).toBeUndefined();
@@ -98,7 +98,7 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
 });
 
 describe('loadKernel', () => {
-  test('says why there is none elsewhere', async () => {
+  test('says why there is no kernel evidence on other systems', async () => {
     expect(await loadKernel('darwin')).toEqual({ ok: false, why: 'needs Linux, this is darwin' });
   });
 });

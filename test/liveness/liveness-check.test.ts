@@ -10,7 +10,7 @@ describe('LivenessCheck', () => {
     expect(old.line.probesSent).toBe(3);
   });
 
-  test('once answered it asks once a second, for ten seconds, of a stream that stays', () => {
+  test('after an answer it probes once a second, for ten seconds', () => {
     const old = oldStream(2000);
     opens();
     bench.clock.advance(60);
@@ -24,7 +24,7 @@ describe('LivenessCheck', () => {
     expect(old.severedAt).toBeUndefined();
   });
 
-  test('probes of an earlier contest are no evidence in a later one', () => {
+  test('probes of an earlier contest do not count in a later one', () => {
     const old = oldStream(2000);
     old.line.vanished = true;
     const first = opens();
@@ -38,7 +38,7 @@ describe('LivenessCheck', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('an answer of an earlier contest releases nobody', () => {
+  test('an answer in an earlier contest releases no newcomer', () => {
     const old = oldStream(2000);
     const first = opens();
     bench.clock.advance(1000);
@@ -53,7 +53,7 @@ describe('LivenessCheck', () => {
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
   });
 
-  test('an answer starts the wait anew, from the first probe that nobody answers', () => {
+  test('after an answer, the wait starts again with the first unanswered probe', () => {
     const old = oldStream(2000);
     Object.assign(old.line, { rttMs: 600, rttvarMs: 100 });
     opens();
@@ -65,7 +65,7 @@ describe('LivenessCheck', () => {
     expect((old.severedAt as number) - vanishedAt).toBeGreaterThanOrEqual(5400);
   });
 
-  test('evidence that goes away ends the probing, and severs nothing', () => {
+  test('if there is no evidence any more, probing ends and nothing is severed', () => {
     const old = oldStream(2000);
     old.line.vanished = true;
     const newcomer = opens();
@@ -78,7 +78,7 @@ describe('LivenessCheck', () => {
     expect(old.severedAt).toBeUndefined();
   });
 
-  test('a pause of ours while the kernel is read makes no old segment look like an answer', () => {
+  test('if our process pauses while it reads the kernel, an old segment does not look like an answer', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     const { evidence } = old;
@@ -97,7 +97,7 @@ describe('LivenessCheck', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test("ends with the stream's last contest as the old one, whatever it is a newcomer to", () => {
+  test("ends with the stream's last contest as the old stream, even if it is still a newcomer in others", () => {
     const oldest = oldStream(2000);
     const middle = oldStream(2000);
     const newest = opens();
@@ -109,7 +109,7 @@ describe('LivenessCheck', () => {
 });
 
 describe('Takeover', () => {
-  test('a stream one end of which is gone is no rival: no contest, no hold', () => {
+  test('a stream with one end gone causes no contest and no hold', () => {
     const old = oldStream(20_000);
     old.leaves('client_closed');
     const newcomer = opens();
@@ -117,7 +117,7 @@ describe('Takeover', () => {
     expect(bench.kinds()).not.toContain('contest_opened');
   });
 
-  test('an old stream without evidence is not waited for, beside one that answers', () => {
+  test('a newcomer does not wait for an old stream without evidence beside one that answers', () => {
     bench.holdMs = 0;
     const [mute] = [oldStream(2000), oldStream(2000)];
     mute.line.evidenceIsThere = false;
@@ -127,7 +127,7 @@ describe('Takeover', () => {
     expect(newcomer.forwardedAt).toBeDefined();
   });
 
-  test('an error after the hold has begun lets the newcomer go, once', () => {
+  test('an error during the hold forwards the newcomer, once', () => {
     const old = oldStream(20_000);
     const { evidence } = old;
     let reads = 0;
@@ -142,7 +142,7 @@ describe('Takeover', () => {
     expectInternalErrors();
   });
 
-  test('tells how long: silent, held, contested', () => {
+  test('events carry durations: silent, held, contested', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     const newcomer = opens();
@@ -154,7 +154,7 @@ describe('Takeover', () => {
     expect(bench.takeover.contestsOf(newcomer.stream)).toEqual([]);
   });
 
-  test('a hold that runs out says so', () => {
+  test('a hold that runs out ends with the reason hold_over', () => {
     const old = oldStream(20_000);
     Object.assign(old.line, { vanished: true, unackedSegments: 1 });
     opens();

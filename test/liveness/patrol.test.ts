@@ -56,8 +56,8 @@ afterEach(() => {
 const told = (kind: string) => events.filter((event) => event.kind === kind);
 const unacked = (receivedAgoMs: number): KernelEvidence => ({ ...QUIET, unackedSegments: 1, receivedAgoMs });
 
-describe('Patrol, upstream silence', () => {
-  test('a control stream that heard nothing from Headscale for 125 s is counted, and not severed', () => {
+describe('Patrol, a silent Headscale', () => {
+  test('a control stream on which Headscale was silent for 125 s is counted, but not severed', () => {
     clock.advance(124_999);
     expect(isStreamSilent(stream, clock.now())).toBe(false);
     expect(new Set(counted)).toEqual(new Set(['0 of 1']));
@@ -71,7 +71,7 @@ describe('Patrol, upstream silence', () => {
     expect(counted.at(-1)).toBe('0 of 1');
   });
 
-  test('one on which it speaks every 59 s never is', () => {
+  test('a stream on which Headscale sends something every 59 s is never counted', () => {
     for (let i = 0; i < 60; i++) {
       clock.advance(59_000);
       stream.spokenAt = clock.now();
@@ -79,7 +79,7 @@ describe('Patrol, upstream silence', () => {
     expect(new Set(counted)).toEqual(new Set(['0 of 1']));
   });
 
-  test('a round that comes late, since the watchdog itself stood still, says nothing of what it has not read yet', () => {
+  test('a round that is late, because the watchdog itself was blocked, counts nothing', () => {
     severs = true;
     clock.stall(200_000);
     expect(counted).toEqual([]);
@@ -88,13 +88,13 @@ describe('Patrol, upstream silence', () => {
     expect(counted).toEqual(['1 of 1']);
   });
 
-  test('with --upstream-silent-sever it is severed', () => {
+  test('with --upstream-silent-sever, the stream is severed', () => {
     severs = true;
     clock.advance(130_000);
     expect(severed).toContain(stream);
   });
 
-  test('with it, and observed only, it is told what would have been', () => {
+  test('with --upstream-silent-sever and observe-only, would_sever is reported', () => {
     severs = true;
     policy.observeOnly = true;
     clock.advance(600_000);
@@ -109,7 +109,7 @@ describe('Patrol, upstream silence', () => {
     ).toBe(false);
   });
 
-  test('one that Headscale has not answered, or that is closing, is none', () => {
+  test('a stream that Headscale has not answered yet, or that is closing, is not counted', () => {
     setState(stream, { kind: 'closing', reason: 'client_closed' });
     clock.advance(600_000);
     expect(new Set(counted)).toEqual(new Set(['0 of 0']));
@@ -118,7 +118,7 @@ describe('Patrol, upstream silence', () => {
 });
 
 describe('Patrol', () => {
-  test('tends every stream more often than an idle connection is ever probed', () => {
+  test('refreshes every stream more often than an idle connection can be probed', () => {
     clock.advance(5000 - 1);
     expect(tended).toBe(1);
     clock.advance(60_000);
@@ -126,8 +126,8 @@ describe('Patrol', () => {
   });
 });
 
-describe('Patrol, gone and observed only', () => {
-  test('what stays unacknowledged for gone-after is told once', () => {
+describe('Patrol, gone streams with observe-only', () => {
+  test('a stream with data unacknowledged for gone-after is reported once', () => {
     policy.observeOnly = true;
     evidence = unacked(10_000);
     clock.advance(5000);
@@ -138,7 +138,7 @@ describe('Patrol, gone and observed only', () => {
     expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, reason: 'gone' }]);
   });
 
-  test('an acknowledgement in between starts the wait anew', () => {
+  test('an acknowledgement in between starts the wait again', () => {
     policy.observeOnly = true;
     for (let i = 0; i < 20; i++) {
       // Something is always on its way, and the client always acknowledges what came before it.
@@ -148,7 +148,7 @@ describe('Patrol, gone and observed only', () => {
     expect(events).toEqual([]);
   });
 
-  test('a client that answers, and takes nothing since its receive window is full, is told as Linux would have ended it', () => {
+  test('a client that answers but whose receive window stays full is reported when Linux would have closed it', () => {
     policy.observeOnly = true;
     for (let i = 0; i < 10; i++) {
       evidence = { ...QUIET, unsentBytes: 300, ackedBytes: 5000, receivedAgoMs: 100 };
@@ -157,7 +157,7 @@ describe('Patrol, gone and observed only', () => {
     expect(told('would_sever')).toEqual([{ kind: 'would_sever', stream, reason: 'gone' }]);
   });
 
-  test('long quiet before what was just sent does not count', () => {
+  test('a long quiet time before data was sent does not count', () => {
     policy.observeOnly = true;
     clock.advance(60_000);
     evidence = unacked(59_000);
@@ -167,13 +167,13 @@ describe('Patrol, gone and observed only', () => {
     expect(events).toEqual([]);
   });
 
-  test('a stream that is not only observed is left to Linux', () => {
+  test('without observe-only, Linux closes the stream', () => {
     evidence = unacked(10_000);
     clock.advance(60_000);
     expect(events).toEqual([]);
   });
 
-  test('no evidence is no reason', () => {
+  test('without evidence, nothing is reported', () => {
     policy.observeOnly = true;
     evidence = undefined;
     clock.advance(120_000);

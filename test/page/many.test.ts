@@ -37,7 +37,7 @@ const SCROLL = `new Promise((resolve) => {
   requestAnimationFrame(step);
 })`;
 
-test(`${STREAMS} streams: few rows are made, and scrolling stays smooth`, async () => {
+test(`with ${STREAMS} streams only few rows are created, and scrolling stays smooth`, async () => {
   const { watchdog, harness } = await stage();
   const { page, mishaps, context } = await openPage(browser, 'about:blank');
   const streams = Array.from({ length: STREAMS }, (_, index) => streamOf(index));

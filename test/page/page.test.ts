@@ -76,7 +76,7 @@ describe('the status page', () => {
     await router.dropFrozen();
   });
 
-  test('an operator severs a stream, by keyboard alone, after a confirmation', async () => {
+  test('an operator severs a stream with the keyboard alone, after a confirmation', async () => {
     const { watchdog, node } = await on();
     const phone = await node('phone-2');
     const { page, mishaps } = await openPage(browser, watchdog.admin);
@@ -104,7 +104,7 @@ describe('the status page', () => {
     expect(mishaps).toEqual([]);
   });
 
-  test('search and filter; a node without a stream is found, too', async () => {
+  test('searches and filters, and also finds a node without a stream', async () => {
     const { watchdog, node } = await on();
     const [gone, here] = [await node('gone-1'), await node('here-2')];
     const { page, mishaps } = await openPage(browser, watchdog.admin);
@@ -124,7 +124,7 @@ describe('the status page', () => {
     expect(mishaps).toEqual([]);
   });
 
-  test('with a token it asks for it once, and says when it is wrong', async () => {
+  test('asks once for a token, and says if it is wrong', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-page-'));
     writeFileSync(join(folder, 'token'), 'a-token-of-enough-characters\n');
     const { watchdog, node, harness } = await on({ adminTokenFile: join(folder, 'token') });
@@ -147,7 +147,7 @@ describe('the status page', () => {
     await page.getByLabel('Token').waitFor();
   });
 
-  test('without WebSocket it asks now and then, and when the watchdog is gone it says so', async () => {
+  test('without WebSocket it polls, and says so if the watchdog does not answer', async () => {
     const { watchdog, node } = await on();
     const context = await browser.newContext();
     const page = await context.newPage();
@@ -161,7 +161,7 @@ describe('the status page', () => {
     await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
   });
 
-  test('when the watchdog has started anew, what happens then is told live', async () => {
+  test('after a restart of the watchdog, new events appear live', async () => {
     const first = await on();
     for (let i = 0; i < 3; i++) await first.node(`node-${i}`);
     const { page } = await openPage(browser, first.watchdog.admin);

@@ -18,7 +18,7 @@ afterEach(async () => {
   await harness.closeAll();
 });
 
-test('the page of one watchdog shows the streams of the other, whose each is, and severs one there', async () => {
+test("the page of one watchdog shows the other's streams with their replica, and severs one there", async () => {
   const redis = await RedisServer.start();
   harness.defer(() => redis.close());
   const noiseKey = generateNoiseKey();

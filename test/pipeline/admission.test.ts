@@ -17,7 +17,7 @@ function bench(terms = {}) {
 }
 
 describe('Admission', () => {
-  test('so many connections in all, and one more once one has closed', () => {
+  test('limits connections in total, and admits another when one has closed', () => {
     const { admission, events } = bench();
     const closes = Array.from({ length: 5 }, (_, i) => admission.admitConnection(`192.0.2.${i}`));
     expect(admission.admitConnection('192.0.2.9')).toBeUndefined();
@@ -27,7 +27,7 @@ describe('Admission', () => {
     expect(admission.connections).toBe(5);
   });
 
-  test('so many from one address, or one /64; a proxy is no one address', () => {
+  test('limits connections per IPv4 address or /64, but not those of a trusted proxy', () => {
     const { admission, events } = bench();
     const [first] = ['2001:db8::1', '2001:db8::2'].map((address) => admission.admitConnection(address));
     expect(admission.admitConnection('2001:db8::3')).toBeUndefined();
@@ -38,7 +38,7 @@ describe('Admission', () => {
     expect(events).toMatchObject([{ limit: 'connections_per_address' }]);
   });
 
-  test('handshakes have a rate, for each address and for all', () => {
+  test('limits the rate of handshakes, per address and in total', () => {
     const { admission, clock, events } = bench({ handshakes: { perSecond: 2, burst: 6 } });
     const four = (address: string): boolean[] => Array.from({ length: 5 }, () => admission.admitHandshake(address));
     expect(four('192.0.2.1')).toEqual([true, true, true, true, false]);
@@ -51,7 +51,7 @@ describe('Admission', () => {
     expect(admission.admitHandshake('192.0.2.1')).toBe(true);
   });
 
-  test('tells of a limit once a minute', () => {
+  test('reports a limit once a minute', () => {
     const { admission, clock, events } = bench({ connections: 0 });
     const news = (): unknown => events.map((event) => event.kind === 'limit_reached' && event.isNews);
     for (let i = 0; i < 3; i++) admission.admitConnection('192.0.2.1');

@@ -8,7 +8,7 @@ const timesOf = (streams: readonly Stream[], overMs: number): (readonly [number,
   drainPlan(streams, overMs).map(({ stream, afterMs }) => [stream.id, afterMs]);
 
 describe('drainPlan', () => {
-  test('ends control streams evenly, the first at once, the last one space before the end', () => {
+  test('spreads control streams evenly: the first ends at once, the last one interval before the end', () => {
     const streams = streamsOf('control', 'control', 'control', 'control');
     expect(timesOf(streams, 20_000)).toEqual([
       [1, 0],
@@ -18,12 +18,12 @@ describe('drainPlan', () => {
     ]);
   });
 
-  test('a single stream waits for nobody, and none makes no plan', () => {
+  test('a single stream ends at once, and without streams the plan is empty', () => {
     expect(timesOf(streamsOf('control'), 20_000)).toEqual([[1, 0]]);
     expect(timesOf([], 20_000)).toEqual([]);
   });
 
-  test('many streams of another kind do not crowd the control streams together', () => {
+  test('many streams of another kind do not push the control streams together', () => {
     const streams = streamsOf('other', 'control', 'derp', 'other', 'control', 'derp');
     const plan = drainPlan(streams, 8000);
     const at = (isControl: boolean): number[] =>
@@ -33,11 +33,11 @@ describe('drainPlan', () => {
     expect(plan.map(({ afterMs }) => afterMs)).toEqual([0, 0, 2000, 4000, 4000, 6000]);
   });
 
-  test('over no time ends all at once', () => {
+  test('with no time, all end at once', () => {
     expect(timesOf(streamsOf('control', 'derp', 'control'), 0).map(([, afterMs]) => afterMs)).toEqual([0, 0, 0]);
   });
 
-  test('ten thousand streams: no two nearer than their share', () => {
+  test('ten thousand streams: the intervals are equal', () => {
     const plan = drainPlan(streamsOf(...Array<StreamKind>(10_000).fill('control')), 20_000);
     const gaps = plan.slice(1).map(({ afterMs }, i) => afterMs - (plan[i]?.afterMs ?? 0));
     expect(Math.min(...gaps)).toBeCloseTo(2);

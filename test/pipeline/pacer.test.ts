@@ -23,7 +23,7 @@ function bench(rate: Rate | undefined = { perSecond: 50, burst: 2 }) {
 }
 
 describe('Pacer', () => {
-  test('the burst goes at once, the others in their order, one each 20 ms', () => {
+  test('the burst goes at once, and the others in order, one every 20 ms', () => {
     const { clock, pacer, went, enters } = bench();
     for (const name of ['a', 'b', 'c', 'd']) enters(name);
     expect(went).toEqual(['a at 0', 'b at 0']);
@@ -33,7 +33,7 @@ describe('Pacer', () => {
     expect([pacer.waiting, clock.timers]).toEqual([0, 0]);
   });
 
-  test('who comes later does not overtake who waits', () => {
+  test('a newer stream does not overtake one that waits', () => {
     const { clock, went, enters } = bench();
     for (const name of ['a', 'b', 'c']) enters(name);
     clock.advance(19);
@@ -42,7 +42,7 @@ describe('Pacer', () => {
     expect(went.slice(2)).toEqual(['c at 20', 'd at 40']);
   });
 
-  test("who leaves is passed over, and takes nobody's turn", () => {
+  test('a stream that leaves is skipped, and takes no turn from others', () => {
     const { clock, pacer, went, enters, leaves } = bench();
     for (const name of ['a', 'b', 'c', 'd']) enters(name);
     leaves('c');
@@ -53,7 +53,7 @@ describe('Pacer', () => {
     expect([pacer.waiting, clock.timers]).toEqual([0, 0]);
   });
 
-  test('nobody waits longer than four seconds', () => {
+  test('no stream waits longer than four seconds', () => {
     const { clock, pacer, went, enters } = bench({ perSecond: 1, burst: 1 });
     for (let i = 0; i < 8; i++) enters(`${i}`);
     clock.advance(20_000);
@@ -62,7 +62,7 @@ describe('Pacer', () => {
     expect([pacer.waiting, clock.timers]).toEqual([0, 0]);
   });
 
-  test('off: nobody waits; switched off meanwhile, those who wait go at the next turn', () => {
+  test('off: no stream waits; if it is switched off, waiting streams go at the next turn', () => {
     const off = bench(undefined);
     off.settings.rate = undefined;
     for (let i = 0; i < 1000; i++) off.enters(`${i}`);

@@ -73,7 +73,7 @@ describe('StreamAcceptor, a browser', () => {
     expect(told('handshake_checked')).toMatchObject([{ result }]);
   });
 
-  test('is settled by the first record that its frames carry, and takes over like any other', async () => {
+  test('settles with the first record inside its WebSocket frames, and takes over like any other client', async () => {
     const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
     const old = opens();
     await readHead(old);
@@ -92,7 +92,7 @@ describe('StreamAcceptor, a browser', () => {
 });
 
 describe('StreamAcceptor, a stranger', () => {
-  test('with the handshake of somebody else beside their own is who Headscale takes them for, and severs nobody', async () => {
+  test("who adds another node's handshake to their own gets the identity that Headscale reads, and severs nobody", async () => {
     const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
     const victim = opens();
     await readHead(victim);
@@ -114,7 +114,7 @@ describe('StreamAcceptor, a stranger', () => {
   });
 
   test.each(['http://head.example/ts2021', 'HTTP://head.example/ts2021?x'])(
-    'who asks for %s is identified, limited and paced like any other',
+    'who requests %s is identified, limited and paced like any other client',
     async (target) => {
       const { opens, told, limited } = await bench({ ok: false, why: 'a test' }, { maxHandshakesPerAddress: '1' });
       // Ten at once.
@@ -128,7 +128,7 @@ describe('StreamAcceptor, a stranger', () => {
 });
 
 describe('StreamAcceptor', () => {
-  test('a dead old stream: Headscale sees it close, and only then the newcomer; its client is asked, and left in peace after', async () => {
+  test('a dead old stream: Headscale sees it close before the newcomer arrives; probing stops afterwards', async () => {
     const { kernel, dead, calls } = fakeKernel();
     const { seen, opens, told } = await bench(kernel);
     const old = opens();
@@ -147,7 +147,7 @@ describe('StreamAcceptor', () => {
     ]);
   });
 
-  test('a silent old stream goes once the newcomer has been there for a second past its first record', async () => {
+  test("a silent old stream is severed one second after the newcomer's first record", async () => {
     const { clock, opens, told } = await bench({ ok: false, why: 'a test' });
     await readHead(opens());
     clock.advance(30_000);
@@ -165,7 +165,7 @@ describe('StreamAcceptor', () => {
     expect(told('stream_closed')).toMatchObject([{ reason: 'severed_silent', stream: { id: 1 } }]);
   });
 
-  test.each(['/derp', '/other'])('an upgrade of %s has no node, whatever handshake it shows', async (path) => {
+  test.each(['/derp', '/other'])('an upgrade of %s belongs to no node, whatever handshake it sends', async (path) => {
     const { opens, told } = await bench(fakeKernel().kernel);
     for (const _ of [1, 2]) await readHead(opens(path));
     expect(told('handshake_checked')).toEqual([]);
@@ -174,7 +174,7 @@ describe('StreamAcceptor', () => {
   });
 });
 
-describe('StreamAcceptor, the same handshake again', () => {
+describe('StreamAcceptor, a repeated handshake', () => {
   const head = (handshake: string): string => upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`);
   const unreachable = async (): Promise<string> => {
     const { server, url } = await harness.upstream(() => {});
@@ -205,22 +205,22 @@ describe('StreamAcceptor, the same handshake again', () => {
     return said;
   }
 
-  test('after a 502, because Headscale could not be reached: it still names its node', async () => {
+  test('after a 502, because Headscale could not be reached, it still identifies its node', async () => {
     expect(await sentTwice(await unreachable())).toEqual(['identified', '502', 'identified', '502']);
   });
 
-  test('after a 503, because Headscale was busy taking all nodes back', async () => {
+  test('after a 503, because it waited too long for its turn, it still identifies its node', async () => {
     const { url } = await harness.upstream((_request, socket) => socket.write(SWITCHING));
     const said = await sentTwice(url, { upstreamRate: '1', upstreamBurst: '1' }, 6);
     expect(said).toEqual(['identified', '503', 'identified', '503']);
   });
 
-  test('after Headscale has seen it, whatever it answered: it is replayed', async () => {
+  test('after Headscale has seen it, whatever the answer was, it counts as replayed', async () => {
     const { url } = await harness.upstream((_request, socket) => socket.end('HTTP/1.1 500 No\r\n\r\n'));
     expect(await sentTwice(url)).toEqual(['identified', '500', 'replayed', '500']);
   });
 
-  test('after its client left while it was held', async () => {
+  test('after its client left while it was held, it still identifies its node', async () => {
     const { opens, told } = await bench(fakeKernel().kernel);
     await readHead(opens());
     const handshake = freshHandshake(recorded);
