@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, Option } from 'commander';
 import { nextSignal, serve } from './app/serve.ts';
+import type { CheckOptions } from './commands/check.ts';
 import { addCompletion, addOperatorCommands, settingsOf, takesSettings } from './commands/register.ts';
 import { reportError } from './commands/terminal.ts';
 import { version } from './lib/version.ts';
@@ -36,9 +37,10 @@ takesSettings(program.command('serve'))
 takesSettings(program.command('check'))
   .description('check whether serve would work here with these settings, and say what to do if not')
   .addOption(new Option('--node <name|id|key>', 'also show the settings that apply to this node'))
-  .action(async ({ node }: { node?: string }, command: Command) => {
+  .addOption(new Option('--json', 'print each finding as one line of JSON'))
+  .action(async (options: CheckOptions, command: Command) => {
     const { runCheck } = await import('./commands/check.ts');
-    process.exitCode = await runCheck(() => settingsOf(command), node, process.stdout);
+    process.exitCode = await runCheck(() => settingsOf(command), options, process.stdout);
   });
 
 addOperatorCommands(program, nextSignal);

@@ -127,6 +127,7 @@ export interface Overview extends Readiness {
   /** Problems with the proxies in front of the watchdog. */
   readonly frontProxies: readonly {
     readonly kind: FrontProxyEvent['kind'];
+    readonly code: ErrorCode | null;
     readonly remoteAddress: string;
     readonly sentence: string;
   }[];

@@ -24,7 +24,7 @@ import type { Events } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
-import { describeEvent } from '../telemetry/event-table.ts';
+import { describeEvent, errorCodeOf } from '../telemetry/event-table.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { LiveConfig, ReloadOutcome } from './live-config.ts';
@@ -197,6 +197,7 @@ function overviewOf(options: AdminOptions, history: History): Omit<Overview, 'ne
     redisUp: replicas?.isUp ?? null,
     frontProxies: frontProxies.standing().map((event) => ({
       kind: event.kind,
+      code: errorCodeOf(event) ?? null,
       remoteAddress: event.address,
       sentence: describeEvent(event, () => undefined),
     })),

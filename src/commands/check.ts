@@ -1,4 +1,5 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { Overview } from '../admin/views.ts';
 import { durationOrOff } from '../config/changes.ts';
 import { policyFor, ruleFor, type Who } from '../config/policy.ts';
 import { readAdminToken, readApiKey, readCertificate, readNoiseKey } from '../config/secrets.ts';
@@ -11,8 +12,8 @@ import type { NodeInfo } from '../identity/node-info.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
-import { reasonOf, StartError, UsageError } from '../lib/errors.ts';
-import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
+import { type CheckErrorCode, type ErrorCode, NoAnswerError, reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { fieldsOf, parseJson } from '../lib/json.ts';
 import { formatDuration } from '../lib/units.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
@@ -25,30 +26,40 @@ import { EXIT, type ExitCode } from './terminal.ts';
 /** One line of the output of `check`. */
 interface Finding {
   readonly level: 'ok' | 'warn' | 'fail';
+  /** Null where there is nothing to do. */
+  readonly code: ErrorCode | null;
   readonly text: string;
 }
 
-const ok = (text: string): Finding => ({ level: 'ok', text });
-const warn = (text: string): Finding => ({ level: 'warn', text });
-const fail = (text: string): Finding => ({ level: 'fail', text });
+const ok = (text: string): Finding => ({ level: 'ok', code: null, text });
+const warn = (code: CheckErrorCode | null, text: string): Finding => ({ level: 'warn', code, text });
+const fail = (code: CheckErrorCode, text: string): Finding => ({ level: 'fail', code, text });
+
+export interface CheckOptions {
+  /** A node's name, id, machine key or node key, to print its policy too. */
+  readonly node?: string | undefined;
+  /** Print each finding as JSON. */
+  readonly json?: boolean;
+}
 
 /**
  * Checks whether `serve` would work with this configuration on this machine. Prints one line for each finding.
  *
- * @param node a node's name, id, machine key or node key, to print its policy too.
  * @param gateways of the container that this process runs in.
  * @returns the exit code: 1 if something failed.
  */
 export async function runCheck(
   readConfig: () => Config,
-  node: string | undefined,
+  { node, json }: CheckOptions,
   out: { write(text: string): unknown },
   gateways: () => readonly string[] = gatewaysOfContainer,
 ): Promise<ExitCode> {
   let failed = false;
-  for await (const { level, text } of findings(readConfig, node, gateways)) {
+  for await (const finding of findings(readConfig, node, gateways)) {
+    const { level, code, text } = finding;
     failed ||= level === 'fail';
-    out.write(`${level.padEnd(5)} ${text}\n`);
+    const line = `${level.padEnd(5)} ${code === null ? '' : `[${code}] `}${text}`;
+    out.write(`${json === true ? JSON.stringify(finding) : line}\n`);
   }
   return failed ? EXIT.failed : EXIT.done;
 }
@@ -62,7 +73,7 @@ async function* findings(
   try {
     config = readConfig();
   } catch (error) {
-    yield* problemsOf(error).map(fail);
+    yield* problemsOf(error);
     return;
   }
   yield ok(
@@ -72,9 +83,9 @@ async function* findings(
   try {
     const headscale = await askHeadscale(api, config.upstream);
     yield headscale.finding;
-    yield noiseKeyFinding(config, headscale.key);
+    yield* noiseKeyFindings(config, headscale.key);
     const listed = await listNodes(api, config);
-    yield listed.finding;
+    yield* listed.findings;
     yield* certificateFindings(config);
     yield* await kernelFindings(config);
     const { token, findings: ofToken } = readToken(config);
@@ -88,10 +99,10 @@ async function* findings(
 }
 
 /** The operator's mistakes in an error. @throws every other error. */
-function problemsOf(error: unknown): readonly string[] {
-  if (error instanceof UsageError) return error.problems.map((problem) => `[${error.code}] ${problem}`);
-  if (error instanceof StartError) return [`[${error.code}] ${error.message}`];
-  throw error;
+function problemsOf(error: unknown): readonly Finding[] {
+  if (!(error instanceof UsageError || error instanceof StartError)) throw error;
+  const problems = error instanceof UsageError ? error.problems : [error.message];
+  return problems.map((text) => ({ level: 'fail', code: error.code, text }));
 }
 
 interface AskedHeadscale {
@@ -107,45 +118,55 @@ async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHead
     const [key, version] = await Promise.all([api.noisePublicKey(), api.version()]);
     const finding =
       key === undefined
-        ? fail(`${where}: something answers, but not Headscale: point --upstream at Headscale's listen_addr`)
+        ? fail(
+            'HSW_UPSTREAM_NOT_HEADSCALE',
+            `${where}: something answers, but not Headscale: point --upstream at Headscale's listen_addr`,
+          )
         : ok(`${where}: answers${version === undefined ? ', older than 0.27' : `, ${version}`}`);
     return { finding, key, version };
   } catch (error) {
+    const code = error instanceof NoAnswerError ? 'HSW_UPSTREAM_SILENT' : 'HSW_UPSTREAM_UNREACHABLE';
     const advice = "start it, or point --upstream at Headscale's listen_addr";
-    return { finding: fail(`${where}: ${reasonOf(error)}: ${advice}`), key: undefined, version: undefined };
+    return { finding: fail(code, `${where}: ${reasonOf(error)}: ${advice}`), key: undefined, version: undefined };
   }
 }
 
-function noiseKeyFinding({ noiseKeyFile }: Config, theirs: string | undefined): Finding {
+function noiseKeyFindings({ noiseKeyFile }: Config, theirs: string | undefined): readonly Finding[] {
   if (noiseKeyFile === undefined) {
-    return warn('Noise key: not set, so the watchdog cannot tell nodes apart and contests no stream: set --noise-key');
+    const text = 'Noise key: not set, so the watchdog cannot tell nodes apart and contests no stream: set --noise-key';
+    return [warn('HSW_NOISE_KEY_MISSING', text)];
   }
   try {
     const ours = formatNoiseKey(readNoiseKey(noiseKeyFile));
-    if (theirs === undefined) return warn('Noise key: read, but not compared, because Headscale has not sent its key');
-    if (ours === theirs) return ok('Noise key: the same as that of the running Headscale');
-    return fail(
-      `Noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`,
-    );
+    if (theirs === undefined) {
+      return [warn(null, 'Noise key: read, but not compared, because Headscale has not sent its key')];
+    }
+    if (ours === theirs) return [ok('Noise key: the same as that of the running Headscale')];
+    const text = `Noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`;
+    return [fail('HSW_NOISE_KEY_MISMATCH', text)];
   } catch (error) {
-    return fail(problemsOf(error).join('; '));
+    return problemsOf(error);
   }
 }
 
-async function listNodes(
-  api: HeadscaleApi,
-  { apiKeyFile }: Config,
-): Promise<{ readonly finding: Finding; readonly nodes: readonly NodeInfo[] | undefined }> {
+interface ListedNodes {
+  readonly findings: readonly Finding[];
+  /** Undefined if Headscale has not listed them. */
+  readonly nodes: readonly NodeInfo[] | undefined;
+}
+
+async function listNodes(api: HeadscaleApi, { apiKeyFile }: Config): Promise<ListedNodes> {
   if (apiKeyFile === undefined) {
     const text =
       'API key: not set, so nodes are only known by their machine keys: set --headscale-api-key-file for their names';
-    return { finding: warn(text), nodes: undefined };
+    return { findings: [warn(null, text)], nodes: undefined };
   }
   try {
     const nodes = await api.nodes(readApiKey(apiKeyFile));
-    return { finding: ok(`API key: accepted, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`), nodes };
+    return { findings: [ok(`API key: accepted, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`)], nodes };
   } catch (error) {
-    return { finding: fail(`API key: ${reasonOf(error)}`), nodes: undefined };
+    if (error instanceof StartError) return { findings: problemsOf(error), nodes: undefined };
+    return { findings: [fail('HSW_NODES_LIST_FAILED', `API key: ${reasonOf(error)}`)], nodes: undefined };
   }
 }
 
@@ -157,9 +178,9 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
       key.fill(0);
       const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
       const isExpired = expires < systemClock.dateOf(systemClock.now());
-      return [isExpired ? fail(`${text}: clients refuse it: renew it`) : ok(text)];
+      return [isExpired ? fail('HSW_CERTIFICATE_EXPIRING', `${text}: clients refuse it: renew it`) : ok(text)];
     } catch (error) {
-      return [fail(problemsOf(error).join('; '))];
+      return problemsOf(error);
     }
   });
 }
@@ -169,45 +190,37 @@ async function kernelFindings({ listen, trustedProxies }: Config): Promise<reado
   if (!loaded.ok) {
     return [
       warn(
+        'HSW_KERNEL_EVIDENCE_UNAVAILABLE',
         `kernel evidence: not available, ${loaded.why}: only silence shows that a stream is dead, and gone-after has no effect`,
       ),
     ];
   }
-  const found: Finding[] = [];
   const says = await withLoopback((socket) => {
     enableKeepAlive(loaded.kernel, socket, 'waiting client');
     return loaded.kernel.evidenceOf(socket);
   });
-  found.push(
+  const silence = 'kernel evidence: Linux gives no answer, so only silence shows that a stream is dead';
+  const found: Finding[] = [
     says === undefined
-      ? warn('kernel evidence: Linux gives no answer, so only silence shows that a stream is dead')
+      ? warn('HSW_KERNEL_EVIDENCE_UNAVAILABLE', silence)
       : ok('kernel evidence: Linux reports on connections, and can probe them'),
-  );
+  ];
   const isDefault = trustedProxies === TRUSTED_BY_DEFAULT;
   if (trustedProxies.length > 0 && !isDefault) {
     const why = 'their kernels say nothing about the nodes behind them, so only silence counts there';
-    found.push(
-      warn(`kernel evidence: not for connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`),
-    );
+    const text = `kernel evidence: not for connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`;
+    found.push(warn(null, text));
   }
-  for (const each of listen) {
-    if (!isLoopback(each.host)) continue;
-    if (trustOf(trustedProxies)(each.host === 'localhost' ? '127.0.0.1' : each.host)) {
-      if (!isDefault) continue;
-      const why = 'clients come through a proxy on it, so only their silence counts';
-      found.push(
-        warn(
-          `kernel evidence: --listen ${addressAndPort(each.host, each.port)} is reached from this machine only: ${why}`,
-        ),
-      );
-      continue;
-    }
-    const why = 'clients come through another program on this machine, and its kernel answers for them';
+  for (const { host, port } of listen) {
+    if (!isLoopback(host)) continue;
+    const isTrusted = trustOf(trustedProxies)(host === 'localhost' ? '127.0.0.1' : host);
+    if (isTrusted && !isDefault) continue;
+    const what = `kernel evidence: --listen ${addressAndPort(host, port)} is reached from this machine only`;
+    const proxy = 'clients come through a proxy on it, so only their silence counts';
+    const other = 'clients come through another program on this machine, and its kernel answers for them';
     const advice = 'name it with --trusted-proxies; rule 2 still works';
     found.push(
-      warn(
-        `kernel evidence: --listen ${addressAndPort(each.host, each.port)} is reached from this machine only: ${why}: ${advice}`,
-      ),
+      isTrusted ? warn(null, `${what}: ${proxy}`) : warn('HSW_PROXY_NOT_TRUSTED', `${what}: ${other}: ${advice}`),
     );
   }
   return found;
@@ -242,7 +255,7 @@ function readToken({ adminTokenFile }: Config): {
   try {
     return { token: readAdminToken(adminTokenFile), findings: [ok('admin token: read')] };
   } catch (error) {
-    return { token: undefined, findings: problemsOf(error).map(fail) };
+    return { token: undefined, findings: problemsOf(error) };
   }
 }
 
@@ -252,9 +265,9 @@ async function portFindings(config: Config, token: string | undefined): Promise<
     ok(`${flag} ${addressAndPort(where.host, where.port)}: in use by the watchdog that already runs here`);
   const found: Finding[] = [];
   for (const each of config.listen) {
-    found.push(running?.includes(each.port) ? runs('--listen', each) : await canListen(each, '--listen'));
+    found.push(...(running?.includes(each.port) ? [runs('--listen', each)] : await canListen(each, '--listen')));
   }
-  found.push(running !== undefined ? runs('--admin', config.admin) : await canListen(config.admin, '--admin'));
+  found.push(...(running !== undefined ? [runs('--admin', config.admin)] : await canListen(config.admin, '--admin')));
   return found;
 }
 
@@ -279,33 +292,41 @@ async function frontProxyFindings(
   if (seen !== undefined) {
     return seen.length === 0
       ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
-      : seen.map((sentence) => warn(`proxies in front: ${sentence}`));
+      : seen;
   }
   const why = 'a proxy of the container engine or of the host connects from there';
   const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
   return untrusted.map((each) =>
-    warn(`proxies in front: ${each} is the gateway of this container: ${why}, and is not trusted: see docs/proxies.md`),
+    warn(
+      'HSW_PROXY_NOT_TRUSTED',
+      `proxies in front: ${each} is the gateway of this container: ${why}, and is not trusted: see docs/proxies.md`,
+    ),
   );
 }
 
-async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly string[] | undefined> {
+async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly Finding[] | undefined> {
   try {
     const { text } = await askAdmin(admin, 'GET', '/overview', token);
     const { frontProxies } = fieldsOf(parseJson(text));
-    return Array.isArray(frontProxies) ? frontProxies.map((each) => stringOf(fieldsOf(each).sentence)) : undefined;
+    if (!Array.isArray(frontProxies)) return undefined;
+    return (frontProxies as Overview['frontProxies']).map(({ code, sentence }) => ({
+      level: 'warn',
+      code,
+      text: `proxies in front: ${sentence}`,
+    }));
   } catch {
     return undefined;
   }
 }
 
-async function canListen(where: HostPort, flag: string): Promise<Finding> {
+async function canListen(where: HostPort, flag: string): Promise<readonly Finding[]> {
   const server = createServer();
   try {
     await listen(server, where, flag);
     await new Promise((resolve) => server.close(resolve));
-    return ok(`${flag} ${addressAndPort(where.host, where.port)}: free`);
+    return [ok(`${flag} ${addressAndPort(where.host, where.port)}: free`)];
   } catch (error) {
-    return fail(problemsOf(error).join('; '));
+    return problemsOf(error);
   }
 }
 
@@ -324,17 +345,17 @@ function nodeFinding(
   { version }: AskedHeadscale,
 ): Finding {
   const who = whoIs(asked, nodes);
-  if (who === undefined) return { level: 'fail', text: `node ${asked}: ${whyUnknown(asked, nodes)}` };
+  if (who === undefined) return fail('HSW_NODE_UNKNOWN', `node ${asked}: ${whyUnknown(asked, nodes)}`);
   const name = who.node === undefined ? asked : `${who.node.name} (id ${who.node.id}, user ${who.node.user || 'none'})`;
   const does = describe(policyFor(config, who), version);
   // Rules by name, user or node key need an API key.
   if (who.node === undefined && config.apiKeyFile !== undefined && config.rules.length > 0) {
     const why = 'Headscale does not list it, so the most careful of the rules that may apply';
-    return { level: 'warn', text: `node ${name}: ${why}: ${does}` };
+    return warn(null, `node ${name}: ${why}: ${does}`);
   }
   const rule = ruleFor(config, who);
   const by = rule === undefined ? 'no rule matches' : `rule ${rule.index + 1} of the file`;
-  return { level: 'ok', text: `node ${name}: ${by}: ${does}` };
+  return ok(`node ${name}: ${by}: ${does}`);
 }
 
 function whoIs(asked: string, nodes: readonly NodeInfo[] | undefined): Who | undefined {

@@ -42,8 +42,9 @@ function optionOf(name: SettingName): Option {
 
 /** Reads the settings that a command was given, and the file that `--config` names. */
 export function settingsOf(command: Command): Config {
-  const given = Object.entries(command.opts()).filter(([name]) => command.getOptionValueSource(name) === 'cli');
-  const { config, node: _, ...flags } = Object.fromEntries(given) as Record<string, unknown> & { config?: string };
+  const given = SETTING_NAMES.filter((name) => command.getOptionValueSource(name) === 'cli');
+  const flags = Object.fromEntries(given.map((name) => [name, command.getOptionValue(name)]));
+  const { config } = command.opts<{ config?: string }>();
   return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
 }
 

@@ -3,6 +3,8 @@ interface Seen {
   /** 1: something failed. 2: the command was used wrongly. 3: nothing matched. */
   readonly exit?: 1 | 2 | 3;
   readonly status?: 400 | 401 | 403 | 404 | 405 | 409 | 500 | 503;
+  /** `check` finds it. It exits with 1 if anything failed, whatever `exit` is. */
+  readonly check?: true;
 }
 
 /**
@@ -12,40 +14,40 @@ interface Seen {
 export const ERRORS = {
   // The command line and the configuration.
   HSW_USAGE_INVALID: { exit: 2 },
-  HSW_CONFIG_INVALID: { exit: 2 },
-  HSW_CONFIG_UNREADABLE: { exit: 1 },
+  HSW_CONFIG_INVALID: { exit: 2, check: true },
+  HSW_CONFIG_UNREADABLE: { exit: 1, check: true },
   HSW_RESTART_REQUIRED: {},
   // Keys, secrets and certificates in files.
-  HSW_NOISE_KEY_MISSING: {},
-  HSW_NOISE_KEY_UNREADABLE: { exit: 1 },
-  HSW_NOISE_KEY_MISMATCH: {},
-  HSW_API_KEY_UNREADABLE: { exit: 1 },
-  HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1 },
-  HSW_CERTIFICATE_UNREADABLE: { exit: 1 },
-  HSW_CERTIFICATE_EXPIRING: {},
+  HSW_NOISE_KEY_MISSING: { check: true },
+  HSW_NOISE_KEY_UNREADABLE: { exit: 1, check: true },
+  HSW_NOISE_KEY_MISMATCH: { check: true },
+  HSW_API_KEY_UNREADABLE: { exit: 1, check: true },
+  HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1, check: true },
+  HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
+  HSW_CERTIFICATE_EXPIRING: { check: true },
   HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
   // Listening, systemd, and what the kernel and Node offer.
-  HSW_LISTEN_FAILED: { exit: 1 },
+  HSW_LISTEN_FAILED: { exit: 1, check: true },
   HSW_INHERITED_SOCKET_INVALID: { exit: 1 },
   HSW_INHERITED_SOCKETS_UNUSED: {},
   HSW_SERVICE_MANAGER_UNREACHABLE: {},
-  HSW_KERNEL_EVIDENCE_UNAVAILABLE: {},
+  HSW_KERNEL_EVIDENCE_UNAVAILABLE: { check: true },
   HSW_READS_NOT_POOLED: {},
   // Headscale.
-  HSW_UPSTREAM_UNREACHABLE: {},
-  HSW_UPSTREAM_SILENT: {},
-  HSW_UPSTREAM_NOT_HEADSCALE: {},
+  HSW_UPSTREAM_UNREACHABLE: { check: true },
+  HSW_UPSTREAM_SILENT: { check: true },
+  HSW_UPSTREAM_NOT_HEADSCALE: { check: true },
   HSW_UPSTREAM_REFUSED: {},
   HSW_UPSTREAM_PROTOCOL_MISMATCHED: {},
-  HSW_NODES_LIST_FAILED: {},
+  HSW_NODES_LIST_FAILED: { check: true },
   HSW_NODE_METRICS_DISABLED: {},
   // Clients, and the proxies in front of the watchdog.
   HSW_MACHINE_KEY_DUPLICATED: {},
   HSW_CONNECTION_REFUSED: {},
   HSW_LIMIT_REACHED: {},
-  HSW_PROXY_NOT_TRUSTED: {},
-  HSW_CLIENT_ADDRESSES_HIDDEN: {},
-  HSW_UPGRADE_HEADER_LOST: {},
+  HSW_PROXY_NOT_TRUSTED: { check: true },
+  HSW_CLIENT_ADDRESSES_HIDDEN: { check: true },
+  HSW_UPGRADE_HEADER_LOST: { check: true },
   // Replicas.
   HSW_REDIS_UNREACHABLE: {},
   HSW_REPLICA_MESSAGE_REJECTED: {},
@@ -60,7 +62,7 @@ export const ERRORS = {
   HSW_ADMIN_FULL: { exit: 1, status: 503 },
   HSW_ADMIN_ANSWER_UNEXPECTED: { exit: 1 },
   HSW_PARAMETER_INVALID: { exit: 2, status: 400 },
-  HSW_NODE_UNKNOWN: { exit: 3 },
+  HSW_NODE_UNKNOWN: { exit: 3, check: true },
   HSW_STREAM_UNKNOWN: { exit: 3, status: 404 },
   HSW_STREAM_AMBIGUOUS: { exit: 1 },
   HSW_STREAM_ENDING: { exit: 1, status: 409 },
@@ -79,6 +81,11 @@ export type ExitErrorCode = {
 /** The codes that an answer of the admin API carries. */
 export type ApiErrorCode = {
   [C in ErrorCode]: (typeof ERRORS)[C] extends { readonly status: number } ? C : never;
+}[ErrorCode];
+
+/** The codes of what `check` finds. */
+export type CheckErrorCode = {
+  [C in ErrorCode]: (typeof ERRORS)[C] extends { readonly check: true } ? C : never;
 }[ErrorCode];
 
 export function isErrorCode(code: unknown): code is ErrorCode {

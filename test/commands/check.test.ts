@@ -64,7 +64,7 @@ async function check(
   const write = (line: string): void => {
     text += line;
   };
-  const exitCode = await runCheck(readConfig, node, { write }, () => gateways);
+  const exitCode = await runCheck(readConfig, { node }, { write }, () => gateways);
   return { passed: exitCode === 0, lines: text.trimEnd().split('\n') };
 }
 
@@ -109,7 +109,9 @@ describe('runCheck', () => {
   test('without keys it warns, says what to set, and passes', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url });
-    expect(lines).toContainEqual(expect.stringMatching(/^warn {2}Noise key: not set.*--noise-key/));
+    expect(lines).toContainEqual(
+      expect.stringMatching(/^warn {2}\[HSW_NOISE_KEY_MISSING\] Noise key: not set.*--noise-key/),
+    );
     expect(lines).toContainEqual(expect.stringMatching(/^warn {2}API key: not set.*--headscale-api-key-file/));
     expect(passed).toBe(true);
   });
@@ -125,9 +127,11 @@ describe('runCheck', () => {
 
   test('if Headscale does not answer, it says what it tried and what to do, and goes on with the other checks', async () => {
     const { passed, lines } = await check({ upstream: 'http://127.0.0.1:9', noiseKey, headscaleApiKeyFile });
-    expect(lines[1]).toMatch(/^fail {2}Headscale at http:\/\/127\.0\.0\.1:9: .*ECONNREFUSED.*--upstream/);
+    expect(lines[1]).toMatch(
+      /^fail {2}\[HSW_UPSTREAM_UNREACHABLE\] Headscale at http:\/\/127\.0\.0\.1:9: .*ECONNREFUSED.*--upstream/,
+    );
     expect(lines[2]).toMatch(/^warn {2}Noise key: read, but not compared/);
-    expect(lines[3]).toMatch(/^fail {2}API key: /);
+    expect(lines[3]).toMatch(/^fail {2}\[HSW_NODES_LIST_FAILED\] API key: /);
     expect(lines).toHaveLength(7);
     expect(passed).toBe(false);
   });
@@ -135,7 +139,7 @@ describe('runCheck', () => {
   test('fails if something other than Headscale answers', async () => {
     const { url } = await harness.upstream(() => {});
     const { passed, lines } = await check({ upstream: url });
-    expect(lines[1]).toMatch(/^fail {2}Headscale at .*not Headscale/);
+    expect(lines[1]).toMatch(/^fail {2}\[HSW_UPSTREAM_NOT_HEADSCALE\] Headscale at .*not Headscale/);
     expect(passed).toBe(false);
   });
 
@@ -144,10 +148,12 @@ describe('runCheck', () => {
     const wrong = join(folder, 'wrong.key');
     writeFileSync(wrong, 'not-the-key');
     const refused = await check({ upstream: url, noiseKey, headscaleApiKeyFile: wrong });
-    expect(refused.lines[2]).toMatch(/^fail {2}Noise key: .*noise\.private_key_path/);
-    expect(refused.lines[3]).toMatch(/^fail {2}API key: .*headscale apikeys create/);
+    expect(refused.lines[2]).toMatch(/^fail {2}\[HSW_NOISE_KEY_MISMATCH\] Noise key: .*noise\.private_key_path/);
+    expect(refused.lines[3]).toMatch(/^fail {2}\[HSW_NODES_LIST_FAILED\] API key: .*headscale apikeys create/);
     expect(refused.lines[3]).not.toContain('not-the-key');
     expect(refused.passed).toBe(false);
+    const absent = await check({ upstream: url, headscaleApiKeyFile: join(folder, 'nowhere.key') });
+    expect(absent.lines[3]).toMatch(/^fail {2}\[HSW_API_KEY_UNREADABLE\] --headscale-api-key-file .*no such file/);
     const none = await check({ upstream: url, noiseKey: wrong });
     expect(none.lines[2]).toMatch(/^fail {2}\[HSW_NOISE_KEY_UNREADABLE\] --noise-key .*does not hold a Noise key/);
   });
@@ -159,7 +165,9 @@ describe('runCheck', () => {
     harness.defer(() => new Promise((resolve) => other.close(resolve)));
     const { port } = other.address() as { port: number };
     const taken = await check({ upstream: url, listen: `127.0.0.1:${port}` });
-    expect(taken.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
+    expect(taken.lines).toContainEqual(
+      expect.stringMatching(/^fail {2}\[HSW_LISTEN_FAILED\] .*--listen .*the port is in use/),
+    );
     expect(taken.passed).toBe(false);
 
     const running = await harness.watchdog(url);
@@ -176,9 +184,13 @@ describe('runCheck', () => {
     expect(besideThat.lines.filter((line) => line.includes('by the watchdog that already runs here'))).toHaveLength(2);
     writeFileSync(adminTokenFile, 'short');
     const short = await check({ upstream: url, ...guarded });
-    expect(short.lines).toContainEqual(expect.stringMatching(/^fail {2}.*too few to be safe/));
+    expect(short.lines).toContainEqual(
+      expect.stringMatching(/^fail {2}\[HSW_ADMIN_TOKEN_UNREADABLE\] .*too few to be safe/),
+    );
     const foreign = await check({ upstream: url, listen: `127.0.0.1:${port}`, admin });
-    expect(foreign.lines).toContainEqual(expect.stringMatching(/^fail {2}.*--listen .*the port is in use/));
+    expect(foreign.lines).toContainEqual(
+      expect.stringMatching(/^fail {2}\[HSW_LISTEN_FAILED\] .*--listen .*the port is in use/),
+    );
   });
 
   test('shows the problems with proxies that the running watchdog has found', async () => {
@@ -190,7 +202,9 @@ describe('runCheck', () => {
     await fetch(`${running.url}/ts2021`, { method: 'POST', headers: { connection: 'close' } });
     const { lines, passed } = await check(flags);
     expect(lines).toContainEqual(
-      expect.stringMatching(/^warn {2}proxies in front: .*\/ts2021 from 127\.0\.0\.1 has no Upgrade header.*nginx/),
+      expect.stringMatching(
+        /^warn {2}\[HSW_UPGRADE_HEADER_LOST\] proxies in front: .*\/ts2021 from 127\.0\.0\.1 has no Upgrade header.*nginx/,
+      ),
     );
     expect(passed).toBe(true);
   });
@@ -199,7 +213,9 @@ describe('runCheck', () => {
     const { url } = await headscale();
     const gateways = ['172.18.0.1'];
     const { lines, passed } = await check({ upstream: url }, undefined, undefined, gateways);
-    expect(lines.at(-1)).toMatch(/^warn {2}proxies in front: 172\.18\.0\.1 is the gateway of this container/);
+    expect(lines.at(-1)).toMatch(
+      /^warn {2}\[HSW_PROXY_NOT_TRUSTED\] proxies in front: 172\.18\.0\.1 is the gateway of this container/,
+    );
     expect(passed).toBe(true);
     const trusting = await check({ upstream: url, trustedProxies: '172.18.0.0/16' }, undefined, undefined, gateways);
     expect(trusting.lines.join()).not.toContain('gateway');
@@ -209,6 +225,23 @@ describe('runCheck', () => {
     const { url } = await headscale();
     const { lines } = await check({ upstream: url, listen: `127.0.0.1:${await freePort()}` });
     if (process.platform === 'linux') expect(lines).toContainEqual(expect.stringMatching(/^warn .*this machine only/));
+  });
+
+  test('--json prints each finding with its level, its code and its text', async () => {
+    let text = '';
+    const out = { write: (line: string) => (text += line) };
+    const readConfig = () =>
+      loadConfig({ upstream: 'http://127.0.0.1:9', listen: '127.0.0.1:0', admin: '127.0.0.1:0' });
+    expect(await runCheck(readConfig, { json: true }, out, () => [])).toBe(1);
+    const found = text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(found.slice(0, 3)).toEqual([
+      { level: 'ok', code: null, text: 'configuration: valid' },
+      { level: 'fail', code: 'HSW_UPSTREAM_UNREACHABLE', text: expect.stringContaining('ECONNREFUSED') },
+      { level: 'warn', code: 'HSW_NOISE_KEY_MISSING', text: expect.stringMatching(/^Noise key: not set/) },
+    ]);
   });
 });
 
@@ -231,7 +264,7 @@ describe('runCheck --node', () => {
   test('a node that Headscale does not list fails', async () => {
     const { url } = await headscale();
     const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, 'fone-1');
-    expect(lines.at(-1)).toMatch(/^fail {2}node fone-1: .*has no node.*phone-1/);
+    expect(lines.at(-1)).toMatch(/^fail {2}\[HSW_NODE_UNKNOWN\] node fone-1: .*has no node.*phone-1/);
     expect(passed).toBe(false);
   });
 
@@ -243,7 +276,7 @@ describe('runCheck --node', () => {
       /^ok {4}node mkey:1+: rule 1 of the file: silent-after 30s, .*observe-only: no stream/,
     );
     const byName = await check({ upstream: url }, 'phone-1');
-    expect(byName.lines.at(-1)).toMatch(/^fail {2}node phone-1: .*a machine key/);
+    expect(byName.lines.at(-1)).toMatch(/^fail {2}\[HSW_NODE_UNKNOWN\] node phone-1: .*a machine key/);
   });
 
   test('for a machine key that Headscale does not list, it shows the most careful of the rules that may apply', async () => {

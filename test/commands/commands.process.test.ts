@@ -55,6 +55,18 @@ async function bench(flags: Record<string, unknown> = {}) {
   return { ...running, admin, connect, command, machineKey: node.machineKey };
 }
 
+describe('headscale-watchdog check', () => {
+  test('if Headscale accepts the connection but does not answer, it fails with the code for that', async () => {
+    const silent = await harness.upstream(
+      () => {},
+      () => {},
+    );
+    const done = run(harness, 'check', '--upstream', silent.url, '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0');
+    expect((await done.ended).code).toBe(1);
+    expect(done.stdout).toContain(`fail  [HSW_UPSTREAM_SILENT] Headscale at ${silent.url}: `);
+  });
+});
+
 describe('headscale-watchdog streams', () => {
   test('prints a table or JSON, filters, exits with 3 if nothing matches and with 2 for a wrong filter, and uses no colours in a pipe', async () => {
     const { command } = await bench();

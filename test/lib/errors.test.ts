@@ -11,15 +11,17 @@ describe('docs/errors.md', () => {
     expect(page.match(/^\| `/gm)).toHaveLength(rows.length);
   });
 
-  test('says for each code the exit code and the status', () => {
-    for (const [code, { exit, status }] of Object.entries<{ exit?: number; status?: number }>(ERRORS)) {
+  test('names the exit code, the status and check for each code', () => {
+    const codes = Object.entries<{ exit?: number; status?: number; check?: true }>(ERRORS);
+    for (const [code, { exit, status, check = false }] of codes) {
       const seen = rows.find(([, name]) => name === code)?.[2] ?? '';
       expect([code, /exit (\d)/.exec(seen)?.[1]], code).toEqual([code, exit === undefined ? undefined : `${exit}`]);
       expect([code, /\b(\d{3})\b/.exec(seen)?.[1]], code).toEqual([
         code,
         status === undefined ? undefined : `${status}`,
       ]);
-      if (exit === undefined && status === undefined) expect(seen, code).toBe('log');
+      expect([code, /\bcheck\b/.test(seen)]).toEqual([code, check]);
+      if (exit === undefined && status === undefined) expect(seen, code).toMatch(/^log\b/);
     }
   });
 });
