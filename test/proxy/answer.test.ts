@@ -5,7 +5,7 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 describe('Tunnel, answers', () => {
-  test('one other than 101 is passed on whole, and the connection closes: a second request never reaches Headscale', async () => {
+  test('an answer other than 101 is passed on completely, and then the connection closes: a second request never reaches Headscale', async () => {
     const seen: string[] = [];
     const upstream = await harness.upstream(
       (request, socket) => {
@@ -36,7 +36,7 @@ describe('Tunnel, answers', () => {
   test.each([
     ['a length', 'Content-Length: 5\r\n\r\nhello'],
     ['chunks', 'Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n'],
-  ])('an upgrade with a body of %s is a plain request, and the connection good for a next one', async (_what, rest) => {
+  ])('an upgrade with a body (%s) is a plain request, and the connection can be used again', async (_what, rest) => {
     const upgrades: string[] = [];
     const upstream = await harness.upstream(
       (request) => void upgrades.push(request.url ?? ''),
@@ -52,7 +52,7 @@ describe('Tunnel, answers', () => {
     expect(upgrades).toEqual([]);
   });
 
-  test('one that cannot be passed on is a 502, and nothing is left of it', async () => {
+  test('an answer that Node cannot write becomes a 502, and nothing is left open', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.end('HTTP/1.1 099 Odd\r\n\r\n'));
     const { port, events } = await harness.watchdog(upstream.url);
     const client = harness.client(port);
@@ -62,7 +62,7 @@ describe('Tunnel, answers', () => {
     expect(await closeReason(events)).toBe('upstream_unreachable');
   });
 
-  test('a POST without Content-Length is an upgrade like any other', async () => {
+  test('a POST without Content-Length can be an upgrade', async () => {
     let chunked: string | undefined = 'not asked';
     const upstream = await harness.upstream((request, socket) => {
       chunked = request.headers['transfer-encoding'];

@@ -43,7 +43,7 @@ describe('the bytes of a tunnel', () => {
     ['TLS on both sides', true, true],
   ] as const) {
     test.each([0, 5])(
-      `arrive as they were sent, both ways: bulk, ${name}, readers that rest for %d turns`,
+      `arrive unchanged in both directions: bulk, ${name}, readers that pause for %d turns`,
       async (rests) => {
         const terms: Terms = {
           ...{ tlsListener, tlsUpstream, proxyHeader: 'none' },
@@ -55,7 +55,7 @@ describe('the bytes of a tunnel', () => {
     );
   }
 
-  test('arrive as they were sent, whatever their sizes, pauses and bursts, early ones too, with any PROXY header', async () => {
+  test('arrive unchanged with any sizes, pauses and bursts, also before the 101, and behind any PROXY header', async () => {
     const terms = fc.record<Terms>({
       tlsListener: fc.boolean(),
       tlsUpstream: fc.boolean(),
@@ -71,8 +71,8 @@ describe('the bytes of a tunnel', () => {
   });
 });
 
-describe('the memory of tunnels that have become idle', () => {
-  test('is bounded, however much came over each before', async () => {
+describe('the memory of idle tunnels', () => {
+  test('is bounded, however much each one has carried before', async () => {
     const TUNNELS = 250;
     // Comes in one piece, so that the last that is read is much.
     const MAP = Buffer.alloc(20_000, 7);

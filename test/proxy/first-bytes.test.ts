@@ -15,7 +15,7 @@ describe('withUpgrade', () => {
     'Connection: x-upgrade, upgrades\r\nUpgrade: derp',
     // Of two, Headscale takes the first.
     'Upgrade: derp\r\nUpgrade: h2c',
-  ])('names the upgrade of %j, and keeps all else', (headers) => {
+  ])('adds Connection: upgrade to %j, and changes nothing else', (headers) => {
     const rest = `Host: h\r\nX-A: \xe9\r\n${headers}\r\nContent-Length: 0\r\n\r\nbehind it`;
     expect(given(LINE + rest)).toBe(`${LINE}Connection: upgrade\r\n${rest}`);
   });
@@ -27,7 +27,7 @@ describe('withUpgrade', () => {
     'Upgrade: derp\r\nContent-Length: 1',
     'Upgrade: derp\r\nContent-Length: 00',
     'Upgrade: derp\r\nTransfer-Encoding: chunked',
-  ])('takes the upgrade of %j away, and keeps all else', (headers) => {
+  ])('removes the Upgrade of %j, and changes nothing else', (headers) => {
     const others = headers
       .split('\r\n')
       .filter((line) => !/^upgrade:/i.test(line))
@@ -41,11 +41,11 @@ describe('withUpgrade', () => {
     `${START}Connection: Upgrade,close\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n`,
     `${START}Connection: keep-alive\r\n\r\nUpgrade: derp\r\n\r\n`,
     `POST /?Upgrade:derp HTTP/1.1\r\n\r\n`,
-  ])('leaves as it is %j', (text) => {
+  ])('does not change %j', (text) => {
     expect(given(text)).toBe(text);
   });
 
-  test('waits for the whole head, up to 16 KiB of it', () => {
+  test('waits for the whole head, up to 16 KiB', () => {
     const head = `${START}Upgrade: derp\r\n\r\n`;
     for (let length = 1; length < head.length; length++) expect(given(head.slice(0, length))).toBe('more');
     const endless = `${START}X: ${'x'.repeat(20_000)}`;

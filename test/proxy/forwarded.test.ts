@@ -7,7 +7,7 @@ describe('plainAddress', () => {
     ['2001:db8::7', '2001:db8::7'],
     ['192.0.2.7', '192.0.2.7'],
     [undefined, 'unknown'],
-  ])('of %s is %s', (given, plain) => {
+  ])('turns %s into %s', (given, plain) => {
     expect(plainAddress(given)).toBe(plain);
   });
 });

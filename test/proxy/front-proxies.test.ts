@@ -43,7 +43,7 @@ const NODE = { upgrade: 'tailscale-control-protocol', 'x-tailscale-handshake': '
 
 describe('a proxy that is not trusted', () => {
   test.each(['10.0.0.1', '172.31.255.1', '192.168.1.5', '100.64.0.3', '169.254.1.1', 'fd00::5', 'fe80::1'])(
-    'at %s is told once, with the flag to add',
+    'at %s is reported once, with the flag to set',
     (address) => {
       const { ask, told, sentences, proxies } = start();
       for (let i = 0; i < 3; i++) ask(address, { 'x-forwarded-for': '203.0.113.7' });
@@ -54,7 +54,7 @@ describe('a proxy that is not trusted', () => {
   );
 
   test.each(['x-forwarded-for', 'x-real-ip', 'forwarded', 'x-forwarded-proto', 'true-client-ip'])(
-    'is known by %s',
+    'is recognised by %s',
     (name) => {
       const { ask, told } = start();
       ask('10.0.0.1', { [name]: 'x' });
@@ -62,7 +62,7 @@ describe('a proxy that is not trusted', () => {
     },
   );
 
-  test('what others have to say is kept in the flag, and once it is trusted nothing stands any more', () => {
+  test('the flag in the message keeps the proxies trusted so far, and the problem disappears once the new one is trusted', () => {
     const { ask, sentences, world, proxies } = start(['10.0.0.0/24']);
     ask('10.0.1.5', { 'x-real-ip': 'x' });
     expect(sentences()[0]).toContain('set --trusted-proxies 10.0.0.0/24,10.0.1.5.');
@@ -70,7 +70,7 @@ describe('a proxy that is not trusted', () => {
     expect(proxies.standing()).toEqual([]);
   });
 
-  test('strangers, trusted proxies and who sends no such header are not told', () => {
+  test('public addresses, trusted proxies and clients without such a header are not reported', () => {
     const { ask, told } = start(['127.0.0.1', '10.0.0.0/24']);
     ask('203.0.113.9', { 'x-forwarded-for': 'x' });
     ask('2001:db8::1', { 'x-forwarded-for': 'x' });
@@ -80,7 +80,7 @@ describe('a proxy that is not trusted', () => {
     expect(told).toEqual([]);
   });
 
-  test('the loopback is told where others are trusted, and not where nobody is', () => {
+  test('the loopback is reported if other proxies are trusted, but not if nobody is', () => {
     const some = start(['10.0.0.1']);
     some.ask('127.0.0.1', { 'x-forwarded-for': 'x' });
     expect(some.sentences()[0]).toContain('set --trusted-proxies 10.0.0.1,127.0.0.1.');
@@ -91,7 +91,7 @@ describe('a proxy that is not trusted', () => {
     expect(nobody.sentences()[0]).toContain('set --trusted-proxies 10.0.0.1.');
   });
 
-  test('at a gateway of this machine it is one of the container engine', () => {
+  test("at a gateway of this machine, it is reported as the container engine's", () => {
     const { ask, sentences } = start();
     ask('172.18.0.1', { 'x-forwarded-for': 'x' });
     expect(sentences()[0]).toMatch(
@@ -99,7 +99,7 @@ describe('a proxy that is not trusted', () => {
     );
   });
 
-  test('a whole network that sends them is told of in part, and remembered in part', () => {
+  test('if a whole network sends such headers, only the first addresses are remembered and reported', () => {
     const { ask, told, proxies } = start();
     for (let i = 0; i < 1000; i++) ask(`10.0.${i >> 8}.${i & 255}`, { 'x-forwarded-for': 'x' });
     expect(told).toHaveLength(64);
@@ -108,7 +108,7 @@ describe('a proxy that is not trusted', () => {
 });
 
 describe('addresses that nodes share', () => {
-  test('a gateway of this machine: a proxy of the container engine, told once, at the second node', () => {
+  test("a gateway of this machine is reported as the container engine's proxy, once, at the second node", () => {
     const { node, told, sentences } = start();
     node('172.18.0.1', 1);
     node('172.18.0.1', 1);
@@ -120,7 +120,7 @@ describe('addresses that nodes share', () => {
     expect(sentences()[0]).toMatch(/docker-proxy, rootless Docker, slirp4netns, pasta/);
   });
 
-  test('another private address: at the fourth node', () => {
+  test('another private address is reported at the fourth node', () => {
     const { node, told, sentences } = start();
     for (let i = 0; i < 3; i++) node('10.0.2.100', i);
     node('10.0.2.100', 9, 'derp');
@@ -130,7 +130,7 @@ describe('addresses that nodes share', () => {
     expect(sentences()[0]).toMatch(/proxy of the container engine .*, a NAT or a proxy/);
   });
 
-  test('a trusted proxy that says nothing of its clients', () => {
+  test('a trusted proxy that sends no client addresses is reported', () => {
     const { node, sentences, proxies, world } = start();
     for (let i = 0; i < 2; i++) node('127.0.0.1', i);
     expect(sentences()).toEqual([expect.stringMatching(/trusted, and says nothing of its clients.*option forwardfor/)]);
@@ -139,7 +139,7 @@ describe('addresses that nodes share', () => {
     expect(proxies.standing()).toEqual([]);
   });
 
-  test('an office behind a public address is no fault; nor are nodes of this machine where nobody is trusted', () => {
+  test('many nodes behind a public address are normal, and so are nodes on this machine if nobody is trusted', () => {
     const { node, told } = start([]);
     for (let i = 0; i < 100; i++) {
       node('203.0.113.7', i);
@@ -148,7 +148,7 @@ describe('addresses that nodes share', () => {
     expect(told).toEqual([]);
   });
 
-  test('a proxy that is told as untrusted is not told again as one that hides its clients', () => {
+  test('a proxy that was reported as untrusted is not reported again for hiding its clients', () => {
     const { ask, node, told } = start();
     ask('172.18.0.1', { 'x-forwarded-for': 'x' });
     for (let i = 0; i < 9; i++) node('172.18.0.1', i);
@@ -156,12 +156,12 @@ describe('addresses that nodes share', () => {
   });
 });
 
-describe('a /ts2021 that lost what it needs', () => {
+describe('a request for /ts2021 without a header that it needs', () => {
   test.each([
     ['upgrade', '/ts2021', { 'x-tailscale-handshake': 'AAAA' }],
     ['upgrade', '/ts2021?X-Tailscale-Handshake=AAAA', {}],
     ['handshake', '/ts2021', { upgrade: 'tailscale-control-protocol' }],
-  ] as const)('%s: %s, with what the proxy must do', (header, url, headers) => {
+  ] as const)('%s: %s, and the message says how to configure the proxy', (header, url, headers) => {
     const { ask, told, sentences } = start();
     ask('127.0.0.1', headers, url);
     expect(told).toMatchObject([{ kind: 'upgrade_header_lost', address: '127.0.0.1', header, isNews: true }]);
@@ -173,13 +173,13 @@ describe('a /ts2021 that lost what it needs', () => {
     ['/ts2021?X-Tailscale-Handshake=AAAA', { upgrade: 'websocket' }],
     ['/key?v=142', {}],
     ['/ts2021x', {}],
-  ])('nothing is lost of %s %o', (url, headers) => {
+  ])('%s %o lacks nothing', (url, headers) => {
     const { ask, told } = start();
     ask('127.0.0.1', headers, url);
     expect(told).toEqual([]);
   });
 
-  test('it is news once an hour and address, and stands for an hour', () => {
+  test('it is reported once an hour for each address, and counts as a problem for an hour', () => {
     const { ask, told, clock, proxies } = start();
     const news = (): number => told.filter((event) => event.kind === 'upgrade_header_lost' && event.isNews).length;
     for (let i = 0; i < 5; i++) ask('203.0.113.7', {}, '/ts2021');
@@ -197,11 +197,11 @@ describe('a /ts2021 that lost what it needs', () => {
   });
 });
 
-describe('in a watchdog', () => {
+describe('the problems with proxies of a watchdog', () => {
   const harness = new Harness();
   afterEach(() => harness.closeAll());
 
-  test('events, overview and metrics tell of it', async () => {
+  test('appear in events, in /overview and in metrics', async () => {
     const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));
     const watchdog = await harness.watchdog(upstream.url, { trustedProxies: '10.0.0.1' });
     const client = harness.client(watchdog.port);

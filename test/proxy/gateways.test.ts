@@ -12,7 +12,7 @@ const ROUTES6 = `fd000000000000000000000000000000 40 000000000000000000000000000
 `;
 
 describe('Gateways', () => {
-  test('are the routes through one, in the form in which clients have their addresses', () => {
+  test('are read from the routes, in the form of client addresses', () => {
     expect(gatewaysIn(ROUTES)).toEqual(['172.18.0.1']);
     expect(gateways6In(ROUTES6)).toEqual(['fd00::1']);
     for (const strange of ['', 'a b c', '\n\n', 'eth0 0 zz 0003']) {
@@ -20,7 +20,7 @@ describe('Gateways', () => {
     }
   });
 
-  test("are this machine's own addresses too", () => {
+  test("include this machine's own addresses", () => {
     const gateways = new Gateways(new FakeClock());
     const own = Object.values(networkInterfaces()).flatMap((each) => (each ?? []).map(({ address }) => address));
     for (const address of [...own, '127.0.0.53']) expect(gateways.has(address)).toBe(true);

@@ -30,7 +30,7 @@ const TRUTH = [
 ];
 
 describe('listener', () => {
-  test("an upgrade's own claims of origin are dropped and ours set; all other headers keep name, order and value", async () => {
+  test("an upgrade's forwarding headers are replaced with ours, and all other headers keep name, order and value", async () => {
     let rawHeaders: readonly string[] = [];
     const upstream = await harness.upstream((request, socket) => {
       ({ rawHeaders } = request);
@@ -48,7 +48,7 @@ describe('listener', () => {
     ]);
   });
 
-  test('several at once, over IPv4 and IPv6, lead to the same Headscale', async () => {
+  test('several listeners, over IPv4 and IPv6, lead to the same Headscale', async () => {
     const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));
     const { watchdog, events, admin } = await harness.watchdog(upstream.url, { listen: ['127.0.0.1:0', '[::1]:0'] });
     const hosts = ['127.0.0.1', '::1'];
@@ -65,7 +65,7 @@ describe('listener', () => {
     expect(listen).toMatchObject(watchdog.listenAddresses);
   });
 
-  test('so it is for a plain request, which comes back whole', async () => {
+  test("a plain request's forwarding headers are replaced too, and its answer arrives completely", async () => {
     let rawHeaders: readonly string[] = [];
     const upstream = await harness.upstream(
       () => {},
@@ -87,7 +87,7 @@ describe('listener', () => {
     expect(origins(rawHeaders)).toEqual(TRUTH);
   });
 
-  test('Headscale down: 502 at once for plain requests and upgrades, one event, and /readyz says so; up again: it works', async () => {
+  test('while Headscale is down, plain requests and upgrades get 502 at once, one event is emitted, and /readyz says so; afterwards everything works', async () => {
     const upstream = await harness.upstream(
       (_request, socket) => void socket.end(SWITCHING),
       (_request, response) => void response.end(`{"publicKey":"mkey:${'0'.repeat(64)}"}`),
@@ -124,7 +124,7 @@ describe('listener', () => {
     await back.text();
   });
 
-  test('a request that Headscale hangs up on gets its 502; Headscale is not called down for it', async () => {
+  test('a request on which Headscale closes the connection gets 502, but Headscale does not count as down', async () => {
     const upstream = await harness.upstream(
       (_request, socket) => void socket.destroy(),
       (request, response) => void (request.url === '/bad' ? response.destroy() : response.end('{}')),
@@ -141,9 +141,9 @@ describe('listener', () => {
   });
 
   test.each([
-    ['of a length', 'Content-Length: 100\r\n\r\nhalf'],
+    ['with Content-Length', 'Content-Length: 100\r\n\r\nhalf'],
     ['in chunks', 'Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n'],
-  ])('half an answer %s ends the connection: the client does not wait for the rest', async (_what, rest) => {
+  ])('half an answer (%s) closes the connection, so the client does not wait for the rest', async (_what, rest) => {
     const upstream = await harness.upstream(
       () => {},
       (_request, response) => void response.socket?.end(`HTTP/1.1 200 OK\r\n${rest}`),
@@ -162,7 +162,7 @@ describe('listener', () => {
     expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 400 /);
   });
 
-  test('Upgrade without Connection is no upgrade, for Headscale neither; a 101 all the same is a 502', async () => {
+  test('Upgrade without Connection is no upgrade, as for Headscale, and an unexpected 101 becomes a 502', async () => {
     const seen: (string | undefined)[] = [];
     const upstream = await harness.upstream(
       () => {},
@@ -178,7 +178,7 @@ describe('listener', () => {
     expect(seen).toEqual([undefined]);
   });
 
-  test("a client's connection outlives its requests", async () => {
+  test('a client can send several requests on one connection', async () => {
     const upstream = await harness.upstream(
       () => {},
       (request, response) => void response.end(request.url),
@@ -194,7 +194,7 @@ describe('listener', () => {
     }
   });
 
-  test('what is no HTTP gets 400, and harms nobody', async () => {
+  test('bytes that are not HTTP get 400, and affect no other client', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
     const { port } = await harness.watchdog(upstream.url);
     const client = harness.client(port);

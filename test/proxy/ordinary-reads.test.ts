@@ -23,7 +23,7 @@ const SIDE: Side = { seed: 1, length: 3_000_000, writes: [100, 100_000], burst: 
 test.each([
   [false, false],
   [true, true],
-])('where reads cannot be pooled, bytes arrive as they were sent (TLS: %s, %s)', async (tlsListener, tlsUpstream) => {
+])('if reads cannot be pooled, bytes still arrive unchanged (TLS: %s, %s)', async (tlsListener, tlsUpstream) => {
   const terms: Terms = {
     ...{ tlsListener, tlsUpstream, proxyHeader: 'v2' },
     ...{ client: SIDE, upstream: { ...SIDE, seed: 2 } },
@@ -32,7 +32,7 @@ test.each([
   expect(largeBuffers().made).toBe(0);
 });
 
-test('where reads cannot be pooled, the start warns of it and a metric says so', async () => {
+test('if reads cannot be pooled, there is a warning at the start, and a metric shows it', async () => {
   const warned: unknown[] = [];
   const log = new Proxy({} as Logger, {
     get: (_of, level) => (level === 'warn' ? (...args: unknown[]) => warned.push(args.at(-1)) : () => {}),

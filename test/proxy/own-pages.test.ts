@@ -36,7 +36,7 @@ const HOST = 'Host: hs.example:8080';
 const REDIRECTING = { listen: 'http://127.0.0.1:0?redirect=true' };
 
 describe('a plain listener', () => {
-  test('answers /generate_204 itself, and gives a challenge back', async () => {
+  test('answers /generate_204 itself, and returns the challenge', async () => {
     const { ask } = await start({});
     expect(await ask('GET /generate_204', HOST)).toMatch(/^HTTP\/1\.1 204 /);
     expect(await ask('GET /generate_204', HOST, 'X-Tailscale-Challenge: ts_hs.example')).toContain(
@@ -46,14 +46,14 @@ describe('a plain listener', () => {
     expect(await ask('POST /generate_204', HOST, 'Content-Length: 0')).toContain('Headscale: POST /generate_204');
   });
 
-  test('without redirect passes on all else', async () => {
+  test('without redirect, passes everything else on', async () => {
     const { ask } = await start({});
     for (const path of ['/', '/key?v=1', '/.well-known/acme-challenge/a-Token_1']) {
       expect(await ask(`GET ${path}`, HOST)).toContain(`Headscale: GET ${path}`);
     }
   });
 
-  test('with redirect sends GET and HEAD to HTTPS, and nothing else', async () => {
+  test('with redirect, redirects only GET and HEAD to HTTPS', async () => {
     const { ask, port } = await start(REDIRECTING);
     const answer = await ask('GET /register/1?q=%20', HOST);
     expect(answer).toMatch(/^HTTP\/1\.1 302 /);
@@ -69,7 +69,7 @@ describe('a plain listener', () => {
   });
 
   test.each(['Host: a b', 'Host: evil.example/x', 'Host: hs.example@evil.example', 'Host:'])(
-    'with redirect sends nobody to %j',
+    'with redirect, never redirects to the host of %j',
     async (host) => {
       const { ask } = await start(REDIRECTING);
       const answer = await ask('GET /', host);
@@ -78,13 +78,13 @@ describe('a plain listener', () => {
     },
   );
 
-  test('sends nobody round in circles who is on HTTPS at a trusted proxy', async () => {
+  test('does not redirect a client that already uses HTTPS at a trusted proxy', async () => {
     const { ask } = await start({ ...REDIRECTING, trustedProxies: '127.0.0.1' });
     expect(await ask('GET /', HOST, 'X-Forwarded-Proto: https')).toContain('Headscale: GET /');
     expect(await ask('GET /', HOST, 'X-Forwarded-Proto: http')).toMatch(/^HTTP\/1\.1 302 /);
   });
 
-  test('names the port of the listener that speaks TLS', async () => {
+  test('redirects to the port of the TLS listener', async () => {
     const tls = ['cert', 'key'].map((name) => new URL(`../support/tls/${name}.pem`, import.meta.url).pathname);
     const https = `https://127.0.0.1:0?cert=${tls[0]}&key=${tls[1]}`;
     const { ask } = await start({ listen: [REDIRECTING.listen, https] });
@@ -92,7 +92,7 @@ describe('a plain listener', () => {
     expect(await ask('GET /', HOST)).toContain('Location: https://hs.example:0/\r\n');
   });
 
-  test('answers an ACME challenge from the webroot, with redirect as well, and gives away no other file', async () => {
+  test('answers an ACME challenge from the webroot, even with redirect, and no other file', async () => {
     for (const listen of ['127.0.0.1:0', REDIRECTING.listen]) {
       const { ask } = await start({ listen, acmeWebroot: webroot });
       expect(await ask('GET /.well-known/acme-challenge/a-Token_1', HOST)).toMatch(

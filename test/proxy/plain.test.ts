@@ -50,27 +50,27 @@ describe('a request', () => {
     '/x?a=b#c',
     '/http://other/x?a?b',
     'http://h/x/../y',
-  ])('for %j goes on as it came', async (target) => {
+  ])('for %j is passed on unchanged', async (target) => {
     const { sent, asks } = await start();
     expect(await asks(`GET ${target} HTTP/1.1`, 'Host: h', CLOSE)).toMatch(/^HTTP\/1\.1 204 /);
     expect(sent[0]).toMatch(/^GET /);
     expect(sent[0]?.split(' ')[1]).toBe(target);
   });
 
-  test('goes on as it came, whatever the environment says to http-proxy', async () => {
+  test('is passed on unchanged, whatever environment variables http-proxy reads', async () => {
     vi.stubEnv('FORCE_FETCH_PATH', 'true');
     const { sent, asks } = await start();
     expect(await asks('GET /x/../y HTTP/1.1', 'Host: h', 'X-oDD: 1', CLOSE)).toMatch(/^HTTP\/1\.1 204 /);
     expect(sent[0]).toMatch(/^GET \/x\/\.\.\/y HTTP\/1\.1\r\nHost: h\r\nX-oDD: 1\r\n/);
   });
 
-  test('OPTIONS * goes on as it came', async () => {
+  test('OPTIONS * is passed on unchanged', async () => {
     const { sent, asks } = await start();
     await asks('OPTIONS * HTTP/1.1', 'Host: h', CLOSE);
     expect(sent[0]).toMatch(/^OPTIONS \* HTTP\/1\.1\r\n/);
   });
 
-  test('keeps its headers as they came, but for those of its connection', async () => {
+  test('keeps its headers unchanged, except those about the connection', async () => {
     const { sent, asks } = await start();
     const kept = ['Host: h', 'X-oDD: a  b', 'Cookie: 1', 'cookie: 2', 'Authorization: x'];
     const dropped = ['TE: trailers', 'Keep-Alive: 1', 'X-Named: 1', 'Trailer: X', 'Upgrade: h2c', 'Forwarded: for=6'];
@@ -87,13 +87,13 @@ describe('a request', () => {
     ]);
   });
 
-  test('of HTTP/1.0 without a Host gets an empty one', async () => {
+  test('with HTTP/1.0 and no Host gets an empty Host', async () => {
     const { sent, asks } = await start();
     expect(await asks('GET /x HTTP/1.0')).toMatch(/^HTTP\/1\.1 204 /);
     expect(sent[0]).toMatch(/^GET \/x HTTP\/1\.1\r\nHost: \r\n/);
   });
 
-  test('that waits for 100 gets it here, and its body goes on', async () => {
+  test('that expects 100 Continue gets it from the watchdog, and its body is passed on', async () => {
     const { port, sent } = await start();
     const client = harness.client(port);
     client.write(
@@ -105,7 +105,7 @@ describe('a request', () => {
     expect(sent[0]).not.toMatch(/expect/i);
   });
 
-  test('loses its trailers, and its chunks stay chunks', async () => {
+  test('with a chunked body is passed on in chunks, without its trailers', async () => {
     const { sent, asks } = await start('');
     const body = '4\r\nbody\r\n0\r\nX-Forwarded-For: 6.6.6.6';
     void asks('POST /x HTTP/1.1', 'Host: h', 'Transfer-Encoding: chunked', 'Trailer: X-Forwarded-For', '', body);
@@ -114,14 +114,14 @@ describe('a request', () => {
     expect(sent.at(-1)).not.toMatch(/6\.6\.6\.6|trailer/i);
   });
 
-  test('with two thousand headers goes on with all of them', async () => {
+  test('with two thousand headers is passed on with all of them', async () => {
     const { sent, asks } = await start();
     const many = Array.from({ length: 2000 }, (_, i) => `x${i}:`);
     await asks('GET /x HTTP/1.1', 'Host: h', ...many, 'X-Last: 1', CLOSE);
     expect(sent[0]).toMatch(/\r\nX-Last: 1\r\n/);
   });
 
-  test('whose client leaves is given up', async () => {
+  test('is cancelled when its client leaves', async () => {
     let closed = false;
     const upstream = await harness.upstream(
       () => {},
@@ -142,7 +142,7 @@ describe('a request', () => {
 });
 
 describe('an answer', () => {
-  test('loses what is about the connection to Headscale, and keeps all else', async () => {
+  test('keeps all headers except those about the connection to Headscale', async () => {
     const lines = [
       'HTTP/1.1 200 Fine \xe9',
       'X-oDD: a  b',
@@ -171,9 +171,9 @@ describe('an answer', () => {
   });
 
   test.each([
-    ['that names what was not asked for', switching('test')],
-    ['that names nothing', 'HTTP/1.1 101 Switching Protocols\r\n\r\n'],
-  ])('of 101 %s is a 502, for a plain request and an upgrade, and is told', async (_what, answer) => {
+    ['with another protocol than requested', switching('test')],
+    ['without a protocol', 'HTTP/1.1 101 Switching Protocols\r\n\r\n'],
+  ])('101 %s becomes a 502, for a plain request and an upgrade, and is reported', async (_what, answer) => {
     const { port, events, asks } = await start(answer);
     expect(await asks('GET /x HTTP/1.1', 'Host: h', CLOSE)).toMatch(/^HTTP\/1\.1 502 /);
     const client = harness.client(port);
@@ -187,7 +187,7 @@ describe('an answer', () => {
     expect(events.map(({ kind }) => kind)).not.toContain('upstream_down');
   });
 
-  test('of 101 to a plain request is a 502, whatever it names', async () => {
+  test('101 to a plain request becomes a 502, whatever protocol it names', async () => {
     const { asks } = await start(SWITCHING);
     expect(await asks('GET /x HTTP/1.1', 'Host: h', CLOSE)).toMatch(/^HTTP\/1\.1 502 /);
   });
@@ -198,26 +198,23 @@ describe('an upgrade', () => {
     ['control', 'POST', 'tailscale-control-protocol'],
     ['WebSocket', 'GET', 'WebSocket'],
     ['DERP', 'GET', 'DERP'],
-  ])(
-    'to %s is shown to Headscale as one, without the headers that Connection names',
-    async (_what, method, protocol) => {
-      const { sent, asks } = await start('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n');
-      const named = ['Connection: Upgrade, X-Named', 'X-Named: 1', 'Keep-Alive: 1', 'Upgrade: h2c'];
-      await asks(`${method} /x\\.. HTTP/1.1`, 'Host: h', `Upgrade: ${protocol}`, ...named);
-      expect(sent[0]).toMatch(new RegExp(`^${method} /x\\\\\\.\\. HTTP/1\\.1\r\nHost: h\r\n`));
-      expect(sent[0]).toMatch(new RegExp(`\r\nUpgrade: ${protocol.toLowerCase()}\r\nConnection: Upgrade\r\n`));
-      expect(sent[0]).not.toMatch(/named|keep-alive|h2c/i);
-    },
-  );
+  ])('to %s is passed on as an upgrade, without the headers that Connection names', async (_what, method, protocol) => {
+    const { sent, asks } = await start('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n');
+    const named = ['Connection: Upgrade, X-Named', 'X-Named: 1', 'Keep-Alive: 1', 'Upgrade: h2c'];
+    await asks(`${method} /x\\.. HTTP/1.1`, 'Host: h', `Upgrade: ${protocol}`, ...named);
+    expect(sent[0]).toMatch(new RegExp(`^${method} /x\\\\\\.\\. HTTP/1\\.1\r\nHost: h\r\n`));
+    expect(sent[0]).toMatch(new RegExp(`\r\nUpgrade: ${protocol.toLowerCase()}\r\nConnection: Upgrade\r\n`));
+    expect(sent[0]).not.toMatch(/named|keep-alive|h2c/i);
+  });
 
-  test.each(['h2c', 'TLS/1.2', 'websocket, derp', ''])('to %j goes on as a plain request', async (protocol) => {
+  test.each(['h2c', 'TLS/1.2', 'websocket, derp', ''])('to %j is passed on as a plain request', async (protocol) => {
     const { sent, asks } = await start();
     const answer = await asks('GET /x HTTP/1.1', 'Host: h', 'Connection: Upgrade, close', `Upgrade: ${protocol}`);
     expect(answer).toMatch(/^HTTP\/1\.1 204 /);
     expect(sent[0]).not.toMatch(/upgrade/i);
   });
 
-  test('that no tunnel is made for is one in its own right on a connection that is used again', async () => {
+  test('to an unknown protocol can follow another request on the same connection, as a plain request', async () => {
     const { port, sent } = await start();
     const client = harness.client(port);
     for (const headers of ['', 'Connection: Upgrade\r\nUpgrade: h2c\r\n']) {

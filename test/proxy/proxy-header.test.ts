@@ -29,7 +29,7 @@ const whole: readonly (readonly [string, Buffer, object | undefined])[] = [
 ];
 
 describe('readProxyHeader', () => {
-  test.each(whole)('%s: read when it is whole and not before, whatever follows', (_name, header, from) => {
+  test.each(whole)('%s: is read when it is complete and not before, whatever follows', (_name, header, from) => {
     for (let length = 1; length < header.length; length++) {
       expect(readProxyHeader(header.subarray(0, length)), `${length} bytes`).toEqual({ kind: 'more' });
     }
@@ -54,7 +54,7 @@ describe('readProxyHeader', () => {
     ['v2, another command', v2(0x22, 0x11, IPV4)],
     ['v2, too short for its addresses', v2(0x21, 0x21, IPV4)],
     ['v2, far too long', v2(0x21, 0x11, Buffer.alloc(5000))],
-  ])('%s: is bad, and says why', (_name, bytes) => {
+  ])('%s: is refused, with a reason', (_name, bytes) => {
     expect(readProxyHeader(bytes)).toEqual({ kind: 'bad', why: expect.stringMatching(/\w+ \w+/) });
   });
 });

@@ -33,7 +33,7 @@ describe('a control stream that Headscale refuses', () => {
     [500, '500', 'must pass on Upgrade'],
     [503, '503', 'does not reach Headscale'],
   ])(
-    'with %i: the log warns and says what to do, it is counted, and its client gets the answer',
+    'with %i: the log says what to do, the refusal is counted, and the client gets the answer',
     async (status, label, cure) => {
       const upstream = await harness.upstream((_request, socket) => {
         socket.on('error', () => {});
@@ -53,7 +53,7 @@ describe('a control stream that Headscale refuses', () => {
     },
   );
 
-  test('is told once a minute for each status, and not at all for a relay that is switched off', () => {
+  test('is reported once a minute for each status, and never for a relay that is switched off', () => {
     const clock = new FakeClock();
     const events: WatchdogEvent[] = [];
     const refused = new RefusedUpgrades(clock, (event) => events.push(event));

@@ -94,7 +94,7 @@ describe('a request that two parsers may read differently', () => {
     ['a chunk size with an underscore', '0_4\r\nbody\r\n0\r\n\r\n'],
     ['a chunk size with 0x', '0x4\r\nbody\r\n0\r\n\r\n'],
     ['an empty line for a chunk size', '\r\n4\r\nbody\r\n0\r\n\r\n'],
-  ])('bad chunking, %s: 400, and nothing behind it is read', async (_name, body) => {
+  ])('bad chunking, %s: 400, and what follows is not read', async (_name, body) => {
     const { answer, seen } = await send(
       `POST /x HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n${body}${HIDDEN}`,
     );
@@ -102,7 +102,7 @@ describe('a request that two parsers may read differently', () => {
     expect(seen).not.toContain('/hidden');
   });
 
-  test.each(['DELETE', 'OPTIONS', 'POST'])('the chunked body of a %s stays its body', async (method) => {
+  test.each(['DELETE', 'OPTIONS', 'POST'])('the chunked body of a %s is passed on as its body', async (method) => {
     const sent: string[] = [];
     // No HTTP server: what follows a request that it ends the connection after, it would not read.
     const upstream = createServer((socket) =>
@@ -120,14 +120,14 @@ describe('a request that two parsers may read differently', () => {
     expect(request).toContain(`\r\n\r\n${chunked.slice(0, chunked.indexOf(HIDDEN))}${HIDDEN}`);
   });
 
-  test('behind an upgrade that was refused nothing is read, in one piece or later', async () => {
+  test('after a refused upgrade nothing more is read, whether it arrives together or later', async () => {
     const upgrade = `POST /ts2021 HTTP/1.1\r\n${HOST}Upgrade: derp\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n`;
     const { answer, seen } = await send(`${upgrade}${HIDDEN}`);
     expect(answer).toMatch(/^HTTP\/1\.1 404 [\s\S]*no$/);
     expect(seen).toEqual(['upgrade /ts2021']);
   });
 
-  test('an upgrade behind a request that has no answer yet is none', async () => {
+  test('an upgrade after a request without an answer is ignored', async () => {
     const upgrade = `POST /ts2021 HTTP/1.1\r\n${HOST}Upgrade: derp\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n`;
     const { seen } = await send(`GET /x HTTP/1.1\r\n${HOST}\r\n${upgrade}`);
     expect(seen).not.toContain('upgrade /ts2021');

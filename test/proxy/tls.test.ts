@@ -59,7 +59,7 @@ const kinds = (events: readonly WatchdogEvent[], kind: WatchdogEvent['kind']) =>
   events.filter((event) => event.kind === kind);
 
 describe('a listener with TLS', () => {
-  test('carries an upgrade both ways, and says so to Headscale; a FIN each way ends it', async () => {
+  test('carries an upgrade in both directions, tells Headscale that it was HTTPS, and ends after a FIN from each side', async () => {
     const { client, seen, events } = await start();
     const socket = await client({
       ALPNProtocols: ['h2', 'http/1.1'],
@@ -85,7 +85,7 @@ describe('a listener with TLS', () => {
     expect(await readHead(socket)).toMatch(/^HTTP\/1\.1 200 /);
   });
 
-  test('TLS 1.1 is refused, and what is no TLS; both are counted and told', async () => {
+  test('refuses TLS 1.1 and connections without TLS, counts and reports both', async () => {
     const { client, events, port, admin } = await start();
     const old = await client({ maxVersion: 'TLSv1.1', minVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' });
     expect(old.getProtocol()).not.toBe('TLSv1.1');
@@ -100,7 +100,7 @@ describe('a listener with TLS', () => {
     expect((await scrape(admin)).get('headscale_watchdog_connections_refused_total{reason="tls_handshake"}')).toBe(2);
   });
 
-  test('a certificate that is replaced serves new connections, and open streams stay', async () => {
+  test('a replaced certificate is used for new connections, and open streams stay', async () => {
     const { client, clock, events, admin } = await start();
     const open = await client();
     open.write(upgradeHead('/other'));
@@ -118,7 +118,7 @@ describe('a listener with TLS', () => {
     expect(after).not.toBe(before);
   });
 
-  test('a certificate without its key leaves the one in use, told once', async () => {
+  test('a new certificate without its key is reported once, and the old one stays in use', async () => {
     const { client, clock, events } = await start();
     cpSync(join(fixtures, 'renewed-cert.pem'), join(folder, 'cert.pem'));
     for (let look = 0; look < 3; look++) {
@@ -131,7 +131,7 @@ describe('a listener with TLS', () => {
     expect((await client()).getPeerCertificate().subject.CN).toBe('localhost');
   });
 
-  test('behind a proxy that speaks the PROXY protocol: the header comes before TLS', async () => {
+  test('with the PROXY protocol, the header comes before TLS', async () => {
     const { client, seen, events } = await start('&proxy-protocol=true', { trustedProxies: '127.0.0.1' });
     const socket = await client({}, 'PROXY TCP6 2001:db8::7 2001:db8::1 50000 443\r\n');
     socket.write(upgradeHead('/ts2021'));
@@ -140,7 +140,7 @@ describe('a listener with TLS', () => {
     expect(kinds(events, 'stream_opened')).toMatchObject([{ stream: { remoteAddress: '[2001:db8::7]:50000' } }]);
   });
 
-  test('sends nobody on, and answers /generate_204 no more than Headscale does', async () => {
+  test('does not redirect, and leaves /generate_204 to Headscale', async () => {
     const { port, seen } = await start();
     const status = await new Promise<number | undefined>((resolve, reject) => {
       const asking = request({
@@ -156,7 +156,7 @@ describe('a listener with TLS', () => {
     expect([status, seen.length]).toEqual([200, 1]);
   });
 
-  test('who leaves in the middle of the handshake leaves nothing behind, and a stop waits for no handshake', async () => {
+  test('a client that leaves during the TLS handshake leaves nothing behind, and a stop waits for no handshake', async () => {
     const { port, events, watchdog } = await start();
     for (const bytes of ['', '\x16\x03\x01\x02\x00']) {
       const leaving = harness.client(port);
@@ -181,7 +181,7 @@ describe('a listener with TLS', () => {
     ['cert=KEY&key=KEY', /the certificate .* cannot be read: .*PEM/],
     ['cert=CERT&key=CERT', /the key .* cannot be read: .*without a passphrase/],
     ['cert=CERT&key=OTHER', /does not belong to the certificate/],
-  ])('%s: refused at the start', async (query, message) => {
+  ])('%s: the watchdog does not start', async (query, message) => {
     const text = query
       .replace('CERT', join(folder, 'cert.pem'))
       .replaceAll('KEY', join(folder, 'key.pem'))

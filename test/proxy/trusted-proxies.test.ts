@@ -18,7 +18,7 @@ describe('trustOf', () => {
     expect(trust(address)).toBe(expected);
   });
 
-  test('nobody where none is named', () => {
+  test('trusts nobody if no proxy is named', () => {
     expect(trustOf([])('127.0.0.1')).toBe(false);
   });
 });

@@ -31,7 +31,7 @@ const nginxHead = (path: string): string =>
   `POST ${path} HTTP/1.1\r\nHost: up\r\nUpgrade: tailscale-control-protocol\r\nConnection: keep-alive\r\nContent-Length: 0\r\n${CLAIMS}\r\n`;
 
 describe('behind a trusted proxy', () => {
-  test("an upgrade's client is where the proxy says, and Headscale hears that too", async () => {
+  test("the client's address is the one that the proxy sends, also for Headscale", async () => {
     // By default: it comes from the loopback.
     const { port, seen, opened } = await start({ trustedProxies: undefined });
     const client = harness.client(port);
@@ -44,7 +44,7 @@ describe('behind a trusted proxy', () => {
     expect(seen[0]).toMatchObject({ 'x-forwarded-host': 'hs.example' });
   });
 
-  test('nobody else is believed', async () => {
+  test('forwarding headers from anybody else are ignored', async () => {
     const { port, seen, opened } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write(upgradeHead('/ts2021', CLAIMS));
@@ -55,7 +55,7 @@ describe('behind a trusted proxy', () => {
     expect(seen).toMatchObject([{ 'x-forwarded-for': '127.0.0.1', 'x-forwarded-proto': 'http' }]);
   });
 
-  test("the kernel's evidence, which would be about the proxy, is not used", async () => {
+  test('kernel evidence is not used, because it would be about the proxy', async () => {
     const asked: (number | undefined)[] = [];
     const nothing = { applyTimeouts: () => {}, setUserTimeout: () => {}, probe: () => {} };
     const evidenceOf = ({ remotePort }: { remotePort?: number | undefined }) => void asked.push(remotePort);
@@ -72,7 +72,7 @@ describe('behind a trusted proxy', () => {
     expect(counts).toEqual([1, 0, 0]);
   });
 
-  test('an upgrade with Connection: keep-alive, as nginx sends it, is one; in pieces as well', async () => {
+  test('an upgrade with Connection: keep-alive, as nginx sends it, is accepted, also in pieces', async () => {
     const { port, seen } = await start(TRUSTED);
     for (const size of [1000, 1]) {
       const client = harness.client(port);
@@ -85,7 +85,7 @@ describe('behind a trusted proxy', () => {
     expect(seen).toMatchObject([{ connection: 'Upgrade' }, { connection: 'Upgrade' }]);
   });
 
-  test('so it is from anybody, for so it is to Headscale', async () => {
+  test('an upgrade with Connection: keep-alive is accepted from anybody, as by Headscale', async () => {
     const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write(nginxHead('/ts2021').replace('keep-alive', 'close'));
@@ -93,7 +93,7 @@ describe('behind a trusted proxy', () => {
     expect(seen).toMatchObject([{ connection: 'Upgrade', upgrade: 'tailscale-control-protocol' }]);
   });
 
-  test('a proxy that we do not trust: a connection carries one request too, so that an upgrade is always the first', async () => {
+  test('a connection of an untrusted proxy also carries only one request, so that an upgrade is always the first', async () => {
     const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write(`GET /asked HTTP/1.1\r\nHost: up\r\n${CLAIMS}\r\n${nginxHead('/ts2021')}`);
@@ -103,7 +103,7 @@ describe('behind a trusted proxy', () => {
     expect(seen.map(({ url }) => url)).toEqual(['/asked']);
   });
 
-  test('one that comes second all the same is to come again, on a connection of its own', async () => {
+  test('an upgrade that comes second is told to come again on a new connection', async () => {
     const { port, seen } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write('GET /asked HTTP/1.1\r\nHost: up\r\n\r\n');
@@ -114,14 +114,14 @@ describe('behind a trusted proxy', () => {
     expect(seen.map(({ url }) => url)).toEqual(['/asked']);
   });
 
-  test.each([40_000, 200_000])('a body of %i bytes that comes with the head is read whole', async (length) => {
+  test.each([40_000, 200_000])('a body of %i bytes that arrives with the head is read completely', async (length) => {
     const { port } = await start(TRUSTED);
     const client = harness.client(port);
     client.write(`POST /asked HTTP/1.1\r\nHost: up\r\nContent-Length: ${length}\r\n\r\n${'x'.repeat(length)}`);
     expect((await readAll(client)).toString()).toMatch(/^HTTP\/1\.1 200 /);
   });
 
-  test('a connection carries one request, so that no upgrade behind it goes unseen', async () => {
+  test('a connection carries only one request, so that no upgrade after it is missed', async () => {
     const { port, seen } = await start(TRUSTED);
     const client = harness.client(port);
     const plain = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: up\r\nConnection: keep-alive\r\n\r\n`;
@@ -137,7 +137,7 @@ const PROXIED = { listen: 'http://127.0.0.1:0?proxy-protocol=true', ...TRUSTED }
 const V1 = 'PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n';
 
 describe('with proxy-protocol', () => {
-  test("a client's address and port are those of the header, over any chunking", async () => {
+  test("a client's address and port come from the header, however it is split", async () => {
     const { port, opened, seen } = await start(PROXIED);
     for (const size of [1000, 1, 50]) {
       const client = harness.client(port);
@@ -153,14 +153,14 @@ describe('with proxy-protocol', () => {
     expect(seen[0]).toMatchObject({ 'x-forwarded-for': '203.0.113.7' });
   });
 
-  test("a proxy's own connection, as for a health check, is its own", async () => {
+  test("a proxy's own connection, such as a health check, has the proxy's address", async () => {
     const { port } = await start(PROXIED);
     const client = harness.client(port);
     client.write('PROXY UNKNOWN\r\nGET /health HTTP/1.1\r\nHost: h\r\n\r\n');
     expect(await readHead(client)).toMatch(/^HTTP\/1\.1 200 /);
   });
 
-  test('X-Forwarded-For counts where the header names a trusted proxy, and only there', async () => {
+  test('X-Forwarded-For counts only if the PROXY header names a trusted proxy', async () => {
     const { port, opened } = await start({ ...PROXIED, trustedProxies: '127.0.0.1,10.0.0.0/8' });
     for (const from of ['10.0.0.2', '203.0.113.9']) {
       const client = harness.client(port);
@@ -170,7 +170,7 @@ describe('with proxy-protocol', () => {
     expect(opened().map(({ address }) => address)).toEqual(['203.0.113.7', '203.0.113.9']);
   });
 
-  test('a bad header closes the connection, unheard, and is told once for each address', async () => {
+  test('an unreadable header closes the connection before anything is read, and is reported once for each address', async () => {
     const { port, seen, refused } = await start(PROXIED);
     for (const text of ['GET /asked HTTP/1.1\r\nHost: h\r\n\r\n', 'PROXY TCP4 a b 1 2\r\n', '\x16\x03\x01']) {
       const client = harness.client(port);
@@ -185,7 +185,7 @@ describe('with proxy-protocol', () => {
     ]);
   });
 
-  test('who is no trusted proxy is refused, whatever header it sends', async () => {
+  test('a client that is no trusted proxy is refused, whatever header it sends', async () => {
     const { port, seen, refused } = await start({ ...PROXIED, trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
     client.write(`${V1}GET /asked HTTP/1.1\r\nHost: h\r\n\r\n`);
@@ -195,7 +195,7 @@ describe('with proxy-protocol', () => {
     expect(seen).toEqual([]);
   });
 
-  test('a header where none is expected is told, with what to set', async () => {
+  test('a header at a listener that expects none is reported, with the setting to change', async () => {
     const { port, seen, refused } = await start(TRUSTED);
     for (const header of [V1, '\r\n\r\n\0\r\nQUIT\n!\x11\0\f']) {
       const client = harness.client(port);
@@ -210,7 +210,7 @@ describe('with proxy-protocol', () => {
     ]);
   });
 
-  test('who leaves in the middle of its header leaves nothing behind', async () => {
+  test('a client that leaves during its header leaves nothing behind', async () => {
     const { port } = await start(PROXIED);
     const client = harness.client(port);
     client.end(V1.slice(0, 10));

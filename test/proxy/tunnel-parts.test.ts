@@ -88,7 +88,7 @@ const accept: OnUpgrade = (_request, socket) => {
 };
 
 describe('Tunnel', () => {
-  test('end() closes the connection to Headscale, and only once that has closed the client', async () => {
+  test("end() closes the connection to Headscale first, and the client's after it", async () => {
     const { tunnel, client, told, toUpstream } = await tunnelTo(accept);
     tunnel.forward();
     await readHead(client);
@@ -104,7 +104,7 @@ describe('Tunnel', () => {
     expect(tunnel.client.destroyed).toBe(true);
   });
 
-  test('a request that Headscale answers late, as a login, is told; one answered at once, or nothing of a request, is not', async () => {
+  test('a late answer to a request, as for a login, is reported, but not an answer at once or one without a request', async () => {
     let atUpstream: Socket | undefined;
     const { tunnel, client, told, clock, stream } = await tunnelTo((_request, socket) => {
       socket.on('error', () => {});
@@ -128,21 +128,24 @@ describe('Tunnel', () => {
     expect(await exchange(45, 60_000)).toEqual([]);
   });
 
-  test.each(['client', 'upstream'] as const)('with the %s gone, the rest gets a minute of silence', async (who) => {
-    let atUpstream: Socket | undefined;
-    const { tunnel, client, stream, toUpstream } = await tunnelTo((_request, socket) => {
-      socket.on('error', () => {});
-      socket.write(SWITCHING);
-      atUpstream = socket;
-    });
-    tunnel.forward();
-    await readHead(client);
-    (who === 'client' ? client : (atUpstream as Socket)).end();
-    await until(() => stream.state.kind === 'closing', 'one end is gone');
-    for (const socket of [tunnel.client, toUpstream()]) expect(socket.timeout).toBe(60_000);
-    (who === 'client' ? toUpstream() : tunnel.client).emit('timeout');
-    await until(() => stream.state.kind === 'closed', 'the stream is closed');
-  });
+  test.each(['client', 'upstream'] as const)(
+    'after the %s has left, the other end may be silent for a minute',
+    async (who) => {
+      let atUpstream: Socket | undefined;
+      const { tunnel, client, stream, toUpstream } = await tunnelTo((_request, socket) => {
+        socket.on('error', () => {});
+        socket.write(SWITCHING);
+        atUpstream = socket;
+      });
+      tunnel.forward();
+      await readHead(client);
+      (who === 'client' ? client : (atUpstream as Socket)).end();
+      await until(() => stream.state.kind === 'closing', 'one end is gone');
+      for (const socket of [tunnel.client, toUpstream()]) expect(socket.timeout).toBe(60_000);
+      (who === 'client' ? toUpstream() : tunnel.client).emit('timeout');
+      await until(() => stream.state.kind === 'closed', 'the stream is closed');
+    },
+  );
 
   test.each([
     ['ETIMEDOUT', 'gone', false],
@@ -151,7 +154,7 @@ describe('Tunnel', () => {
     ['ETIMEDOUT', 'not_reading', true],
     ['ECONNRESET', 'client_error', false],
   ])(
-    'a client whose connection Linux ended with %s is %s, and its upstream is cut short',
+    "if Linux ends a client's connection with %s, the reason is %s, and the upstream connection is reset",
     async (code, reason, answered) => {
       let atUpstream: Socket | undefined;
       const broken: string[] = [];
@@ -170,7 +173,7 @@ describe('Tunnel', () => {
     },
   );
 
-  test('what the client sends before the 101 is bounded: then it is not read on', async () => {
+  test('what the client sends before the 101 is limited: above the limit, reading pauses', async () => {
     let answer: (() => void) | undefined;
     let atUpstream: Promise<Buffer> | undefined;
     const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
@@ -190,7 +193,7 @@ describe('Tunnel', () => {
     expect((await (atUpstream as Promise<Buffer>)).equals(much)).toBe(true);
   });
 
-  test('a Headscale that does not read slows the client down', async () => {
+  test('if Headscale does not read, the client is slowed down', async () => {
     const { tunnel, client, stream } = await tunnelTo((_request, socket) => {
       socket.on('error', () => {});
       socket.write(SWITCHING);
@@ -204,7 +207,7 @@ describe('Tunnel', () => {
     expect(stream.bytesReceived).toBeLessThan(much.length / 2);
   });
 
-  test('the first record counts when it has reached an open session, not before; every byte says that the client lives', async () => {
+  test('the first record counts when it reaches an open session; every byte counts as a sign of life', async () => {
     let answer: (() => void) | undefined;
     const { tunnel, client, clock, told, stream } = await tunnelTo((_request, socket) => {
       answer = () => void socket.resume().write(SWITCHING);
@@ -227,7 +230,7 @@ describe('Tunnel', () => {
     expect(told.filter((what) => what === 'first record')).toHaveLength(1);
   });
 
-  test('one that was held opens like any other; a first record that comes after the 101 counts when it is whole', async () => {
+  test('a held stream opens like any other, and a first record after the 101 counts when it is complete', async () => {
     const { tunnel, client, clock, told, stream } = await tunnelTo((_request, socket) => {
       socket.resume().write(SWITCHING);
     });
@@ -245,7 +248,7 @@ describe('Tunnel', () => {
     expect(stream.firstRecordAt).toBe(clock.now());
   });
 
-  test('ended while Headscale has not answered: its connection goes at once, and nothing is open afterwards', async () => {
+  test('if it ends before Headscale has answered, its upstream connection closes at once, and nothing is left open', async () => {
     let came = false;
     const { tunnel, client, told, toUpstream } = await tunnelTo(() => {
       came = true;
@@ -260,7 +263,7 @@ describe('Tunnel', () => {
     await closed(client.end());
   });
 
-  test('forward() after its end shows Headscale nothing', async () => {
+  test('forward() after the end sends nothing to Headscale', async () => {
     const { tunnel, told, toUpstream } = await tunnelTo(accept);
     tunnel.end('client_left_early');
     tunnel.forward();

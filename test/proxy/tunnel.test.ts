@@ -32,7 +32,7 @@ function sha256(data: Buffer): string {
 }
 
 describe('Tunnel, bytes', () => {
-  test('64 MiB go both ways at once, unchanged', async () => {
+  test('64 MiB go in both directions at once, unchanged', async () => {
     const [up, down] = [randomFillSync(Buffer.alloc(64 * MIB)), randomFillSync(Buffer.alloc(64 * MIB))];
     let atUpstream: Promise<Buffer> | undefined;
     const upstream = await harness.upstream(
@@ -52,7 +52,7 @@ describe('Tunnel, bytes', () => {
     expect(event).toMatchObject({ stream: { bytesReceived: 64 * MIB, bytesSent: 64 * MIB } });
   });
 
-  test('what the client sends before the 101 arrives after it, in order, and not before', async () => {
+  test('what the client sends before the 101 reaches Headscale after it, in order', async () => {
     let answer: (() => void) | undefined;
     let early = '';
     let atUpstream: Promise<Buffer> | undefined;
@@ -79,7 +79,7 @@ describe('Tunnel, bytes', () => {
     expect((await (atUpstream as Promise<Buffer>)).toString()).toBe('one two three');
   });
 
-  test('a reader that does not read slows the writer down: memory stays bounded', async () => {
+  test('if the reader does not read, the writer is slowed down, and memory stays bounded', async () => {
     let sent = 0;
     const upstream = await harness.upstream(
       switching((socket) => {
@@ -125,7 +125,7 @@ describe('Tunnel, ends', () => {
     await until(() => upstream.sockets.size === 0, 'the upstream connection is closed');
   });
 
-  test("Headscale's FIN reaches the client, whose last words still reach Headscale", async () => {
+  test("Headscale's FIN reaches the client, and what the client still sends reaches Headscale", async () => {
     let atUpstream: Promise<Buffer> | undefined;
     const upstream = await harness.upstream(
       switching((socket) => {
@@ -171,7 +171,7 @@ describe('Tunnel, ends', () => {
     expect(await closeReason(events)).toBe('upstream_error');
   });
 
-  test('Headscale closing with unread bytes, FIN and RST at once, leaves nothing behind', async () => {
+  test('if Headscale closes with unread bytes, which sends FIN and RST at once, nothing is left open', async () => {
     const atUpstream: Socket[] = [];
     const upstream = await harness.upstream(switching((socket) => void atUpstream.push(socket.pause())));
     const { port, events, watchdog } = await harness.watchdog(upstream.url);
@@ -185,7 +185,7 @@ describe('Tunnel, ends', () => {
     await watchdog.close();
   });
 
-  test('a client that leaves before the 101 takes its upstream connection with it', async () => {
+  test('if a client leaves before the 101, its upstream connection closes too', async () => {
     const upstream = await harness.upstream((_request, socket) => {
       socket.on('error', () => {});
       socket.on('end', () => socket.end()).resume();

@@ -34,8 +34,8 @@ const silences = (events: readonly WatchdogEvent[]) => events.filter(({ kind }) 
 const plain = (path: string, more = ''): string =>
   `GET ${path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n${more}\r\n`;
 
-describe('a Headscale that accepts connections and never answers', () => {
-  test('is noticed, told of once, and shown', async () => {
+describe('if Headscale accepts connections and never answers', () => {
+  test('this is noticed, reported once, and shown', async () => {
     const { host } = await mute();
     const { admin, events } = await harness.watchdog(`http://${host}`);
     await until(() => silences(events).length > 0, 'it is noticed');
@@ -74,7 +74,7 @@ describe('a Headscale that accepts connections and never answers', () => {
     if (head.includes('Upgrade')) expect(await closeReason(events)).toBe('upstream_unanswered');
   });
 
-  test('https: a TLS session that never comes about is 504 too', async () => {
+  test('a TLS handshake with Headscale that never ends gives 504 too', async () => {
     const { host } = await mute();
     const { port, events } = await harness.watchdog(`https://${host}`);
     const [client, other] = [harness.client(port), harness.client(port)];

@@ -7,7 +7,7 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 describe('a WebSocket', () => {
-  test('goes through, messages of every size both ways, and its close with code and reason', async () => {
+  test('passes messages of every size in both directions, and closes with code and reason', async () => {
     const echo = new WebSocketServer({
       host: '127.0.0.1',
       port: 0,

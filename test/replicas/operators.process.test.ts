@@ -27,7 +27,7 @@ async function streamsOf(admin: string): Promise<readonly Shown[]> {
   return answer.streams;
 }
 
-test('each of two shows the streams of both, says whose each is, and has the other sever its own', async () => {
+test('each of two watchdogs shows the streams of both, with their replica, and can ask the other to sever one', async () => {
   const upstream = await harness.upstream((_request, socket) => {
     socket
       .on('error', () => {})
@@ -61,7 +61,7 @@ test('each of two shows the streams of both, says whose each is, and has the oth
   expect(a.events.some((event) => event.kind === 'stream_closed')).toBe(false);
 });
 
-test('headscale-watchdog sever: a number that two watchdogs have severs nothing; with the replica before it, that one', {
+test('headscale-watchdog sever: an id that two watchdogs have severs nothing, and REPLICA/ID severs that stream', {
   timeout: 120_000,
 }, async () => {
   const upstream = await harness.upstream((_request, socket) => {
@@ -96,7 +96,7 @@ test('headscale-watchdog sever: a number that two watchdogs have severs nothing;
   await until(() => severed(a), 'A severs its own');
 });
 
-test('one that does not answer is left out after a second', async () => {
+test('a watchdog that does not answer is left out after a second', async () => {
   const upstream = await harness.upstream(() => {});
   const a = await harness.watchdog(upstream.url, { redis: redis.url, replicaName: 'a' }, noiseKeyOf(recorded));
   await until(() => a.events.some(({ kind }) => kind === 'redis_up'), 'it has joined');

@@ -10,45 +10,57 @@ const placed = (openedAgoMs: number, order: Seniority['order'] = undefined, isAg
 
 describe('isNewer', () => {
   test.each([
-    ['by places of arrival', placed(100, at(2)), undefined, placed(100, at(1)), true],
-    ['by a place of arrival against one given later', placed(100, at(2)), undefined, placed(100, at(1, false)), true],
+    ['two places from arrival', placed(100, at(2)), undefined, placed(100, at(1)), true],
     [
-      'one whose place was given later may be the older one',
+      'a place from arrival, after a place that was assigned later',
+      placed(100, at(2)),
+      undefined,
+      placed(100, at(1, false)),
+      true,
+    ],
+    [
+      'a stream whose place was assigned later may be the older one',
       placed(100, at(2, false)),
       undefined,
       placed(100, at(1)),
       undefined,
     ],
     [
-      'one whose place was given later, before ours arrived',
+      'a place that was assigned later, but before ours arrived',
       placed(100, at(1, false)),
       undefined,
       placed(100, at(2)),
       false,
     ],
-    ['places of two epochs say nothing', placed(100, at(2, true, 'f')), undefined, placed(100, at(1)), undefined],
-    ['a place that its age belies', placed(10_000, at(2)), undefined, placed(100, at(1)), false],
     [
-      'a place that an age belies which may be too small',
+      'places of two epochs cannot be compared',
+      placed(100, at(2, true, 'f')),
+      undefined,
+      placed(100, at(1)),
+      undefined,
+    ],
+    ['a place that contradicts the age', placed(10_000, at(2)), undefined, placed(100, at(1)), false],
+    [
+      'a place that contradicts an age which may be too small',
       placed(10_000, at(2)),
       undefined,
       placed(100, at(1), false),
       true,
     ],
-    ['an unknown order', placed(100), undefined, placed(100), undefined],
-    ['an age that may be of long ago', placed(100), undefined, placed(100_000), undefined],
-    ['an age that was asked for', placed(100), 20, placed(100_000), true],
-    ['an age that took longer to come than it tells', placed(100), 4000, placed(5000), undefined],
-    ['an age of a clock that has stood still', placed(100, undefined, false), 20, placed(100_000), undefined],
-    ['ages that are hardly apart', placed(100), 20, placed(2000), undefined],
+    ['no places, equal ages', placed(100), undefined, placed(100), undefined],
+    ['an age in a report that may be old', placed(100), undefined, placed(100_000), undefined],
+    ['an age in the answer to a request', placed(100), 20, placed(100_000), true],
+    ['an age in an answer that took longer than the age', placed(100), 4000, placed(5000), undefined],
+    ['an age from a clock that has stood still', placed(100, undefined, false), 20, placed(100_000), undefined],
+    ['ages that hardly differ', placed(100), 20, placed(2000), undefined],
     [
-      'ages of a month, seconds apart: clocks do not run alike',
+      'ages of a month that differ by seconds: clocks drift',
       placed(2_592_000_000),
       20,
       placed(2_592_005_000),
       undefined,
     ],
-    ['ages the other way round', placed(100_000), 20, placed(100), false],
+    ['the other stream is older', placed(100_000), 20, placed(100), false],
   ])('%s', (_name, told, roundTripMs, ours, expected) => {
     expect(isNewer(told, roundTripMs, ours)).toBe(expected);
   });
@@ -63,7 +75,7 @@ describe('Ages', () => {
   }
   const opened = (clock: FakeClock): Stream => ({ openedAt: clock.now() }) as Stream;
 
-  test('a clock that has stood still makes them unsure, all at once or bit by bit; one set back does not', () => {
+  test('ages become unsure if the clock stands still, once or in small steps, but not if the calendar is set back', () => {
     for (const steps of [[60_000], [400, 400, 400]]) {
       const clock = new Calendar();
       const ages = new Ages(clock);

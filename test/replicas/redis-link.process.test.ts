@@ -99,9 +99,9 @@ async function worksAt(url: string, files: Files = {}): Promise<void> {
 }
 
 describe('RedisLink', () => {
-  test('a single server', async () => worksAt((await server()).url));
+  test('works with a single server', async () => worksAt((await server()).url));
 
-  test('however many handshakes strangers show, Redis keeps a fixed number; and nodes without streams leave nothing', {
+  test('Redis keeps a fixed number of handshakes, however many strangers send, and nothing of nodes without streams', {
     timeout: 120_000,
   }, async () => {
     const one = await server();
@@ -125,7 +125,7 @@ describe('RedisLink', () => {
     }, 'all are withdrawn');
   });
 
-  test('who waits for a Redis that does not answer goes on at once when the watchdog stops', async () => {
+  test('when the watchdog stops, requests to a Redis that does not answer end at once', async () => {
     const one = await server();
     const { redis, changes } = link(one.url, 'a');
     await until(() => redis.isUp, 'it is up');
@@ -138,7 +138,7 @@ describe('RedisLink', () => {
     await expect(redis.announce(machineKey, id(2), 'arriving')).rejects.toThrow();
   });
 
-  test('with TLS, by the authority that is named; without it, it says what is wrong', async () => {
+  test('with TLS it trusts the configured authority; without that, it says what is wrong', async () => {
     const port = await freePort();
     await server(
       ...['--tls-port', String(port), '--tls-auth-clients', 'no', '--tls-ca-cert-file', join(TLS, 'cert.pem')],
@@ -150,7 +150,7 @@ describe('RedisLink', () => {
     expect(changes).toEqual([[false, expect.stringMatching(/self-signed certificate/)]]);
   });
 
-  test("the documentation's ACL user can do all that is needed", async () => {
+  test('the ACL user in docs/replicas.md has all rights that are needed', async () => {
     const docs = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'replicas.md'), 'utf8');
     const [, rules = ''] = /^user watchdog (.*)$/m.exec(docs) ?? [];
     const redis = await server();
@@ -169,7 +169,7 @@ describe('RedisLink', () => {
     expect(changes).toEqual([[false, expect.stringMatching(/WRONGPASS/)]]);
   });
 
-  test('a cluster of three', { timeout: 30_000 }, async () => {
+  test('works with a cluster of three', { timeout: 30_000 }, async () => {
     const nodes = [];
     for (let i = 0; i < 3; i++) nodes.push(await server('--cluster-enabled', 'yes'));
     const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`);
@@ -180,7 +180,7 @@ describe('RedisLink', () => {
     await worksAt(`redis+cluster://${addresses.join(',')}`);
   });
 
-  test('sentinels: when the master dies, it goes on with the new one', { timeout: 60_000 }, async () => {
+  test('works with sentinels, and goes on with the new master when the old one dies', { timeout: 60_000 }, async () => {
     const master = await server();
     const replica = await server('--replicaof', `127.0.0.1 ${master.port}`);
     const sentinel = await server('--sentinel');

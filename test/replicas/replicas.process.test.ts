@@ -73,7 +73,7 @@ async function opensAtOnce(open: () => Socket, usualMs: number): Promise<void> {
 }
 
 describe('two replicas', () => {
-  test('a dead stream at one is severed for a newcomer at the other: Headscale sees it close first', async () => {
+  test('a dead stream at one replica is severed for a newcomer at the other, and Headscale sees it close first', async () => {
     const { a, b, seen, dead } = await replicas();
     const old = a.opens();
     await isOpen(old);
@@ -91,7 +91,7 @@ describe('two replicas', () => {
     await announced(1);
   });
 
-  test('one that answers stays, and the newcomer waits no longer than for that', async () => {
+  test('an old stream that answers stays, and the newcomer waits only for that answer', async () => {
     const { a, b, seen, alive } = await replicas();
     const old = a.opens();
     await isOpen(old);
@@ -106,7 +106,7 @@ describe('two replicas', () => {
     expect(a.told('stream_severed')).toEqual([]);
   });
 
-  test('a silent one goes once the newcomer elsewhere has been there for a second past its first record', async () => {
+  test('a silent old stream is severed one second after the first record of the newcomer at the other replica', async () => {
     const { a, b, alive } = await replicas({ silentAfter: '1s' });
     const old = a.opens();
     await isOpen(old);
@@ -125,13 +125,13 @@ describe('two replicas', () => {
     expect(b.told('stream_severed')).toEqual([]);
   });
 
-  test('a newcomer that nobody else has a stream of waits for one answer of Redis alone', async () => {
+  test('if no other replica has a stream of its node, a newcomer waits only for one answer of Redis', async () => {
     const { b } = await replicas();
     await isOpen(b.opens());
     expect(b.told('stream_held')).toEqual([]);
   });
 
-  test('a handshake that one has seen gives no identity at the other', async () => {
+  test('a handshake that one replica has seen gives no identity at the other', async () => {
     const { a, b } = await replicas();
     const handshake = freshHandshake(recorded);
     await isOpen(a.opens(handshake));
@@ -142,7 +142,7 @@ describe('two replicas', () => {
     await announced(1);
   });
 
-  test('one that Headscale never saw, since its client left while it was held, still names its node at the other', async () => {
+  test('a handshake that Headscale never saw, because its client left while it was held, still identifies its node at the other', async () => {
     const { a, b } = await replicas({ hold: '5s' });
     await isOpen(a.opens());
     const handshake = freshHandshake(recorded);
@@ -154,7 +154,7 @@ describe('two replicas', () => {
     expect(b.told('handshake_checked')).toMatchObject([{ result: 'identified' }]);
   });
 
-  test('a contest ends with the newcomer elsewhere, and nothing is left of it', async () => {
+  test('a contest ends when the newcomer at the other replica ends, and nothing is left of it', async () => {
     const { a, b, alive } = await replicas();
     const old = a.opens();
     await isOpen(old);
@@ -169,8 +169,8 @@ describe('two replicas', () => {
   });
 });
 
-describe('Redis away', () => {
-  test('killed in the middle of a hundred contests: nobody is lost or severed, and every newcomer gets through', async () => {
+describe('while Redis is away', () => {
+  test('killed during a hundred contests: no stream is lost or severed, and every newcomer is forwarded', async () => {
     const { a, b, alive } = await replicas({ maxStreamsPerNode: '64' });
     const machines = Array.from({ length: 100 }, () => generateNoiseKey());
     const olds = machines.map((machine) => a.opens(freshHandshake(recorded, machine)));
@@ -193,7 +193,7 @@ describe('Redis away', () => {
     expect([...a.told('stream_severed'), ...b.told('stream_severed')]).toEqual([]);
   });
 
-  test('killed: each goes on alone at once, no stream is lost; back: they know of each other again', async () => {
+  test("killed: each replica goes on alone at once and no stream is lost; afterwards they know each other's streams again", async () => {
     const { a, b, seen, dead } = await replicas();
     const beganAt = performance.now();
     const old = a.opens();
@@ -215,7 +215,7 @@ describe('Redis away', () => {
     expect(seen).toEqual(['open 1', 'open 2', 'closed 1']);
   });
 
-  test('killed while a node goes from A to B and back to A: once it is back the newest stream stays, and the one at B goes', async () => {
+  test('killed while a node moves from A to B and back to A: afterwards the newest stream stays, and the one at B is severed', async () => {
     const { a, b } = await replicas({ silentAfter: '3s', hold: 'off' });
     const machine = generateNoiseKey();
     const opens = async (at: typeof a): Promise<Socket> => {
@@ -250,7 +250,7 @@ describe('Redis away', () => {
     ]);
   });
 
-  test('frozen: the first newcomer waits a quarter of a second at most, the next ones not at all', async () => {
+  test('frozen: the first newcomer waits a quarter of a second at most, and the next ones do not wait', async () => {
     const { b } = await replicas();
     const beganAt = performance.now();
     await isOpen(b.opens(freshHandshake(recorded, generateNoiseKey())));
@@ -263,7 +263,7 @@ describe('Redis away', () => {
     await until(() => b.isUp(), 'it is back');
   });
 
-  test('emptied: the streams are announced again with the next renewal of the lease', async () => {
+  test('emptied: the streams are announced again when the lease is renewed', async () => {
     const { a } = await replicas();
     await isOpen(a.opens());
     await announced(1);
@@ -271,7 +271,7 @@ describe('Redis away', () => {
     await announced(1);
   });
 
-  test('what a replica that died left behind severs and holds nobody once its lease has run out', async () => {
+  test('what a dead replica has left in Redis severs and holds nothing after its lease has expired', async () => {
     const { b } = await replicas();
     await redis.command('HSET', `headscale-watchdog:node:{${aMachineKey}}`, 'gone#1/7', '1');
     await isOpen(b.opens());

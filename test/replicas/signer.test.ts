@@ -12,21 +12,21 @@ const signed = (signer: MessageSigner, message: Message = sever, to: string | un
   signer.sign(message, to) ?? expect.unreachable();
 
 describe('MessageSigner', () => {
-  test('what a replica with the same key says is believed, once', () => {
+  test('a message from a replica with the same key is accepted once', () => {
     const receiver = b();
     const text = signed(a());
     expect(receiver.verify(text)).toEqual(sever);
     expect(receiver.verify(text)).toBeUndefined();
   });
 
-  test('what is for all each believes', () => {
+  test('a message for all is accepted by each replica', () => {
     const here: Message = { kind: 'here', from: 'a#1' };
     const text = a().sign(here, undefined) ?? expect.unreachable();
     for (const name of ['b#2', 'c#3']) expect(new MessageSigner(name, () => key).verify(text)).toEqual(here);
     expect(a().verify(text)).toBeUndefined();
   });
 
-  test('messages may overtake each other, and none is believed twice', () => {
+  test('messages may overtake each other, and no message is accepted twice', () => {
     const [sender, receiver] = [a(), b()];
     const texts = Array.from({ length: 3000 }, () => signed(sender));
     const overtaken = texts.flatMap((text, i) => (i % 2 === 0 ? [texts[i + 1] ?? text, text] : []));
@@ -34,18 +34,18 @@ describe('MessageSigner', () => {
     expect(texts.filter((text) => receiver.verify(text) !== undefined)).toEqual([]);
   });
 
-  test('what is for one replica no other believes, nor the same one after its next start', () => {
+  test('a message for one replica is not accepted by another, nor by the same one after a restart', () => {
     expect(new MessageSigner('c#3', () => key).verify(signed(a()))).toBeUndefined();
     expect(new MessageSigner('b#9', () => key).verify(signed(a()))).toBeUndefined();
   });
 
-  test('without the key nothing is said, and nothing is believed', () => {
+  test('without a key, nothing is signed and nothing is accepted', () => {
     expect(new MessageSigner('a#1', () => undefined).sign(sever, 'b#2')).toBeUndefined();
     expect(new MessageSigner('b#2', () => undefined).verify(signed(a()))).toBeUndefined();
     expect(b().verify(signed(new MessageSigner('a#1', generateNoiseKey)))).toBe('forged');
   });
 
-  test('a forged one is not believed, whatever was changed in it', () => {
+  test('a forged message is rejected, whatever was changed in it', () => {
     const text = signed(a());
     const receiver = b();
     for (let i = 0; i < text.length; i++) {

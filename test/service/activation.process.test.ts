@@ -18,7 +18,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('socket activation', () => {
-  test('it listens on the sockets that it is given, the admin server on the one named admin', async () => {
+  test('listens on the inherited sockets, and with the admin server on the one named admin', async () => {
     const manager = await service(harness, { ports: [0, 0], names: 'admin:headscale-watchdog.socket' });
     await manager.started();
     const [admin = 0, port = 0] = manager.ports;
@@ -28,7 +28,7 @@ describe('socket activation', () => {
     expect(streams).toHaveLength(1);
   });
 
-  test('a connection that was there before it started is served', async () => {
+  test('serves a connection that was made before it started', async () => {
     const manager = await service(harness, { ports: [0] });
     const early = harness.client(manager.ports[0] as number);
     early.write(upgradeHead('/ts2021'));
@@ -49,7 +49,7 @@ describe('socket activation', () => {
     );
   });
 
-  test('more sockets than --listen: one line with the cure, exit 1', async () => {
+  test('more sockets than --listen: one line that says what to do, exit 1', async () => {
     const manager = await ServiceManager.with(harness, {
       ports: [0, 0],
       args: ([port]) => ['serve', '--admin', '127.0.0.1:0', '--listen', `127.0.0.1:${port}`],
@@ -60,7 +60,7 @@ describe('socket activation', () => {
     );
   });
 
-  test('a descriptor that is no listening socket: one line, exit 1', async () => {
+  test('a descriptor that is not a listening socket: one line, exit 1', async () => {
     const manager = await ServiceManager.with(harness, {
       env: { LISTEN_FDS: '1', LISTEN_PID: 'own' },
       args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
@@ -71,7 +71,7 @@ describe('socket activation', () => {
     );
   });
 
-  test('sockets for another process: it says so and listens by itself', async () => {
+  test('sockets for another process: it says so and opens its own', async () => {
     const manager = await ServiceManager.with(harness, {
       env: { LISTEN_FDS: '1', LISTEN_PID: '1' },
       args: () => ['serve', '--admin', '127.0.0.1:0', '--listen', '127.0.0.1:0'],
@@ -85,7 +85,7 @@ describe('sd_notify', () => {
   test.each([
     ['a path', () => join(folder, 'notify')],
     ['an abstract name', () => `@headscale-watchdog-test-${process.pid}`],
-  ])('to %s: ready, signs of life, a reload, stopping', async (_what, address) => {
+  ])('to %s: reports ready, signs of life, a reload and stopping', async (_what, address) => {
     const manager = await service(harness, { ports: [0], notify: address(), env: { WATCHDOG_USEC: '400000' } });
     const pid = await manager.started();
     const port = manager.ports[0] as number;
@@ -105,7 +105,7 @@ describe('sd_notify', () => {
     await until(() => manager.notified.some((text) => text.startsWith('STOPPING=1\n')), 'the stop is told');
   });
 
-  test('a loop that is stuck gives no sign of life', async () => {
+  test('a stuck event loop sends no sign of life', async () => {
     const manager = await service(harness, {
       ports: [0],
       notify: join(folder, 'stuck'),
@@ -123,14 +123,14 @@ describe('sd_notify', () => {
     await until(() => signs() > before, 'they come again');
   });
 
-  test('an address that is none: it says so and serves', async () => {
+  test('an invalid NOTIFY_SOCKET: it says so and serves', async () => {
     const manager = await service(harness, { ports: [0], env: { NOTIFY_SOCKET: 'vsock:2:1' } });
     await manager.started();
     expect(manager.output).toContain('the service manager does not hear that the watchdog has started: use Type=exec');
     await harness.upgraded(manager.ports[0] as number, '/ts2021');
   });
 
-  test('a failed start: exit 1, and no READY', async () => {
+  test('a failed start: exit 1, and READY is never sent', async () => {
     const manager = await service(harness, {
       ports: [0],
       notify: join(folder, 'failed'),

@@ -17,7 +17,7 @@ describe('takeInheritedSockets', () => {
     expect(env).toEqual({ HOME: '/root' });
   });
 
-  test('gives the one named admin to the admin server, wherever it stands', () => {
+  test('gives the descriptor named admin to the admin server, at any position', () => {
     const sockets = takeInheritedSockets(passed('3', 'web:admin:web'), PID);
     expect(sockets.forAdmin).toBe(4);
     expect([0, 1].map((i) => sockets.forListener(i))).toEqual([3, 5]);
@@ -25,7 +25,7 @@ describe('takeInheritedSockets', () => {
     expect(takeInheritedSockets(passed('1', 'headscale-watchdog.socket'), PID).forAdmin).toBeUndefined();
   });
 
-  test('takes none that are for another process, and says what is between', () => {
+  test('takes no sockets that are meant for another process, and says what may be in between', () => {
     const env = passed('1', undefined, '12');
     const sockets = takeInheritedSockets(env, PID);
     expect(sockets.forListener(0)).toBeUndefined();
@@ -35,13 +35,13 @@ describe('takeInheritedSockets', () => {
     expect(env).toEqual({});
   });
 
-  test.each(['', 'many', '-1', '99999'])('takes none where LISTEN_FDS is %j', (count) => {
+  test.each(['', 'many', '-1', '99999'])('takes no sockets if LISTEN_FDS is %j', (count) => {
     const sockets = takeInheritedSockets(passed(count), PID);
     expect(sockets.listeners).toBe(0);
     expect(sockets.unusedReason).toContain('LISTEN_FDS is');
   });
 
-  test.each([{}, passed('0')])('without any there is nothing to say: %o', (env) => {
+  test.each([{}, passed('0')])('without sockets it reports nothing: %o', (env) => {
     expect(takeInheritedSockets(env, PID)).toMatchObject({ listeners: 0, unusedReason: undefined });
   });
 });

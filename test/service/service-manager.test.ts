@@ -13,7 +13,7 @@ function stage(watchdogMs?: number) {
 }
 
 describe('ServiceManager', () => {
-  test('is told of the start, and of the stop with the time that it may take', () => {
+  test('learns of the start, and of the stop with the time that it may take', () => {
     const { sent, manager } = stage();
     manager.ready('listening on 0.0.0.0:80');
     manager.stopping('ending the streams over 20s', 20_000);
@@ -26,7 +26,7 @@ describe('ServiceManager', () => {
     ]);
   });
 
-  test('is told of a reload with the monotonic time, and by ready that it is over', () => {
+  test('learns of a reload with the monotonic time, and of its end by ready', () => {
     const { sent, manager } = stage();
     manager.ready('a');
     const before = process.hrtime.bigint() / 1000n;
@@ -57,7 +57,7 @@ describe('ServiceManager', () => {
     expect(clock.timers).toBe(0);
   });
 
-  test('that is not there is not missed', async () => {
+  test('without one, nothing happens', async () => {
     const clock = new FakeClock();
     const env = { WATCHDOG_USEC: '1000000', HOME: '/root' };
     const manager = await connectServiceManager(env, 1, clock);
@@ -69,7 +69,7 @@ describe('ServiceManager', () => {
     expect(env).toEqual({ HOME: '/root' });
   });
 
-  test('that nobody listens for any more, or with an address that is none, does no harm', async () => {
+  test('one that does not listen any more, or has an invalid address, does no harm', async () => {
     const gone = await connectServiceManager({ NOTIFY_SOCKET: '/nonexistent/notify' }, 1, new FakeClock());
     gone.ready('a');
     const none = await connectServiceManager({ NOTIFY_SOCKET: 'vsock:2:1' }, 1, new FakeClock());
@@ -92,7 +92,7 @@ describe('socketAddress', () => {
     },
   );
 
-  test('takes the longest that fits', () => {
+  test('accepts the longest path that fits', () => {
     expect(socketAddress(`/${'x'.repeat(106)}`)).toHaveLength(2 + 108);
     expect(socketAddress(`@${'x'.repeat(107)}`)).toHaveLength(2 + 108);
   });

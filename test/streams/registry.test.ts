@@ -17,7 +17,7 @@ function stream(registry: Registry, machineKey: MachineKey | undefined = KEY): S
 }
 
 describe('Registry', () => {
-  test('knows a node by its streams, oldest first, and forgets each that is removed', () => {
+  test("lists a node's streams, oldest first, without those that were removed", () => {
     const registry = new Registry();
     const [first, second] = [stream(registry), stream(registry)];
     for (const each of [first, second]) registry.add(each);
@@ -32,7 +32,7 @@ describe('Registry', () => {
 });
 
 describe('Registry, addresses', () => {
-  test('one is shared by the nodes that have a stream from it, each counted once', () => {
+  test('an address is shared by the nodes that have a stream from it, each counted once', () => {
     const registry = new Registry();
     const add = (key: MachineKey | undefined, address: string): void =>
       registry.add({ ...stream(registry), machineKey: key, address });
@@ -57,7 +57,7 @@ describe('setState', () => {
     ['closed', []],
   ] as const;
 
-  test.each(LEGAL)('from %s: takes the legal steps, and refuses the others without a change', (from, legal) => {
+  test.each(LEGAL)('from %s: accepts the legal changes, and refuses all others without a change', (from, legal) => {
     for (const to of KINDS) {
       const one: Stream = { ...stream(new Registry()), state: at(from) };
       const taken = (legal as readonly string[]).includes(to);
@@ -74,10 +74,14 @@ describe('leastNeeded', () => {
   });
 
   test.each([
-    ['the one longest unheard', [heard(50, 1), heard(20, 1), heard(40, 1)], 1],
-    ['never the newest, however long unheard', [heard(50, 1), heard(60, 1), heard(1, undefined)], 0],
-    ['one without a session first', [heard(1, 1), heard(50, undefined), heard(40, undefined), heard(60, 1)], 2],
-    ['nobody of one', [heard(1, undefined)], -1],
+    ['chooses the stream that was silent for longest', [heard(50, 1), heard(20, 1), heard(40, 1)], 1],
+    ['never chooses the newest, however long it was silent', [heard(50, 1), heard(60, 1), heard(1, undefined)], 0],
+    [
+      'chooses a stream without a session first',
+      [heard(1, 1), heard(50, undefined), heard(40, undefined), heard(60, 1)],
+      2,
+    ],
+    ['chooses no stream if there is only one', [heard(1, undefined)], -1],
   ])('%s', (_which, streams, expected) => {
     expect(leastNeeded(streams)).toBe(streams[expected]);
   });

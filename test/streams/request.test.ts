@@ -52,7 +52,7 @@ describe('readRequest, as Headscale reads it', () => {
     [['Upgrade: derp'], 'control undefined'],
     [['Upgrade: h2c', 'Upgrade: websocket'], 'plain'],
     [[], 'plain'],
-  ])('of %j the first alone counts: %s', (upgrades, wanted) => {
+  ])('of %j only the first value counts: %s', (upgrades, wanted) => {
     const line = 'GET /ts2021?a=b&X-Tailscale-Handshake=query';
     expect(asked(line, ...upgrades, inHeader('header'))).toBe(wanted);
   });
@@ -73,14 +73,14 @@ describe('readRequest, as Headscale reads it', () => {
     expect(asked(`GET /ts2021?${query}`, 'Upgrade: websocket')).toBe(`control ${wanted}`);
   });
 
-  test('two handshakes: 400 where they differ, else it is the one', () => {
+  test('two handshakes get 400 if they differ; equal ones count as one', () => {
     const two = (one: string, other: string) => asked('POST /ts2021', `Upgrade: ${CONTROL}`, one, other);
     expect(two(inHeader('a'), inHeader('b'))).toBe('refused');
     expect(two(inHeader('a'), 'X-TAILSCALE-HANDSHAKE: a')).toBe('control a');
     expect(asked('GET /ts2021?X-Tailscale-Handshake=a&X-Tailscale-Handshake=b', 'Upgrade: websocket')).toBe('refused');
   });
 
-  test('one with a body is a plain request', () => {
+  test('an upgrade with a body is a plain request', () => {
     for (const body of ['Content-Length: 1', 'Transfer-Encoding: chunked']) {
       expect(asked('POST /ts2021', `Upgrade: ${CONTROL}`, body)).toBe('plain');
     }
@@ -127,11 +127,11 @@ describe('readRequest', () => {
     ['OPTIONS *', 'Host: h'],
     ['POST /x', 'Host: h', 'Transfer-Encoding: Chunked'],
     ['POST /x', 'Host: h', 'Content-Length: 0'],
-  ])('takes %s with %s %s', (line, ...headers) => {
+  ])('accepts %s with %s %s', (line, ...headers) => {
     expect(read(line, ...headers).kind).toBe('plain');
   });
 
-  test('keeps back what is about the connection, and what Connection names, but for what frames a message', () => {
+  test('drops headers about the connection and those that Connection names, except those that frame the message', () => {
     expect(
       read(
         'POST /x',
@@ -144,7 +144,7 @@ describe('readRequest', () => {
     ).toEqual({ kind: 'plain', headers: ['Host', 'h', 'X-Three', '3', 'Content-Length', '0'] });
   });
 
-  test('gives a request without Host an empty one: it goes on as HTTP/1.1', () => {
+  test('gives a request without Host an empty one, because it is passed on as HTTP/1.1', () => {
     expect(read('GET /x 1.0')).toEqual({ kind: 'plain', headers: ['Host', ''] });
   });
 });

@@ -37,7 +37,7 @@ function fedBy(size: number, frames: Buffer): Buffer {
 
 describe('WebSocketPayload', () => {
   test.each([0, 1, 125, 126, 127, 65_535, 65_536, 70_000])(
-    'unmasks a message of %d bytes, over any chunking',
+    'unmasks a message of %d bytes, however it is split',
     (length) => {
       const frames = framed({ opcode: 2, data: bytes(length) }, { opcode: 2, data: Buffer.from('next') });
       const expected = Buffer.concat([bytes(length), Buffer.from('next')]);
@@ -46,7 +46,7 @@ describe('WebSocketPayload', () => {
     },
   );
 
-  test('puts a message of several frames together, with a ping between them, and passes over text', () => {
+  test('joins a message of several frames with a ping between them, and ignores text', () => {
     const frames = framed(
       { opcode: 1, data: Buffer.from('a text') },
       { opcode: 2, data: Buffer.from('one '), fin: false },
@@ -57,13 +57,13 @@ describe('WebSocketPayload', () => {
     expect(fedBy(1, frames).toString()).toBe('one message');
   });
 
-  test('reads frames without a mask as well', () => {
+  test('also reads frames without a mask', () => {
     expect(fedBy(1, framed({ opcode: 2, data: bytes(300), mask: false })).equals(bytes(300))).toBe(true);
   });
 });
 
 describe('FirstRecord of a WebSocket', () => {
-  test('is complete with the last byte of the record that the frames carry', () => {
+  test('is complete with the last byte of the record inside the frames', () => {
     const record = Buffer.concat([Buffer.from([4, 0, 200]), bytes(200)]);
     const frames = framed({ opcode: 2, data: record.subarray(0, 50) }, { opcode: 2, data: record.subarray(50) });
     const first = new FirstRecord(true);
@@ -75,7 +75,7 @@ describe('FirstRecord of a WebSocket', () => {
   test.each([
     [200_000, true],
     [300_000, false],
-  ])('behind %d bytes of pings is looked for: %s', (bytesOfPings, isLookedFor) => {
+  ])('after %d bytes of pings it still looks for the record: %s', (bytesOfPings, isLookedFor) => {
     const ping = framed({ opcode: 9, data: bytes(119) });
     const first = new FirstRecord(true);
     for (let fed = 0; fed < bytesOfPings; fed += ping.length) expect(first.feed(ping)).toBe(false);

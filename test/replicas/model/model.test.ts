@@ -23,7 +23,7 @@ function away(world: World, isAway: boolean): void {
 }
 
 test.each([2, 3])(
-  'while Redis is away a node goes from A to B and back: its newest stream stays, of %d replicas',
+  'if a node moves from A to B and back while Redis is away, its newest stream stays, with %d replicas',
   async (replicas) => {
     const world = new World(replicas, true);
     await world.time.pass(1000);
@@ -36,7 +36,7 @@ test.each([2, 3])(
   },
 );
 
-test(`whatever replicas, Redis and a node do in whatever order, no stream is severed for an older one: REPLICAS_RUNS=${RUNS} REPLICAS_SEED=${SEED}`, {
+test(`in any sequence of what replicas, Redis and a node may do, no stream is severed for an older one: REPLICAS_RUNS=${RUNS} REPLICAS_SEED=${SEED}`, {
   timeout: 60_000 + RUNS * 200,
 }, async () => {
   await fc.assert(
