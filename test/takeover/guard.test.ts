@@ -53,18 +53,18 @@ class Play {
 describe('Guard', () => {
   test.each([
     ['two addresses', ['A', 'B'], undefined, 8],
-    ['two addresses, where the kernel answers', ['A', 'B'], true, 4],
+    ["two addresses, and the loser's kernel answers", ['A', 'B'], true, 4],
     ['one NAT', ['A', 'A'], undefined, 8],
-    ['an address that says nothing', [GATEWAY, GATEWAY], undefined, 8],
-    ['an address that says nothing: what answers there is a proxy', [GATEWAY, GATEWAY], true, 8],
-  ])('two machines that come back at once each time are found: %s', (_where, addresses, answers, inRound) => {
+    ['an address that identifies no machine', [GATEWAY, GATEWAY], undefined, 8],
+    ["an address that identifies no machine, where a proxy's kernel answers", [GATEWAY, GATEWAY], true, 8],
+  ])('finds two machines that come back promptly each time: %s', (_where, addresses, answers, inRound) => {
     const play = new Play();
     expect(play.rounds(20, { answers }, addresses)).toBe(inRound);
     expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
     expect([play.guard.foundCount(play.now), play.guard.suspendedUntil(BOB, play.now)]).toEqual([1, undefined]);
   });
 
-  test('while it is not sure nothing is put off before the second return, and then by another time each', () => {
+  test('delays nothing before the second prompt return, and then each severing by another time', () => {
     const play = new Play();
     const putOff: number[] = [];
     for (let i = 0; i < 7; i++) {
@@ -76,10 +76,10 @@ describe('Guard', () => {
   });
 
   test.each([
-    ['it comes back from elsewhere', { back: 'C' }],
+    ['it comes back from another address', { back: 'C' }],
     ['it comes back later than a clone would', { backAfterMs: 20_000 }],
-    ['its kernel was asked, and nobody answered', { answers: false }],
-  ])('after any number of prompt returns one is enough to begin anew: %s', (_criterion, once) => {
+    ["the loser's kernel did not answer", { answers: false }],
+  ])('after any number of prompt returns, one other return starts the count again: %s', (_criterion, once) => {
     const play = new Play();
     expect(play.rounds(7)).toBeUndefined();
     expect(play.round({ loser: 'B', winner: 'A', ...once })).toBeUndefined();
@@ -88,7 +88,7 @@ describe('Guard', () => {
     expect(play.rounds(1)).toBe(1);
   });
 
-  test('one that comes while a severing is put off has moved: what was put off is due', () => {
+  test('a stream that comes during the delay has moved, so the delayed severing is due', () => {
     const play = new Play();
     play.rounds(5);
     play.pass(1000);
@@ -97,7 +97,7 @@ describe('Guard', () => {
     expect(play.guard.suspendedUntil(ALICE, play.now)).toBeUndefined();
   });
 
-  test('one that nobody comes back from: begins anew', () => {
+  test('a severing after which nobody comes back starts the count again', () => {
     const play = new Play();
     play.rounds(7);
     play.guard.severed(ALICE, { at: plus(play.now, 120_000), loser: 'B', winner: 'A', loserAnswers: undefined });
@@ -105,7 +105,7 @@ describe('Guard', () => {
     expect(play.rounds(7)).toBeUndefined();
   });
 
-  test('one that is found dead was left: begins anew', () => {
+  test('a dead stream starts the count again', () => {
     const play = new Play();
     play.rounds(7);
     play.guard.foundDead(ALICE);
@@ -113,16 +113,16 @@ describe('Guard', () => {
     expect(play.rounds(7)).toBeUndefined();
   });
 
-  test('with more than two streams, twice as many', () => {
+  test('with more than two streams, it needs twice as many returns', () => {
     expect(new Play().rounds(30, { others: 2 })).toBe(14);
   });
 
-  test('slow machines are given longer tests', () => {
+  test('delays are longer for machines that return slowly', () => {
     const play = new Play();
     expect(play.rounds(20, { backAfterMs: 9000 })).toBe(8);
   });
 
-  test('found again it rests twice as long, up to fifteen minutes; after an hour of peace a minute again', () => {
+  test('each further finding doubles the suspension, up to fifteen minutes; after a quiet hour it is one minute again', () => {
     const play = new Play();
     expect(play.rounds(20)).toBe(8);
     const restsMs: number[] = [];
@@ -137,7 +137,7 @@ describe('Guard', () => {
     expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, MINUTE));
   });
 
-  test('of a key that was found the rest goes on, whatever comes', () => {
+  test('after a finding, the suspension runs to its end, whatever comes', () => {
     const play = new Play();
     play.rounds(8);
     play.pass(10_000);
@@ -145,7 +145,7 @@ describe('Guard', () => {
     expect(play.guard.suspendedUntil(ALICE, play.now)).toBe(plus(play.now, 50_000));
   });
 
-  test('what other keys do is nothing to it, and what is long ago is forgotten', () => {
+  test('each key is judged for itself, and old suspicions are forgotten', () => {
     const play = new Play();
     play.rounds(7);
     play.guard.severed(BOB, { at: play.now, loser: 'B', winner: 'A', loserAnswers: true });

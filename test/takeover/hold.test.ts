@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { bench, oldStream, opens } from './stage.ts';
 
 describe('Takeover, hold', () => {
-  test('is over as soon as the old stream has answered a probe', () => {
+  test("ends as soon as the old stream's client has answered a probe", () => {
     const old = oldStream(20_000);
     const newcomer = opens();
     const start = bench.clock.now();
@@ -14,7 +14,7 @@ describe('Takeover, hold', () => {
     );
   });
 
-  test('lasts while one of several has not answered', () => {
+  test('lasts while one of several old streams has not answered', () => {
     bench.holdMs = 0;
     const [alive, slow] = [oldStream(2000), oldStream(20_000)];
     bench.holdMs = 5000;
@@ -28,7 +28,7 @@ describe('Takeover, hold', () => {
     expect(newcomer.forwardedAt).toBeDefined();
   });
 
-  test('there is none without kernel evidence, without old streams, or when it is off', () => {
+  test('does not happen without kernel evidence, without old streams, or with hold off', () => {
     const withoutOld = opens();
     expect(withoutOld.forwardedAt).toBe(bench.clock.now());
     withoutOld.line.evidenceIsThere = false;
@@ -40,7 +40,7 @@ describe('Takeover, hold', () => {
     expect(bench.kinds()).not.toContain('stream_held');
   });
 
-  test('with hold off a dead old stream is found as fast', () => {
+  test('with hold off, a dead old stream is found just as fast', () => {
     bench.holdMs = 0;
     const old = oldStream(20_000);
     old.line.vanished = true;
@@ -50,7 +50,7 @@ describe('Takeover, hold', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('is over also when another newcomer comes in the moment in which the old stream was heard', () => {
+  test("ends even if another newcomer comes at the moment at which the old stream's client answers", () => {
     const old = opens();
     const newcomer = opens();
     bench.clock.advance(670);
@@ -59,7 +59,7 @@ describe('Takeover, hold', () => {
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
   });
 
-  test('waits for one that answered, and was lost and severed while another was still being asked', () => {
+  test('waits for an old stream that answered first, but lost while another one was still being probed', () => {
     bench.holdMs = 0;
     const [answers, slow] = [oldStream(2000), oldStream(20_000)];
     Object.assign(bench, { holdMs: 5000, closingTakesMs: 700 });
@@ -74,7 +74,7 @@ describe('Takeover, hold', () => {
     expect(newcomer.forwardedAt).toBe((answers.severedAt as number) + 700);
   });
 
-  test('waits also for a stream that lost to an earlier newcomer, until its connection to Headscale has closed', () => {
+  test('also waits for a stream that lost to an earlier newcomer, until its connection to Headscale has closed', () => {
     bench.closingTakesMs = 700;
     const old = oldStream(20_000);
     Object.assign(old.line, { vanished: true, unackedSegments: 1, retransmits: 2 });
@@ -88,7 +88,7 @@ describe('Takeover, hold', () => {
     expect(second.forwardedAt).toBe(bench.clock.now());
   });
 
-  test('a held newcomer whose client leaves is dropped without a word to Headscale', () => {
+  test("if a held newcomer's client leaves, nothing is sent to Headscale", () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     const newcomer = opens();
@@ -100,7 +100,7 @@ describe('Takeover, hold', () => {
     expect(bench.verdicts()).toEqual(['newcomer_ended']);
   });
 
-  test('a held newcomer that is overtaken is an old stream like any other: severed when dead', () => {
+  test('a held newcomer that is overtaken becomes an old stream, and is severed if it is dead', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     old.line.rttMs = 1500;
@@ -117,7 +117,7 @@ describe('Takeover, hold', () => {
     expect(newcomer.forwardedAt).toBeDefined();
   });
 
-  test('both of a client that tries two ports at once stay, and the loser leaves by itself', () => {
+  test('if a client connects to two ports at once, neither stream is severed, and the client closes one itself', () => {
     const first = opens();
     bench.clock.advance(500);
     const second = opens();
@@ -128,7 +128,7 @@ describe('Takeover, hold', () => {
     expect(first.forwardedAt).toBeDefined();
   });
 
-  test('an old stream that ends by itself lets the newcomer go when Headscale has closed it', () => {
+  test('if the old stream ends by itself, the newcomer is forwarded when Headscale has closed it', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     const newcomer = opens();

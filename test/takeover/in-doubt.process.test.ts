@@ -31,7 +31,7 @@ function deafKernel() {
   };
 }
 
-test('a node is back from the address that it vanished from: a Headscale that refuses second streams sees the old one end first', async () => {
+test('if a node comes back from the address from which it vanished, a Headscale that refuses second streams sees the old one end first', async () => {
   const { server, events } = await controlServer(harness);
   const noiseKey = parseNoiseKey(server.noiseKeyFile());
   const watchdog = await harness.watchdog(server.url.href, { hold: 'auto' }, noiseKey, { kernel: deafKernel() });

@@ -40,14 +40,14 @@ describe('judge', () => {
     expect(judge({ ...question, suspendedUntil: NOW })).toEqual(verdict);
   });
 
-  test('takes the threshold it is given', () => {
+  test("uses the node's own threshold", () => {
     const newcomer = { newcomerFirstRecordAt: SETTLED, suspendedUntil: undefined };
     const question = { now: NOW, kernel: 'answers', oldHeardAt: ago(5000), ...newcomer } as const;
     expect(judge({ ...question, silentAfterMs: 5000 })).toEqual(silent);
     expect(judge({ ...question, silentAfterMs: 5001 })).toEqual(waitForSilence(1));
   });
 
-  test('while the guard lets rule 2 rest nobody is silent; rule 1 holds', () => {
+  test('while the guard suspends rule 2, no stream is silent, but rule 1 applies', () => {
     const resting = {
       now: NOW,
       silentAfterMs: THRESHOLD,

@@ -13,13 +13,13 @@ const THIRD_OPEN_FOR_MS = 30_000;
 const FLAGGED_WITHIN_MS = 30 * MINUTE_MS;
 const SEVERED_BEFORE_AT_MOST = 20;
 
-test(`phones, whatever their networks and their rhythm, are never taken for two machines: ${WHICH}`, TIMEOUT, () => {
+test(`a phone is never taken for two machines, on any networks and in any rhythm: ${WHICH}`, TIMEOUT, () => {
   const reports = seeds.map((seed) => playPhone(seed, 30, 60 * MINUTE_MS));
   expect(reports.filter(({ flagged }) => flagged)).toEqual([]);
   expect(reports.filter(({ thirdOpenForMs }) => thirdOpenForMs > THIRD_OPEN_FOR_MS)).toEqual([]);
 });
 
-test(`two machines with one key are always found, and both keep their streams: ${WHICH}`, TIMEOUT, () => {
+test(`two machines with one key are always found, and then both keep their streams: ${WHICH}`, TIMEOUT, () => {
   const reports = seeds.map((seed) => playClones(seed, 35 * MINUTE_MS));
   const late = reports.filter(({ flaggedAfterMs }) => !((flaggedAfterMs ?? Number.NaN) <= FLAGGED_WITHIN_MS));
   expect(late).toEqual([]);

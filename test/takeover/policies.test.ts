@@ -15,7 +15,7 @@ describe('Takeover, guard', () => {
   }
   const duplicates = () => bench.events.filter(({ kind }) => kind === 'machine_key_duplicated');
 
-  test('two machines with one key sever each other a few times, and then no more for a minute', () => {
+  test('two machines with one key take over from each other a few times, and then not for a minute', () => {
     const pair = untilFound();
     expect(duplicates()).toMatchObject([{ machineKey: ALICE, restMs: 60_000 }]);
     const severed = bench.events.filter(({ kind }) => kind === 'stream_severed');
@@ -28,7 +28,7 @@ describe('Takeover, guard', () => {
     expect(verdicts[0]).toMatchObject({ waitingFor: 'guard' });
   });
 
-  test('when the rest is over rule 2 judges again, by its own timer', () => {
+  test('when the suspension is over, rule 2 judges again by its own timer', () => {
     const pair = untilFound();
     bench.clock.advance(60_000);
     expect(pair.filter(({ severedBecause }) => severedBecause === 'silent')).toHaveLength(1);
@@ -67,13 +67,13 @@ describe('Takeover, guard', () => {
     return older;
   }
 
-  test('one that comes while a severing is put off lets it be done at once', () => {
+  test('a stream that comes during a delay triggers the delayed severing at once', () => {
     const older = putOff(2);
     proxied('192.0.2.3');
     expect(older.severedBecause).toBe('silent');
   });
 
-  test('another replica severs while a severing is put off here, and nobody comes back there: it is done at once', () => {
+  test('if another replica severs during a delay and nobody comes back there, the delayed severing happens at once', () => {
     const older = putOff(4);
     const there = { loser: '192.0.2.7', winner: '192.0.2.8', loserAnswers: undefined };
     bench.takeover.duplicates.severedElsewhere(ALICE, there);
@@ -83,7 +83,7 @@ describe('Takeover, guard', () => {
     expect(older.severedBecause).toBe('silent');
   });
 
-  test('a rest that is shorter than what a severing was put off by ends as it says', () => {
+  test('a suspension that is shorter than a delay ends the delay', () => {
     const older = putOff(4);
     const waitsUntil = bench.takeover.duplicates.suspendedUntil(older.stream) ?? 0;
     expect(waitsUntil - bench.clock.now()).toBeGreaterThan(61_000);
@@ -94,7 +94,7 @@ describe('Takeover, guard', () => {
     expect(older.severedBecause).toBe('silent');
   });
 
-  test('two that are both heard, half a minute past the newcomer and half a minute later, are two machines: told once, neither severed', () => {
+  test("two streams that both send for a minute after the newcomer's first record are two machines: reported once, and neither is severed", () => {
     const [one, other] = [opens(ALICE, '192.0.2.11'), opens(ALICE, '192.0.2.12')];
     const bothSpeakFor = (ms: number): void => {
       for (let spoken = 0; spoken < ms; spoken += 500) {
@@ -111,9 +111,9 @@ describe('Takeover, guard', () => {
   });
 
   test.each([
-    ['the newcomer is not heard', '192.0.2.12', false],
-    ['both come from one address, as a machine with two connections would', '192.0.2.11', true],
-    ['one comes from an address that says nothing', '172.18.0.1', true],
+    ["the newcomer's client sends nothing", '192.0.2.12', false],
+    ['both come from one address, like a machine with two connections', '192.0.2.11', true],
+    ['one comes from an address that identifies no machine', '172.18.0.1', true],
   ])('no duplicate: %s', (_criterion, address, newcomerSpeaks) => {
     bench.untelling.add('172.18.0.1');
     const [one, other] = [opens(ALICE, '192.0.2.11'), opens(ALICE, address)];
@@ -125,7 +125,7 @@ describe('Takeover, guard', () => {
     expect(duplicates()).toEqual([]);
   });
 
-  test('no duplicate: what a phone sent as it left arrives when it is back, once', () => {
+  test("no duplicate: a phone's last bytes arrive after it is back, once", () => {
     bench.silentAfterMs = 600_000;
     const [left, now] = [opens(ALICE, '192.0.2.11'), opens(ALICE, '192.0.2.12')];
     bench.clock.advance(45_000);
@@ -139,7 +139,7 @@ describe('Takeover, guard', () => {
     expect(duplicates()).toEqual([]);
   });
 
-  test('while rule 2 rests, rule 1 does not', () => {
+  test('while rule 2 is suspended, rule 1 applies', () => {
     const last = untilFound()[0] as FakePeer;
     bench.clock.advance(20_000);
     last.line.vanished = true;
@@ -152,7 +152,7 @@ describe('Takeover, guard', () => {
 describe('Takeover, observe only', () => {
   const wouldSever = () => bench.events.flatMap((event) => (event.kind === 'would_sever' ? [event.reason] : []));
 
-  test('a dead old stream is told once, neither held for nor severed', () => {
+  test('a dead old stream is reported once, not severed, and its newcomer is not held', () => {
     bench.observeOnly = true;
     const old = oldStream(20_000);
     old.line.vanished = true;
@@ -168,7 +168,7 @@ describe('Takeover, observe only', () => {
     expect(bench.kinds()).not.toContain('stream_held');
   });
 
-  test('a silent one likewise', () => {
+  test('a silent old stream is reported once and not severed', () => {
     bench.observeOnly = true;
     const old = oldStream(20_000);
     opens();
@@ -177,7 +177,7 @@ describe('Takeover, observe only', () => {
     expect(old.severedAt).toBeUndefined();
   });
 
-  test("a node's own rule: one is observed, the other severed", () => {
+  test('one node is only observed by its own rule, and the other is severed', () => {
     bench.termsOfKey.set(BOB, { observeOnly: true });
     const [alices, bobs] = [oldStream(20_000, ALICE), oldStream(0, BOB)];
     for (const old of [alices, bobs]) old.line.vanished = true;
@@ -189,7 +189,7 @@ describe('Takeover, observe only', () => {
     expect(wouldSever()).toEqual(['dead']);
   });
 
-  test('switched off by a reload, it severs what still deserves it', () => {
+  test('if a reload switches it off, streams that still lose their contest are severed', () => {
     bench.observeOnly = true;
     const old = oldStream(20_000);
     opens();
@@ -210,7 +210,7 @@ describe('Takeover, terms', () => {
     expect([alices.severedBecause, bobs.severedBecause]).toEqual([undefined, 'silent']);
   });
 
-  test('a shorter threshold reaches an open contest at once, a longer one holds from then on', () => {
+  test('a shorter threshold applies to an open contest at once, and so does a longer one', () => {
     const old = oldStream(10_000);
     opens();
     bench.clock.advance(5000);

@@ -3,7 +3,7 @@ import { bench, expectInternalErrors, oldStream, opens } from './stage.ts';
 import { ALICE, BOB, FakePeer } from './takeover-bench.ts';
 
 describe('Takeover, rule 1: dead', () => {
-  test('a vanished old stream is severed 450 ms after the newcomer came, and the newcomer forwarded when it has closed', () => {
+  test('a dead old stream is severed 450 ms after the newcomer came, and the newcomer is forwarded when it has closed', () => {
     const old = oldStream(20_000);
     old.line.vanished = true;
     const newcomer = opens();
@@ -22,14 +22,14 @@ describe('Takeover, rule 1: dead', () => {
     expect(bench.verdicts()).toEqual(['dead']);
   });
 
-  test('data that two retransmissions could not deliver: severed at once', () => {
+  test('an old stream with data unacknowledged through two retransmissions is severed at once', () => {
     const old = oldStream(20_000);
     Object.assign(old.line, { vanished: true, unackedSegments: 1, retransmits: 2 });
     opens();
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('on a slow line it waits three times rtt + 4 rttvar', () => {
+  test('on a slow connection it waits three times rtt + 4 rttvar', () => {
     const old = oldStream(20_000);
     Object.assign(old.line, { vanished: true, rttMs: 200, rttvarMs: 50 });
     opens();
@@ -39,7 +39,7 @@ describe('Takeover, rule 1: dead', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('a line that was busy a moment ago is probed only after a second of quiet, and judged 450 ms after that', () => {
+  test('a connection that was just busy is probed after a second of quiet, and judged 450 ms later', () => {
     const old = oldStream(20_000);
     old.speaks();
     bench.clock.advance(300);
@@ -51,7 +51,7 @@ describe('Takeover, rule 1: dead', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('a slow line: the newcomer is held for as long as the verdict takes', () => {
+  test('on a slow connection the newcomer is held for as long as the verdict takes', () => {
     const old = oldStream(20_000);
     Object.assign(old.line, { vanished: true, rttMs: 600, rttvarMs: 100 });
     const newcomer = opens();
@@ -64,10 +64,10 @@ describe('Takeover, rule 1: dead', () => {
   });
 
   test.each([
-    ['a hold that was set to less', 1500, 600],
-    ['a line so slow that a client would give up', 5000, 1700],
+    ['the configured hold', 1500, 600],
+    ['a client would wait on a very slow connection', 5000, 1700],
   ])(
-    'where the verdict takes longer than %s, nobody is held, and the verdict comes all the same',
+    'if the verdict takes longer than %s, the newcomer is not held, and the verdict still comes',
     (_what, holdMs, rttMs) => {
       Object.assign(bench, { holdMs, holdUsuallyMs: 1500 });
       const old = oldStream(20_000);
@@ -79,7 +79,7 @@ describe('Takeover, rule 1: dead', () => {
     },
   );
 
-  test('one that answers a while and then vanishes is found within the ten seconds of probes', () => {
+  test('an old stream that answers for a while and then vanishes is found within ten seconds of probes', () => {
     const old = oldStream(20_000);
     opens();
     bench.clock.advance(3000);
@@ -89,7 +89,7 @@ describe('Takeover, rule 1: dead', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('one that has just answered is in doubt: more than loss explains must fail before it is dead', () => {
+  test('an old stream that has just answered is in doubt, so more probes must fail than packet loss explains', () => {
     const old = oldStream(20_000);
     opens();
     bench.clock.advance(3000);
@@ -101,7 +101,7 @@ describe('Takeover, rule 1: dead', () => {
     expect(old.severedBecause).toBe('dead');
   });
 
-  test('an old stream from where the newcomer comes from is in doubt: 2.85 s, probed all the while', () => {
+  test("an old stream from the newcomer's address is in doubt, and is probed for 2.85 s", () => {
     const old = oldStream(20_000, ALICE, '192.0.2.200');
     old.line.vanished = true;
     const newcomer = opens(ALICE, '192.0.2.200');
@@ -115,7 +115,7 @@ describe('Takeover, rule 1: dead', () => {
     expect(newcomer.forwardedAt).toBe(bench.clock.now());
   });
 
-  test('each of several old streams is judged for itself', () => {
+  test('each of several old streams is judged separately', () => {
     bench.holdMs = 0;
     const [dead, alive, alsoDead] = [oldStream(2000), oldStream(2000), oldStream(2000)];
     for (const peer of [dead, alive, alsoDead]) peer.speaks();
@@ -131,7 +131,7 @@ describe('Takeover, rule 1: dead', () => {
 });
 
 describe('Takeover, rule 2: silent', () => {
-  test('a frozen old stream whose kernel answers is severed at its threshold, not before', () => {
+  test('a frozen old stream whose kernel answers is severed at its threshold, and not earlier', () => {
     const old = oldStream(10_000);
     opens();
     bench.clock.advance(19_999);
@@ -141,7 +141,7 @@ describe('Takeover, rule 2: silent', () => {
     expect(bench.verdicts()).toEqual(['silent']);
   });
 
-  test('an old stream silent for long: severed when the newcomer is settled, one second past its first record', () => {
+  test('an old stream that was silent for long is severed when the newcomer has settled, one second after its first record', () => {
     const old = oldStream(600_000);
     opens();
     bench.clock.advance(50 + 999);
@@ -150,7 +150,7 @@ describe('Takeover, rule 2: silent', () => {
     expect(old.severedBecause).toBe('silent');
   });
 
-  test('an old stream that is heard stays, for as long as it is heard', () => {
+  test('an old stream stays as long as its client sends', () => {
     const old = oldStream(5000);
     opens();
     for (let second = 0; second < 300; second += 20) {
@@ -163,7 +163,7 @@ describe('Takeover, rule 2: silent', () => {
     expect(old.severedBecause).toBe('silent');
   });
 
-  test('a newcomer that never speaks never takes over', () => {
+  test('a newcomer that never sends never takes over', () => {
     const old = oldStream(600_000);
     bench.sessionsOpen = false;
     opens();
@@ -171,7 +171,7 @@ describe('Takeover, rule 2: silent', () => {
     expect(old.severedAt).toBeUndefined();
   });
 
-  test('a newcomer whose session ends within the second takes nothing over: a replayed handshake never settles', () => {
+  test('a newcomer whose session ends within a second severs nothing, as with a replayed handshake', () => {
     const old = oldStream(600_000);
     const replay = opens();
     bench.clock.advance(500);
@@ -181,7 +181,7 @@ describe('Takeover, rule 2: silent', () => {
     expect(bench.verdicts()).toEqual(['newcomer_ended']);
   });
 
-  test('without kernel evidence it is the only rule, and works', () => {
+  test('works without kernel evidence, as the only rule', () => {
     const old = oldStream(600_000);
     old.line.evidenceIsThere = false;
     old.line.vanished = true;
@@ -192,7 +192,7 @@ describe('Takeover, rule 2: silent', () => {
 });
 
 describe('Takeover', () => {
-  test("another node's streams, and unidentified ones, are never touched", () => {
+  test('streams of other nodes and unidentified streams are never touched', () => {
     const [bob, unknown] = [oldStream(600_000, BOB), opens('nobody')];
     bob.line.vanished = true;
     unknown.line.vanished = true;
@@ -204,14 +204,14 @@ describe('Takeover', () => {
     expect(bench.kinds()).not.toContain('contest_opened');
   });
 
-  test('a newcomer contests the newest eight old streams: a hundred of one key cost no more than they must', () => {
+  test('a newcomer contests only the newest eight old streams, even if there are a hundred', () => {
     bench.holdMs = 0;
     const hundred = Array.from({ length: 100 }, () => opens());
     expect(bench.kinds().filter((kind) => kind === 'contest_opened')).toHaveLength(28 + 92 * 8);
     expect(hundred.every(({ forwardedAt }) => forwardedAt !== undefined)).toBe(true);
   });
 
-  test('probing ends with the contest, and leaves a live phone in peace after ten seconds', () => {
+  test('probing ends with the contest, and for a live phone after ten seconds', () => {
     const old = oldStream(2000);
     opens();
     bench.clock.advance(10_100);
@@ -223,7 +223,7 @@ describe('Takeover', () => {
     expect(old.severedAt).toBeUndefined();
   });
 
-  test('an error in a contest forwards the newcomer and severs nothing', () => {
+  test('an internal error in a contest forwards the newcomer and severs nothing', () => {
     const old = oldStream(20_000);
     old.evidence = () => {
       throw new Error('a mistake of ours');
@@ -246,7 +246,7 @@ describe('Takeover, a newcomer that is admitted after a newer one', () => {
     return { late, newer };
   }
 
-  test('is the old one of the two: it is severed for the newer, which is forwarded once', () => {
+  test('is the old stream of the two: it is severed for the newer one, which is forwarded once', () => {
     const { late, newer } = overtaken();
     expect(bench.registry.ofMachineKey(ALICE)).toEqual([late.stream, newer.stream]);
     bench.clock.advance(31_000);
@@ -254,7 +254,7 @@ describe('Takeover, a newcomer that is admitted after a newer one', () => {
     expect(newer.forwardedAt).toBeDefined();
   });
 
-  test('and takes nobody over, however long the newer one is silent', () => {
+  test('severs nothing, however long the newer one is silent', () => {
     const { late, newer } = overtaken();
     bench.clock.advance(29_000);
     late.speaks();

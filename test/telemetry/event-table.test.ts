@@ -31,7 +31,7 @@ describe('describeEvent', () => {
     );
   });
 
-  test('by retransmissions, by silence, without a kernel', () => {
+  test('describes a severing by retransmissions, by silence, and without kernel evidence', () => {
     const unacked = { ...kernel, unackedSegments: 2, retransmits: 4, unansweredProbes: 0 };
     expect(name({ ...severed, kernel: unacked })).toContain('acknowledged nothing through 4 retransmissions');
     const silent = name({ ...severed, reason: 'silent', kernel: undefined });
@@ -40,7 +40,7 @@ describe('describeEvent', () => {
     );
   });
 
-  test('names the key where the node has no name', () => {
+  test('shows the key if the node has no name', () => {
     const stranger = { ...old, machineKey: keyOf(2) };
     expect(name({ kind: 'stream_opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
     expect(name({ kind: 'stream_opened', stream: { ...old, machineKey: undefined } })).toBe(
@@ -48,17 +48,20 @@ describe('describeEvent', () => {
     );
   });
 
-  test('a sentence from before the name was known gets it later', () => {
+  test('adds the name to a sentence that was written before the name was known', () => {
     const before = describeEvent(severed, () => undefined);
     expect(withName(before, keyOf(1), 'router-1')).toBe(name(severed));
     expect(withName(before, keyOf(1), '$&')).toContain("$&'s old stream 12");
   });
 
-  test.each(CLOSE_REASONS)('of a stream closed by %s: who, where from, what for, how long', (reason) => {
-    const sentence = name({ kind: 'stream_closed', stream: old, reason, lifetimeMs: 7_260_000 });
-    expect(sentence).toMatch(/^router-1's stream 12 from 203\.0\.113\.7:4242 .{15,} \(it lasted 2 h 1 min\)\.$/);
-    expect(sentence).not.toContain('undefined');
-  });
+  test.each(CLOSE_REASONS)(
+    'for a stream closed by %s, says which stream, from where, why, and how long it lasted',
+    (reason) => {
+      const sentence = name({ kind: 'stream_closed', stream: old, reason, lifetimeMs: 7_260_000 });
+      expect(sentence).toMatch(/^router-1's stream 12 from 203\.0\.113\.7:4242 .{15,} \(it lasted 2 h 1 min\)\.$/);
+      expect(sentence).not.toContain('undefined');
+    },
+  );
 });
 
 describe('span', () => {

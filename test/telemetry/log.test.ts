@@ -38,7 +38,7 @@ const severed = {
 } as const;
 
 describe('logEvents', () => {
-  test('says whose stream it is, as far as that is known', () => {
+  test('names the node of a stream, as far as it is known', () => {
     expect(lineOf(severed)).toMatchObject({
       level: 'info',
       event: 'stream_severed',
@@ -52,7 +52,7 @@ describe('logEvents', () => {
     expect(lineOf(severed, null)).not.toHaveProperty('node');
   });
 
-  test('a duplicate: both addresses and the cure', () => {
+  test('for a duplicate key, shows both addresses and what to do', () => {
     const line = lineOf({
       ...{ kind: 'machine_key_duplicated', machineKey: ALICE, addresses: ['192.0.2.1', '192.0.2.2'], restMs: 900_000 },
     });

@@ -18,7 +18,7 @@ function bench() {
 const mkey = formatMachineKey(keyOf(1));
 
 describe('createMetrics', () => {
-  test('would_sever_total: from the start, by reason', async () => {
+  test('would_sever_total has a series for each reason from the start', async () => {
     const { metrics, samples, open } = bench();
     expect(await samples('would_sever_total')).toEqual(
       SEVER_REASONS.map((reason) => `would_sever_total{reason="${reason}"} 0`),
@@ -27,7 +27,7 @@ describe('createMetrics', () => {
     expect(await samples('would_sever_total{reason="gone"')).toEqual(['would_sever_total{reason="gone"} 1']);
   });
 
-  test('gauges: what the source says when scraped; NaN where nothing is known', async () => {
+  test('gauges read their source at each scrape, and are NaN if the value is unknown', async () => {
     const { samples } = bench();
     expect(await samples('duplicate_keys')).toEqual(['duplicate_keys 2']);
     expect(await samples('upstream_silent_streams')).toEqual(['upstream_silent_streams 3']);
@@ -35,14 +35,14 @@ describe('createMetrics', () => {
     expect(await samples('noise_key_matches')).toEqual(['noise_key_matches Nan']);
   });
 
-  test('kernel_evidence_available: whether it is', async () => {
+  test('kernel_evidence_available shows whether the kernel can be asked', async () => {
     const { samples, world } = bench();
     expect(await samples('kernel_evidence_available')).toEqual(['kernel_evidence_available 1']);
     world.kernel = false;
     expect(await samples('kernel_evidence_available')).toEqual(['kernel_evidence_available 0']);
   });
 
-  test('the process: its descriptors, memory and event loop, once however many watchdogs there are', async () => {
+  test('the metrics of the process exist once, with any number of watchdogs in it', async () => {
     const text = [await bench().metrics.render(), await bench().metrics.render()][1] ?? '';
     const linux = process.platform === 'linux' ? ['process_open_fds', 'process_max_fds'] : [];
     for (const name of [...linux, 'process_resident_memory_bytes', 'nodejs_eventloop_lag_p99_seconds']) {
@@ -51,12 +51,12 @@ describe('createMetrics', () => {
     expect(text).not.toContain('nodejs_active_');
   });
 
-  test('handshakes_total: has replayed', async () => {
+  test('handshakes_total has the result replayed', async () => {
     const { samples } = bench();
     expect(await samples('handshakes_total{result="replayed"')).toEqual(['handshakes_total{result="replayed"} 0']);
   });
 
-  test('node series: all of one node', async () => {
+  test('node series: all series of one node', async () => {
     const { metrics, samples, open, close, list, world, later } = bench();
     list(nodeOf(1));
     world.rttMs = 31.5;
@@ -89,7 +89,7 @@ describe('createMetrics', () => {
     ]);
   });
 
-  test('node series: no sample where nothing is known, and none of a node that is gone', async () => {
+  test('node series: no sample for an unknown value, and none for a node that is gone', async () => {
     const { metrics, samples, open, close, later } = bench();
     const stream = open(metrics, keyOf(1));
     expect(await samples('node_rtt_seconds')).toEqual([]);
@@ -101,7 +101,7 @@ describe('createMetrics', () => {
     expect(await samples('node_')).toEqual([]);
   });
 
-  test('node series: quotes, backslashes and newlines of names are escaped', async () => {
+  test('node series: quotes, backslashes and newlines in names are escaped', async () => {
     const { metrics, samples, open, list } = bench();
     list(nodeOf(1, { name: 'a"b\\c\nd', user: '\\"' }), nodeOf(2, { name: 'a"b\\c\\nd', user: '{},=' }));
     for (const number of [1, 2]) open(metrics, keyOf(number));
@@ -110,7 +110,7 @@ describe('createMetrics', () => {
     expect(second).toMatch(/,name="a\\"b\\\\c\\\\nd",user="\{\},="} 1$/);
   });
 
-  test('node series: two scrapes at once are both whole', async () => {
+  test('node series: two scrapes at the same time are both complete', async () => {
     const { metrics, open } = bench();
     for (const number of [1, 2, 3]) open(metrics, keyOf(number));
     const [one, other] = await Promise.all([metrics.render(), metrics.render()]);

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { keyOf, mkey, nodeOf, seriesStage } from './stage.ts';
 
 describe('NodeSeries maxNodes', () => {
-  test('one node more than the limit: all are off, said once, and off they stay', () => {
+  test('with one node above the limit, all series are off and stay off, and this is reported once', () => {
     const { series, open, close, events, keys, world } = seriesStage();
     world.maxNodes = 2;
     const [first] = [open(series, keyOf(1)), open(series, keyOf(2)), open(series, keyOf(2))];
@@ -16,7 +16,7 @@ describe('NodeSeries maxNodes', () => {
     expect(events).toEqual([{ kind: 'node_metrics_disabled', maxNodes: 2 }]);
   });
 
-  test('a higher limit brings them back with the streams that are open', () => {
+  test('a higher limit brings the series back, with the open streams', () => {
     const { series, open, close, events, keys, world } = seriesStage();
     world.maxNodes = 1;
     const first = open(series, keyOf(1));
@@ -33,7 +33,7 @@ describe('NodeSeries maxNodes', () => {
     expect(events.map((event) => ('maxNodes' in event ? event.maxNodes : event))).toEqual([1, 2]);
   });
 
-  test('a raised limit that is noticed at an opening counts that stream once', () => {
+  test('a raised limit that is noticed when a stream opens counts that stream once', () => {
     const { series, open, close, keys, world } = seriesStage();
     world.maxNodes = 0;
     open(series, keyOf(1));
@@ -46,7 +46,7 @@ describe('NodeSeries maxNodes', () => {
     expect(series.rows()[1]).toMatchObject({ sentBytes: 4 });
   });
 
-  test('a limit that is raised by too little is said again', () => {
+  test('a limit that was not raised enough is reported again', () => {
     const { series, open, events, keys, world } = seriesStage();
     world.maxNodes = 1;
     for (const number of [1, 2, 3]) open(series, keyOf(number));
@@ -56,7 +56,7 @@ describe('NodeSeries maxNodes', () => {
     expect(events).toHaveLength(2);
   });
 
-  test('0: none, and nothing is said; also when it becomes 0', () => {
+  test('0 switches the series off without a report, also when the limit becomes 0', () => {
     const { series, open, events, keys, world } = seriesStage();
     open(series, keyOf(1));
     world.maxNodes = 0;
@@ -66,7 +66,7 @@ describe('NodeSeries maxNodes', () => {
     expect(events).toEqual([]);
   });
 
-  test('a limit that is lowered below what there is turns them off', () => {
+  test('a limit that is lowered below the number of nodes switches the series off', () => {
     const { series, open, events, keys, world } = seriesStage();
     for (const number of [1, 2, 3]) open(series, keyOf(number));
     world.maxNodes = 2;
@@ -88,7 +88,7 @@ describe('NodeSeries isNode', () => {
     expect(events).toEqual([]);
   });
 
-  test('a key that Headscale comes to know while its stream is open has its series from the opening on', () => {
+  test('a key that Headscale lists while its stream is open has series from the opening on', () => {
     const { series, open, close, keys, list } = seriesStage();
     list();
     close(series, open(series, keyOf(1)));
@@ -100,7 +100,7 @@ describe('NodeSeries isNode', () => {
     expect(series.rows()).toMatchObject([{ sentBytes: 9, info: { name: 'node-1' }, closed: [{ count: 1 }] }]);
   });
 
-  test('the first list drops what it does not know; a deleted node too, at once or as its stream closes', () => {
+  test('the first list drops unknown keys; a deleted node is dropped at once, or when its stream closes', () => {
     const { series, open, close, keys, list } = seriesStage();
     close(series, open(series, keyOf(1)));
     const open2 = open(series, keyOf(2));
@@ -115,7 +115,7 @@ describe('NodeSeries isNode', () => {
     expect(keys()).toEqual([mkey(3)]);
   });
 
-  test('turned off by made-up keys, they come on with the list that knows better; said once', () => {
+  test('series that invented keys switched off come back with the first list; reported once', () => {
     const { open, list, series, events, keys, world } = seriesStage();
     world.maxNodes = 2;
     for (const number of [101, 102, 103, 1]) open(series, keyOf(number));
@@ -129,7 +129,7 @@ describe('NodeSeries isNode', () => {
     expect(events).toHaveLength(1);
   });
 
-  test('a list that knows more than the limit turns them off', () => {
+  test('a list with more nodes than the limit switches the series off', () => {
     const { series, open, events, keys, world, list } = seriesStage();
     world.maxNodes = 1;
     list(nodeOf(1));

@@ -4,7 +4,7 @@ import { keyOf, mkey, nodeOf, seriesStage } from './stage.ts';
 const HOUR_MS = 60 * 60_000;
 
 describe('NodeSeries', () => {
-  test('rows: a node that opens has one, other streams have none', () => {
+  test('rows: a node with a stream has a row, other streams have none', () => {
     const { series, open, world } = seriesStage();
     world.rttMs = 12.345678;
     open(series, undefined);
@@ -20,7 +20,7 @@ describe('NodeSeries', () => {
     ]);
   });
 
-  test('rows: bytes are those of all its streams, closed or open, and never fewer than before', () => {
+  test('rows: bytes are the sum of all its streams, closed and open, and never decrease', () => {
     const { series, open, close } = seriesStage();
     const [first, second] = [open(series, keyOf(1)), open(series, keyOf(1))];
     Object.assign(first, { bytesReceived: 10, bytesSent: 100 });
@@ -36,7 +36,7 @@ describe('NodeSeries', () => {
     expect(series.rows()).toMatchObject([{ receivedBytes: 15, sentBytes: 110 }]);
   });
 
-  test('rows: the newest opening, the last byte of any stream, also of a closed one', () => {
+  test('rows: opened is that of the newest stream, last heard that of any stream, even a closed one', () => {
     const { series, open, close, later } = seriesStage();
     const old = open(series, keyOf(1));
     later(5000);
@@ -49,7 +49,7 @@ describe('NodeSeries', () => {
     expect(series.rows()).toMatchObject([{ openedSeconds: 1005, heardSeconds: 1007 }]);
   });
 
-  test('rows: no date jitters while nothing happens, though the clock of dates does', () => {
+  test('rows: dates do not jitter while nothing happens, even if the calendar clock does', () => {
     const { series, open, source, clock } = seriesStage();
     let drift = 0;
     Object.assign(clock, { dateOf: (instant: number) => new Date(instant + ++drift) });
@@ -58,7 +58,7 @@ describe('NodeSeries', () => {
     expect(series.rows()).toEqual(first);
   });
 
-  test('rows: the round-trip time of the newest open stream; none without one', () => {
+  test('rows: the round-trip time is that of the newest open stream; without one there is none', () => {
     const { series, open, close, source } = seriesStage();
     const asked: unknown[] = [];
     source.rttMsOf = (stream) => void asked.push(stream.id);
@@ -71,7 +71,7 @@ describe('NodeSeries', () => {
     expect(asked).toEqual([newest.id, old.id]);
   });
 
-  test('rows: closings by reason and takeovers, of identified control streams', () => {
+  test('rows: closed streams by reason, and takeovers, of identified control streams only', () => {
     const { series, open, close } = seriesStage();
     const old = open(series, keyOf(1));
     const newcomer = open(series, keyOf(1));
@@ -96,7 +96,7 @@ describe('NodeSeries', () => {
     ]);
   });
 
-  test('rows: labels are the same objects from scrape to scrape, until Headscale says otherwise', () => {
+  test('rows: labels are the same objects at each scrape, until Headscale lists the node differently', () => {
     const { series, open, close, list } = seriesStage();
     close(series, open(series, keyOf(1)));
     list(nodeOf(1));
@@ -109,7 +109,7 @@ describe('NodeSeries', () => {
     expect(series.rows()).toMatchObject([{ info: { name: 'renamed', node_id: '1', user: 'someone' } }]);
   });
 
-  test('a node is dropped an hour after its last stream, not before, and not while it has one', () => {
+  test('a node is dropped an hour after its last stream, and not while it has one', () => {
     const { series, open, close, later, keys } = seriesStage();
     const staying = open(series, keyOf(1));
     close(series, open(series, keyOf(2)));
@@ -127,7 +127,7 @@ describe('NodeSeries', () => {
     expect(keys()).toEqual([]);
   });
 
-  test('a node that is long gone does not count, though nobody has scraped', () => {
+  test('a node that is long gone does not count, even without scrapes', () => {
     const { series, open, close, later, events, world } = seriesStage();
     world.maxNodes = 2;
     for (let number = 0; number < 10; number++) {

@@ -5,7 +5,7 @@ import { acts, Stage } from './acts.ts';
 const RUNS = Number(process.env.MODEL_RUNS ?? 500);
 const SEED = Number(process.env.MODEL_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
-test(`whatever two nodes and strangers do in whatever order, the rule is kept: MODEL_RUNS=${RUNS} MODEL_SEED=${SEED}`, {
+test(`in any sequence of what two nodes and strangers may do, the rule is kept: MODEL_RUNS=${RUNS} MODEL_SEED=${SEED}`, {
   timeout: 60_000 + RUNS * 100,
 }, () => {
   fc.assert(
