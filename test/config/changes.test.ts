@@ -1,12 +1,33 @@
 import { describe, expect, test } from 'vitest';
 import { changesBetween } from '../../src/config/changes.ts';
+import { fileKey } from '../../src/config/file.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { SETTING_NAMES, SETTINGS, type SettingHelp } from '../../src/config/settings.ts';
 import type { Config } from '../../src/config/types.ts';
 
 const config = (text: string, flags: Record<string, unknown> = {}): Config =>
   loadConfig(flags, { path: 'watchdog.yaml', text });
 /** Rules by name need a key. */
 const withKey = (text: string): Config => config(text, { headscaleApiKeyFile: '/a' });
+
+/** A value that no setting has by default, for each kind of setting. */
+const OTHER_VALUES: Readonly<Record<string, unknown>> = {
+  '<url>': 'http://127.0.0.1:1',
+  '<file>': '/etc/file',
+  '<folder>': '/etc/folder',
+  '<name>': 'another',
+  '<level>': 'error',
+  '<address>': '127.0.0.1:1',
+  '<addresses>': '10.0.0.1',
+  '<host:port>': '127.0.0.1:2',
+  '<number>': '177',
+  '<number|off>': '177',
+  '<size>': '128KiB',
+  '<duration>': '11s',
+  '<duration|off>': '11s',
+  '<duration|auto|off>': '1s',
+  switch: true,
+};
 
 describe('changesBetween', () => {
   test('finds no change between equal configurations', () => {
@@ -51,6 +72,14 @@ log-level: debug
     expect(changesBetween(config('probe-idle: 5s'), config('probe-idle: off')).changes).toEqual([
       'probe-idle: 5s → off',
     ]);
+  });
+
+  test.each(SETTING_NAMES)('lists a change of the setting %s', (name) => {
+    const { takes = 'switch' }: SettingHelp = SETTINGS[name];
+    const before = { redis: 'redis://127.0.0.1:1' };
+    const value = name === 'redis' ? 'redis://127.0.0.1:2' : OTHER_VALUES[takes];
+    const { changes, needRestart } = changesBetween(loadConfig(before), loadConfig({ ...before, [name]: value }));
+    expect([...changes, ...needRestart]).toEqual([expect.stringMatching(new RegExp(`^${fileKey(name)}: .* → .*`))]);
   });
 
   test('lists changed addresses as settings that need a restart', () => {

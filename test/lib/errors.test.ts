@@ -11,7 +11,7 @@ describe('docs/errors.md', () => {
     expect(page.match(/^\| `/gm)).toHaveLength(rows.length);
   });
 
-  test('names the exit code, the status and check for each code', () => {
+  test('says for each code the exit code, the status, and whether check finds it', () => {
     const codes = Object.entries<{ exit?: number; status?: number; check?: true }>(ERRORS);
     for (const [code, { exit, status, check = false }] of codes) {
       const seen = rows.find(([, name]) => name === code)?.[2] ?? '';
