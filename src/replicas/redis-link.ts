@@ -16,8 +16,8 @@ import { MessageSigner } from './signer.ts';
 const COMMAND_TIMEOUT_MS = 250;
 const CONNECT_TIMEOUT_MS = 2000;
 const RECONNECT_AFTER_MS = { first: 100, most: 2000 };
-/** How often a Redis that answered too late is pinged. */
-const PING_SLOW_EVERY_MS = 1000;
+/** How often a Redis that answered too late is tried again. */
+const RETRY_SLOW_EVERY_MS = 1000;
 /** A node's streams are announced again well before this. */
 const NODE_TTL_MS = 24 * 3_600_000;
 /** After this a handshake can be replayed, but the replayer still gets no session: it lacks the keys. */
@@ -103,6 +103,7 @@ export class RedisLink implements Link {
   #isSubscribed = false;
   #wasSlow = false;
   #pingTimer: Timer | undefined;
+  #subscribeTimer: Timer | undefined;
   #isClosed = false;
   #lastError: string | undefined;
 
@@ -187,6 +188,7 @@ export class RedisLink implements Link {
     const wasUp = this.isUp;
     this.#isClosed = true;
     this.#pingTimer?.cancel();
+    this.#subscribeTimer?.cancel();
     // Reject whatever is waiting: a shutdown must not wait for Redis.
     for (const giveUp of [...this.#waiting]) giveUp(new Error('the watchdog is stopping'));
     if (wasUp) await this.#answered(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
@@ -215,8 +217,18 @@ export class RedisLink implements Link {
       this.#isSubscribed = true;
     } catch (error) {
       this.#lastError = reasonOf(error);
+      this.#subscribeAgain();
     }
     this.#updateState();
+  }
+
+  /** A Redis that answered too late keeps its connection, so no new one subscribes. */
+  #subscribeAgain(): void {
+    if (this.#isClosed) return;
+    this.#subscribeTimer?.cancel();
+    this.#subscribeTimer = this.#options.clock.after(RETRY_SLOW_EVERY_MS, () => {
+      if (this.#listening.status === 'ready' && !this.#isSubscribed) void this.#subscribe();
+    });
   }
 
   /** Waits for an answer. If it comes too late, Redis counts as down until a ping is answered in time. */
@@ -246,7 +258,7 @@ export class RedisLink implements Link {
   #pingAgain(): void {
     if (this.#isClosed) return;
     this.#pingTimer?.cancel();
-    this.#pingTimer = this.#options.clock.after(PING_SLOW_EVERY_MS, () => {
+    this.#pingTimer = this.#options.clock.after(RETRY_SLOW_EVERY_MS, () => {
       this.#commands.ping().then(
         () => {
           this.#wasSlow = false;

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -54,6 +55,24 @@ function link(url: string, name: string, { passwordFile, caFile }: Files = {}) {
   });
   harness.defer(() => redis.close());
   return { redis, heard, changes };
+}
+
+/** A proxy before Redis, which passes on subscriptions only once `until` says so. @returns its port. */
+async function holdingSubscriptions(redisPort: number, until: Promise<unknown>): Promise<number> {
+  const proxy = createServer((client) => {
+    const upstream = connect(redisPort, '127.0.0.1');
+    for (const socket of [client, upstream]) socket.on('error', () => {});
+    client.on('close', () => upstream.destroy());
+    client.on('data', (bytes) => {
+      if (!bytes.includes('subscribe')) upstream.write(bytes);
+      else void until.then(() => upstream.write(bytes));
+    });
+    upstream.pipe(client);
+    harness.defer(() => client.destroy());
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  harness.defer(() => new Promise((resolve) => proxy.close(resolve)));
+  return (proxy.address() as AddressInfo).port;
 }
 
 /** Everything that replicas ask of Redis, by two of them. */
@@ -136,6 +155,20 @@ describe('RedisLink', () => {
     await closing;
     expect([redis.isUp, changes.length]).toEqual([false, 1]);
     await expect(redis.announce(machineKey, id(2), 'arriving')).rejects.toThrow();
+  });
+
+  test('if Redis answers the subscription too late, it subscribes again', async () => {
+    const one = await server();
+    let answer = (): void => {};
+    const port = await holdingSubscriptions(one.port, new Promise<void>((resolve) => (answer = resolve)));
+    const { redis, changes } = link(`redis://127.0.0.1:${port}`, 'a');
+    await until(() => changes.length > 0, 'it takes Redis for down');
+    answer();
+    await until(() => redis.isUp, 'it is up');
+    expect(changes).toEqual([
+      [false, 'Command timed out'],
+      [true, undefined],
+    ]);
   });
 
   test('with TLS it trusts the configured authority; without that, it says what is wrong', async () => {
