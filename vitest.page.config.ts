@@ -4,12 +4,13 @@ export default defineConfig({
   test: {
     include: ['test/page/*.test.ts'],
     globalSetup: 'test/support/build.ts',
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // For what hangs: no test is about how fast a machine is.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     // In CI they get a second try, and are named there: a busy machine is no fault of theirs.
     retry: process.env.CI ? 1 : 0,
     pool: 'forks',
-    // Frame times are measured: nothing else runs beside it.
+    // One browser at a time, on machines that may have two cores.
     fileParallelism: false,
     reporters: ['verbose'],
     disableConsoleIntercept: true,

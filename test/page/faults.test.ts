@@ -1,20 +1,15 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { startControlServer } from '../../src/demo/control-server.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { Harness, until } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
 import { freePort, run } from '../support/process.ts';
-import { launch, openPage } from './support/stage.ts';
-
-/** No test here is about how fast a machine is. */
-vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
-const HANGS_MS = 100_000;
+import { accessibilityFaults, HANGS_MS, launch, openPage, shoot } from './support/stage.ts';
 
 let browser: Browser;
 const harness = new Harness();
@@ -26,23 +21,6 @@ afterEach(async () => {
   for (const context of browser.contexts()) await context.close();
   await harness.closeAll();
 });
-
-/** Where screenshots go, for eyes: PAGE_SHOTS, or nowhere. */
-async function shoot(page: Page, name: string): Promise<void> {
-  const folder = process.env.PAGE_SHOTS;
-  if (folder === undefined) return;
-  mkdirSync(folder, { recursive: true });
-  await page.screenshot({ path: join(folder, `${name}.png`) });
-}
-
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-
-async function accessibilityFaults(page: Page): Promise<string[]> {
-  await page.evaluate(axe);
-  type Found = { violations: { id: string; impact: string }[] };
-  const found = (await page.evaluate('axe.run()')) as Found;
-  return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact)).map(({ id }) => id);
-}
 
 /** A watchdog in a process of its own, a node at it, and its page. */
 async function stage(colorScheme: 'light' | 'dark') {
@@ -59,18 +37,20 @@ async function stage(colorScheme: 'light' | 'dark') {
   const flags = ['--upstream', upstream.url, '--noise-key', keyFile, '--admin', `127.0.0.1:${admin}`];
   const url = `http://127.0.0.1:${admin}`;
   const start = async () => {
-    const { child } = run(harness, 'serve', ...flags, '--listen', `127.0.0.1:${port}`, '--drain', 'off');
+    const serve = run(harness, 'serve', ...flags, '--listen', `127.0.0.1:${port}`, '--drain', 'off');
     const answers = (): Promise<boolean> =>
       fetch(`${url}/healthz`).then(
         () => true,
-        () => false,
+        () => {
+          expect(serve.child.exitCode, serve.stderr).toBeNull();
+          return false;
+        },
       );
     await until(answers, 'the watchdog answers', HANGS_MS);
-    return child;
+    return serve.child;
   };
   const child = await start();
   const { page } = await openPage(browser, url, { colorScheme });
-  page.setDefaultTimeout(HANGS_MS);
   await page.getByText('live', { exact: true }).waitFor();
   await page.locator('.value.good', { hasText: 'up' }).waitFor();
   await page.locator('.value.good', { hasText: 'matches' }).waitFor();

@@ -1,11 +1,21 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Browser, Page } from 'playwright-core';
+import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { until } from '../support/harness.ts';
-import { keyOfNode, launch, openPage, type Stage, stage } from './support/stage.ts';
+import { freePort } from '../support/process.ts';
+import {
+  accessibilityFaults,
+  HANGS_MS,
+  keyOfNode,
+  launch,
+  openPage,
+  requestsForEvents,
+  type Stage,
+  shoot,
+  stage,
+} from './support/stage.ts';
 
 let browser: Browser;
 const stages: Stage[] = [];
@@ -24,27 +34,6 @@ async function on(flags: Record<string, unknown> = {}): Promise<Stage> {
   return made;
 }
 
-/** Where screenshots go, for eyes: PAGE_SHOTS, or nowhere. */
-async function shoot(page: Page, name: string): Promise<void> {
-  const folder = process.env.PAGE_SHOTS;
-  if (folder === undefined) return;
-  mkdirSync(folder, { recursive: true });
-  await page.screenshot({ path: join(folder, `${name}.png`) });
-}
-
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-
-/** What axe-core finds that is serious or critical. */
-async function faults(page: Page): Promise<string[]> {
-  // The page's own policy lets no script in that is not a file of its server's; the debugger may.
-  await page.evaluate(axe);
-  type Found = { violations: { id: string; impact: string; nodes: { html: string }[] }[] };
-  const found = (await page.evaluate('axe.run()')) as Found;
-  return found.violations
-    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`);
-}
-
 describe('the status page', () => {
   test.each(['light', 'dark'] as const)('shows a takeover as it happens, %s', async (colorScheme) => {
     const { watchdog, node } = await on();
@@ -55,15 +44,16 @@ describe('the status page', () => {
     await page.locator('.body .row').nth(1).waitFor();
     expect(await page.locator('.body .row').count()).toBe(2);
     expect(await page.locator('#feed', { hasText: 'severed' }).count()).toBe(0);
+    const asked = requestsForEvents(page);
     router.freeze();
     router.comeBack();
     await router.accepted();
-    // Told live: no reload, no waiting for the next poll.
     const told = page.locator('#feed li', { hasText: 'was severed: its client had sent nothing for' });
-    await told.waitFor({ timeout: 3000 });
+    await told.waitFor();
+    expect(asked).toEqual([]);
     await page.locator('.tile', { hasText: 'Takeovers' }).getByText('1', { exact: true }).waitFor();
     await shoot(page, `streams-${colorScheme}`);
-    expect(await faults(page)).toEqual([]);
+    expect(await accessibilityFaults(page)).toEqual([]);
     await told.getByRole('link').click();
     const why = page.getByRole('region', { name: 'Why' });
     await why.getByText(/^Why stream 1 was severed \d+ s ago$/).waitFor();
@@ -71,7 +61,7 @@ describe('the status page', () => {
     await page.locator('.timeline .severed').first().waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(2);
     await shoot(page, `node-${colorScheme}`);
-    expect(await faults(page)).toEqual([]);
+    expect(await accessibilityFaults(page)).toEqual([]);
     expect(mishaps).toEqual([]);
     await router.dropFrozen();
   });
@@ -85,7 +75,7 @@ describe('the status page', () => {
     await page.keyboard.press('Enter');
     await page.getByRole('heading', { name: /^Sever stream 1 of .*\?$/ }).waitFor();
     await shoot(page, 'confirm');
-    expect(await faults(page)).toEqual([]);
+    expect(await accessibilityFaults(page)).toEqual([]);
     // Cancel has the focus: Enter by mistake severs nothing.
     await page.keyboard.press('Enter');
     expect(await page.evaluate('document.activeElement.textContent')).toBe('Sever…');
@@ -135,7 +125,7 @@ describe('the status page', () => {
     await page.keyboard.press('Enter');
     await page.getByText('This is not the admin token').waitFor();
     await shoot(page, 'login');
-    expect(await faults(page)).toEqual([]);
+    expect(await accessibilityFaults(page)).toEqual([]);
     await page.getByLabel('Token').fill('a-token-of-enough-characters');
     await page.keyboard.press('Enter');
     await page.locator('.body .row').first().waitFor();
@@ -151,30 +141,35 @@ describe('the status page', () => {
     const { watchdog, node } = await on();
     const context = await browser.newContext();
     const page = await context.newPage();
+    page.setDefaultTimeout(HANGS_MS);
     await page.routeWebSocket('**/*', (socket) => socket.close());
     await page.goto(watchdog.admin);
     await page.getByText('refreshing every 5 s').waitFor();
+    const asked = requestsForEvents(page);
     const phone = await node('phone-2');
     await page.locator('.body .row').first().waitFor();
+    await until(() => asked.length > 0, 'the page asks for events');
     await phone.stop();
     await watchdog.watchdog.close();
-    await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByText('the watchdog does not answer', { exact: true }).waitFor();
   });
 
   test('after a restart of the watchdog, new events appear live', async () => {
-    const first = await on();
+    const port = await freePort();
+    const first = await on({ admin: `127.0.0.1:${port}` });
     for (let i = 0; i < 3; i++) await first.node(`node-${i}`);
     const { page } = await openPage(browser, first.watchdog.admin);
     await page.locator('.body .row').nth(2).waitFor();
-    const port = new URL(first.watchdog.admin).port;
     stages.pop();
     await first.harness.closeAll();
-    await page.getByText('the watchdog does not answer', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByText('the watchdog does not answer', { exact: true }).waitFor();
     const second = await on({ admin: `127.0.0.1:${port}` });
-    await page.getByText('live', { exact: true }).waitFor({ timeout: 15_000 });
-    await page.getByText('Open streams').locator('..').getByText('0', { exact: true }).waitFor({ timeout: 15_000 });
+    await page.getByText('live', { exact: true }).waitFor();
+    await page.getByText('Open streams').locator('..').getByText('0', { exact: true }).waitFor();
     await page.getByLabel('Show').selectOption('all');
+    const asked = requestsForEvents(page);
     await second.node('new-1');
-    await page.locator('#feed p', { hasText: "'s stream 1 was opened" }).waitFor({ timeout: 3000 });
+    await page.locator('#feed p', { hasText: "'s stream 1 was opened" }).waitFor();
+    expect(asked).toEqual([]);
   });
 });

@@ -43,7 +43,7 @@ test("the page of one watchdog shows the other's streams with their replica, and
   // Each learns of the other when that one says that it is there: every five seconds.
   const rowOf = (replica: string) => page.locator('.body .row', { hasText: new RegExp(`^1 · ${replica}#`) });
   await rowOf('a').waitFor();
-  await rowOf('b').waitFor({ timeout: 10_000 });
+  await rowOf('b').waitFor();
   await rowOf('b')
     .getByRole('button', { name: /^Sever stream 1 of / })
     .click();

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { type AddressInfo, createServer } from 'node:net';
+import { randomInt } from 'node:crypto';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Harness } from './harness.ts';
 
@@ -55,11 +56,21 @@ export async function failure(
   return { code, lines: started.stderr.trimEnd().split('\n') };
 }
 
-/** A port that was free a moment ago. */
+/** Below the ports that systems give to outgoing connections, any of which could take a port before it is listened on again. */
+const PORTS = { first: 20_000, last: 31_999 };
+
+/** A port on which nobody listens, also while a test's program is away for a while. */
 export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(PORTS.first, PORTS.last + 1);
+    if (await isFree(port)) return port;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
   const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  return new Promise((resolve) => {
+    server.on('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }

@@ -1,3 +1,6 @@
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { type ControlServer, startControlServer } from '../../../src/demo/control-server.ts';
 import { generateNoiseKey } from '../../../src/demo/noise-handshake.ts';
@@ -43,10 +46,14 @@ export async function stage(flags: Record<string, unknown> = {}): Promise<Stage>
   };
 }
 
+/** For what hangs: a busy machine may be slow. */
+export const HANGS_MS = 100_000;
+
 /** A page whose every mishap is written down: errors, refused requests, requests to other hosts. */
 export async function openPage(browser: Browser, url: string, more: { colorScheme?: 'light' | 'dark' } = {}) {
   const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, ...more });
   const page: Page = await context.newPage();
+  page.setDefaultTimeout(HANGS_MS);
   const mishaps: string[] = [];
   page.on('console', (message) => {
     if (message.type() === 'error' || message.type() === 'warning') mishaps.push(message.text());
@@ -57,6 +64,37 @@ export async function openPage(browser: Browser, url: string, more: { colorSchem
   });
   await page.goto(url);
   return { page, mishaps, context };
+}
+
+/** The page's requests for events from now on. While its feed is live, there are none. */
+export function requestsForEvents(page: Page): readonly string[] {
+  const asked: string[] = [];
+  page.on('request', (request) => {
+    const { pathname, searchParams } = new URL(request.url());
+    if (pathname === '/events' && searchParams.has('after')) asked.push(request.url());
+  });
+  return asked;
+}
+
+/** Takes a screenshot, for eyes, if PAGE_SHOTS names a folder. */
+export async function shoot(page: Page, name: string): Promise<void> {
+  const folder = process.env.PAGE_SHOTS;
+  if (folder === undefined) return;
+  mkdirSync(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** What axe-core finds that is serious or critical. */
+export async function accessibilityFaults(page: Page): Promise<readonly string[]> {
+  // The page's own policy lets no script in that is not a file of its server's; the debugger may.
+  await page.evaluate(axe);
+  type Found = { violations: { id: string; impact: string; nodes: { html: string }[] }[] };
+  const found = (await page.evaluate('axe.run()')) as Found;
+  return found.violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`);
 }
 
 export const keyOfNode = (node: SimulatedNode): string => formatMachineKey(node.machineKey);
