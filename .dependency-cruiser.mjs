@@ -12,7 +12,7 @@ const LIBRARIES = {
   commander: '(cli|commands/[^/]+)',
   'http-proxy(-3)?': 'proxy/plain',
   ioredis: 'replicas/redis-link',
-  koffi: '(liveness/kernel|service/service-manager)',
+  koffi: '(liveness/(kernel|sock-diag)|service/service-manager)',
   'pino(-pretty)?': 'telemetry/log',
   'prom-client': 'telemetry/(metrics|node-metrics)',
   undici: 'headscale/api',

@@ -38,7 +38,7 @@ const TCP_INFO = 11;
 const TCP_USER_TIMEOUT = 18;
 
 /** The length of `struct tcp_info` up to `tcpi_notsent_bytes`, unchanged since Linux 4.6. Supported Nodes need a newer one. */
-const TCP_INFO_LENGTH = 148;
+export const TCP_INFO_LENGTH = 148;
 const AT = {
   retransmits: 2,
   probes: 3,
@@ -90,7 +90,7 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (fd === undefined) return undefined;
       infoLength.writeUInt32LE(TCP_INFO_LENGTH);
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
-      return readTcpInfo(info);
+      return readTcpInfo(info, 0);
     },
     applyTimeouts(socket, timeouts) {
       const fd = fdOf(socket);
@@ -128,16 +128,20 @@ function applyTimeouts(
   set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
 }
 
-function readTcpInfo(info: Buffer): KernelEvidence {
+/** Reads a `struct tcp_info` of at least `TCP_INFO_LENGTH` bytes that begins at `start`. */
+export function readTcpInfo(bytes: Buffer, start: number): KernelEvidence {
   return {
-    unackedSegments: info.readUInt32LE(AT.unacked),
-    unsentBytes: info.readUInt32LE(AT.notSent),
-    ackedBytes: Number(info.readBigUInt64LE(AT.acked)),
-    retransmits: info.readUInt8(AT.retransmits),
-    unansweredProbes: info.readUInt8(AT.probes),
-    receivedAgoMs: Math.min(info.readUInt32LE(AT.lastDataReceived), info.readUInt32LE(AT.lastAckReceived)),
-    rttMs: info.readUInt32LE(AT.rtt) / 1000,
-    rttvarMs: info.readUInt32LE(AT.rttvar) / 1000,
+    unackedSegments: bytes.readUInt32LE(start + AT.unacked),
+    unsentBytes: bytes.readUInt32LE(start + AT.notSent),
+    ackedBytes: Number(bytes.readBigUInt64LE(start + AT.acked)),
+    retransmits: bytes.readUInt8(start + AT.retransmits),
+    unansweredProbes: bytes.readUInt8(start + AT.probes),
+    receivedAgoMs: Math.min(
+      bytes.readUInt32LE(start + AT.lastDataReceived),
+      bytes.readUInt32LE(start + AT.lastAckReceived),
+    ),
+    rttMs: bytes.readUInt32LE(start + AT.rtt) / 1000,
+    rttvarMs: bytes.readUInt32LE(start + AT.rttvar) / 1000,
   };
 }
 
