@@ -1,9 +1,9 @@
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import { type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
+import { type EvidenceSource, type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
 import { ParameterError, Parameters } from './parameters.ts';
-import type { NodeView, StreamView } from './views.ts';
+import type { EvidenceView, NodeView, StreamView } from './views.ts';
 
 /** The part of a contest that `/streams` shows. */
 interface ContestView {
@@ -19,7 +19,7 @@ export function streamView(
   clock: Clock,
   stream: Stream,
   node: NodeInfo | undefined,
-  kernel: KernelEvidence | undefined,
+  evidence: { readonly source: EvidenceSource; readonly kernel: KernelEvidence | undefined },
   contests: readonly ContestView[],
   replica: string | undefined,
 ): StreamView {
@@ -40,7 +40,8 @@ export function streamView(
     heldUntil: stream.state.kind === 'held' ? iso(stream.state.until) : null,
     closeReason: stream.state.kind === 'closing' ? stream.state.reason : null,
     wouldSever: stream.wouldSever ?? null,
-    kernel: kernel ?? null,
+    evidence: evidenceView(evidence.source),
+    kernel: evidence.kernel ?? null,
     contests: contests.map((contest) => ({
       role: contest.old === stream ? 'old' : 'newcomer',
       otherStream: contest.old === stream ? contest.newcomer.id : contest.old.id,
@@ -50,6 +51,20 @@ export function streamView(
       until: contest.until === undefined ? null : iso(contest.until),
     })),
   };
+}
+
+function evidenceView(source: EvidenceSource): EvidenceView {
+  const nothing = { by: null, user: null, reason: null };
+  switch (source.kind) {
+    case 'direct':
+      return { source: 'direct', ...nothing };
+    case 'proxy':
+      return { source: 'proxy', ...nothing, by: source.by, user: source.user };
+    case 'none':
+      return { source: 'none', ...nothing, reason: source.reason };
+    default:
+      return source satisfies never;
+  }
 }
 
 export function nodeView({ id, name, user, nodeKey }: NodeInfo): NodeView {

@@ -2,7 +2,16 @@ import type { AddressInfo } from 'node:net';
 import type { Minute } from '../history/minutes.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { EventKind, FrontProxyEvent, Silence } from '../streams/events.ts';
-import type { CloseReason, KernelEvidence, SeverReason, Stream, StreamId, StreamKind } from '../streams/stream.ts';
+import type {
+  CloseReason,
+  EvidenceSource,
+  KernelEvidence,
+  NoEvidence,
+  SeverReason,
+  Stream,
+  StreamId,
+  StreamKind,
+} from '../streams/stream.ts';
 import type { Level } from '../telemetry/event-table.ts';
 
 /**
@@ -40,8 +49,21 @@ export interface StreamView {
   readonly closeReason: CloseReason | null;
   /** The reason for which the watchdog would sever the stream if it did more than observe. */
   readonly wouldSever: SeverReason | null;
+  readonly evidence: EvidenceView;
+  /** What the evidence is. For a client behind a proxy, it may be some seconds old. */
   readonly kernel: KernelEvidence | null;
   readonly contests: readonly StreamContestView[];
+}
+
+/** Where the evidence about a stream's client comes from. */
+export interface EvidenceView {
+  readonly source: EvidenceSource['kind'];
+  /** How the proxy's connection to the client was found; null if it is not about a proxy's connection. */
+  readonly by: 'port' | 'address' | null;
+  /** The user that the proxy runs as. */
+  readonly user: string | null;
+  /** Why there is no evidence. */
+  readonly reason: NoEvidence | null;
 }
 
 /** A contest, seen from one of its two streams. */

@@ -13,6 +13,7 @@ import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from
 import type { Clock } from '../lib/clock.ts';
 import { version } from '../lib/version.ts';
 import type { Kernel } from '../liveness/kernel.ts';
+import type { ProxySockets } from '../liveness/proxy-sockets.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -40,6 +41,7 @@ export interface AdminOptions {
   readonly pacer: Pacer;
   /** Undefined if the kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
+  readonly proxySockets: ProxySockets;
   /** Undefined if this is the only watchdog. */
   readonly replicas: Replicas | undefined;
   readonly checkup: Checkup;
@@ -98,7 +100,8 @@ function startMetrics(options: AdminOptions): Metrics {
     paced: () => options.pacer.waiting,
     redisUp: () => options.replicas?.isUp,
     keyMatches: () => checkup.health.keyMatches,
-    kernelEvidenceAvailable: () => options.kernel !== undefined,
+    evidenceAvailable: { direct: () => options.kernel !== undefined, proxy: () => options.proxySockets.isAvailable },
+    evidenceSourceOf: (stream) => options.acceptor.sourceOf(stream).kind,
     readsArePooled,
     duplicateKeys: () => takeover.duplicates.count,
     upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
@@ -152,7 +155,8 @@ function streamViews({ clock, registry, takeover, acceptor, directory, replicas 
       return { old, newcomer, openedAt, waitingFor: wait?.waitingFor, until: wait?.until };
     });
     const node = directory.nodeOf(stream.machineKey);
-    return streamView(clock, stream, node, acceptor.evidenceOf(stream), contests, replicas?.name);
+    const evidence = { source: acceptor.sourceOf(stream), kernel: acceptor.evidenceOf(stream) };
+    return streamView(clock, stream, node, evidence, contests, replicas?.name);
   });
 }
 

@@ -8,10 +8,12 @@ import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
-import { type ErrorCode, StartError } from '../lib/errors.ts';
+import { StartError } from '../lib/errors.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts';
 import { Patrol } from '../liveness/patrol.ts';
+import { ProxySockets } from '../liveness/proxy-sockets.ts';
+import { loadSockDiag } from '../liveness/sock-diag.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -19,7 +21,6 @@ import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
 import { type ClientListener, createListener } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
-import { readsArePooled } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
 import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
@@ -35,6 +36,7 @@ import { startAdmin } from './admin.ts';
 import { KeyFiles } from './key-files.ts';
 import { LiveConfig, type ReloadOutcome } from './live-config.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
+import { warnOfCertificates, warnOfMissing } from './start-warnings.ts';
 
 export interface WatchdogOptions {
   readonly log: Logger;
@@ -110,7 +112,19 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
 
   // Build the way of a connection.
-  const services: Services = { clock, events, registry, kernel, noiseKey, keys, checkup, directory, live };
+  const proxySockets = new ProxySockets({ clock, emit, diag: await loadSockDiag(clock) });
+  const services: Services = {
+    clock,
+    events,
+    registry,
+    kernel,
+    proxySockets,
+    noiseKey,
+    keys,
+    checkup,
+    directory,
+    live,
+  };
   const pipeline = await buildPipeline(config, services);
   const { takeover, acceptor, upstream, replicas } = pipeline;
   const frontProxies = buildFrontProxies(services, pipeline.gateways);
@@ -159,6 +173,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     async closeRest() {
       upstream.connections.endAll();
       patrol.close();
+      proxySockets.close();
       keys.close();
       await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
     },
@@ -203,43 +218,6 @@ function refuseSurplusSockets({ listeners }: InheritedSockets, wanted: number): 
   );
 }
 
-/** Warns of features that are off, because the operator may not know it. */
-function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
-  if (noiseKey === undefined) {
-    log.warn(
-      { code: 'HSW_NOISE_KEY_MISSING' satisfies ErrorCode },
-      'no --noise-key: nodes cannot be told apart, so no stream is contested; everything else works',
-    );
-  }
-  if (!kernel.ok) {
-    log.warn(
-      { code: 'HSW_KERNEL_EVIDENCE_UNAVAILABLE' satisfies ErrorCode, detail: kernel.why },
-      'no kernel evidence: a dead stream is only severed once it is silent past --silent-after, nothing is held, and --gone-after does nothing',
-    );
-  }
-  if (!readsArePooled()) {
-    log.warn(
-      { code: 'HSW_READS_NOT_POOLED' satisfies ErrorCode, node: process.version },
-      'reads are not pooled: this version of Node does not let the watchdog choose the memory it reads into; everything works, but busy streams take more CPU; use a version of Node that the README names',
-    );
-  }
-}
-
-const WARN_OF_CERTIFICATE_MS = 14 * 86_400_000;
-
-/** Warns of certificates that have expired or expire soon. */
-function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles, now: Date): void {
-  for (const [i, { tls }] of listen.entries()) {
-    const expires = keys.certificateOf(i)?.expires;
-    if (expires === undefined || expires.getTime() > now.getTime() + WARN_OF_CERTIFICATE_MS) continue;
-    const text = expires < now ? 'has expired' : 'expires within two weeks';
-    log.warn(
-      { code: 'HSW_CERTIFICATE_EXPIRING' satisfies ErrorCode, file: tls?.certFile, expires },
-      `a certificate ${text}: renew it; the watchdog reads the file again when it changes`,
-    );
-  }
-}
-
 /** What the parts on the way of a connection use. */
 interface Services {
   readonly clock: Clock;
@@ -247,6 +225,7 @@ interface Services {
   readonly registry: Registry;
   /** Undefined if the kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
+  readonly proxySockets: ProxySockets;
   /** Undefined without a key. Then no node is identified. */
   noiseKey(): NoiseKey | undefined;
   readonly keys: KeyFiles;
@@ -272,7 +251,7 @@ const SHARED_BY = 5;
 
 /** @throws StartError when a file for Redis cannot be used. */
 async function buildPipeline(config: Config, services: Services): Promise<Pipeline> {
-  const { clock, events, registry, kernel, noiseKey, checkup, directory, live } = services;
+  const { clock, events, registry, kernel, proxySockets, noiseKey, checkup, directory, live } = services;
   const { emit } = events;
   const capacity = connectionCapacity() ?? Number.POSITIVE_INFINITY;
   const admission = new Admission(
@@ -303,7 +282,8 @@ async function buildPipeline(config: Config, services: Services): Promise<Pipeli
   if (replicas !== undefined) events.listen(replicas.onEvent);
   const upstream = upstreamOf(config.upstream, (socket) => enableKeepAlive(kernel, socket, 'upstream'));
   const acceptor = new StreamAcceptor({
-    ...{ clock, registry, takeover, admission, pacer, kernel, noiseKey, emit, upstream, ...upstreamReports(checkup) },
+    ...{ clock, registry, takeover, admission, pacer, kernel, proxySockets, noiseKey, emit, upstream },
+    ...upstreamReports(checkup),
     tcpTimeoutsOf: (stream) => live.tcpTimeoutsOf(stream),
     isObserved: (stream) => live.policyOf(stream).observeOnly,
     answeredLate(stream: Stream) {
@@ -373,12 +353,18 @@ function buildListeners(
   );
 }
 
-function buildPatrol({ clock, events, registry, checkup, live }: Services, acceptor: StreamAcceptor): Patrol {
+function buildPatrol(
+  { clock, events, registry, proxySockets, checkup, live }: Services,
+  acceptor: StreamAcceptor,
+): Patrol {
   return new Patrol({
     ...{ clock, emit: events.emit },
     streams: () => registry.all(),
     refresh: (stream) => acceptor.refresh(stream),
     evidenceOf: (stream) => acceptor.evidenceOf(stream),
+    surveyProxies: () => proxySockets.survey(),
+    behindProxy: (stream) => acceptor.behindProxy(stream),
+    severGone: (stream) => acceptor.severGone(stream),
     policyOf: (stream) => live.policyOf(stream),
     isSilent: (stream) => isStreamSilent(stream, clock.now()),
     silent: (silent, of) => checkup.streamsSilent(silent, of),

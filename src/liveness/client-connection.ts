@@ -1,8 +1,9 @@
 import type { Socket } from 'node:net';
 import type { Instant } from '../lib/clock.ts';
-import type { KernelEvidence } from '../streams/stream.ts';
-import { isOutstanding, receivedAt } from './evidence.ts';
+import type { EvidenceSource, KernelEvidence } from '../streams/stream.ts';
+import { isOutstanding, liveliest, receivedAt } from './evidence.ts';
 import type { Kernel, SocketTimeouts } from './kernel.ts';
+import type { ProxiedClient } from './proxy-sockets.ts';
 
 /** The TCP timeouts that a stream's policy asks for, in milliseconds. 0: off. */
 export interface TcpTimeouts {
@@ -65,7 +66,8 @@ function keepAliveByNode(socket: Socket, enable: boolean): void {
 export class ClientConnection {
   readonly #kernel: Kernel | undefined;
   readonly #socket: Socket;
-  readonly #isDirect: boolean;
+  /** Set for a client behind a proxy. The socket is then the proxy's: it shows and drops nothing of the client. */
+  readonly behindProxy: ProxiedClient | undefined;
   #timeouts: TcpTimeouts | undefined;
   #waiting = false;
   #probing = false;
@@ -79,16 +81,29 @@ export class ClientConnection {
 
   /**
    * @param kernel undefined on systems without one: then there is no evidence, and only Node's keepalive.
-   * @param isDirect false behind a proxy. Evidence and `gone-after` would then be about the proxy, so only the keepalive is set.
+   * @param behindProxy undefined for a client that connects to us. Behind a proxy, only the keepalive is set.
    */
-  constructor(kernel: Kernel | undefined, socket: Socket, isDirect: boolean) {
+  constructor(kernel: Kernel | undefined, socket: Socket, behindProxy?: ProxiedClient) {
     this.#kernel = kernel;
     this.#socket = socket;
-    this.#isDirect = isDirect;
+    this.behindProxy = behindProxy;
   }
 
+  /** Where its evidence comes from. */
+  get source(): EvidenceSource {
+    if (this.behindProxy !== undefined) return this.behindProxy.source;
+    return this.#kernel === undefined ? { kind: 'none', reason: 'kernel_unavailable' } : { kind: 'direct' };
+  }
+
+  /** What Linux says now. Of a proxy's connections that may all be the client's, the one that looks most alive. */
   evidence(): KernelEvidence | undefined {
-    return this.#isDirect ? this.#kernel?.evidenceOf(this.#socket) : undefined;
+    if (this.behindProxy === undefined) return this.#kernel?.evidenceOf(this.#socket);
+    return liveliest(this.behindProxy.sockets() ?? []);
+  }
+
+  /** Evidence to show, which costs little: behind a proxy it may be some seconds old. */
+  lastEvidence(): KernelEvidence | undefined {
+    return this.behindProxy === undefined ? this.evidence() : this.behindProxy.lastEvidence;
   }
 
   /** Sets new timeouts. While the connection is probed, they take effect afterwards. */
@@ -151,7 +166,7 @@ export class ClientConnection {
   }
 
   #noteHeard(now: Instant): void {
-    if (!this.#outstanding) return;
+    if (!this.#outstanding || this.behindProxy !== undefined) return;
     const evidence = this.evidence();
     if (evidence === undefined) return;
     this.#outstanding = isOutstanding(evidence);
@@ -159,7 +174,7 @@ export class ClientConnection {
   }
 
   probe(): void {
-    if (!this.#isDirect) return;
+    if (this.behindProxy !== undefined) return;
     this.#probing = true;
     this.#kernel?.probe(this.#socket);
   }
@@ -173,7 +188,7 @@ export class ClientConnection {
   /** Whether `probe-idle` is on and sooner than the standard keepalive. */
   get #probesIdle(): boolean {
     const { probeIdleMs = 0 } = this.#timeouts ?? {};
-    return this.#isDirect && probeIdleMs > 0 && probeIdleMs < KEEPALIVE_IDLE_MS;
+    return this.behindProxy === undefined && probeIdleMs > 0 && probeIdleMs < KEEPALIVE_IDLE_MS;
   }
 
   #apply(): void {
@@ -187,7 +202,7 @@ export class ClientConnection {
     const probesIdle = this.#probesIdle;
     this.#userTimeout = 'as set';
     this.#socketTimeouts = {
-      userTimeoutMs: this.#isDirect ? goneAfterMs - (probesIdle ? ROUNDED_UP_MS : 0) : 0,
+      userTimeoutMs: this.behindProxy === undefined ? goneAfterMs - (probesIdle ? ROUNDED_UP_MS : 0) : 0,
       idleMs: probesIdle ? Math.min(probeIdleMs, standingMs) : standingMs,
       everyMs: probesIdle ? PROBE_IDLE_EVERY_MS : KEEPALIVE_EVERY_MS,
       probes: goneAfterMs > 0 ? KEEPALIVE_PROBES : PROBES_WITHOUT_DROP,

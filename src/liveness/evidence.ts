@@ -64,3 +64,76 @@ export function isDead(
 export function receivedAt(evidence: KernelEvidence, now: Instant): Instant {
   return plus(now, -evidence.receivedAgoMs);
 }
+
+/**
+ * What it takes to call the client of a proxy dead. We cannot probe it, but the proxy may: Go's servers do every 15 s. In
+ * doubt, it takes as many retransmissions as with our own socket.
+ */
+const PROXY_SURE = { probes: 2, retransmits: SURE.retransmits };
+const PROXY_IN_DOUBT = { probes: 3, retransmits: IN_DOUBT.retransmits };
+/** A client that has left is gone after this long: the proxy may only be slow to close our connection. */
+const LEFT_FOR_MS = 4000;
+
+/** Rule 1 for a socket of a proxy. */
+export function isDeadBehindProxy(evidence: KernelEvidence, inDoubt: boolean): boolean {
+  if (evidence.ended) return true;
+  const { probes, retransmits } = inDoubt ? PROXY_IN_DOUBT : PROXY_SURE;
+  if (evidence.unackedSegments > 0 && evidence.retransmits >= retransmits) return true;
+  return evidence.unansweredProbes >= probes && sinceLastProbeMs(evidence) >= answerWaitMs(evidence, false);
+}
+
+/**
+ * How long ago the proxy's kernel sent its last probe. We see only how many went unanswered and when the next is due, so this
+ * takes the probes as evenly spaced, as they are with the defaults of Go's servers.
+ */
+function sinceLastProbeMs({ receivedAgoMs, unansweredProbes, nextProbeInMs = 0 }: KernelEvidence): number {
+  const everyMs = (receivedAgoMs + nextProbeInMs) / (unansweredProbes + 1);
+  return everyMs - nextProbeInMs;
+}
+
+/**
+ * How long from now it takes to call a proxy's client dead that does not answer, in milliseconds.
+ *
+ * @returns undefined if nothing is under way that could show it: no retransmission, no probe.
+ */
+export function verdictBehindProxyWithinMs(evidence: KernelEvidence, inDoubt: boolean): number | undefined {
+  if (isDeadBehindProxy(evidence, inDoubt)) return 0;
+  if (evidence.unackedSegments > 0) return evidence.retransmits > 0 ? verdictWithinMs(evidence, inDoubt) : undefined;
+  const { probes } = inDoubt ? PROXY_IN_DOUBT : PROXY_SURE;
+  const wait = answerWaitMs(evidence, false);
+  if (evidence.unansweredProbes >= probes) return wait;
+  const isNextEnough = evidence.unansweredProbes > 0 && evidence.unansweredProbes === probes - 1;
+  return isNextEnough && evidence.nextProbeInMs !== undefined ? evidence.nextProbeInMs + wait : undefined;
+}
+
+/** A proxy's socket, and for how long the survey has seen the same. Durations are in milliseconds. */
+export interface SurveyedSocket {
+  readonly evidence: KernelEvidence;
+  /** How long the same data has stayed unacknowledged; 0 if nothing has. */
+  readonly unackedForMs: number;
+  /** How long ago the client left; undefined if it has not. */
+  readonly endedForMs: number | undefined;
+}
+
+/** Whether a proxy's client is gone without any newcomer, after `gone-after`. */
+export function isGoneBehindProxy(
+  { evidence, unackedForMs, endedForMs }: SurveyedSocket,
+  goneAfterMs: number,
+): boolean {
+  if (endedForMs !== undefined) return endedForMs >= LEFT_FOR_MS;
+  if (evidence.receivedAgoMs < goneAfterMs) return false;
+  return unackedForMs >= goneAfterMs || evidence.unansweredProbes >= PROXY_SURE.probes;
+}
+
+/** The socket that looks most alive, to show in place of several. */
+export function liveliest(sockets: readonly KernelEvidence[]): KernelEvidence | undefined {
+  return sockets.reduce<KernelEvidence | undefined>(
+    (found, each) => (found === undefined || isLivelier(each, found) ? each : found),
+    undefined,
+  );
+}
+
+function isLivelier(one: KernelEvidence, other: KernelEvidence): boolean {
+  if ((one.ended ?? false) !== (other.ended ?? false)) return other.ended ?? false;
+  return one.receivedAgoMs < other.receivedAgoMs;
+}

@@ -1,14 +1,56 @@
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
-import { answerWaitMs, isDead, type Liveness, QUIET_BEFORE_PROBE_MS, receivedAt, verdictWithinMs } from './evidence.ts';
+import {
+  answerWaitMs,
+  isDead,
+  isDeadBehindProxy,
+  type Liveness,
+  QUIET_BEFORE_PROBE_MS,
+  receivedAt,
+  verdictBehindProxyWithinMs,
+  verdictWithinMs,
+} from './evidence.ts';
 
-/** The connection that a liveness check probes. */
+/** Finds out whether the client of one old stream is there. Contests and holds ask it. */
+export interface LivenessCheck {
+  /**
+   * Starts to look, or starts again.
+   *
+   * @param eagerMs how long to look often. In doubt it lasts at least until a verdict is possible.
+   * @returns in how many milliseconds there will be an answer or a verdict. Undefined if nothing suggests that there will be.
+   */
+  start(eagerMs: number, inDoubt: boolean): number | undefined;
+  /** What rule 1 says now. */
+  liveness(): Liveness;
+  /** Whether the client's kernel has sent anything since `instant`: an answer to a probe, or any other segment. */
+  answeredSince(instant: Instant): boolean;
+  stop(): void;
+}
+
+/** A check that suits where the evidence comes from. @param onUpdate called after every look. It may stop the check. */
+export function livenessCheck(clock: Clock, connection: CheckedConnection, onUpdate: () => void): LivenessCheck {
+  return connection.behindProxy === undefined
+    ? new ProbingCheck(clock, connection, onUpdate)
+    : new WatchingCheck(clock, connection.behindProxy, onUpdate);
+}
+
+/** The connection whose client a liveness check looks for. */
 export interface CheckedConnection {
+  /** Undefined if the client connects to us directly. */
+  readonly behindProxy?: ProxiedConnection | undefined;
   /** Current evidence. Undefined if there is none: not Linux, behind a proxy, or the connection is gone. */
   evidence(): KernelEvidence | undefined;
   /** Sends a keepalive probe. Linux waits until the connection has been quiet for one second. */
   probe(): void;
   stopProbing(): void;
+}
+
+/** A client's connection to a proxy on this machine. */
+export interface ProxiedConnection {
+  /** Whether `sockets` are the client's connection and no other. */
+  readonly isExact: boolean;
+  /** What Linux says now about every socket that may be the client's. Undefined if there is no evidence. */
+  sockets(): readonly KernelEvidence[] | undefined;
 }
 
 const PROBE_EVERY_MS = 150;
@@ -19,11 +61,11 @@ const LOOK_EVERY_MS = 50;
 const JIFFY_MS = 10;
 
 /**
- * Finds out whether the client of one old stream is there. It probes the client's kernel now and every 150 ms, until there is
- * an answer or the hold ends (in doubt, until a verdict is possible). Then it probes once a second for ten seconds. While a
- * probe is unanswered, it looks every 50 ms.
+ * For a client that connects to us. It probes the client's kernel now and every 150 ms, until there is an answer or the hold
+ * ends (in doubt, until a verdict is possible). Then it probes once a second for ten seconds. While a probe is unanswered, it
+ * looks every 50 ms.
  */
-export class LivenessCheck {
+class ProbingCheck implements LivenessCheck {
   readonly #clock: Clock;
   readonly #connection: CheckedConnection;
   readonly #onUpdate: () => void;
@@ -38,7 +80,6 @@ export class LivenessCheck {
   /** Something suggests that the client is there: it answered a moment ago, or its address is in use. */
   #inDoubt = false;
 
-  /** @param onUpdate called after every look. It may stop the check. */
   constructor(clock: Clock, connection: CheckedConnection, onUpdate: () => void) {
     const now = clock.now();
     this.#clock = clock;
@@ -49,12 +90,6 @@ export class LivenessCheck {
     this.#nextProbeAt = now;
   }
 
-  /**
-   * Starts probing, or starts again.
-   *
-   * @param eagerMs how long to probe every 150 ms. In doubt it lasts at least until a verdict is possible.
-   * @returns in how many milliseconds there will be an answer or a verdict. Undefined if there is no evidence.
-   */
   start(eagerMs: number, inDoubt: boolean): number | undefined {
     const reading = this.#read();
     if (reading === undefined) return undefined;
@@ -71,14 +106,12 @@ export class LivenessCheck {
     return withinMs;
   }
 
-  /** What rule 1 says now. */
   liveness(): Liveness {
     const evidence = this.#connection.evidence();
     if (evidence === undefined) return 'unknown';
     return isDead(evidence, this.#firstProbeAt, this.#clock.now(), this.#inDoubt) ? 'dead' : this.#liveness;
   }
 
-  /** Whether the client's kernel has sent anything since `instant`: an answer to a probe, or any other segment. */
   answeredSince(instant: Instant): boolean {
     return this.#answeredAt !== undefined && this.#answeredAt >= instant;
   }
@@ -157,5 +190,82 @@ export class LivenessCheck {
     this.#nextProbeAt = plus(now, now < this.#eagerUntil ? PROBE_EVERY_MS : SLOW_PROBE_EVERY_MS);
     // Linux sends the probe only after one second of quiet, so that is when the first unanswered probe leaves.
     this.#firstProbeAt ??= plus(now, Math.max(0, QUIET_BEFORE_PROBE_MS - evidence.receivedAgoMs));
+  }
+}
+
+const WATCH_OFTEN_MS = 250;
+const WATCH_MS = 1000;
+
+/**
+ * For a client behind a proxy on this machine. Only the proxy can probe that client, so this looks at what its socket shows: every
+ * 250 ms while a newcomer may be held, then every second, until the contests end.
+ */
+class WatchingCheck implements LivenessCheck {
+  readonly #clock: Clock;
+  readonly #connection: ProxiedConnection;
+  readonly #onUpdate: () => void;
+  #timer: Timer | undefined;
+  #startedAt: Instant;
+  #oftenUntil: Instant;
+  #answeredAt: Instant | undefined;
+  #inDoubt = false;
+
+  constructor(clock: Clock, connection: ProxiedConnection, onUpdate: () => void) {
+    this.#clock = clock;
+    this.#connection = connection;
+    this.#onUpdate = onUpdate;
+    this.#startedAt = clock.now();
+    this.#oftenUntil = this.#startedAt;
+  }
+
+  start(eagerMs: number, inDoubt: boolean): number | undefined {
+    const now = this.#clock.now();
+    this.#inDoubt = inDoubt || (this.#inDoubt && this.#timer !== undefined);
+    this.#startedAt = now;
+    this.#oftenUntil = plus(now, eagerMs);
+    this.#schedule(now);
+    const sockets = this.#connection.sockets() ?? [];
+    const within = sockets.map((each) => verdictBehindProxyWithinMs(each, this.#inDoubt) ?? Number.POSITIVE_INFINITY);
+    const longest = Math.max(...within);
+    // A look may be a little late.
+    return Number.isFinite(longest) ? longest + (longest > 0 ? WATCH_OFTEN_MS : 0) : undefined;
+  }
+
+  liveness(): Liveness {
+    const sockets = this.#connection.sockets();
+    if (sockets === undefined || sockets.length === 0) return 'unknown';
+    if (sockets.every((each) => isDeadBehindProxy(each, this.#inDoubt))) return 'dead';
+    return this.#answeredAt === undefined ? 'unknown' : 'answers';
+  }
+
+  answeredSince(instant: Instant): boolean {
+    return this.#answeredAt !== undefined && this.#answeredAt >= instant;
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#answeredAt = undefined;
+  }
+
+  #schedule(now: Instant): void {
+    this.#timer?.cancel();
+    this.#timer = this.#clock.after(now < this.#oftenUntil ? WATCH_OFTEN_MS : WATCH_MS, this.#look);
+  }
+
+  readonly #look = (): void => {
+    const now = this.#clock.now();
+    this.#schedule(now);
+    this.#noteAnswer(now);
+    this.#onUpdate();
+  };
+
+  /** Any segment of the client's own connection, since the newcomer came, shows that the client is there. */
+  #noteAnswer(now: Instant): void {
+    const [socket] = this.#connection.isExact ? (this.#connection.sockets() ?? []) : [];
+    if (socket === undefined || socket.ended) return;
+    if (receivedAt(socket, now) - this.#startedAt <= JIFFY_MS) return;
+    this.#answeredAt = now;
+    this.#inDoubt = true;
   }
 }

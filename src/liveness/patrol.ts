@@ -2,7 +2,8 @@ import type { NodePolicy } from '../config/types.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { type Emit, reportWouldSever } from '../streams/events.ts';
 import type { KernelEvidence, Stream } from '../streams/stream.ts';
-import { isOutstanding } from './evidence.ts';
+import { isGoneBehindProxy, isOutstanding } from './evidence.ts';
+import type { ProxiedClient } from './proxy-sockets.ts';
 
 const EVERY_MS = 4000;
 /** If a round is this late, our process was blocked, and data that arrived meanwhile has not been read yet. */
@@ -16,6 +17,11 @@ export interface PatrolOptions {
   /** Updates the TCP timeouts of a stream, see `ClientConnection.refresh`. */
   refresh(stream: Stream): void;
   evidenceOf(stream: Stream): KernelEvidence | undefined;
+  /** Looks at the connections of all clients behind proxies. */
+  surveyProxies(): Promise<void>;
+  /** Undefined for a client that connects to us. */
+  behindProxy(stream: Stream): ProxiedClient | undefined;
+  severGone(stream: Stream): void;
   policyOf(stream: Stream): Pick<NodePolicy, 'goneAfterMs' | 'observeOnly'>;
   /** Whether Headscale has sent nothing on this stream for too long. */
   isSilent(stream: Stream): boolean;
@@ -27,8 +33,8 @@ export interface PatrolOptions {
 }
 
 /**
- * Looks at every stream every four seconds, for what causes no event: Headscale has fallen silent, or an observe-only stream
- * would have been closed as gone.
+ * Looks at every stream every four seconds, for what causes no event: Headscale has fallen silent, a client behind a proxy is
+ * gone, or an observe-only stream would have been closed as gone.
  */
 export class Patrol {
   readonly #options: PatrolOptions;
@@ -68,14 +74,29 @@ export class Patrol {
     const control = streams.filter(({ kind, state }) => kind === 'control' && state.kind === 'open');
     this.#options.silent(control.filter((stream) => this.#options.isSilent(stream)).length, control.length);
     for (const stream of streams) this.#look(stream);
+    void this.#options.surveyProxies().then(() => this.#endGoneBehindProxies());
+  }
+
+  #endGoneBehindProxies(): void {
+    if (this.#closed) return;
+    const { emit, behindProxy, policyOf, severGone } = this.#options;
+    for (const stream of [...this.#options.streams()]) {
+      const client = behindProxy(stream);
+      if (client === undefined || stream.state.kind !== 'open') continue;
+      const { goneAfterMs, observeOnly } = policyOf(stream);
+      if (goneAfterMs === 0 || !isGone(client, goneAfterMs)) continue;
+      if (observeOnly) reportWouldSever(stream, 'gone', emit);
+      else severGone(stream);
+    }
   }
 
   #look(stream: Stream): void {
     const now = this.#options.clock.now();
     if (this.#options.isSilent(stream)) this.#upstreamSilent(stream);
     const { goneAfterMs, observeOnly } = this.#options.policyOf(stream);
-    // All other streams are closed by Linux itself, with TCP_USER_TIMEOUT.
+    // Linux itself closes the others, with TCP_USER_TIMEOUT, or a survey shows them.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;
+    if (this.#options.behindProxy(stream) !== undefined) return;
     if (this.#unacknowledgedForMs(stream, now) >= goneAfterMs) reportWouldSever(stream, 'gone', this.#options.emit);
   }
 
@@ -98,4 +119,12 @@ export class Patrol {
     this.#unacknowledged.set(stream, { ackedBytes, since: now });
     return 0;
   }
+}
+
+/** Whether every connection that may be the client's shows that it is gone, in the survey and now. */
+function isGone(client: ProxiedClient, goneAfterMs: number): boolean {
+  const { surveyed } = client;
+  if (surveyed.length === 0 || !surveyed.every((socket) => isGoneBehindProxy(socket, goneAfterMs))) return false;
+  const now = client.sockets();
+  return now?.every((evidence) => evidence.ended || evidence.receivedAgoMs >= goneAfterMs) ?? false;
 }

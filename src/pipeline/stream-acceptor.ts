@@ -6,16 +6,18 @@ import { addressAndPort } from '../lib/addresses.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { ClientConnection, type TcpTimeouts } from '../liveness/client-connection.ts';
 import type { Kernel } from '../liveness/kernel.ts';
+import type { ProxiedClient, ProxySockets } from '../liveness/proxy-sockets.ts';
 import { refuseUpgrade, unavailableAnswer } from '../proxy/answer.ts';
 import type { Origin } from '../proxy/forwarded.ts';
 import { RefusedUpgrades } from '../proxy/refusals.ts';
 import { Tunnel, type TunnelHandlers, type UpgradeRequest } from '../proxy/tunnel.ts';
 import type { AwaitAnswer, Upstream } from '../proxy/upstream.ts';
 import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
-import { type Emit, reportWouldSever } from '../streams/events.ts';
+import { type Emit, type GoneBehindProxy, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import {
   type CloseReason,
+  type EvidenceSource,
   isLive,
   type KernelEvidence,
   leastNeeded,
@@ -40,6 +42,7 @@ export interface StreamAcceptorOptions {
   isObserved(stream: Stream): boolean;
   /** Undefined on systems whose kernel gives no evidence. */
   readonly kernel: Kernel | undefined;
+  readonly proxySockets: ProxySockets;
   /** Undefined without a key. Then no client is identified. */
   noiseKey(): NoiseKey | undefined;
   /** The TCP timeouts for a stream's client, which Linux applies. */
@@ -57,6 +60,7 @@ export interface StreamAcceptorOptions {
 interface StreamParts {
   readonly tunnel: Tunnel;
   readonly connection: ClientConnection;
+  gone?: GoneBehindProxy;
 }
 
 /** Turns an upgrade request into a stream: identify the client, register the stream, let the takeover admit it, tunnel its bytes. */
@@ -111,19 +115,22 @@ export class StreamAcceptor {
 
   /** Registers the stream and hands it to the takeover, which forwards it when it may. */
   #open(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
+    const { kernel, proxySockets } = this.#options;
     const stream = this.#streamOf(upgrade, origin, id, identity, found);
     this.#makeRoom(stream);
     if (identity?.kind === 'identified' && stream.machineKey !== undefined) {
       this.#unseenHandshakes.set(stream, identity.ephemeral);
     }
     this.#options.registry.add(stream);
-    const connection = new ClientConnection(this.#options.kernel, upgrade.client, origin.isDirect);
+    const connection = new ClientConnection(kernel, upgrade.client, proxySockets.clientOf(origin.path));
     const tunnel = new Tunnel(stream, upgrade, connection, this.#handlers);
     connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
     this.#streams.set(stream, { tunnel, connection });
     this.#options.emit({ kind: 'stream_opened', stream });
     const contestant: Contestant = {
       stream,
+      source: connection.source,
+      behindProxy: connection.behindProxy,
       evidence: () => connection.evidence(),
       probe: () => connection.probe(),
       stopProbing: () => connection.stopProbing(),
@@ -171,8 +178,27 @@ export class StreamAcceptor {
     pacer.enter(stream, () => tunnel.forward(), giveUp);
   }
 
+  /** For a client behind a proxy, it may be some seconds old. */
   evidenceOf(stream: Stream): KernelEvidence | undefined {
-    return this.#streams.get(stream)?.connection.evidence();
+    return this.#streams.get(stream)?.connection.lastEvidence();
+  }
+
+  sourceOf(stream: Stream): EvidenceSource {
+    return this.#streams.get(stream)?.connection.source ?? { kind: 'none', reason: 'socket_not_found' };
+  }
+
+  /** The connections of a proxy in front that may be this client's. Undefined for a client that connects to us. */
+  behindProxy(stream: Stream): ProxiedClient | undefined {
+    return this.#streams.get(stream)?.connection.behindProxy;
+  }
+
+  /** Severs a stream whose client is gone, as the connection to its proxy shows. */
+  severGone(stream: Stream): void {
+    const parts = this.#streams.get(stream);
+    if (parts === undefined) return;
+    const { source } = parts.connection;
+    parts.gone = { source, kernel: parts.connection.evidence() };
+    parts.tunnel.end('gone');
   }
 
   /** Updates the TCP timeouts of a stream's client, see `ClientConnection.refresh`. */
@@ -288,9 +314,17 @@ export class StreamAcceptor {
       },
       upstreamClosed: (stream) => takeover.upstreamClosed(stream),
       closed: (stream, reason) => {
+        const { gone, connection } = this.#streams.get(stream) ?? {};
+        connection?.behindProxy?.close();
         this.#streams.delete(stream);
         registry.remove(stream);
-        emit({ kind: 'stream_closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt });
+        emit({
+          kind: 'stream_closed',
+          stream,
+          reason,
+          lifetimeMs: clock.now() - stream.openedAt,
+          ...(gone && { gone }),
+        });
         if (this.#streams.size > 0) return;
         for (const resolve of this.#whenEmpty.splice(0)) resolve();
       },

@@ -1,8 +1,10 @@
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { plainAddress } from '../lib/addresses.ts';
-import type { ProxySource } from './proxy-protocol.ts';
-import { clientAddress, type Trust } from './trusted-proxies.ts';
+import { type Connection, plainAddress } from '../lib/addresses.ts';
+import type { ClientPath } from '../liveness/proxy-sockets.ts';
+import type { ClaimedConnection } from './proxy-protocol.ts';
+import { type ToldClient, type Trust, toldByProxies } from './trusted-proxies.ts';
 
 /** Headers that say where a request comes from. Anybody can send them, so they are replaced with our own. */
 export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
@@ -12,16 +14,16 @@ export const ORIGIN_HEADERS: ReadonlySet<string> = new Set([
   'x-forwarded-host',
   'x-forwarded-proto',
   'x-real-ip',
+  'x-real-port',
 ]);
 
-/** Where a request comes from. */
+/** Where a request comes from, and how it reaches us. */
 export interface Origin {
   /** The client's address without a port, as in `203.0.113.7` or `2001:db8::7`. */
   readonly address: string;
   /** Undefined if a proxy in front of us named only the address. */
   readonly port: number | undefined;
-  /** Whether the client connects to us directly, so that kernel evidence is about the client and not about a proxy. */
-  readonly isDirect: boolean;
+  readonly path: ClientPath;
   readonly proto: 'http' | 'https';
   /** The Host header. Undefined if there was none (HTTP/1.0). */
   readonly host: string | undefined;
@@ -29,27 +31,53 @@ export interface Origin {
 
 /**
  * Finds out where a request comes from: from the PROXY protocol header if there was one, then from the headers of trusted
- * proxies, else from the connection itself.
+ * proxies, see `toldByProxies`, else from the connection itself.
  *
- * @param claimed the source in the PROXY protocol header of the connection.
+ * @param claimed what the PROXY protocol header of the connection says.
  */
-export function originOf(request: IncomingMessage, claimed: ProxySource | undefined, trust: Trust): Origin {
+export function originOf(request: IncomingMessage, claimed: ClaimedConnection | undefined, trust: Trust): Origin {
   const { socket, headers } = request;
-  const peer = plainAddress(socket.remoteAddress);
-  const isDirect = claimed === undefined && !trust(peer);
-  const nearest = claimed?.address ?? peer;
   const proto = socket instanceof TLSSocket ? 'https' : 'http';
-  if (!trust(nearest)) {
-    return { address: nearest, port: claimed?.port ?? socket.remotePort, isDirect, proto, host: headers.host };
+  const sender = claimed?.client ?? { address: plainAddress(socket.remoteAddress), port: socket.remotePort };
+  const nearest = { address: sender.address, port: sender.port || undefined };
+  if (!trust(nearest.address)) {
+    const path: ClientPath =
+      claimed === undefined
+        ? { kind: 'direct' }
+        : { kind: 'one_proxy', proxy: endOfProxy(socket), client: nearest, listener: claimed.listener };
+    return { ...nearest, path, proto, host: headers.host };
   }
-  const told = (name: string): string | undefined => [headers[name]].flat().join(', ') || undefined;
-  const address = clientAddress(nearest, told('x-forwarded-for'), told('x-real-ip'), trust);
+  const value = (name: string): string | undefined => [headers[name]].flat().join(', ') || undefined;
+  const told = toldByProxies(value, trust);
+  const { address, port } = told.client ?? nearest;
   return {
     address,
-    port: address === nearest ? (claimed?.port ?? socket.remotePort) : undefined,
-    isDirect,
-    proto: protoIn(told('x-forwarded-proto')) ?? proto,
-    host: told('x-forwarded-host') ?? headers.host,
+    port,
+    path: pathBehind(socket, claimed, told.client, trust),
+    proto: protoIn(told.proto) ?? protoIn(value('x-forwarded-proto')) ?? proto,
+    host: told.host ?? value('x-forwarded-host') ?? headers.host,
+  };
+}
+
+/** @param claimed the PROXY protocol header, if there was one: it named a trusted proxy, which sent the request. */
+function pathBehind(
+  socket: Socket,
+  claimed: ClaimedConnection | undefined,
+  client: ToldClient | undefined,
+  trust: Trust,
+): ClientPath {
+  const proxy = endOfProxy(socket);
+  if (client === undefined || trust(client.address)) return { kind: 'address_hidden', proxy };
+  if (claimed !== undefined || !client.isSeenByNearest) return { kind: 'several_proxies', proxy };
+  const { address, port } = client;
+  return { kind: 'one_proxy', proxy, client: { address, port }, listener: undefined };
+}
+
+/** A trusted proxy's end of its connection to us. Of a socket that has closed meanwhile, not all is known. */
+function endOfProxy({ remoteAddress = '::', remotePort = 0, localAddress = '::', localPort = 0 }: Socket): Connection {
+  return {
+    local: { address: plainAddress(remoteAddress), port: remotePort },
+    remote: { address: plainAddress(localAddress), port: localPort },
   };
 }
 

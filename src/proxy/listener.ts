@@ -123,7 +123,7 @@ export function createListener(
   });
   const origin = (request: IncomingMessage): Origin => {
     const claimed = sources.of(request.socket);
-    handlers.requested(request, claimed?.address ?? plainAddress(request.socket.remoteAddress));
+    handlers.requested(request, claimed?.client.address ?? plainAddress(request.socket.remoteAddress));
     return originOf(request, claimed, handlers.trust());
   };
   const unanswered = new Unanswered();
@@ -190,7 +190,7 @@ function passRequest(
   listen: Listen,
   handlers: ListenerHandlers,
 ): void {
-  if (!origin.isDirect || isForwarded(request)) closeAfter(response);
+  if (origin.path.kind !== 'direct' || isForwarded(request)) closeAfter(response);
   const read = readRequest(request);
   if (read.kind === 'refused') {
     handlers.refused('bad_request', read.why, origin.address);

@@ -1,14 +1,14 @@
 import { isIPv4, isIPv6, type Socket } from 'node:net';
-import { plainAddress } from '../lib/addresses.ts';
+import { addressText, type Endpoint, plainAddress } from '../lib/addresses.ts';
 import type { RefusalReason } from '../streams/events.ts';
 import { readFirstBytes } from './first-bytes.ts';
 import type { Trust } from './trusted-proxies.ts';
 
-/** Where a connection comes from, according to the proxy in front of us. */
-export interface ProxySource {
-  /** Without brackets. */
-  readonly address: string;
-  readonly port: number;
+/** The client's connection to the proxy in front of us, according to that proxy. */
+export interface ClaimedConnection {
+  readonly client: Endpoint;
+  /** Where the client connected: the proxy's own end. */
+  readonly listener: Endpoint;
 }
 
 /** The result of reading a PROXY protocol header. */
@@ -21,7 +21,7 @@ export type ProxyHeader =
       /** The length of the header in bytes. What follows comes from the client. */
       readonly length: number;
       /** Undefined when the proxy speaks for itself, as in its health checks. */
-      readonly from: ProxySource | undefined;
+      readonly claimed: ClaimedConnection | undefined;
     };
 
 const MORE: ProxyHeader = { kind: 'more' };
@@ -67,11 +67,12 @@ function readV1(bytes: Buffer): ProxyHeader {
     .toString('latin1', 0, end)
     .split(' ');
   const length = end + 2;
-  if (family === 'UNKNOWN') return { kind: 'header', length, from: undefined };
+  if (family === 'UNKNOWN') return { kind: 'header', length, claimed: undefined };
   const isAddress = family === 'TCP4' ? isIPv4 : family === 'TCP6' ? isIPv6 : () => false;
   if (!isAddress(source) || !isAddress(target)) return bad('its first line does not name two addresses of its family');
   if (!isPort(port) || !isPort(targetPort) || more.length > 0) return bad('its first line does not name two ports');
-  return { kind: 'header', length, from: { address: source, port: Number(port) } };
+  const client = { address: source, port: Number(port) };
+  return { kind: 'header', length, claimed: { client, listener: { address: target, port: Number(targetPort) } } };
 }
 
 function isPort(text: string): boolean {
@@ -97,16 +98,11 @@ function readV2(bytes: Buffer): ProxyHeader {
   if (command === PROXY && width !== undefined && length < 16 + 2 * width + 4)
     return bad('it is too short for its addresses');
   if (bytes.length < length) return MORE;
-  if (command === LOCAL || width === undefined) return { kind: 'header', length, from: undefined };
-  const source = bytes.subarray(16, 16 + width);
-  return { kind: 'header', length, from: { address: textOf(source), port: bytes.readUInt16BE(16 + 2 * width) } };
-}
-
-function textOf(address: Buffer): string {
-  if (address.length === 4) return address.join('.');
-  const groups = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i).toString(16));
-  // The URL parser writes IPv6 addresses in their short form (RFC 5952).
-  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
+  if (command === LOCAL || width === undefined) return { kind: 'header', length, claimed: undefined };
+  const [target, ports] = [16 + width, 16 + 2 * width];
+  const client = { address: addressText(bytes, 16, width), port: bytes.readUInt16BE(ports) };
+  const listener = { address: addressText(bytes, target, width), port: bytes.readUInt16BE(ports + 2) };
+  return { kind: 'header', length, claimed: { client, listener } };
 }
 
 interface SourcesHandlers {
@@ -127,10 +123,10 @@ function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket):
  * another object than its TCP socket.
  */
 export class ProxyProtocolSources {
-  readonly #byEnds = new Map<string, ProxySource>();
+  readonly #byEnds = new Map<string, ClaimedConnection>();
 
   /** @returns undefined when there was no header, or the proxy spoke for itself. */
-  of(socket: Socket): ProxySource | undefined {
+  of(socket: Socket): ClaimedConnection | undefined {
     return this.#byEnds.size === 0 ? undefined : this.#byEnds.get(endsOf(socket));
   }
 
@@ -154,14 +150,15 @@ export class ProxyProtocolSources {
         refused('bad_proxy_header', header.why, address);
         return { kind: 'refuse' } as const;
       }
-      if (header.from !== undefined) this.#remember(socket, ends, header.from);
+      if (header.claimed !== undefined) this.#remember(socket, ends, header.claimed);
       return { kind: 'done', rest: bytes.subarray(header.length) } as const;
     };
     readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, serve);
   }
 
-  #remember(socket: Socket, ends: string, from: ProxySource): void {
-    this.#byEnds.set(ends, { ...from, address: plainAddress(from.address) });
+  #remember(socket: Socket, ends: string, { client, listener }: ClaimedConnection): void {
+    const plain = ({ address, port }: Endpoint): Endpoint => ({ address: plainAddress(address), port });
+    this.#byEnds.set(ends, { client: plain(client), listener: plain(listener) });
     socket.once('close', () => this.#byEnds.delete(ends));
   }
 }

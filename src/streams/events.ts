@@ -1,6 +1,14 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { ErrorCode } from '../lib/errors.ts';
-import type { CloseReason, KernelEvidence, SeverReason, Stream, StreamKind } from './stream.ts';
+import type {
+  CloseReason,
+  EvidenceSource,
+  KernelEvidence,
+  NoEvidence,
+  SeverReason,
+  Stream,
+  StreamKind,
+} from './stream.ts';
 
 /** How a contest ended. `old_ended` and `newcomer_ended`: that stream ended by itself before there was a verdict. */
 export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
@@ -35,6 +43,8 @@ export type WatchdogEvent =
       readonly stream: Stream;
       readonly reason: CloseReason;
       readonly lifetimeMs: number;
+      /** What showed that the client is gone, if it was the socket of a proxy in front. */
+      readonly gone?: GoneBehindProxy | undefined;
     }
   | { readonly kind: 'contest_opened'; readonly old: Stream; readonly newcomer: Stream }
   | {
@@ -62,6 +72,8 @@ export type WatchdogEvent =
       readonly silentAfterMs: number;
       /** Since the contest opened, which is when the node came back. */
       readonly contestedMs: number;
+      /** Undefined if another replica has the stream. */
+      readonly source?: EvidenceSource | undefined;
       readonly kernel: KernelEvidence | undefined;
       /** The client's kernel has answered a probe, so its machine is there. */
       readonly answers: boolean;
@@ -142,6 +154,21 @@ export type WatchdogEvent =
       readonly isShortened: boolean;
     }
   | { readonly kind: 'drain_ended'; readonly tookMs: number }
+  /** Linux shows us the sockets of a trusted proxy, so the clients behind it can be watched. Once per address and way. */
+  | {
+      readonly kind: 'proxy_sockets_found';
+      readonly address: string;
+      /** The user that the proxy runs as. */
+      readonly user: string;
+      readonly by: 'port' | 'address';
+    }
+  /** Nothing is known about the connections of a trusted proxy's clients. Once per address and reason. */
+  | {
+      readonly kind: 'proxy_sockets_hidden';
+      readonly address: string;
+      readonly reason: NoEvidence;
+      readonly detail: string | undefined;
+    }
   | FrontProxyEvent
   /** The watchdogs that share this Redis know each other's streams. */
   | { readonly kind: 'redis_up'; readonly url: string }
@@ -150,6 +177,12 @@ export type WatchdogEvent =
   /** A message there is not signed with our Noise key. Once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
+
+/** Whose socket showed that a client is gone, and what Linux said about it. */
+export interface GoneBehindProxy {
+  readonly source: EvidenceSource;
+  readonly kernel: KernelEvidence | undefined;
+}
 
 export type EventKind = WatchdogEvent['kind'];
 export type EventOf<K extends EventKind> = Extract<WatchdogEvent, { readonly kind: K }>;

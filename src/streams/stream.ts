@@ -166,4 +166,31 @@ export interface KernelEvidence {
   readonly receivedAgoMs: number;
   readonly rttMs: number;
   readonly rttvarMs: number;
+  /** The client has left: its connection is ending, or there is none any more. Only a proxy's socket can show it. */
+  readonly ended?: boolean;
+  /** Until the owner of the socket sends its next keepalive probe. Undefined if it sends none, or if we own the socket. */
+  readonly nextProbeInMs?: number;
 }
+
+/** Where the evidence about a stream's client comes from. */
+export type EvidenceSource =
+  /** The client's connection to us. */
+  | { readonly kind: 'direct' }
+  /** The client's connection to a proxy on this machine. Without the client's port, all its connections to that proxy count. */
+  | { readonly kind: 'proxy'; readonly by: 'port' | 'address'; readonly user: string }
+  | { readonly kind: 'none'; readonly reason: NoEvidence };
+
+/** Why nothing is known about the client's connection. */
+export type NoEvidence =
+  /** Linux cannot be asked about our own sockets here. */
+  | 'kernel_unavailable'
+  /** Linux cannot be asked about a proxy's sockets here. */
+  | 'netlink_unavailable'
+  /** The proxy runs on another machine or in another network namespace. */
+  | 'proxy_elsewhere'
+  /** The client's connection leads to another proxy, further out. */
+  | 'several_proxies'
+  /** The proxy does not say who its client is. */
+  | 'address_hidden'
+  /** The proxy has no connection with the client's address and port. */
+  | 'socket_not_found';

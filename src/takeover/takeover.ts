@@ -1,9 +1,17 @@
 import type { MachineKey } from '../identity/keys.ts';
 import { type Clock, plus } from '../lib/clock.ts';
-import { type CheckedConnection, LivenessCheck } from '../liveness/liveness-check.ts';
+import { type CheckedConnection, type LivenessCheck, livenessCheck } from '../liveness/liveness-check.ts';
 import { type ContestVerdict, type Emit, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
-import { type CloseReason, isBeingSevered, isLive, type Stream, setState } from '../streams/stream.ts';
+import {
+  type CloseReason,
+  type EvidenceSource,
+  isBeingSevered,
+  isLive,
+  type KernelEvidence,
+  type Stream,
+  setState,
+} from '../streams/stream.ts';
 import { Contest } from './contest.ts';
 import { DuplicateKeys, type GuardEnvironment } from './guard.ts';
 import { Hold, Holds, USUAL_HOLD_MS, type WaitedFor } from './hold.ts';
@@ -11,6 +19,8 @@ import { Hold, Holds, USUAL_HOLD_MS, type WaitedFor } from './hold.ts';
 /** A stream as the takeover sees it: it can be probed, severed, and forwarded to Headscale. */
 export interface Contestant extends CheckedConnection {
   readonly stream: Stream;
+  /** Where its evidence comes from. Undefined for streams of other replicas. */
+  readonly source?: EvidenceSource;
   /** Closes the upstream connection first, then the client's. */
   sever(because: 'dead' | 'silent'): void;
   /** Forwards the stream to Headscale. Called at most once. */
@@ -185,7 +195,7 @@ export class Takeover {
   }
 
   #addEntry(contestant: Contestant): Entry {
-    const check = new LivenessCheck(this.#clock, contestant, () => this.#update(entry));
+    const check = livenessCheck(this.#clock, contestant, () => this.#update(entry));
     const entry: Entry = { contestant, check, hold: undefined, contests: new Set() };
     this.#entries.set(contestant.stream, entry);
     return entry;
@@ -313,13 +323,23 @@ export class Takeover {
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
     const answers = old.check.liveness() === 'answers';
     const kernel = contestant.evidence();
-    this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, kernel, answers });
+    const { source } = contestant;
+    this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, source, kernel, answers });
     for (const contest of old.contests) this.#entries.get(contest.newcomer)?.hold?.waitFor(stream);
     contestant.sever(because);
     // Last, because the guard's findings may sever other streams.
     if (because === 'dead') this.duplicates.foundDead(stream);
-    else this.duplicates.severed(stream, newcomer, kernel === undefined ? undefined : answers);
+    else this.duplicates.severed(stream, newcomer, loserAnswers(contestant, kernel, answers));
   }
+}
+
+/** Whether the loser's kernel answers. Undefined if nobody has asked it, as behind a proxy that does not probe. */
+function loserAnswers(
+  { behindProxy }: Contestant,
+  kernel: KernelEvidence | undefined,
+  answers: boolean,
+): boolean | undefined {
+  return kernel === undefined || (behindProxy !== undefined && !answers) ? undefined : answers;
 }
 
 function verdictOf(reason: CloseReason): ContestVerdict {

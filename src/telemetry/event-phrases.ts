@@ -8,7 +8,14 @@ import type {
   RefusalReason,
   ReleaseReason,
 } from '../streams/events.ts';
-import type { CloseReason, SeverReason, Stream } from '../streams/stream.ts';
+import type {
+  CloseReason,
+  EvidenceSource,
+  KernelEvidence,
+  NoEvidence,
+  SeverReason,
+  Stream,
+} from '../streams/stream.ts';
 
 type NameOf = (key: MachineKey) => string | undefined;
 
@@ -94,22 +101,66 @@ export const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
 };
 
 export function describeSevering(event: EventOf<'stream_severed'>, nameOf: NameOf): string {
-  const { stream, newcomer, reason, silentMs, silentAfterMs, kernel } = event;
+  const { stream, newcomer, reason, silentMs, silentAfterMs, source, kernel } = event;
   const what = `${streamOf(stream, nameOf, 'old stream')} from ${stream.remoteAddress} was severed`;
   const back = `the node is back on stream ${newcomer.id} from ${newcomer.remoteAddress}`;
   if (reason === 'dead') return `${what}: ${whyDead(event)}, and ${back}.`;
-  const frozen = kernel?.unansweredProbes === 0 ? ' (its kernel still answered, as it does for a frozen program)' : '';
+  const frozen =
+    source?.kind !== 'proxy' && kernel?.unansweredProbes === 0
+      ? ' (its kernel still answered, as it does for a frozen program)'
+      : '';
   return `${what}: its client had sent nothing for ${span(silentMs)}, longer than silent-after (${span(silentAfterMs)})${frozen}, and ${back}.`;
 }
 
-function whyDead({ kernel, contestedMs }: EventOf<'stream_severed'>): string {
+function whyDead({ source, kernel, contestedMs }: EventOf<'stream_severed'>): string {
   if (kernel === undefined) return 'its kernel no longer answered';
+  if (source?.kind === 'proxy') return whatProxyShows(source, kernel);
   const { unansweredProbes, retransmits, unackedSegments, receivedAgoMs } = kernel;
   const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
   if (unackedSegments > 0 && retransmits >= 2) {
     return `its kernel acknowledged nothing through ${retransmits} retransmissions (${last})`;
   }
   return `its kernel answered none of the last ${unansweredProbes} probes, ${span(contestedMs)} after the node had come back (${last})`;
+}
+
+/** What a proxy's connection to the client shows. `source` says how it was found. */
+export function whatProxyShows(source: EvidenceSource, kernel: KernelEvidence): string {
+  const [by, user] = source.kind === 'proxy' ? [source.by, source.user] : ['address', 'unknown'];
+  const whose =
+    by === 'port' ? "the proxy's connection to it" : "every connection of the proxy to the client's address";
+  const shows = `as ${whose} shows (socket of user ${user})`;
+  const { ended, unackedSegments, retransmits, unansweredProbes, receivedAgoMs } = kernel;
+  if (ended) return `its client has left the proxy, ${shows}`;
+  const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
+  if (unackedSegments > 0 && retransmits > 0) {
+    return `its kernel acknowledged nothing through ${retransmits} retransmissions, ${shows} (${last})`;
+  }
+  return `its kernel answered none of the proxy's last ${unansweredProbes} probes, ${shows} (${last})`;
+}
+
+/** Why nothing is known about the connections of a proxy's clients, and what to do. */
+const HIDDEN: Readonly<Record<NoEvidence, string>> = {
+  kernel_unavailable: 'Linux cannot be asked here',
+  netlink_unavailable:
+    'Linux cannot be asked about them here; allow netlink sockets (systemd: RestrictAddressFamilies=AF_NETLINK)',
+  proxy_elsewhere:
+    'it runs on another machine or in another network namespace; run the watchdog in the same one (Compose: network_mode: service:NAME)',
+  several_proxies:
+    'a further proxy stands in front of it, and only that one sees them; put the watchdog behind the outermost proxy, or do without',
+  address_hidden: 'it does not say who its clients are; have it send X-Forwarded-For or the PROXY protocol',
+  socket_not_found:
+    'it has no connection with the address and port that it names; check that it sends the port of its own client (X-Real-Port)',
+};
+
+export function describeHiddenSockets({ address, reason, detail }: EventOf<'proxy_sockets_hidden'>): string {
+  const why = detail === undefined ? HIDDEN[reason] : `${HIDDEN[reason]} (${detail})`;
+  return `The connections between the proxy at ${address} and its clients cannot be seen: ${why}. So the watchdog cannot tell when a client behind it has vanished: a dead stream is severed only once it is silent past --silent-after, and --gone-after does nothing. See docs/proxies.md.`;
+}
+
+export function describeFoundSockets({ address, user, by }: EventOf<'proxy_sockets_found'>): string {
+  const what = `The proxy at ${address} runs on this machine (user ${user}), and Linux shows its connections to its clients`;
+  if (by === 'port') return `${what}: each stream is judged by its client's own connection.`;
+  return `${what}. It does not send the client's port, so a stream is judged by all connections to its client's address: nodes behind one NAT cannot be told apart. See docs/proxies.md for the line to add.`;
 }
 
 export function describeRefusal({ reason, address, detail }: EventOf<'connection_refused'>): string {

@@ -6,8 +6,10 @@ import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/st
 import {
   count,
   describeDrain,
+  describeFoundSockets,
   describeHandshake,
   describeHiddenAddresses,
+  describeHiddenSockets,
   describeLostHeader,
   describeRefusal,
   describeSevering,
@@ -21,6 +23,7 @@ import {
   VERDICT,
   WHY_CLOSED,
   WOULD_SEVER,
+  whatProxyShows,
   whyUpstreamRefused,
 } from './event-phrases.ts';
 
@@ -87,10 +90,12 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   },
   stream_closed: {
     level: ({ reason }) => (SEVERED_WITHOUT_CONTEST.has(reason) ? 'info' : 'debug'),
-    subject: ({ stream, reason }) => ({ ...about(stream), reason }),
-    fields: ({ lifetimeMs }) => ({ lifetimeMs: Math.round(lifetimeMs) }),
-    sentence: ({ stream, reason, lifetimeMs }, nameOf) =>
-      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} ${WHY_CLOSED[reason]} (it lasted ${span(lifetimeMs)}).`,
+    subject: ({ stream, reason, gone }) => ({ ...about(stream), reason, ...(gone && { kernel: gone.kernel }) }),
+    fields: ({ lifetimeMs, gone }) => ({ lifetimeMs: Math.round(lifetimeMs), evidence: gone?.source.kind }),
+    sentence: ({ stream, reason, lifetimeMs, gone }, nameOf) => {
+      const shown = gone?.kernel === undefined ? '' : `: ${whatProxyShows(gone.source, gone.kernel)}`;
+      return `${streamOf(stream, nameOf)} from ${stream.remoteAddress} ${WHY_CLOSED[reason]}${shown} (it lasted ${span(lifetimeMs)}).`;
+    },
   },
   contest_opened: {
     level: 'info',
@@ -126,7 +131,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
       ...about(stream),
       ...{ otherStream: newcomer.id, reason, silentMs: Math.round(silentMs), kernel },
     }),
-    fields: ({ newcomer }) => ({ otherRemoteAddress: newcomer.remoteAddress }),
+    fields: ({ newcomer, source }) => ({ otherRemoteAddress: newcomer.remoteAddress, evidence: source?.kind }),
     sentence: describeSevering,
   },
   would_sever: {
@@ -297,6 +302,20 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_PROXY_NOT_TRUSTED',
     subject: ({ address }) => ({ remoteAddress: address }),
     sentence: describeUntrustedProxy,
+  },
+  proxy_sockets_found: {
+    level: 'info',
+    subject: ({ address }) => ({ remoteAddress: address }),
+    fields: ({ user, by }) => ({ user, by }),
+    sentence: describeFoundSockets,
+  },
+  proxy_sockets_hidden: {
+    // A proxy that stands elsewhere is no mistake.
+    level: ({ reason }) => (reason === 'proxy_elsewhere' || reason === 'several_proxies' ? 'info' : 'warn'),
+    code: 'HSW_PROXY_SOCKETS_HIDDEN',
+    subject: ({ address, reason }) => ({ remoteAddress: address, reason }),
+    fields: ({ detail }) => ({ detail }),
+    sentence: describeHiddenSockets,
   },
   client_addresses_hidden: {
     level: 'warn',

@@ -8,7 +8,7 @@ import {
   REFUSAL_REASONS,
   type WatchdogEvent,
 } from '../streams/events.ts';
-import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../streams/stream.ts';
+import { CLOSE_REASONS, type EvidenceSource, SEVER_REASONS, STREAM_KINDS, type Stream } from '../streams/stream.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 
@@ -22,7 +22,9 @@ export interface MetricsSource extends NodeSeriesSource {
   redisUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
   /** Whether the watchdog can ask Linux about a client's connection. */
-  kernelEvidenceAvailable(): boolean;
+  /** Whether Linux can be asked about clients' connections to us, and to proxies on this machine. */
+  readonly evidenceAvailable: { direct(): boolean; proxy(): boolean };
+  evidenceSourceOf(stream: Stream): EvidenceSource['kind'];
   readsArePooled(): boolean;
   /** For how many machine keys rule 2 is suspended, because two machines use each. */
   duplicateKeys(): number;
@@ -260,6 +262,27 @@ function createGauges(registers: PromRegistry[], source: MetricsSource): void {
       for (const [kind, number] of counts) this.set({ kind }, number);
     },
   });
+  new Gauge({
+    name: `${PREFIX}kernel_evidence_available`,
+    help: "Whether Linux can be asked about clients' connections, to the watchdog (direct) or to a proxy on this machine (proxy): 1 or 0.",
+    labelNames: ['source'],
+    registers,
+    collect() {
+      for (const each of ['direct', 'proxy'] as const)
+        this.set({ source: each }, Number(source.evidenceAvailable[each]()));
+    },
+  });
+  new Gauge({
+    name: `${PREFIX}streams_by_evidence`,
+    help: "Streams by where the evidence about their client comes from: the client's connection to the watchdog (direct) or to a proxy on this machine (proxy), or nowhere (none).",
+    labelNames: ['source'],
+    registers,
+    collect() {
+      const counts = { direct: 0, proxy: 0, none: 0 };
+      for (const stream of source.streams()) counts[source.evidenceSourceOf(stream)] += 1;
+      for (const [each, number] of Object.entries(counts)) this.set({ source: each }, number);
+    },
+  });
   createPlainGauges(registers, source);
   new Gauge({
     name: `${PREFIX}build_info`,
@@ -293,9 +316,6 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   gauge('paced_streams', 'New streams that wait for their turn at Headscale.', () => source.paced());
   gauge('redis_up', 'Whether Redis could be used when last tried: 1 or 0; NaN without --redis.', () =>
     source.redisUp(),
-  );
-  gauge('kernel_evidence_available', "Whether Linux can be asked about a client's connection here: 1 or 0.", () =>
-    source.kernelEvidenceAvailable(),
   );
   gauge(
     'reads_pooled',

@@ -173,7 +173,7 @@ describe('startWatchdog', () => {
   test('kernel_evidence_available is 0 if the kernel cannot be asked', async () => {
     const { url } = await headscale();
     const { admin } = await harness.watchdog(url, {}, noiseKey, { kernel: { ok: false, why: 'a test' } });
-    expect((await scrape(admin)).get('headscale_watchdog_kernel_evidence_available')).toBe(0);
+    expect((await scrape(admin)).get('headscale_watchdog_kernel_evidence_available{source="direct"}')).toBe(0);
   });
 
   test('every metric exists before anything has happened', async () => {

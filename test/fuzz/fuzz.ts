@@ -3,7 +3,7 @@
  * printed, so that whatever is found can be found again.
  */
 import { configuration } from './configuration.ts';
-import { forwardedHeaders, upgradeHeads } from './forwarded.ts';
+import { clientPorts, forwardedFromTheRight, forwardedHeaders, spoofedOrigins, upgradeHeads } from './forwarded.ts';
 import { goHeads } from './go-heads.ts';
 import { requestHeads } from './heads.ts';
 import { initiationReader } from './initiation.ts';
@@ -19,7 +19,7 @@ const TARGETS: readonly Target[] = [
   initiationReader,
   ...[proxyProtocolHeaders, proxyProtocolRubbish],
   ...[webSocketFrames, webSocketRubbish],
-  ...[forwardedHeaders, upgradeHeads],
+  ...[forwardedHeaders, spoofedOrigins, forwardedFromTheRight, clientPorts, upgradeHeads],
   configuration,
   ...[goHeads, requestHeads],
 ];

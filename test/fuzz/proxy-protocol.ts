@@ -7,19 +7,20 @@ const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1');
 const port = fc.integer({ min: 0, max: 65_535 });
 
 const v1 = fc
-  .tuple(fc.constantFrom('TCP4', 'TCP6', 'UNKNOWN'), fc.ipV4(), fc.ipV6(), port)
-  .map(([family, four, six, from]) => {
-    const address = family === 'TCP4' ? four : six;
-    const rest = family === 'UNKNOWN' ? '' : ` ${address} ${address} ${from} 443`;
-    const expected = family === 'UNKNOWN' ? undefined : { address, port: from };
-    return { header: Buffer.from(`PROXY ${family}${rest}\r\n`), from: expected };
+  .tuple(fc.constantFrom('TCP4', 'TCP6', 'UNKNOWN'), ...[fc.ipV4(), fc.ipV4()], ...[fc.ipV6(), fc.ipV6()], port, port)
+  .map(([family, four, toFour, six, toSix, from, to]) => {
+    const client = { address: family === 'TCP4' ? four : six, port: from };
+    const listener = { address: family === 'TCP4' ? toFour : toSix, port: to };
+    const rest = family === 'UNKNOWN' ? '' : ` ${client.address} ${listener.address} ${from} ${to}`;
+    const claimed = family === 'UNKNOWN' ? undefined : { client, listener };
+    return { header: Buffer.from(`PROXY ${family}${rest}\r\n`), claimed };
   })
   // An IPv4 address written within an IPv6 one, zeros and all, would make it longer than the protocol allows.
   .filter(({ header }) => header.length <= 107);
 
 const v2 = fc
-  .tuple(fc.constantFrom(4, 16), fc.uint8Array({ minLength: 32, maxLength: 32 }), port, bytes(40))
-  .map(([width, addresses, from, fields]) => {
+  .tuple(fc.constantFrom(4, 16), fc.uint8Array({ minLength: 32, maxLength: 32 }), port, port, bytes(40))
+  .map(([width, addresses, from, to, fields]) => {
     const header = Buffer.alloc(16 + 2 * width + 4);
     SIGNATURE.copy(header);
     header.writeUInt8(0x21, 12);
@@ -27,8 +28,12 @@ const v2 = fc
     header.writeUInt16BE(2 * width + 4 + fields.length, 14);
     header.set(addresses.subarray(0, 2 * width), 16);
     header.writeUInt16BE(from, 16 + 2 * width);
-    const four = [...addresses.subarray(0, 4)].join('.');
-    return { header: Buffer.concat([header, fields]), from: { address: width === 4 ? four : undefined, port: from } };
+    header.writeUInt16BE(to, 18 + 2 * width);
+    const end = (at: number, number: number) => ({
+      address: width === 4 ? addresses.subarray(at, at + 4).join('.') : undefined,
+      port: number,
+    });
+    return { header: Buffer.concat([header, fields]), claimed: { client: end(0, from), listener: end(width, to) } };
   });
 
 /** A whole header is read as what it says, whatever follows it; a part of one is none yet. */
@@ -36,15 +41,18 @@ export const proxyProtocolHeaders = target(
   'PROXY protocol, whole',
   0.1,
   fc.tuple(fc.oneof(v1, v2), bytes(60), fc.double({ min: 0, max: 0.99, noNaN: true })),
-  ([{ header, from }, rest, cut]) => {
+  ([{ header, claimed }, rest, cut]) => {
     const part = header.subarray(0, Math.floor(cut * header.length));
     assert.equal(readProxyHeader(part).kind, 'more');
     const read = readProxyHeader(Buffer.concat([header, rest]));
     assert.equal(read.kind, 'header');
     if (read.kind !== 'header') return;
     assert.equal(read.length, header.length);
-    assert.equal(read.from?.port, from?.port);
-    if (from?.address !== undefined) assert.equal(read.from?.address, from.address);
+    assert.equal(read.claimed === undefined, claimed === undefined);
+    for (const end of ['client', 'listener'] as const) {
+      assert.equal(read.claimed?.[end].port, claimed?.[end].port);
+      if (claimed?.[end].address !== undefined) assert.equal(read.claimed?.[end].address, claimed[end].address);
+    }
   },
 );
 

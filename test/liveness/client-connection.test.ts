@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { type Instant, plus } from '../../src/lib/clock.ts';
 import { ClientConnection, enableKeepAlive, type TcpTimeouts } from '../../src/liveness/client-connection.ts';
 import type { Kernel } from '../../src/liveness/kernel.ts';
+import { ProxiedClient, type ProxySockets } from '../../src/liveness/proxy-sockets.ts';
 import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const QUIET: KernelEvidence = {
@@ -13,7 +14,7 @@ const QUIET: KernelEvidence = {
 const NOW = 1_000_000 as Instant;
 const orders = (goneAfterMs: number, probeIdleMs = 0): TcpTimeouts => ({ goneAfterMs, probeIdleMs });
 
-function bench(isDirect = true) {
+function bench(behindProxy?: ProxiedClient) {
   const calls: string[] = [];
   const line = { kernelSays: undefined as KernelEvidence | undefined };
   const kernel: Kernel = {
@@ -23,7 +24,7 @@ function bench(isDirect = true) {
     setUserTimeout: (_socket, ms) => void calls.push(`timeout ${ms}`),
     probe: () => void calls.push('probe'),
   };
-  return { kernel, line: new ClientConnection(kernel, new Socket(), isDirect), calls, world: line };
+  return { kernel, line: new ClientConnection(kernel, new Socket(), behindProxy), calls, world: line };
 }
 
 describe('ClientConnection', () => {
@@ -172,7 +173,9 @@ describe('ClientConnection', () => {
   });
 
   test('behind a proxy it sets only the keepalive: no user timeout, no evidence, no probes', () => {
-    const { line, calls, world } = bench(false);
+    const proxies = { evidenceAt: () => undefined } as unknown as ProxySockets;
+    const behind = new ProxiedClient(proxies, { kind: 'none', reason: 'proxy_elsewhere' }, '203.0.113.7', 0, undefined);
+    const { line, calls, world } = bench(behind);
     world.kernelSays = QUIET;
     line.applyTimeouts(orders(25_000, 10_000));
     line.beforeSend();
@@ -191,7 +194,7 @@ describe('ClientConnection', () => {
       set.push(args);
       return socket;
     };
-    const line = new ClientConnection(undefined, socket, true);
+    const line = new ClientConnection(undefined, socket);
     line.applyTimeouts(orders(30_000));
     line.probe();
     line.stopProbing();

@@ -1,6 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import type { Instant } from '../../src/lib/clock.ts';
-import { answerWaitMs, isDead } from '../../src/liveness/evidence.ts';
+import {
+  answerWaitMs,
+  isDead,
+  isDeadBehindProxy,
+  isGoneBehindProxy,
+  liveliest,
+  verdictBehindProxyWithinMs,
+} from '../../src/liveness/evidence.ts';
 import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const NOW = 50_000 as Instant;
@@ -62,5 +69,65 @@ describe('answerWaitMs', () => {
   test('is longer in doubt: four more chances for an answer, 600 ms apart', () => {
     expect(answerWaitMs({ ...quiet, rttMs: 20, rttvarMs: 10 }, true)).toBe(2850);
     expect(answerWaitMs({ ...quiet, rttMs: 600, rttvarMs: 100 }, true)).toBe(5400);
+  });
+});
+
+describe('behind a proxy', () => {
+  const at = (changes: Partial<KernelEvidence>): KernelEvidence => ({ ...quiet, ...changes });
+  const probed = (unansweredProbes: number, receivedAgoMs: number, nextProbeInMs: number): KernelEvidence =>
+    at({ unansweredProbes, receivedAgoMs, nextProbeInMs });
+
+  test('a client that has left is dead', () => {
+    expect(isDeadBehindProxy(at({ ended: true }), true)).toBe(true);
+    expect(verdictBehindProxyWithinMs(at({ ended: true }), true)).toBe(0);
+  });
+
+  test('data that two retransmissions could not deliver, in doubt five', () => {
+    const dead = (retransmits: number, inDoubt: boolean) =>
+      isDeadBehindProxy(at({ unackedSegments: 1, retransmits }), inDoubt);
+    expect([dead(1, false), dead(2, false), dead(4, true), dead(5, true)]).toEqual([false, true, false, true]);
+  });
+
+  test("Go's probes every 15 s: dead at the second without an answer, in doubt at the third, once that one had time to answer", () => {
+    expect(isDeadBehindProxy(probed(1, 29_900, 100), false)).toBe(false);
+    expect(isDeadBehindProxy(probed(2, 30_100, 14_900), false)).toBe(false);
+    expect(isDeadBehindProxy(probed(2, 30_600, 14_400), false)).toBe(true);
+    expect(isDeadBehindProxy(probed(2, 40_000, 5000), true)).toBe(false);
+    expect(isDeadBehindProxy(probed(3, 46_000, 14_000), true)).toBe(true);
+  });
+
+  test('a healthy idle client, however long it says nothing, is not dead', () => {
+    expect(isDeadBehindProxy(at({ receivedAgoMs: 3_600_000 }), false)).toBe(false);
+    expect(isDeadBehindProxy(at({ unackedSegments: 3, receivedAgoMs: 3_600_000 }), false)).toBe(false);
+  });
+
+  test('a newcomer waits only while something is under way: a retransmission, or the deciding probe', () => {
+    expect(verdictBehindProxyWithinMs(at({}), false)).toBeUndefined();
+    expect(verdictBehindProxyWithinMs(at({ unackedSegments: 1 }), false)).toBeUndefined();
+    expect(verdictBehindProxyWithinMs(at({ unackedSegments: 1, retransmits: 1 }), false)).toBeGreaterThan(0);
+    expect(verdictBehindProxyWithinMs(probed(1, 16_000, 14_000), false)).toBe(14_450);
+    expect(verdictBehindProxyWithinMs(probed(2, 30_100, 14_900), false)).toBe(450);
+    expect(verdictBehindProxyWithinMs(probed(2, 40_000, 5000), false)).toBe(0);
+  });
+
+  test('gone: unacknowledged for gone-after, or quiet for it with probes unanswered, or left a moment ago', () => {
+    const gone = (evidence: Partial<KernelEvidence>, unackedForMs = 0, endedForMs?: number) =>
+      isGoneBehindProxy({ evidence: at(evidence), unackedForMs, endedForMs }, 30_000);
+    expect(gone({ receivedAgoMs: 3_600_000 })).toBe(false);
+    expect(gone({ receivedAgoMs: 40_000 }, 29_999)).toBe(false);
+    expect(gone({ receivedAgoMs: 40_000 }, 30_000)).toBe(true);
+    // Its kernel still sends something: it is there.
+    expect(gone({ receivedAgoMs: 2000 }, 30_000)).toBe(false);
+    expect(gone({ receivedAgoMs: 40_000, unansweredProbes: 1 })).toBe(false);
+    expect(gone({ receivedAgoMs: 29_999, unansweredProbes: 2 })).toBe(false);
+    expect(gone({ receivedAgoMs: 30_000, unansweredProbes: 2 })).toBe(true);
+    expect([gone({ ended: true }, 0, 0), gone({ ended: true }, 0, 4000)]).toEqual([false, true]);
+  });
+
+  test('of several connections, the one that looks most alive is shown', () => {
+    const [old, recent, ended] = [at({ receivedAgoMs: 9000 }), at({ receivedAgoMs: 10 }), at({ ended: true })];
+    expect(liveliest([ended, old, recent])).toBe(recent);
+    expect(liveliest([ended])).toBe(ended);
+    expect(liveliest([])).toBeUndefined();
   });
 });

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isStreamSilent } from '../../src/headscale/silence.ts';
+import type { SurveyedSocket } from '../../src/liveness/evidence.ts';
 import { Patrol } from '../../src/liveness/patrol.ts';
+import type { ProxiedClient } from '../../src/liveness/proxy-sockets.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -21,6 +23,8 @@ let policy: { goneAfterMs: number; observeOnly: boolean };
 let severs: boolean;
 let tended: number;
 let counted: string[];
+let client: ProxiedClient | undefined;
+let gone: Stream[];
 
 beforeEach(() => {
   clock = new FakeClock();
@@ -31,6 +35,8 @@ beforeEach(() => {
   severs = false;
   tended = 0;
   counted = [];
+  client = undefined;
+  gone = [];
   stream = new Bench().opens(ALICE).stream;
   stream.spokenAt = clock.now();
   patrol = new Patrol({
@@ -41,6 +47,9 @@ beforeEach(() => {
       tended += 1;
     },
     evidenceOf: () => evidence,
+    surveyProxies: () => Promise.resolve(),
+    behindProxy: () => client,
+    severGone: (each) => gone.push(each),
     policyOf: () => policy,
     isSilent: (each) => isStreamSilent(each, clock.now()),
     silent: (number, of) => void counted.push(`${number} of ${of}`),
@@ -178,5 +187,53 @@ describe('Patrol, gone streams with observe-only', () => {
     evidence = undefined;
     clock.advance(120_000);
     expect(events).toEqual([]);
+  });
+});
+
+describe('Patrol, gone behind a proxy', () => {
+  /** What the survey has seen of every connection that may be the client's, and what Linux says when it is asked again. */
+  const behind = (surveyed: readonly SurveyedSocket[], now = surveyed.map(({ evidence }) => evidence)): void => {
+    client = { surveyed, sockets: () => now } as unknown as ProxiedClient;
+  };
+  const silentFor = (receivedAgoMs: number, unackedForMs: number): SurveyedSocket => ({
+    evidence: { ...QUIET, unackedSegments: 1, receivedAgoMs },
+    unackedForMs,
+    endedForMs: undefined,
+  });
+  const round = async (): Promise<void> => {
+    clock.advance(4000);
+    await Promise.resolve();
+  };
+
+  test('data unacknowledged for gone-after: the stream is severed, once the survey is over', async () => {
+    setState(stream, { kind: 'open' });
+    behind([silentFor(40_000, 29_999)]);
+    await round();
+    expect(gone).toEqual([]);
+    behind([silentFor(44_000, 30_000)]);
+    await round();
+    expect(gone).toEqual([stream]);
+  });
+
+  test('one of several connections is not gone, or the client was heard since the survey: it stays', async () => {
+    setState(stream, { kind: 'open' });
+    behind([silentFor(44_000, 30_000), silentFor(1000, 0)]);
+    await round();
+    behind([silentFor(44_000, 30_000)], [{ ...QUIET, receivedAgoMs: 10 }]);
+    await round();
+    behind([]);
+    await round();
+    expect(gone).toEqual([]);
+  });
+
+  test('gone-after off: it stays; observe-only: it is said, and it stays', async () => {
+    setState(stream, { kind: 'open' });
+    behind([silentFor(44_000, 30_000)]);
+    policy = { goneAfterMs: 0, observeOnly: false };
+    await round();
+    expect(gone).toEqual([]);
+    policy = { goneAfterMs: 30_000, observeOnly: true };
+    await round();
+    expect([gone, told('would_sever').length]).toEqual([[], 1]);
   });
 });

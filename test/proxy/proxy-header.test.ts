@@ -15,25 +15,34 @@ const IPV4 = Buffer.from('cb007107c0000201c35001bb', 'hex');
 const IPV6 = Buffer.from(`${'20010db8'.padEnd(31, '0')}7${'20010db8'.padEnd(31, '0')}1c35001bb`, 'hex');
 const A_FIELD = Buffer.from([0x04, 0x00, 0x02, 0x61, 0x62]);
 
+const CLAIMED = {
+  client: { address: '203.0.113.7', port: 50_000 },
+  listener: { address: '192.0.2.1', port: 443 },
+};
+const CLAIMED6 = {
+  client: { address: '2001:db8::7', port: 50_000 },
+  listener: { address: '2001:db8::1', port: 443 },
+};
+
 const whole: readonly (readonly [string, Buffer, object | undefined])[] = [
-  ['v1, IPv4', v1('PROXY TCP4 203.0.113.7 192.0.2.1 50000 443'), { address: '203.0.113.7', port: 50_000 }],
-  ['v1, IPv6', v1('PROXY TCP6 2001:db8::7 2001:db8::1 50000 443'), { address: '2001:db8::7', port: 50_000 }],
+  ['v1, IPv4', v1('PROXY TCP4 203.0.113.7 192.0.2.1 50000 443'), CLAIMED],
+  ['v1, IPv6', v1('PROXY TCP6 2001:db8::7 2001:db8::1 50000 443'), CLAIMED6],
   ['v1, unknown', v1('PROXY UNKNOWN'), undefined],
   ['v1, unknown with more', v1('PROXY UNKNOWN ffff::1 ffff::2 1 2'), undefined],
-  ['v2, IPv4', v2(0x21, 0x11, IPV4), { address: '203.0.113.7', port: 50_000 }],
-  ['v2, IPv4, with fields', v2(0x21, 0x11, Buffer.concat([IPV4, A_FIELD])), { address: '203.0.113.7', port: 50_000 }],
-  ['v2, IPv6', v2(0x21, 0x21, IPV6), { address: '2001:db8::7', port: 50_000 }],
+  ['v2, IPv4', v2(0x21, 0x11, IPV4), CLAIMED],
+  ['v2, IPv4, with fields', v2(0x21, 0x11, Buffer.concat([IPV4, A_FIELD])), CLAIMED],
+  ['v2, IPv6', v2(0x21, 0x21, IPV6), CLAIMED6],
   ['v2, local', v2(0x20, 0x00, Buffer.alloc(0)), undefined],
   ['v2, local with an address', v2(0x20, 0x11, IPV4), undefined],
   ['v2, a Unix socket', v2(0x21, 0x31, Buffer.alloc(216)), undefined],
 ];
 
 describe('readProxyHeader', () => {
-  test.each(whole)('%s: is read when it is complete and not before, whatever follows', (_name, header, from) => {
+  test.each(whole)('%s: is read when it is complete and not before, whatever follows', (_name, header, claimed) => {
     for (let length = 1; length < header.length; length++) {
       expect(readProxyHeader(header.subarray(0, length)), `${length} bytes`).toEqual({ kind: 'more' });
     }
-    const found = { kind: 'header', length: header.length, from };
+    const found = { kind: 'header', length: header.length, claimed };
     expect(readProxyHeader(header)).toEqual(found);
     expect(readProxyHeader(Buffer.concat([header, Buffer.from('PROXY GET / HTTP/1.1')]))).toEqual(found);
   });

@@ -44,10 +44,24 @@ describe('behind a trusted proxy', () => {
     expect(seen[0]).toMatchObject({ 'x-forwarded-host': 'hs.example' });
   });
 
+  test.each([['X-Real-Port: 4711\r\n'], ['forwarded: for=6.6.6.6\r\nFORWARDED: for="203.0.113.7:4711"\r\n']])(
+    "the client's port is shown, and Headscale does not hear it: %j",
+    async (more) => {
+      const { port, seen, opened } = await start(TRUSTED);
+      const client = harness.client(port);
+      client.write(upgradeHead('/ts2021', `${CLAIMS}${more}`));
+      await readHead(client);
+      expect(opened()).toMatchObject([{ address: '203.0.113.7', remoteAddress: '203.0.113.7:4711' }]);
+      expect(seen).toMatchObject([{ 'x-forwarded-for': '203.0.113.7' }]);
+      expect(seen[0]).not.toHaveProperty('x-real-port');
+      expect(seen[0]).not.toHaveProperty('forwarded');
+    },
+  );
+
   test('forwarding headers from anybody else are ignored', async () => {
     const { port, seen, opened } = await start({ trustedProxies: '127.0.0.2' });
     const client = harness.client(port);
-    client.write(upgradeHead('/ts2021', CLAIMS));
+    client.write(upgradeHead('/ts2021', `${CLAIMS}X-Real-Port: 4711\r\nForwarded: for="203.0.113.7:4711"\r\n`));
     await readHead(client);
     expect(opened()).toMatchObject([
       { address: '127.0.0.1', remoteAddress: expect.stringMatching(/^127\.0\.0\.1:\d+$/) },

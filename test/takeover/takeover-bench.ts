@@ -1,8 +1,15 @@
 import { type MachineKey, machineKeyOf } from '../../src/identity/keys.ts';
 import type { Clock, Instant, Timer } from '../../src/lib/clock.ts';
+import type { ProxiedConnection } from '../../src/liveness/liveness-check.ts';
 import { Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import { Registry } from '../../src/streams/registry.ts';
-import { type CloseReason, type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
+import {
+  type CloseReason,
+  type EvidenceSource,
+  type KernelEvidence,
+  type Stream,
+  setState,
+} from '../../src/streams/stream.ts';
 import { type Contestant, Takeover, type TakeoverTerms } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
@@ -77,6 +84,9 @@ export class FakePeer implements Contestant {
   forwardedAt: Instant | undefined;
   severedAt: Instant | undefined;
   severedBecause: 'dead' | 'silent' | undefined;
+  /** Set by a test whose client stands behind a proxy: then its line is never probed. */
+  behindProxy: ProxiedConnection | undefined;
+  source: EvidenceSource = { kind: 'direct' };
   readonly #bench: Bench;
 
   constructor(bench: Bench, key: MachineKey | undefined, address: string) {

@@ -35,11 +35,27 @@ describe('createMetrics', () => {
     expect(await samples('noise_key_matches')).toEqual(['noise_key_matches Nan']);
   });
 
-  test('kernel_evidence_available shows whether the kernel can be asked', async () => {
+  test('kernel_evidence_available: whether Linux shows our connections, and those of a proxy on this machine', async () => {
     const { samples, world } = bench();
-    expect(await samples('kernel_evidence_available')).toEqual(['kernel_evidence_available 1']);
+    const [direct, proxy] = ['direct', 'proxy'].map((source) => `kernel_evidence_available{source="${source}"}`);
+    expect(await samples('kernel_evidence_available')).toEqual([`${direct} 1`, `${proxy} 1`]);
     world.kernel = false;
-    expect(await samples('kernel_evidence_available')).toEqual(['kernel_evidence_available 0']);
+    expect(await samples('kernel_evidence_available')).toEqual([`${direct} 0`, `${proxy} 1`]);
+    world.netlink = false;
+    expect(await samples('kernel_evidence_available')).toEqual([`${direct} 0`, `${proxy} 0`]);
+  });
+
+  test('streams_by_evidence: how many streams each source of evidence has', async () => {
+    const { samples, open, metrics } = bench();
+    expect(await samples('streams_by_evidence')).toContain('streams_by_evidence{source="proxy"} 0');
+    open(metrics, undefined);
+    open(metrics, undefined);
+    open(metrics, undefined, 'derp');
+    expect(await samples('streams_by_evidence')).toEqual([
+      'streams_by_evidence{source="direct"} 0',
+      'streams_by_evidence{source="proxy"} 2',
+      'streams_by_evidence{source="none"} 1',
+    ]);
   });
 
   test('the metrics of the process exist once, with any number of watchdogs in it', async () => {

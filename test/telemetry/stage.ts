@@ -24,7 +24,7 @@ export function stage() {
   const events: WatchdogEvent[] = [];
   const streams = new Set<Stream>();
   const listed = new Map<MachineKey, NodeInfo>();
-  const world = { maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined, kernel: true };
+  const world = { maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined, kernel: true, netlink: true };
   const source: MetricsSource = {
     clock,
     emit: (event) => events.push(event),
@@ -44,7 +44,8 @@ export function stage() {
     paced: () => 0,
     redisUp: () => undefined,
     keyMatches: () => undefined,
-    kernelEvidenceAvailable: () => world.kernel,
+    evidenceAvailable: { direct: () => world.kernel, proxy: () => world.netlink },
+    evidenceSourceOf: ({ kind }) => (kind === 'control' ? 'proxy' : 'none'),
     readsArePooled: () => true,
     version: '1.2.3',
   };

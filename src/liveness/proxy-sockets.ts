@@ -1,0 +1,355 @@
+import { readFileSync } from 'node:fs';
+import { addressBytes, addressText, type Connection, type Endpoint } from '../lib/addresses.ts';
+import { type Clock, type Instant, plus } from '../lib/clock.ts';
+import type { Emit } from '../streams/events.ts';
+import type { EvidenceSource, KernelEvidence, NoEvidence } from '../streams/stream.ts';
+import { liveliest, type SurveyedSocket } from './evidence.ts';
+import type { BoundConnection, DumpFilter, TcpSocket } from './inet-diag.ts';
+import type { ProxiedConnection } from './liveness-check.ts';
+import type { SockDiagFailure, SockDiagOrNot } from './sock-diag.ts';
+
+/** The way from a client to us. `proxy` is the end of the connection to us that the nearest proxy has. */
+export type ClientPath =
+  | { readonly kind: 'direct' }
+  /** One trusted proxy, which saw the client itself. */
+  | {
+      readonly kind: 'one_proxy';
+      readonly proxy: Connection;
+      /** The port is unverified, see `toldByProxies`. */
+      readonly client: { readonly address: string; readonly port: number | undefined };
+      /** Where the client connected. Only the PROXY protocol tells. */
+      readonly listener: Endpoint | undefined;
+    }
+  /** Another trusted proxy, further out, saw the client. */
+  | { readonly kind: 'several_proxies'; readonly proxy: Connection }
+  /** A trusted proxy did not say who its client is, so the address is that proxy's. */
+  | { readonly kind: 'address_hidden'; readonly proxy: Connection };
+
+export interface ProxySocketsOptions {
+  readonly clock: Clock;
+  readonly emit: Emit;
+  readonly diag: SockDiagOrNot;
+  /** The name of a user. By default it is read from `/etc/passwd`. */
+  readonly userOf?: (uid: number) => string;
+}
+
+/** How many listeners of proxies are remembered. Most proxies have one for IPv4 and one for IPv6. */
+const MOST_LISTENERS = 16;
+/** How many different findings are reported. */
+const MOST_REPORTS = 64;
+/** To look through all connections takes milliseconds, so it may take a twentieth of the time … */
+const LOOK_THROUGH_COST = 20;
+/** … in the long run. So much may be spent in advance, in milliseconds of looking. */
+const LOOK_THROUGH_ADVANCE_MS = 50;
+/** A survey takes at most a hundredth of the time. */
+const SURVEY_COST = 100;
+/** What was found for an address counts for this long. */
+const ADDRESS_KNOWN_FOR_MS = 200;
+const MOST_ADDRESSES = 256;
+
+/** The client is still on such a connection, or has just left it. All other states begin with the proxy's own end. */
+const COUNTED: readonly TcpSocket['state'][] = ['established', 'close_wait'];
+
+/** What is said of a connection that is there no longer. */
+const LEFT: KernelEvidence = {
+  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },
+  ...{ receivedAgoMs: 0, rttMs: 0, rttvarMs: 0, ended: true },
+};
+
+/** One connection of a proxy. A new connection with the same numbers has another cookie. */
+interface ProxySocket {
+  readonly connection: BoundConnection;
+  readonly cookie: bigint;
+}
+
+/** Since when the surveys have seen a connection like this. */
+interface Lasting {
+  readonly ackedBytes: number;
+  readonly unackedSince: Instant | undefined;
+  readonly endedSince: Instant | undefined;
+}
+
+/**
+ * The connections between clients and the proxies in front of us. Linux shows them to everybody in the same network namespace
+ * (man 7 sock_diag). Nothing about a connection is kept but its numbers and its cookie: each judgement asks anew.
+ */
+export class ProxySockets {
+  readonly #clock: Clock;
+  readonly #emit: Emit;
+  readonly #diag: SockDiagOrNot;
+  readonly #userOf: (uid: number) => string;
+  /** Where clients of proxies connect to, the last one found first. With it, one short question finds a client. */
+  #listeners: readonly Endpoint[] = [];
+  readonly #byAddress = new Map<string, { readonly at: Instant; readonly sockets: readonly TcpSocket[] }>();
+  /** Until when the time spent on looking through all connections has been earned. It may lie a little ahead. */
+  #earnedUntil: Instant;
+  readonly #clients = new Set<ProxiedClient>();
+  #surveying: Promise<void> | undefined;
+  #nextSurveyAt: Instant;
+  readonly #reported = new Set<string>();
+
+  constructor({ clock, emit, diag, userOf = userName }: ProxySocketsOptions) {
+    this.#clock = clock;
+    this.#emit = emit;
+    this.#diag = diag;
+    this.#userOf = userOf;
+    this.#earnedUntil = clock.now();
+    this.#nextSurveyAt = clock.now();
+  }
+
+  /** Whether Linux can be asked about the connections of other programs. */
+  get isAvailable(): boolean {
+    return this.#diag.ok;
+  }
+
+  /** Finds a client's connection to its proxy. @returns undefined for a client that connects to us. */
+  clientOf(path: ClientPath): ProxiedClient | undefined {
+    if (path.kind === 'direct') return undefined;
+    const { address } = path.proxy.local;
+    if (path.kind !== 'one_proxy') return this.#hidden(address, path.kind);
+    if (!this.#diag.ok) return this.#hidden(address, 'netlink_unavailable', this.#diag);
+    const proxy = this.#diag.sockDiag.find(path.proxy);
+    if (!proxy.ok) return this.#hidden(address, 'netlink_unavailable', proxy);
+    const { uid } = proxy.socket ?? {};
+    if (uid === undefined) return this.#hidden(address, 'proxy_elsewhere');
+    const { port } = path.client;
+    const socket = port === undefined ? undefined : this.#locate(uid, { ...path.client, port }, path.listener);
+    if (port !== undefined && socket === undefined) return this.#hidden(address, 'socket_not_found');
+    const [user, by] = [this.#userOf(uid), port === undefined ? 'address' : 'port'] as const;
+    this.#report(`${address} ${by}`, () => this.#emit({ kind: 'proxy_sockets_found', address, user, by }));
+    const client = new ProxiedClient(this, { kind: 'proxy', by, user }, shortest(path.client.address), uid, socket);
+    this.#clients.add(client);
+    return client;
+  }
+
+  /** Call this when the client's stream has closed. */
+  forget(client: ProxiedClient): void {
+    this.#clients.delete(client);
+  }
+
+  /**
+   * Looks at all connections at once, in small steps, and notes what has become of each client: see `ProxiedClient.surveyed`.
+   * How long it takes does not depend on how many clients there are, and it is skipped if it would take too much time.
+   */
+  survey(): Promise<void> {
+    const isDue = this.#clients.size > 0 && this.#clock.now() >= this.#nextSurveyAt;
+    if (this.#surveying === undefined && isDue) {
+      this.#surveying = this.#surveyNow().finally(() => {
+        this.#surveying = undefined;
+      });
+    }
+    return this.#surveying ?? Promise.resolve();
+  }
+
+  close(): void {
+    if (this.#diag.ok) this.#diag.sockDiag.close();
+  }
+
+  /** What Linux says now about one connection. @returns undefined if it cannot be asked. */
+  evidenceOf({ connection, cookie }: ProxySocket): KernelEvidence | undefined {
+    const found = this.#diag.ok ? this.#diag.sockDiag.find(connection) : this.#diag;
+    if (!found.ok) return undefined;
+    return found.socket?.cookie === cookie ? evidenceOf(found.socket) : LEFT;
+  }
+
+  /** What Linux says about every connection of this user to that address. @returns undefined if it cannot be asked now. */
+  evidenceAt(address: string, uid: number): readonly KernelEvidence[] | undefined {
+    const now = this.#clock.now();
+    let known = this.#byAddress.get(address);
+    if (known === undefined || now - known.at >= ADDRESS_KNOWN_FOR_MS) {
+      const sockets = this.#lookThrough({ remoteAddress: address });
+      if (sockets === undefined) return undefined;
+      if (this.#byAddress.size >= MOST_ADDRESSES) this.#byAddress.clear();
+      known = { at: now, sockets };
+      this.#byAddress.set(address, known);
+    }
+    return known.sockets.filter((socket) => isOfProxy(socket, uid)).map(evidenceOf);
+  }
+
+  async #surveyNow(): Promise<void> {
+    if (!this.#diag.ok) return;
+    const startedAt = this.#clock.now();
+    const clients = [...this.#clients];
+    const dump = await this.#diag.sockDiag.dump({});
+    const now = this.#clock.now();
+    this.#nextSurveyAt = plus(startedAt, SURVEY_COST * (now - startedAt));
+    if (!dump.ok) return;
+    const byNumbers = new Map<string, TcpSocket>();
+    const byAddress = new Map<string, TcpSocket[]>();
+    for (const socket of dump.sockets) {
+      byNumbers.set(numbersOf(socket), socket);
+      const { address } = socket.remote;
+      const others = byAddress.get(address);
+      if (others === undefined) byAddress.set(address, [socket]);
+      else others.push(socket);
+    }
+    for (const client of clients) {
+      const { socket: own, address, uid } = client;
+      if (own === undefined) {
+        client.note(
+          (byAddress.get(address) ?? []).filter((socket) => isOfProxy(socket, uid)),
+          now,
+        );
+      } else {
+        const socket = byNumbers.get(numbersOf(own.connection));
+        client.note([socket?.cookie === own.cookie ? socket : undefined], now);
+      }
+    }
+  }
+
+  /** The proxy's connection with this client. */
+  #locate(uid: number, remote: Endpoint, listener: Endpoint | undefined): ProxySocket | undefined {
+    if (!this.#diag.ok) return undefined;
+    for (const local of listener === undefined ? this.#listeners : [listener, ...this.#listeners]) {
+      if (local.address.includes(':') !== remote.address.includes(':')) continue;
+      const found = this.#diag.sockDiag.find({ local, remote });
+      if (found.ok && found.socket !== undefined && isOfProxy(found.socket, uid)) return this.#located(found.socket);
+    }
+    const all = this.#lookThrough({ remoteAddress: remote.address, remotePort: remote.port });
+    const socket = all?.find((each) => isOfProxy(each, uid));
+    return socket && this.#located(socket);
+  }
+
+  #located({ local, remote, interfaceIndex, cookie }: TcpSocket): ProxySocket {
+    const others = this.#listeners.filter(({ address, port }) => address !== local.address || port !== local.port);
+    this.#listeners = [local, ...others].slice(0, MOST_LISTENERS);
+    return { connection: { local, remote, interfaceIndex }, cookie };
+  }
+
+  /** @returns undefined if Linux cannot be asked, or has been asked too often. */
+  #lookThrough(wanted: DumpFilter): readonly TcpSocket[] | undefined {
+    const startedAt = this.#clock.now();
+    if (!this.#diag.ok || this.#earnedUntil > startedAt + LOOK_THROUGH_COST * LOOK_THROUGH_ADVANCE_MS) return undefined;
+    const list = this.#diag.sockDiag.list(wanted);
+    const tookMs = this.#clock.now() - startedAt;
+    this.#earnedUntil = plus(startedAt, Math.max(0, this.#earnedUntil - startedAt) + LOOK_THROUGH_COST * tookMs);
+    return list.ok ? list.sockets : undefined;
+  }
+
+  #hidden(address: string, reason: NoEvidence, failure?: SockDiagFailure): ProxiedClient {
+    const report = (): void => this.#emit({ kind: 'proxy_sockets_hidden', address, reason, detail: failure?.why });
+    this.#report(`${address} ${reason}`, report);
+    return new ProxiedClient(this, { kind: 'none', reason }, address, 0, undefined);
+  }
+
+  #report(what: string, report: () => void): void {
+    if (this.#reported.has(what) || this.#reported.size >= MOST_REPORTS) return;
+    this.#reported.add(what);
+    report();
+  }
+}
+
+/** A client behind a proxy, and its connection to that proxy as far as Linux shows it. */
+export class ProxiedClient implements ProxiedConnection {
+  readonly source: EvidenceSource;
+  readonly address: string;
+  /** The user that the proxy runs as. */
+  readonly uid: number;
+  /** Undefined without the client's port: then every connection of the proxy to `address` may be the client's. */
+  readonly socket: ProxySocket | undefined;
+  readonly #sockets: ProxySockets;
+  #surveyed: readonly SurveyedSocket[] = [];
+  #lasting = new Map<bigint, Lasting>();
+
+  constructor(
+    sockets: ProxySockets,
+    source: EvidenceSource,
+    address: string,
+    uid: number,
+    socket: ProxySocket | undefined,
+  ) {
+    this.#sockets = sockets;
+    this.source = source;
+    this.address = address;
+    this.uid = uid;
+    this.socket = socket;
+  }
+
+  get isExact(): boolean {
+    return this.socket !== undefined;
+  }
+
+  sockets(): readonly KernelEvidence[] | undefined {
+    if (this.source.kind === 'none') return undefined;
+    if (this.socket === undefined) return this.#sockets.evidenceAt(this.address, this.uid);
+    const evidence = this.#sockets.evidenceOf(this.socket);
+    return evidence && [evidence];
+  }
+
+  /** What the last survey saw, and for how long surveys have seen the same. Empty if it saw nothing. */
+  get surveyed(): readonly SurveyedSocket[] {
+    return this.#surveyed;
+  }
+
+  /** What there is to show without asking Linux: of several connections, the one that looks most alive. */
+  get lastEvidence(): KernelEvidence | undefined {
+    return liveliest(this.#surveyed.map(({ evidence }) => evidence));
+  }
+
+  /** Notes what a survey has seen. @param sockets undefined stands for a connection that is there no longer. */
+  note(sockets: readonly (TcpSocket | undefined)[], now: Instant): void {
+    const before = this.#lasting;
+    this.#lasting = new Map();
+    this.#surveyed = sockets.map((socket) => {
+      const evidence = socket === undefined ? LEFT : evidenceOf(socket);
+      const cookie = socket?.cookie ?? 0n;
+      const lasting = lastingSince(before.get(cookie), evidence, now);
+      this.#lasting.set(cookie, lasting);
+      const { unackedSince = now, endedSince } = lasting;
+      return {
+        evidence,
+        unackedForMs: now - unackedSince,
+        endedForMs: endedSince === undefined ? undefined : now - endedSince,
+      };
+    });
+  }
+
+  /** Call this when the client's stream has closed. */
+  close(): void {
+    this.#sockets.forget(this);
+  }
+}
+
+function lastingSince(before: Lasting | undefined, evidence: KernelEvidence, now: Instant): Lasting {
+  const { ackedBytes } = evidence;
+  const isSame = before?.ackedBytes === ackedBytes;
+  return {
+    ackedBytes,
+    unackedSince: evidence.unackedSegments > 0 ? ((isSame ? before.unackedSince : undefined) ?? now) : undefined,
+    endedSince: evidence.ended ? (before?.endedSince ?? now) : undefined,
+  };
+}
+
+/** An address as Linux's answers are written: a proxy may write an IPv6 address in another form. */
+function shortest(address: string): string {
+  const bytes = addressBytes(address);
+  return bytes === undefined ? address : addressText(bytes, 0, bytes.length);
+}
+
+function isOfProxy(socket: TcpSocket, uid: number): boolean {
+  return socket.uid === uid && COUNTED.includes(socket.state);
+}
+
+function evidenceOf({ evidence, state, timer, timerInMs }: TcpSocket): KernelEvidence {
+  if (evidence === undefined) return LEFT;
+  if (state !== 'established') return { ...evidence, ended: true };
+  return timer === 'keepalive' ? { ...evidence, nextProbeInMs: timerInMs } : evidence;
+}
+
+function numbersOf({ local, remote }: Connection): string {
+  return `${local.address} ${local.port} ${remote.address} ${remote.port}`;
+}
+
+/** `user caddy`, or `user 998` where the system has no name for it. */
+function userName(uid: number): string {
+  const line = passwd().find((each) => each.split(':')[2] === String(uid));
+  return line?.split(':')[0] ?? String(uid);
+}
+
+function passwd(): readonly string[] {
+  try {
+    return readFileSync('/etc/passwd', 'utf8').split('\n');
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,121 @@
+import { connect, createServer, type Socket } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../src/lib/clock.ts';
+import { loadSockDiag } from '../../src/liveness/sock-diag.ts';
+import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from '../support/harness.ts';
+import { get } from '../support/http.ts';
+import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+
+const harness = new Harness();
+afterEach(() => harness.closeAll());
+
+const [recorded] = initiations;
+const hasSockDiag = (await loadSockDiag(systemClock)).ok;
+
+interface Shown {
+  readonly evidence: unknown;
+  readonly kernel: unknown;
+  readonly remoteAddress: string;
+}
+
+/**
+ * A reverse proxy that keeps its connection to the watchdog when its client leaves, as a real one does when the client vanishes
+ * and nothing tells. It differs from real ones in that a vanished client can be seen at once: on the loopback, a FIN comes.
+ */
+async function startProxy(port: number, headersFor: (client: Socket) => string): Promise<number> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    const upstream = connect({ port, host: '127.0.0.1' });
+    for (const socket of [client, upstream]) sockets.add(socket.on('error', () => {}));
+    client.once('data', (head) => {
+      const text = head.toString('latin1');
+      upstream.write(text.replace('\r\n\r\n', `\r\n${headersFor(client)}\r\n`), 'latin1');
+      client.on('data', (chunk) => upstream.write(chunk));
+    });
+    upstream.on('data', (chunk) => client.write(chunk));
+    upstream.on('close', () => client.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  harness.defer(() => {
+    for (const socket of sockets) socket.destroy();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+const byPort = ({ remoteAddress, remotePort }: Socket) =>
+  `X-Forwarded-For: ${remoteAddress}\r\nX-Real-Port: ${remotePort}\r\n`;
+const byAddress = ({ remoteAddress }: Socket) => `X-Forwarded-For: ${remoteAddress}\r\n`;
+
+/** A node behind the proxy, whose address is `localAddress`. */
+async function opens(port: number, localAddress: string): Promise<Socket> {
+  const client = connect({ port, host: '127.0.0.1', localAddress });
+  client.on('error', () => {});
+  harness.defer(() => client.destroy());
+  client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
+  expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
+  return client;
+}
+
+async function behind(headersFor: (client: Socket) => string, trustedProxies = '127.0.0.1') {
+  const { url } = await harness.upstream((_request, socket) => {
+    socket.on('error', () => {});
+    socket.on('end', () => socket.end()).resume();
+    socket.write(SWITCHING);
+  });
+  const watchdog = await harness.watchdog(url, { trustedProxies, goneAfter: '30s' }, noiseKeyOf(recorded));
+  return { watchdog, port: await startProxy(watchdog.port, headersFor) };
+}
+
+const streams = async ({ admin }: TestWatchdog) =>
+  (JSON.parse((await get(`${admin}/streams`)).text) as { streams: Shown[] }).streams;
+
+describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
+  test.each([
+    ['port', byPort],
+    ['address', byAddress],
+  ])(
+    'the client has left the proxy, and the node comes back: rule 1, by %s, and it says whose socket it was',
+    async (by, headersFor) => {
+      const { watchdog, port } = await behind(headersFor);
+      const old = await opens(port, '127.0.0.2');
+      expect(await streams(watchdog)).toMatchObject([{ evidence: { source: 'proxy', by, reason: null } }]);
+      expect(watchdog.events).toContainEqual(
+        expect.objectContaining({ kind: 'proxy_sockets_found', address: '127.0.0.1', by }),
+      );
+      old.end();
+      await until(() => old.closed || old.readableEnded || old.writableFinished, 'the FIN is sent');
+      await opens(port, '127.0.0.3');
+      const severed = () => watchdog.events.find(({ kind }) => kind === 'stream_severed');
+      await until(() => severed() !== undefined, 'the old stream is severed');
+      expect(severed()).toMatchObject({ reason: 'dead', source: { kind: 'proxy', by }, kernel: { ended: true } });
+    },
+  );
+
+  test('a live client, and a newcomer of its node: both stay', async () => {
+    const { watchdog, port } = await behind(byPort);
+    await opens(port, '127.0.0.2');
+    await opens(port, '127.0.0.3');
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    expect(watchdog.events.filter(({ kind }) => kind === 'stream_severed')).toEqual([]);
+    expect(await streams(watchdog)).toHaveLength(2);
+  });
+
+  test('two proxies in a row: no evidence, and the reason is shown', async () => {
+    const { watchdog, port } = await behind(
+      ({ remoteAddress }) => `X-Forwarded-For: 192.0.2.9, ${remoteAddress}\r\n`,
+      '127.0.0.0/8',
+    );
+    await opens(port, '127.0.0.2');
+    expect(await streams(watchdog)).toMatchObject([
+      { remoteAddress: '192.0.2.9', kernel: null, evidence: { source: 'none', reason: 'several_proxies' } },
+    ]);
+  });
+
+  test('a proxy that names a port which its client does not have: no evidence', async () => {
+    const { watchdog, port } = await behind(({ remoteAddress }) => `X-Forwarded-For: ${remoteAddress}:1\r\n`);
+    await opens(port, '127.0.0.2');
+    expect(await streams(watchdog)).toMatchObject([{ evidence: { source: 'none', reason: 'socket_not_found' } }]);
+  });
+});
