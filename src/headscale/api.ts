@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 import type { Agent } from 'undici';
-import { type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { codeOf, NoAnswerError, reasonOf } from '../lib/errors.ts';
-import { fieldsOf, type JsonFields, parseJson, stringOf } from '../lib/json.ts';
+import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
+import { readNodeList } from './node-list.ts';
 import { CHECK_TIMEOUT_MS } from './silence.ts';
 
 const MAX_ANSWER_BYTES = 64 * 1024;
@@ -174,68 +174,4 @@ function refusal(status: number, text: string): string {
   if (status >= 300 && status < 400) return `a redirect, which is not followed with the API key; ${POINT_AT_HEADSCALE}`;
   if (status >= 500) return "Headscale or a proxy in front of it failed; look in Headscale's log";
   return `so this is not Headscale's API; ${POINT_AT_HEADSCALE}`;
-}
-
-/** The nodes in an answer to `GET /api/v1/node`, or why it could not be read. */
-type NodeList =
-  | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
-  | { readonly ok: false; readonly why: string };
-
-/**
- * Reads the answer of Headscale 0.23 to 0.29 to `GET /api/v1/node`: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`.
- * Unreadable nodes are left out. No machine key comes twice: see `currentNodeOf`.
- */
-export function readNodeList(text: string): NodeList {
-  const answer = parseJson(text);
-  if (answer === undefined) return { ok: false, why: 'is not JSON' };
-  const list = fieldsOf(answer).nodes;
-  if (!Array.isArray(list)) return { ok: false, why: "has no list 'nodes'" };
-  const byKey = new Map<MachineKey, Entry[]>();
-  for (const item of list as unknown[]) {
-    const entry = entryOf(item);
-    if (entry === undefined) continue;
-    const entries = byKey.get(entry.node.machineKey);
-    if (entries === undefined) byKey.set(entry.node.machineKey, [entry]);
-    else entries.push(entry);
-  }
-  // A single unreadable node may be broken. If all are unreadable, the format has changed.
-  if (byKey.size === 0 && list.length > 0) return { ok: false, why: `has no readable node among ${list.length}` };
-  return { ok: true, nodes: [...byKey.values()].map(currentNodeOf) };
-}
-
-interface Entry {
-  readonly node: NodeInfo;
-  readonly online: boolean;
-  readonly lastSeen: unknown;
-}
-
-function entryOf(item: unknown): Entry | undefined {
-  const { machineKey, nodeKey, id, givenName, name, user, online, lastSeen } = fieldsOf(item);
-  const keys = { machineKey: parseMachineKey(stringOf(machineKey)), nodeKey: parseNodeKey(stringOf(nodeKey)) };
-  if (keys.machineKey === undefined || keys.nodeKey === undefined) return undefined;
-  const node = {
-    machineKey: keys.machineKey,
-    nodeKey: keys.nodeKey,
-    id: typeof id === 'number' ? String(id) : stringOf(id),
-    name: stringOf(givenName) || stringOf(name),
-    user: stringOf(fieldsOf(user).name),
-  };
-  return { node, online: online === true, lastSeen };
-}
-
-/**
- * A machine that has logged in as two users is two nodes with one machine key. The current node is the one that is online.
- * Headscale shows the earlier one as online for some seconds more; until then the others are kept beside it.
- */
-function currentNodeOf(entries: readonly Entry[]): NodeInfo {
-  const online = entries.filter((entry) => entry.online);
-  const candidates = online.length > 0 ? online : entries;
-  const current = candidates.reduce((one, other) => (dateOf(one.lastSeen) > dateOf(other.lastSeen) ? one : other)).node;
-  const others = candidates.flatMap(({ node }) => (node === current ? [] : [node]));
-  return others.length === 0 ? current : { ...current, others };
-}
-
-function dateOf(lastSeen: unknown): number {
-  const date = Date.parse(stringOf(lastSeen));
-  return Number.isNaN(date) ? Number.NEGATIVE_INFINITY : date;
 }

@@ -68,6 +68,7 @@ export class NodeDirectory {
   #clearAt: Instant | undefined;
   readonly #unknownKeys: TokenBucket;
   readonly #confirmListeners = new Set<() => void>();
+  readonly #refreshListeners = new Set<() => void>();
   #timer: Timer | undefined;
 
   constructor({ clock, list, emit }: NodeDirectoryOptions) {
@@ -101,10 +102,30 @@ export class NodeDirectory {
     return [...this.#nodes.values()];
   }
 
-  /** Calls `listener` when the list has changed or has come for the first time. @returns a function that removes the listener. */
+  /** When the request was sent whose answer is the present list; undefined before the first answer. */
+  get listedAt(): Instant | undefined {
+    return this.#confirmedAt;
+  }
+
+  /**
+   * Calls `listener` when the list has come for the first time, or differs in something that a rule, a name or a key depends on.
+   *
+   * @returns a function that removes the listener.
+   */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Calls `listener` whenever Headscale has listed its nodes, and when they are forgotten, after the other listeners. Fields that
+   * change all the time, as `online` and `lastSeen`, are then as in that answer.
+   *
+   * @returns a function that removes the listener.
+   */
+  onRefresh(listener: () => void): () => void {
+    this.#refreshListeners.add(listener);
+    return () => this.#refreshListeners.delete(listener);
   }
 
   /** Calls `listener` when `nodesOf` has become certain about streams. */
@@ -139,7 +160,9 @@ export class NodeDirectory {
     const wasLoaded = this.#loaded;
     this.#loaded = false;
     this.#nodes = new Map();
-    if (wasLoaded) this.#notify(this.#listeners);
+    if (!wasLoaded) return;
+    this.#notify(this.#listeners);
+    this.#notify(this.#refreshListeners);
   }
 
   /**
@@ -186,6 +209,7 @@ export class NodeDirectory {
     this.#timer?.cancel();
     this.#listeners.clear();
     this.#confirmListeners.clear();
+    this.#refreshListeners.clear();
     await this.#asking;
   }
 
@@ -262,11 +286,12 @@ export class NodeDirectory {
     let found = false;
     for (const key of this.#wanted) if (nodes.has(key)) found = this.#wanted.delete(key);
     if (found) this.#unknownKeys.refill(UNKNOWN_KEYS);
-    if (isChange) this.#nodes = nodes;
+    this.#nodes = nodes;
     if (isNews) this.#emit({ kind: 'nodes_listed', nodes: nodes.size });
     const isConfirmed = this.#confirm(askedAt);
     if (isChange) this.#notify(this.#listeners);
     else if (isConfirmed) this.#notify(this.#confirmListeners);
+    this.#notify(this.#refreshListeners);
   }
 
   /** @returns whether streams that were in doubt have become certain. */
@@ -307,6 +332,7 @@ function sameNodes(some: ReadonlyMap<MachineKey, NodeInfo>, others: ReadonlyMap<
   return true;
 }
 
+/** Whether rules, names and keys are the same. `online` and the like change all the time, and no setting depends on them. */
 function sameNode(one: NodeInfo, other: NodeInfo): boolean {
   const [some = [], others = []] = [one.others, other.others];
   return (

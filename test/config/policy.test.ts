@@ -3,6 +3,7 @@ import { globMatches, policyFor, policyForAny, ruleFor, type Who } from '../../s
 import type { NodePolicy, NodeRule } from '../../src/config/types.ts';
 import type { MachineKey, NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
+import { nodeInfo } from '../headscale/node-answers.ts';
 
 const machineKey = 'a'.repeat(64) as MachineKey;
 const nodeKey = 'b'.repeat(64) as NodeKey;
@@ -13,7 +14,7 @@ const policy: NodePolicy = {
   hold: { kind: 'auto' },
   observeOnly: false,
 };
-const who: Who = { machineKey, node: { machineKey, nodeKey, id: '1', name: 'router-1', user: 'alice' } };
+const who: Who = { machineKey, node: nodeInfo('a', { nodeKey, name: 'router-1', user: 'alice' }) };
 const unknown: Who = { machineKey, node: undefined };
 
 function indexFor(rules: readonly NodeRule['match'][], whom: Who): number | undefined {

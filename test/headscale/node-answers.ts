@@ -9,6 +9,13 @@ export const ANSWER_0_29 =
 export const ANSWER_0_23 =
   '{"nodes":[{"id":"1", "machineKey":"mkey:4e27ade5a59d18e898acefab3ebe741ff33d32803bf07540a081f6b14bb465c5", "nodeKey":"nodekey:eac5270f477bb5e42151060b27fc12f8b00ba925b099b110c856252efdb46334", "discoKey":"discokey:0000000000000000000000000000000000000000000000000000000000000000", "ipAddresses":["100.64.0.1"], "name":"n-one", "user":{"id":"1", "name":"some-one", "createdAt":"2026-11-23T22:55:17.591598019Z"}, "lastSeen":"0001-01-01T00:00:00Z", "expiry":"0001-01-01T00:00:00Z", "preAuthKey":null, "createdAt":"2026-11-23T22:55:39.240788038Z", "registerMethod":"REGISTER_METHOD_CLI", "forcedTags":[], "invalidTags":[], "validTags":[], "givenName":"n-one", "online":false}]}';
 
+/** What a node has of which the API says nothing. */
+export const NOTHING_MORE = {
+  ...{ addresses: [], tags: [] },
+  ...{ online: undefined, lastSeen: undefined, expiry: undefined },
+  ...{ os: undefined, clientVersion: undefined, isEphemeral: undefined },
+} as const;
+
 export const machineKey = (digit: string): string => `mkey:${digit.repeat(64)}`;
 export const nodeKey = (digit: string): string => `nodekey:${digit.repeat(64)}`;
 
@@ -23,5 +30,5 @@ export function nodeInfo(digit: string, more: Partial<NodeInfo> = {}): NodeInfo 
     machineKey: parseMachineKey(machineKey(digit)) as MachineKey,
     nodeKey: parseNodeKey(nodeKey(digit)) as NodeKey,
   };
-  return { ...keys, id: '1', name: `node-${digit}`, user: 'someone', ...more };
+  return { ...keys, ...NOTHING_MORE, id: '1', name: `node-${digit}`, user: 'someone', ...more };
 }

@@ -44,6 +44,42 @@ describe('NodeDirectory', () => {
     }
   });
 
+  test('onRefresh is called for each list, after onChange; what changes all the time is new, and changes no policy', async () => {
+    const { directory, listing, pass, says, changes } = bench();
+    const seen: unknown[] = [];
+    const end = directory.onRefresh(() => {
+      const { online, lastSeen } = directory.nodeOf(A.machineKey) ?? {};
+      seen.push([changes(), online, lastSeen?.getTime()]);
+    });
+    expect(directory.listedAt).toBeUndefined();
+    await listing({ ...A, online: true });
+    const moving = { online: false, lastSeen: new Date(5000), expiry: new Date(9000), addresses: ['100.64.0.9'] };
+    says.nodes = [{ ...A, ...moving, tags: ['tag:x'], os: 'linux', clientVersion: '1.102.3', isEphemeral: true }];
+    await pass(5 * MINUTE);
+    const listedAt = directory.listedAt;
+    says.nodes = new Error('no');
+    await pass(5 * MINUTE);
+    expect(directory.listedAt).toBe(listedAt);
+    expect(seen).toEqual([
+      [1, true, undefined],
+      [1, false, 5000],
+    ]);
+    end();
+    says.nodes = [A];
+    await pass(5 * MINUTE);
+    expect(seen).toHaveLength(2);
+  });
+
+  test('onRefresh is called when the nodes are forgotten', async () => {
+    const { directory, listing } = bench();
+    const left: number[] = [];
+    directory.onRefresh(() => void left.push(directory.all().length));
+    await listing(A, B);
+    directory.stop();
+    expect(left).toEqual([2, 0]);
+    expect(directory.listedAt).toBeUndefined();
+  });
+
   test('onChange is called for the first list even if it is empty; a listener that throws does no harm; a listener can be removed', async () => {
     const { directory, listing, changes, events, pass, says } = bench();
     const end = directory.onChange(() => {

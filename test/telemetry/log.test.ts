@@ -4,12 +4,14 @@ import type { NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { logEvents } from '../../src/telemetry/log.ts';
+import { NOTHING_MORE } from '../headscale/node-answers.ts';
 import { ALICE, Bench } from '../takeover/takeover-bench.ts';
 
 const LEVELS: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info', 40: 'warn', 50: 'error' };
 const { stream } = new Bench().opens(ALICE, '192.0.2.1');
 const newcomer = new Bench().opens(ALICE, '192.0.2.2').stream;
 const phone: NodeInfo = {
+  ...NOTHING_MORE,
   machineKey: ALICE,
   nodeKey: '2'.repeat(64) as NodeKey,
   id: '3',

@@ -5,6 +5,7 @@ import type { WatchdogEvent } from '../../src/streams/events.ts';
 import type { CloseReason, Stream, StreamId } from '../../src/streams/stream.ts';
 import type { MetricsSource } from '../../src/telemetry/metrics.ts';
 import { NodeSeries } from '../../src/telemetry/node-series.ts';
+import { NOTHING_MORE } from '../headscale/node-answers.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 export function keyOf(number: number): MachineKey {
@@ -15,7 +16,8 @@ export function keyOf(number: number): MachineKey {
 
 export function nodeOf(number: number, more: Partial<NodeInfo> = {}): NodeInfo {
   const nodeKey = keyOf(number + 1_000_000) as string as NodeKey;
-  return { machineKey: keyOf(number), nodeKey, id: String(number), name: `node-${number}`, user: 'someone', ...more };
+  const keys = { machineKey: keyOf(number), nodeKey };
+  return { ...NOTHING_MORE, ...keys, id: String(number), name: `node-${number}`, user: 'someone', ...more };
 }
 
 /** A watchdog as metrics see it: streams that open and close, and what Headscale lists. */

@@ -1,0 +1,88 @@
+import { type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import { fieldsOf, type JsonFields, parseJson, stringOf } from '../lib/json.ts';
+
+/** The nodes in an answer to `GET /api/v1/node`, or why it could not be read. */
+type NodeList =
+  | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
+  | { readonly ok: false; readonly why: string };
+
+/**
+ * Reads the answer of Headscale 0.23 to 0.29 to `GET /api/v1/node`: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`.
+ * Unreadable nodes are left out; an unreadable field of a node is undefined or empty. No machine key comes twice: see `currentNodeOf`.
+ */
+export function readNodeList(text: string): NodeList {
+  const answer = parseJson(text);
+  if (answer === undefined) return { ok: false, why: 'is not JSON' };
+  const list = fieldsOf(answer).nodes;
+  if (!Array.isArray(list)) return { ok: false, why: "has no list 'nodes'" };
+  const byKey = new Map<MachineKey, NodeInfo[]>();
+  for (const item of list as unknown[]) {
+    const node = nodeOf(item);
+    if (node === undefined) continue;
+    const nodes = byKey.get(node.machineKey);
+    if (nodes === undefined) byKey.set(node.machineKey, [node]);
+    else nodes.push(node);
+  }
+  // A single unreadable node may be broken. If all are unreadable, the format has changed.
+  if (byKey.size === 0 && list.length > 0) return { ok: false, why: `has no readable node among ${list.length}` };
+  return { ok: true, nodes: [...byKey.values()].map(currentNodeOf) };
+}
+
+function nodeOf(item: unknown): NodeInfo | undefined {
+  const fields = fieldsOf(item);
+  const machineKey = parseMachineKey(stringOf(fields.machineKey));
+  const nodeKey = parseNodeKey(stringOf(fields.nodeKey));
+  if (machineKey === undefined || nodeKey === undefined) return undefined;
+  const { id, givenName, name, user, online, preAuthKey } = fields;
+  return {
+    ...{ machineKey, nodeKey },
+    id: typeof id === 'number' ? String(id) : stringOf(id),
+    name: stringOf(givenName) || stringOf(name),
+    user: stringOf(fieldsOf(user).name),
+    addresses: stringsOf(fields.ipAddresses),
+    tags: tagsOf(fields),
+    online: booleanOf(online),
+    lastSeen: dateOf(fields.lastSeen),
+    expiry: dateOf(fields.expiry),
+    os: undefined,
+    clientVersion: undefined,
+    // Headscale calls a node ephemeral that was registered with an ephemeral key which still exists.
+    isEphemeral: preAuthKey === null ? false : booleanOf(fieldsOf(preAuthKey).ephemeral),
+  };
+}
+
+/** Before 0.28 there are the tags that an admin set, and those that the node asked for and may have. */
+function tagsOf({ tags, forcedTags, validTags }: JsonFields): readonly string[] {
+  return [...new Set([tags, forcedTags, validTags].flatMap(stringsOf))];
+}
+
+function stringsOf(list: unknown): readonly string[] {
+  return Array.isArray(list) ? list.filter((each) => typeof each === 'string') : [];
+}
+
+function booleanOf(value: unknown): boolean | undefined {
+  return typeof value === 'boolean' ? value : undefined;
+}
+
+/** @returns undefined for Go's zero time too: it means "never". */
+function dateOf(value: unknown): Date | undefined {
+  const date = new Date(stringOf(value));
+  return date.getTime() > 0 ? date : undefined;
+}
+
+/**
+ * A machine that has logged in as two users is two nodes with one machine key. The current node is the one that is online.
+ * Headscale shows the earlier one as online for some seconds more; until then the others are kept beside it.
+ */
+function currentNodeOf(nodes: readonly NodeInfo[]): NodeInfo {
+  const online = nodes.filter((node) => node.online === true);
+  const candidates = online.length > 0 ? online : nodes;
+  const current = candidates.reduce((one, other) => (seenAt(one) > seenAt(other) ? one : other));
+  const others = candidates.filter((node) => node !== current);
+  return others.length === 0 ? current : { ...current, others };
+}
+
+function seenAt({ lastSeen }: NodeInfo): number {
+  return lastSeen?.getTime() ?? Number.NEGATIVE_INFINITY;
+}
