@@ -3,7 +3,7 @@ import { httpsPortOf } from '../config/listen.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
-import { Checkup, needsHold } from '../headscale/checkup.ts';
+import { Checkup } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
@@ -107,7 +107,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const directory = new NodeDirectory({ clock, emit, list: () => api.nodes(keys.apiKey ?? '') });
   const live = new LiveConfig(config, {
     nodesOf: (stream) => directory.nodesOf(stream),
-    needsHold: () => needsHold(checkup.health),
+    mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
 
