@@ -347,6 +347,30 @@ describe('dump', () => {
     expect(clock.timers).toBe(0);
   });
 
+  test('sockets of one datagram each have their own local end', async () => {
+    const elsewhere = (bytes: Buffer): void => void bytes.set([192, 0, 2, 9], 8);
+    const otherPort = (bytes: Buffer): void => void bytes.writeUInt16BE(8443, 4);
+    const made = [{}, {}, { fill: elsewhere }, { fill: otherPort }, {}];
+    const { sockDiag } = bench((_request, sequence) => [
+      Buffer.concat([...made.map((each) => socket(sequence, each, NLM_F_MULTI)), done(sequence)]),
+    ]);
+    const result = await sockDiag.dump({});
+    const locals = result.ok ? result.sockets.slice(0, made.length).map(({ local }) => local) : [];
+    expect(locals.map(({ address, port }) => `${address} ${port}`)).toEqual([
+      '192.0.2.1 443',
+      '192.0.2.1 443',
+      '192.0.2.9 443',
+      '192.0.2.1 8443',
+      '192.0.2.1 443',
+    ]);
+    expect(locals[1]).toBe(locals[0]);
+  });
+
+  test('an errno without a name is a failure as well', async () => {
+    const { sockDiag } = bench((_request, sequence) => [refused(sequence, 524)]);
+    expect(await sockDiag.dump({})).toMatchObject({ ok: false, code: expect.stringContaining('524') });
+  });
+
   test('asks only IPv6 sockets for an IPv6 address', async () => {
     const { netlink, sockDiag } = bench(dumped);
     await sockDiag.dump({ remoteAddress: '2001:db8::7' });
