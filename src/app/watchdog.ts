@@ -21,6 +21,7 @@ import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
 import { type ClientListener, createListener } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
+import { releaseIdle } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
 import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
@@ -370,5 +371,6 @@ function buildPatrol(
     silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
+    releaseMemory: releaseIdle,
   });
 }
