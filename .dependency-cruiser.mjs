@@ -1,6 +1,7 @@
 /** The rooms of src, from the ground up. Each may use those before it, and none after it. */
 const ROOMS = [
-  ...['lib', 'identity', 'config', 'streams', 'liveness', 'takeover', 'proxy', 'headscale', 'pipeline', 'replicas'],
+  ...['lib', 'identity', 'config', 'streams', 'liveness', 'takeover', 'nodes'],
+  ...['proxy', 'headscale', 'pipeline', 'replicas'],
   ...['telemetry', 'history', 'admin', 'service', 'demo', 'app', 'commands'],
 ];
 

@@ -48,6 +48,32 @@ export class Parameters {
   }
 }
 
+/**
+ * The order that `sort=` asks for: `rtt` is ascending, `-rtt` descending. Equal items stay as they are.
+ *
+ * @param columns what each column sorts by.
+ * @throws ParameterError
+ */
+export function orderBy<Item>(
+  columns: Readonly<Record<string, (item: Item) => string | number>>,
+  text: string | undefined,
+): ((a: Item, b: Item) => number) | undefined {
+  if (text === undefined) return undefined;
+  const name = text.replace(/^-/, '');
+  const column = Object.hasOwn(columns, name) ? columns[name] : undefined;
+  if (column === undefined) {
+    const known = Object.keys(columns).join(', ');
+    throw new ParameterError(
+      `sort='${text.slice(0, 40)}' is unknown. Use one of ${known}. A leading - sorts in descending order.`,
+    );
+  }
+  const sign = text.startsWith('-') ? -1 : 1;
+  return (a, b) => {
+    const [x, y] = [column(a), column(b)];
+    return x === y ? 0 : x < y ? -sign : sign;
+  };
+}
+
 function quoted(text: string): string {
   return `'${printable(text, 80)}'`;
 }

@@ -2,21 +2,24 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
 import type { History, HistoryEntry } from '../history/history.ts';
-import type { MachineKey } from '../identity/keys.ts';
+import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
+import { printable } from '../lib/text.ts';
+import { isConnected, type NodePresence } from '../nodes/presence.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
 import { eventQuery } from './event-list.ts';
+import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
-import type { EventView, ListedNode, Overview, Readiness, StreamView } from './views.ts';
+import type { EventView, Overview, Readiness, StreamView } from './views.ts';
 
 /** One request and its response. */
 interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly query: URLSearchParams;
-  /** The value of `:id` in the path; empty for paths without one. */
+  /** What is in the place of `:id` in the path; empty for paths without one. */
   readonly id: string;
   /** Whether access control allows the request. Public routes answer others too. */
   readonly isAuthorized: boolean;
@@ -64,10 +67,11 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   };
   const streams: Answer = async ({ response, query }) =>
     sendJson(response, 200, listStreams(await backend.streams(), query, backend.keysOf));
-  const nodes: Answer = ({ response }) => {
-    const all = backend.nodes();
-    sendJson(response, 200, { total: all.length, nodes: all });
-  };
+  const nodes: Answer = async ({ response, query }) =>
+    sendJson(response, 200, listNodes((await backend.nodes()).map(presenceView), query));
+  const node: Answer = (exchange) => answerNode(backend, exchange, (found) => [200, presenceView(found)]);
+  const health: Answer = (exchange) =>
+    answerNode(backend, exchange, (found) => [isConnected(found) ? 200 : 503, nodeHealth(found)]);
   const events: Answer = ({ response, query }) => {
     const found = backend.history.find(eventQuery(query, backend.keysOf));
     sendJson(response, 200, { lastSeq: backend.history.lastSeq, events: found.map(backend.eventView) });
@@ -80,9 +84,29 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     ['/metrics', reading(metrics)],
     ['/streams', reading(streams)],
     ['/nodes', reading(nodes)],
+    ['/nodes/:id', reading(node)],
+    ['/nodes/:id/health', reading(health)],
     ['/events', reading(events)],
     ['/overview', reading(overview)],
   ];
+}
+
+/** Answers about the one node that the path names. */
+async function answerNode(
+  backend: AdminBackend,
+  { response, id }: Exchange,
+  answerTo: (found: NodePresence<ShownStream>) => readonly [status: number, answer: object],
+): Promise<void> {
+  const nodes = await backend.nodes();
+  const keys = keysOfNode(nodes, id);
+  const [found, another] = nodes.filter(({ machineKey }) => keys.has(machineKey));
+  const name = printable(id, 80);
+  if (found === undefined) {
+    sendError(response, 'HSW_NODE_UNKNOWN', `There is no node '${name}': GET /nodes lists those that are known.`);
+  } else if (another !== undefined) {
+    const choice = [...keys].map(formatMachineKey).join(' or ');
+    sendError(response, 'HSW_NODE_AMBIGUOUS', `Several nodes are called '${name}': write the machine key, ${choice}.`);
+  } else sendJson(response, ...answerTo(found));
 }
 
 /** Probes send no token: without one the answer says whether the watchdog is ready, and nothing about Headscale. */
@@ -188,7 +212,8 @@ export interface AdminBackend {
   readiness(): Readiness;
   /** Replica by replica, each in the order in which they opened. */
   streams(): Promise<readonly StreamView[]>;
-  nodes(): readonly ListedNode[];
+  /** Every node that Headscale lists, and every machine key that has a stream or had one. */
+  nodes(): Promise<readonly NodePresence<ShownStream>[]>;
   /** The figures and warnings at the top of the status page. */
   overview(): Omit<Overview, 'needsToken'>;
   readonly history: History;

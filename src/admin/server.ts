@@ -48,8 +48,8 @@ interface RequestContext {
 
 function answer(request: IncomingMessage, response: ServerResponse, { routes, access, backend }: RequestContext): void {
   const { path, query } = urlOf(request);
-  const [, id = ''] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
-  const route = routes.get(id === '' ? path : '/streams/:id/sever');
+  const { pattern, id } = patternOf(path);
+  const route = routes.get(pattern);
   const asked = accessRequestOf(request, request.method !== 'GET' && request.method !== 'HEAD');
   const refusal = access.refusalFor(asked);
   const counts = route?.isPublic ? access.crossSiteRefusal(asked) : refusal;
@@ -63,6 +63,23 @@ function answer(request: IncomingMessage, response: ServerResponse, { routes, ac
     Promise.resolve()
       .then(() => route.answer({ request, response, query, id, isAuthorized: refusal === undefined }))
       .catch((error: unknown) => sendFailure(response, error, (mishap) => backend.failed(`answering ${path}`, mishap)));
+  }
+}
+
+/** The path with `:id` in place of a stream's number or a node's name, and what was in that place. */
+function patternOf(path: string): { readonly pattern: string; readonly id: string } {
+  const [, stream] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
+  if (stream !== undefined) return { pattern: '/streams/:id/sever', id: stream };
+  const [, node = '', more = ''] = /^\/nodes\/([^/]{1,300})(\/health)?$/.exec(path) ?? [];
+  return node === '' ? { pattern: path, id: '' } : { pattern: `/nodes/:id${more}`, id: decoded(node) };
+}
+
+/** Text that is no URL encoding is left as it is. No node has such a name. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 

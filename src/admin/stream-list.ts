@@ -2,7 +2,7 @@ import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/ke
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type EvidenceSource, type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
-import { ParameterError, Parameters } from './parameters.ts';
+import { orderBy, Parameters } from './parameters.ts';
 import type { EvidenceView, NodeView, StreamView } from './views.ts';
 
 /** The part of a contest that `/streams` shows. */
@@ -30,6 +30,7 @@ export function streamView(
     kind: stream.kind,
     machineKey: stream.machineKey === undefined ? null : formatMachineKey(stream.machineKey),
     node: node === undefined ? null : nodeView(node),
+    capabilityVersion: stream.capabilityVersion ?? null,
     remoteAddress: stream.remoteAddress,
     openedAt: iso(stream.openedAt),
     lastHeardAt: iso(stream.heardAt),
@@ -80,9 +81,7 @@ export const LISTED_STATES = [
 ] as const satisfies readonly Stream['state']['kind'][];
 const MAX_LIMIT = 100_000;
 
-type SortKey = (stream: StreamView) => string | number;
-
-const SORT_KEYS: Readonly<Record<string, SortKey>> = {
+const SORT_KEYS: Readonly<Record<string, (stream: StreamView) => string | number>> = {
   id: ({ id }) => id,
   node: ({ node, machineKey }) => node?.name.toLowerCase() ?? machineKey ?? '\uffff',
   address: ({ remoteAddress }) => remoteAddress,
@@ -117,7 +116,7 @@ export function listStreams(
   const words = given.text('q')?.toLowerCase();
   const offset = given.number('offset', 0, MAX_LIMIT) ?? 0;
   const limit = given.number('limit', 0, MAX_LIMIT) ?? MAX_LIMIT;
-  const order = orderOf(given.text('sort'));
+  const order = orderBy(SORT_KEYS, given.text('sort'));
   const found = all.filter(
     (stream) =>
       (states?.has(stream.state) ?? true) &&
@@ -127,24 +126,6 @@ export function listStreams(
   );
   if (order !== undefined) found.sort(order);
   return { total: found.length, streams: found.slice(offset, offset + limit) };
-}
-
-/** `rtt` sorts in ascending order, `-rtt` in descending order. Equal streams stay in the order in which they opened. */
-function orderOf(text: string | undefined): ((a: StreamView, b: StreamView) => number) | undefined {
-  if (text === undefined) return undefined;
-  const name = text.replace(/^-/, '');
-  const column = Object.hasOwn(SORT_KEYS, name) ? SORT_KEYS[name] : undefined;
-  if (column === undefined) {
-    const known = SORT_COLUMNS.join(', ');
-    throw new ParameterError(
-      `sort='${text.slice(0, 40)}' is unknown. Use one of ${known}. A leading - sorts in descending order.`,
-    );
-  }
-  const sign = text.startsWith('-') ? -1 : 1;
-  return (a, b) => {
-    const [x, y] = [column(a), column(b)];
-    return x === y ? 0 : x < y ? -sign : sign;
-  };
 }
 
 /** The text in which a search (`q=`) looks. */

@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net';
 import type { Minute } from '../history/minutes.ts';
 import type { ErrorCode } from '../lib/errors.ts';
+import type { Disagreement, NodeState } from '../nodes/presence.ts';
 import type { EventKind, FrontProxyEvent, Silence } from '../streams/events.ts';
 import type {
   CloseReason,
@@ -37,6 +38,8 @@ export interface StreamView {
   /** `mkey:<64 hex>` */
   readonly machineKey: string | null;
   readonly node: NodeView | null;
+  /** The client's capability version, from its handshake. */
+  readonly capabilityVersion: number | null;
   readonly remoteAddress: string;
   readonly openedAt: string;
   readonly lastHeardAt: string;
@@ -104,16 +107,59 @@ export interface EventView {
   readonly sentence: string;
 }
 
-/** An entry of `/nodes`: a node that Headscale lists, or a machine key that has a stream or recently had one. */
-export interface ListedNode {
+/** An entry of `/nodes`: a node that Headscale lists, or a machine key that has a stream or had one. */
+export interface PresenceView {
   /** `mkey:<64 hex>` */
   readonly machineKey: string;
   readonly id: string | null;
   readonly name: string | null;
   readonly user: string | null;
   readonly nodeKey: string | null;
-  readonly streams: readonly StreamId[];
-  readonly lastEventAt: string | null;
+  /** The machine's other nodes, while it is not clear which one is active. */
+  readonly others: readonly NodeView[];
+  /** In the tailnet. */
+  readonly addresses: readonly string[];
+  readonly tags: readonly string[];
+  readonly os: string | null;
+  /** Tailscale's version. */
+  readonly clientVersion: string | null;
+  /** From the newest handshake of an open stream. */
+  readonly capabilityVersion: number | null;
+  readonly isEphemeral: boolean | null;
+  readonly state: NodeState;
+  /** How the watchdog and Headscale disagree about it. */
+  readonly disagreement: Disagreement | null;
+  /** Since when it has had an open stream. */
+  readonly connectedSince: string | null;
+  /** Of its newest stream. */
+  readonly remoteAddress: string | null;
+  readonly rttMs: number | null;
+  readonly evidence: EvidenceView | null;
+  /** When the watchdog last had a sign of it. */
+  readonly lastSignAt: string | null;
+  /** Whether Headscale shows it as online, and when it last saw it. */
+  readonly shownOnline: boolean | null;
+  readonly shownLastSeenAt: string | null;
+  readonly keyExpiresAt: string | null;
+  readonly streams: readonly NodeStreamView[];
+}
+
+/** A control stream in an entry of `/nodes`. `/streams` shows the rest. */
+interface NodeStreamView {
+  readonly id: StreamId;
+  readonly replica: string | null;
+  readonly state: Stream['state']['kind'];
+  readonly evidence: EvidenceView;
+}
+
+/** What `/nodes/NODE/health` says. */
+export interface NodeHealth {
+  readonly machineKey: string;
+  readonly name: string | null;
+  readonly connected: boolean;
+  readonly state: NodeState;
+  readonly connectedSince: string | null;
+  readonly lastSignAt: string | null;
 }
 
 /** What `/readyz` says. */

@@ -1,19 +1,21 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { eventView } from '../admin/event-list.ts';
+import { keysOfNode, type ShownStream, streamsByKey } from '../admin/node-list.ts';
 import type { AdminBackend } from '../admin/routes.ts';
 import { createAdminServer } from '../admin/server.ts';
-import { nodeView, streamView } from '../admin/stream-list.ts';
-import type { ListedNode, Overview, Readiness, StreamView } from '../admin/views.ts';
+import { streamView } from '../admin/stream-list.ts';
+import type { Overview, Readiness, StreamView } from '../admin/views.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { History, historyBounds } from '../history/history.ts';
-import { formatMachineKey, type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys.ts';
+import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 import { version } from '../lib/version.ts';
 import type { Kernel } from '../liveness/kernel.ts';
 import type { ProxySockets } from '../liveness/proxy-sockets.ts';
+import { allPresences, type NodePresence, type Sightings } from '../nodes/presence.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -46,6 +48,7 @@ export interface AdminOptions {
   readonly replicas: Replicas | undefined;
   readonly checkup: Checkup;
   readonly directory: NodeDirectory;
+  readonly sightings: Sightings;
   readonly live: LiveConfig;
   readonly keys: KeyFiles;
   readonly listeners: readonly ClientListener[];
@@ -72,7 +75,7 @@ export function startAdmin(options: AdminOptions): Server {
     failed: (during, error) => events.emit({ kind: 'internal_error', during, error }),
     readiness: () => readinessOf(options),
     streams: () => allStreamViews(options),
-    nodes: () => nodeViews(options, history),
+    nodes: () => presences(options),
     overview: () => overviewOf(options, history),
     eventView: (entry) => eventView(entry, directory.nodeOf(entry.subject.machineKey)),
     keysOf: (node) => machineKeysOf(directory, node),
@@ -160,24 +163,19 @@ function streamViews({ clock, registry, takeover, acceptor, directory, replicas 
   });
 }
 
-/** The nodes that Headscale lists, and every machine key that has a stream or recently had one. */
-function nodeViews({ directory, registry }: AdminOptions, history: History): readonly ListedNode[] {
-  const everything = { after: undefined, limit: 20_000, machineKeys: undefined, stream: undefined, kinds: undefined };
-  const lastEventAt = new Map<MachineKey, number>();
-  for (const { subject, at } of history.find(everything)) {
-    if (subject.machineKey !== undefined) lastEventAt.set(subject.machineKey, at);
-  }
-  const listed = directory.all().map((node) => node.machineKey);
-  const open = [...registry.all()].flatMap(({ machineKey }) => (machineKey === undefined ? [] : [machineKey]));
-  return [...new Set([...listed, ...open, ...lastEventAt.keys()])].map((key) => {
-    const [node, at] = [directory.nodeOf(key), lastEventAt.get(key)];
-    return {
-      machineKey: formatMachineKey(key),
-      ...(node === undefined ? { id: null, name: null, user: null, nodeKey: null } : nodeView(node)),
-      streams: registry.ofMachineKey(key).map(({ id }) => id),
-      lastEventAt: at === undefined ? null : new Date(at).toISOString(),
-    };
-  });
+/** Every node's presence. Streams of other replicas count too. */
+async function presences(options: AdminOptions): Promise<readonly NodePresence<ShownStream>[]> {
+  const { clock, directory, sightings } = options;
+  const streams = await allStreamViews(options);
+  const now = clock.dateOf(clock.now()).getTime();
+  return allPresences(
+    {
+      ...{ listed: directory.all(), isListed: directory.loaded, sightings },
+      streams: streamsByKey(streams, now),
+      disagreementOf: () => undefined,
+    },
+    now,
+  );
 }
 
 /** The figures and warnings at the top of the status page. */
@@ -215,14 +213,10 @@ function overviewOf(options: AdminOptions, history: History): Omit<Overview, 'ne
 function machineKeysOf(directory: NodeDirectory, node: string): ReadonlySet<MachineKey> {
   const machineKey = parseMachineKey(node);
   if (machineKey !== undefined) return new Set([machineKey]);
-  const nodeKey = parseNodeKey(node);
-  const name = node.toLowerCase();
-  const found = directory
-    .all()
-    .filter((each) =>
-      nodeKey === undefined ? each.id === node || each.name.toLowerCase() === name : each.nodeKey === nodeKey,
-    );
-  return new Set(found.map((each) => each.machineKey));
+  return keysOfNode(
+    directory.all().map((each) => ({ machineKey: each.machineKey, node: each })),
+    node,
+  );
 }
 
 /** Severs a stream for an operator. @param replica the replica that has the stream; undefined means this one. */

@@ -3,7 +3,7 @@ import { httpsPortOf } from '../config/listen.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
-import { Checkup } from '../headscale/checkup.ts';
+import { Checkup, needsHold } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
@@ -14,6 +14,7 @@ import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts
 import { Patrol } from '../liveness/patrol.ts';
 import { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { loadSockDiag } from '../liveness/sock-diag.ts';
+import { Sightings } from '../nodes/presence.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -21,7 +22,6 @@ import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
 import { type ClientListener, createListener } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
-import { releaseIdle } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
 import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
@@ -108,8 +108,14 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const directory = new NodeDirectory({ clock, emit, list: () => api.nodes(keys.apiKey ?? '') });
   const live = new LiveConfig(config, {
     nodesOf: (stream) => directory.nodesOf(stream),
-    mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
+    needsHold: () => needsHold(checkup.health),
   });
+  const sightings = new Sightings({
+    clock,
+    isNode: (key) => !directory.loaded || directory.nodeOf(key) !== undefined,
+    streamsOf: (key) => registry.ofMachineKey(key).length,
+  });
+  events.listen(sightings.listen);
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
 
   // Build the way of a connection.
@@ -182,7 +188,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
 
   // Listen.
   const admin = startAdmin({
-    ...{ ...services, ...pipeline, frontProxies, listeners, reload },
+    ...{ ...services, ...pipeline, sightings, frontProxies, listeners, reload },
     token: adminToken,
     isDraining: () => shutdown.isDraining,
   });
@@ -371,6 +377,5 @@ function buildPatrol(
     silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
-    releaseMemory: releaseIdle,
   });
 }

@@ -1,5 +1,5 @@
 import { request } from 'node:http';
-import type { EventView, ListedNode, StreamView } from '../admin/views.ts';
+import type { EventView, PresenceView, StreamView } from '../admin/views.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
@@ -76,7 +76,8 @@ export interface EventsAnswer {
 }
 
 interface NodesAnswer {
-  readonly nodes: readonly ListedNode[];
+  readonly total: number;
+  readonly nodes: readonly PresenceView[];
 }
 
 export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'adminTokenFile'>): Api {

@@ -110,6 +110,8 @@ export type Identity =
   | {
       readonly kind: 'identified';
       readonly machineKey: MachineKey;
+      /** The client's capability version: Tailscale's number for what a client can. */
+      readonly version: number;
       /** The ephemeral key of the handshake, 32 bytes. A second handshake with the same key is a replay. */
       readonly ephemeral: Buffer;
     }
@@ -128,7 +130,8 @@ export function identify(key: NoiseKey, header: string | undefined): Identity {
   if (!initiation.ok) return { kind: 'unreadable', why: initiation.why };
   const read = readInitiation(key, initiation.value);
   if (!read.ok) return { kind: 'unreadable', why: read.why };
-  return { kind: 'identified', machineKey: read.value.machineKey, ephemeral: initiation.value.ephemeralPublic };
+  const { version, ephemeralPublic: ephemeral } = initiation.value;
+  return { kind: 'identified', machineKey: read.value.machineKey, version, ephemeral };
 }
 
 export interface ReadInitiation {

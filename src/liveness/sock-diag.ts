@@ -36,7 +36,7 @@ export interface SockDiag {
   find(connection: BoundConnection): FindResult;
   /**
    * All sockets that the filter lets through, at once: it takes a millisecond for a thousand connections on this machine,
-   * whatever the filter.
+   * whatever the filter. Never throws.
    */
   list(filter: DumpFilter): DumpResult;
   /**

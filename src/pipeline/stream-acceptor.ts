@@ -255,10 +255,12 @@ export class StreamAcceptor {
   ): Stream {
     const remoteAddress = addressAndPort(address, port);
     const now = this.#options.clock.now();
+    const machineKey = identity && this.#handshakes.machineKeyOf(identity, replayed, remoteAddress);
     return {
       id,
       kind: asked.streamKind,
-      machineKey: identity && this.#handshakes.machineKeyOf(identity, replayed, remoteAddress),
+      machineKey,
+      capabilityVersion: machineKey && identity?.kind === 'identified' ? identity.version : undefined,
       address,
       remoteAddress,
       openedAt: now,

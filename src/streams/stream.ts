@@ -83,6 +83,8 @@ export interface Stream {
   readonly kind: StreamKind;
   /** Undefined when no handshake could be read. Such a stream takes part in no contest. */
   readonly machineKey: MachineKey | undefined;
+  /** The client's capability version, from its handshake. Undefined without a machine key. */
+  readonly capabilityVersion?: number | undefined;
   /** The client's address, without a port. */
   readonly address: string;
   /** `address:port`, with an IPv6 address in brackets. The address alone if a proxy in front of us named no port. */

@@ -1,5 +1,6 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -36,7 +37,8 @@ async function bench(flags: Record<string, unknown> = {}) {
 }
 
 function tokenFile(text = TOKEN): string {
-  const folder = harness.folder();
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, 'token'), `${text}\n`);
   return join(folder, 'token');
 }
@@ -114,7 +116,7 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
     expect(after.events.map(({ seq }) => seq)).toEqual([events[1]?.seq]);
     expect(lastSeq).toBeGreaterThanOrEqual(events[1]?.seq ?? 0);
     const { nodes } = await json<{ nodes: object[] }>(`${admin}/nodes`);
-    expect(nodes).toMatchObject([{ name: null, streams: [], lastEventAt: expect.any(String) }]);
+    expect(nodes).toMatchObject([{ name: null, state: 'offline', streams: [], lastSignAt: expect.any(String) }]);
     const overview = await json<object>(`${admin}/overview`);
     expect(overview).toMatchObject({
       ready: true,

@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Harness, until } from '../support/harness.ts';
@@ -8,10 +9,13 @@ const harness = new Harness();
 let folder: string;
 let file: string;
 beforeEach(() => {
-  folder = harness.folder();
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-reload-'));
   file = join(folder, 'watchdog.yaml');
 });
-afterEach(() => harness.closeAll());
+afterEach(async () => {
+  await harness.closeAll();
+  rmSync(folder, { recursive: true });
+});
 
 describe('headscale-watchdog reload', () => {
   test('prints what has changed, or what is wrong; SIGHUP writes the same into the log', async () => {

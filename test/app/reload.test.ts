@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../src/config/file.ts';
@@ -16,10 +17,13 @@ const [recorded] = initiations;
 let folder: string;
 let file: string;
 beforeEach(() => {
-  folder = harness.folder();
+  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-reload-'));
   file = join(folder, 'watchdog.yaml');
 });
-afterEach(() => harness.closeAll());
+afterEach(async () => {
+  await harness.closeAll();
+  rmSync(folder, { recursive: true });
+});
 
 /** The kernel of these tests throws when it is told this. */
 const UNUSABLE = 44_000;

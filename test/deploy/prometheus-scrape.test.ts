@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Harness, until } from '../support/harness.ts';
@@ -10,7 +11,8 @@ afterEach(() => harness.closeAll());
 const TOKEN = 'the-admin-token-of-a-test';
 
 function fileWith(token: string): string {
-  const folder = harness.folder();
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
   const file = join(folder, 'token');
   writeFileSync(file, `${token}\n`);
   return file;

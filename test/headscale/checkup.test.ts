@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { HeadscaleApi } from '../../src/headscale/api.ts';
-import { Checkup } from '../../src/headscale/checkup.ts';
+import { Checkup, needsHold } from '../../src/headscale/checkup.ts';
 import { NoAnswerError } from '../../src/lib/errors.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -195,15 +195,15 @@ describe('Checkup, if Headscale does not answer', () => {
   });
 });
 
-describe('Checkup.capabilities', () => {
-  test('are those of the version, and the careful ones while it is unknown', async () => {
+describe('needsHold', () => {
+  test('is true before 0.27, which has no version, and while nothing is known, and false from 0.27 on', async () => {
     const { checkup, says } = bench();
-    expect(checkup.capabilities.mayRefuseSecondStream).toBe(true);
+    expect(needsHold(checkup.health)).toBe(true);
     await checkup.check();
-    expect(checkup.capabilities.mayRefuseSecondStream).toBe(false);
+    expect(needsHold(checkup.health)).toBe(false);
     says.version = undefined;
     await checkup.check();
-    expect(checkup.capabilities.mayRefuseSecondStream).toBe(true);
+    expect(needsHold(checkup.health)).toBe(true);
     await checkup.close();
   });
 

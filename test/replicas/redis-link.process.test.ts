@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { parseRedisUrl, redisTargetOf } from '../../src/config/redis.ts';
@@ -190,7 +191,8 @@ describe('RedisLink', () => {
       '+OK\r\n',
     );
     await redis.command('ACL', 'SETUSER', 'default', 'off');
-    const folder = harness.folder();
+    const folder = mkdtempSync(join(tmpdir(), 'redis-link-'));
+    harness.defer(() => rmSync(folder, { recursive: true }));
     const passwordFile = join(folder, 'password');
     writeFileSync(passwordFile, 'secret\n', { mode: 0o600 });
     await worksAt(`redis://watchdog@127.0.0.1:${redis.port}`, { passwordFile });

@@ -1,4 +1,4 @@
-/** @import { EventView, ListedNode, Overview, StreamView } from '../views.ts' */
+/** @import { EventView, PresenceView, Overview, StreamView } from '../views.ts' */
 
 /** The server requires a login. */
 export class NeedsLogin extends Error {}
@@ -44,7 +44,7 @@ export const getOverview = () => ask('/overview');
 /** @returns {Promise<{ total: number, streams: StreamView[] }>} */
 export const getStreams = () => ask('/streams');
 
-/** @returns {Promise<{ nodes: ListedNode[] }>} */
+/** @returns {Promise<{ nodes: PresenceView[] }>} */
 export const getNodes = () => ask('/nodes');
 
 /**

@@ -1,4 +1,4 @@
-/** @import { EventView, ListedNode, StreamView } from '../views.ts' */
+/** @import { EventView, PresenceView, StreamView } from '../views.ts' */
 import {
   getEvents,
   getNodes,
@@ -40,7 +40,7 @@ const feed = new Feed();
 
 /** @type {StreamView[]} */
 let streams = [];
-/** @type {ListedNode[]} */
+/** @type {PresenceView[]} */
 let nodes = [];
 let lastSeq = 0;
 let isLive = false;

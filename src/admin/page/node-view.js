@@ -1,4 +1,4 @@
-/** @import { EventView, ListedNode, StreamView } from '../views.ts' */
+/** @import { EventView, PresenceView, StreamView } from '../views.ts' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
 import { eventItem, isSevering } from './feed.js';
@@ -21,7 +21,7 @@ export class NodeView {
   /**
    * @param {string} key its machine key
    * @param {readonly StreamView[]} streams
-   * @param {ListedNode | undefined} listed
+   * @param {PresenceView | undefined} listed
    */
   async show(key, streams, listed) {
     const isNew = key !== this.#key;
@@ -41,7 +41,7 @@ export class NodeView {
   /**
    * @param {string} key
    * @param {readonly StreamView[]} own
-   * @param {ListedNode | undefined} listed
+   * @param {PresenceView | undefined} listed
    * @param {readonly EventView[]} events
    */
   #draw(key, own, listed, events) {
@@ -58,9 +58,10 @@ export class NodeView {
       [
         'Now',
         own.length === 0
-          ? 'no open stream, so Headscale shows it as offline'
+          ? `no open stream${listed?.lastSignAt ? `, last seen ${ago(listed.lastSignAt)}` : ''}`
           : `${own.length} open ${own.length === 1 ? 'stream' : 'streams'}`,
       ],
+      ['Headscale shows', shownBy(listed)],
     ]) {
       facts.append(element('dt', {}, term ?? ''), element('dd', {}, text ?? ''));
     }
@@ -100,6 +101,13 @@ export class NodeView {
     }
     return list;
   }
+}
+
+/** @param {PresenceView | undefined} listed */
+function shownBy(listed) {
+  if (listed === undefined || listed.shownOnline === null) return 'not known';
+  if (listed.state === 'expired') return `${listed.shownOnline ? 'online' : 'offline'}, and its key has expired`;
+  return listed.shownOnline ? 'online' : 'offline';
 }
 
 /** @param {readonly EventView[]} events */

@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { startControlServer } from '../../../src/demo/control-server.ts';
@@ -63,7 +64,8 @@ export async function startBusyWatchdog(harness: Harness): Promise<BusyWatchdog>
 }
 
 async function serve(harness: Harness, upstream: string, noiseKey: Buffer) {
-  const folder = harness.folder();
+  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-busy-'));
+  harness.defer(() => rmSync(folder, { recursive: true }));
   const files = { noiseKey: join(folder, 'noise_private.key'), apiKey: join(folder, 'api.key') };
   writeFileSync(files.noiseKey, noiseKey, { mode: 0o600 });
   writeFileSync(files.apiKey, `${API_KEY}\n`, { mode: 0o600 });

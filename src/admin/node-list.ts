@@ -1,0 +1,157 @@
+import { formatMachineKey, formatNodeKey, type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import {
+  isConnected,
+  lastSignAgoMs,
+  NODE_STATES,
+  type NodePresence,
+  type NodeState,
+  type PresenceStream,
+} from '../nodes/presence.ts';
+import type { Stream } from '../streams/stream.ts';
+import { orderBy, Parameters } from './parameters.ts';
+import { nodeView } from './stream-list.ts';
+import type { EvidenceView, NodeHealth, PresenceView, StreamView } from './views.ts';
+
+/** A node's stream with what `/nodes` shows of it. */
+export interface ShownStream extends PresenceStream {
+  readonly id: Stream['id'];
+  readonly replica: string | null;
+  readonly remoteAddress: string;
+  readonly rttMs: number | null;
+  readonly evidence: EvidenceView;
+  readonly capabilityVersion: number | null;
+}
+
+/** The control streams of each node in `/streams`, for their nodes' presence. Streams of other replicas are among them. */
+export function streamsByKey(
+  streams: readonly StreamView[],
+  now: number,
+): ReadonlyMap<MachineKey, readonly ShownStream[]> {
+  const byKey = new Map<MachineKey, ShownStream[]>();
+  for (const stream of streams) {
+    const key = parseMachineKey(stream.machineKey ?? '');
+    if (stream.kind !== 'control' || key === undefined) continue;
+    const shown = shownStream(stream, now);
+    const before = byKey.get(key);
+    if (before === undefined) byKey.set(key, [shown]);
+    else before.push(shown);
+  }
+  return byKey;
+}
+
+const NO_EVIDENCE: EvidenceView = { source: 'none', by: null, user: null, reason: null };
+
+function shownStream(stream: StreamView, now: number): ShownStream {
+  const { id, replica, state, remoteAddress, kernel } = stream;
+  const heardAt = Date.parse(stream.lastHeardAt);
+  return {
+    ...{ id, replica, state, remoteAddress },
+    openedAt: Date.parse(stream.openedAt),
+    lastSignAt: now - lastSignAgoMs(now - heardAt, kernel ?? undefined),
+    rttMs: kernel?.rttMs ?? null,
+    // A replica of another version may not send these.
+    evidence: stream.evidence ?? NO_EVIDENCE,
+    capabilityVersion: stream.capabilityVersion ?? null,
+  };
+}
+
+/** A node as `/nodes` shows it. */
+export function presenceView(presence: NodePresence<ShownStream>): PresenceView {
+  const { machineKey, node, state, disagreement, streams, current } = presence;
+  return {
+    machineKey: formatMachineKey(machineKey),
+    id: node?.id ?? null,
+    name: node?.name ?? null,
+    user: node?.user ?? null,
+    nodeKey: node === undefined ? null : formatNodeKey(node.nodeKey),
+    others: (node?.others ?? []).map(nodeView),
+    addresses: node?.addresses ?? [],
+    tags: node?.tags ?? [],
+    os: node?.os ?? null,
+    clientVersion: node?.clientVersion ?? null,
+    capabilityVersion: streams.at(-1)?.capabilityVersion ?? null,
+    isEphemeral: node?.isEphemeral ?? null,
+    state,
+    disagreement: disagreement ?? null,
+    connectedSince: iso(presence.connectedSince),
+    remoteAddress: current?.remoteAddress ?? null,
+    rttMs: current?.rttMs ?? null,
+    evidence: current?.evidence ?? null,
+    lastSignAt: iso(presence.lastSignAt),
+    shownOnline: presence.shownOnline ?? null,
+    shownLastSeenAt: iso(presence.shownLastSeenAt),
+    keyExpiresAt: iso(presence.keyExpiresAt),
+    streams: streams.map(({ id, replica, state: is, evidence }) => ({ id, replica, state: is, evidence })),
+  };
+}
+
+/** What a probe needs to know about a node. */
+export function nodeHealth(presence: NodePresence<ShownStream>): NodeHealth {
+  const { machineKey, name, state, connectedSince, lastSignAt } = presenceView(presence);
+  return { machineKey, name, connected: isConnected(presence), state, connectedSince, lastSignAt };
+}
+
+function iso(date: number | undefined): string | null {
+  return date === undefined ? null : new Date(date).toISOString();
+}
+
+const LAST = '\uffff';
+
+const SORT_KEYS: Readonly<Record<string, (node: PresenceView) => string | number>> = {
+  name: ({ name, machineKey }) => name?.toLowerCase() ?? `${LAST}${machineKey}`,
+  user: ({ user }) => user?.toLowerCase() ?? LAST,
+  state: ({ state }) => NODE_STATES.indexOf(state),
+  since: ({ connectedSince }) => connectedSince ?? LAST,
+  sign: ({ lastSignAt }) => lastSignAt ?? '',
+  rtt: ({ rttMs }) => rttMs ?? Number.POSITIVE_INFINITY,
+  address: ({ remoteAddress }) => remoteAddress ?? LAST,
+  expiry: ({ keyExpiresAt }) => keyExpiresAt ?? LAST,
+};
+
+const NODE_PARAMETERS = ['state', 'q', 'sort'];
+
+/**
+ * Filters and sorts nodes.
+ *
+ * @throws ParameterError
+ */
+export function listNodes(
+  all: readonly PresenceView[],
+  query: URLSearchParams,
+): { readonly total: number; readonly nodes: readonly PresenceView[] } {
+  const given = new Parameters(query, NODE_PARAMETERS);
+  const states = given.words<NodeState>('state', NODE_STATES);
+  const words = given.text('q')?.toLowerCase();
+  const order = orderBy(SORT_KEYS, given.text('sort'));
+  const nodes = all.filter(
+    (node) => (states?.has(node.state) ?? true) && (words === undefined || textOf(node).includes(words)),
+  );
+  if (order !== undefined) nodes.sort(order);
+  return { total: nodes.length, nodes };
+}
+
+/** The text in which a search (`q=`) looks. */
+function textOf(node: PresenceView): string {
+  const { id, name, user, machineKey, nodeKey, addresses, tags, os, remoteAddress, state, others } = node;
+  const names = others.map((other) => `${other.id} ${other.name} ${other.user} ${other.nodeKey}`);
+  const own = [id, name, user, machineKey, nodeKey, ...addresses, ...tags, os, remoteAddress, state, ...names];
+  return own.join(' ').toLowerCase();
+}
+
+/** The machine keys of a node, by its name, id, machine key or node key. */
+export function keysOfNode(
+  nodes: Iterable<Pick<NodePresence, 'machineKey' | 'node'>>,
+  node: string,
+): ReadonlySet<MachineKey> {
+  const name = node.toLowerCase();
+  const found = new Set<MachineKey>();
+  for (const { machineKey, node: listed } of nodes) {
+    const isMeant = [listed, ...(listed?.others ?? [])].some(
+      (each) =>
+        each !== undefined &&
+        (each.id === node || each.name.toLowerCase() === name || formatNodeKey(each.nodeKey) === node),
+    );
+    if (isMeant || formatMachineKey(machineKey) === node) found.add(machineKey);
+  }
+  return found;
+}

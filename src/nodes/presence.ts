@@ -1,0 +1,262 @@
+import type { MachineKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
+import type { CloseReason, KernelEvidence, Stream } from '../streams/stream.ts';
+
+/*
+ * Which node is connected, since when, and what Headscale says about it. All dates are milliseconds since 1970, because
+ * Headscale and other replicas have clocks of their own.
+ */
+
+/** What a node is. The first that applies counts. */
+export type NodeState =
+  /** Headscale no longer lists it, and a stream from before that is still open. */
+  | 'deleted'
+  /** Headscale lists its nodes, and this key is not among them: a login that is not finished, or a stranger. */
+  | 'unknown'
+  /** Its key has expired, whether it is connected or not. */
+  | 'expired'
+  /** For some time, it is connected here and offline there, or the other way round: see `reconcile.ts`. */
+  | 'disagrees'
+  | 'connected'
+  /** Its stream is held, or waits for Headscale's answer. */
+  | 'connecting'
+  | 'offline';
+export const NODE_STATES: readonly NodeState[] = [
+  'connected',
+  'connecting',
+  'offline',
+  'expired',
+  'deleted',
+  'disagrees',
+  'unknown',
+];
+
+/** How a node and Headscale disagree, if it lasts: see `reconcile.ts`. */
+export type Disagreement =
+  /** It is connected here, and Headscale shows it as offline. */
+  | 'shown_offline'
+  /** It has no stream here, and Headscale shows it as online. */
+  | 'shown_online'
+  /** It was deleted in Headscale, and its stream is still open. */
+  | 'deleted';
+
+/** A control stream of a node, here or at another replica. */
+export interface PresenceStream {
+  readonly state: Stream['state']['kind'];
+  readonly openedAt: number;
+  /** When the client was last heard: its kernel, or its bytes if the kernel's evidence is not known. */
+  readonly lastSignAt: number;
+}
+
+/** What is known about one machine key. */
+export interface NodeFacts<S extends PresenceStream> {
+  readonly machineKey: MachineKey;
+  /** As Headscale lists it; undefined if it does not. */
+  readonly node: NodeInfo | undefined;
+  /** Whether Headscale has listed its nodes. */
+  readonly isListed: boolean;
+  /** Its control streams that are not closed. */
+  readonly streams: readonly S[];
+  readonly sighting: Sighting | undefined;
+  readonly disagreement: Disagreement | undefined;
+}
+
+/** The presence of one node at one moment. */
+export interface NodePresence<S extends PresenceStream = PresenceStream> {
+  readonly machineKey: MachineKey;
+  readonly node: NodeInfo | undefined;
+  readonly state: NodeState;
+  readonly disagreement: Disagreement | undefined;
+  /** Oldest first. */
+  readonly streams: readonly S[];
+  /** The newest open stream. If there is none, the newest that is about to open. */
+  readonly current: S | undefined;
+  /** Since when at least one of its streams has been open; undefined if it is not connected. */
+  readonly connectedSince: number | undefined;
+  /** When the watchdog last had a sign of it; undefined if never. */
+  readonly lastSignAt: number | undefined;
+  /** Whether Headscale shows it as online; undefined if that is not known. */
+  readonly shownOnline: boolean | undefined;
+  /** When Headscale last saw it. */
+  readonly shownLastSeenAt: number | undefined;
+  /** When its key expires or has expired; undefined if it does not expire. */
+  readonly keyExpiresAt: number | undefined;
+}
+
+/** Puts together what is known about a node. */
+export function presenceOf<S extends PresenceStream>(facts: NodeFacts<S>, now: number): NodePresence<S> {
+  const { machineKey, node, disagreement, sighting } = facts;
+  const streams = [...facts.streams].sort((a, b) => a.openedAt - b.openedAt);
+  const open = streams.filter(({ state }) => state === 'open');
+  const current = open.at(-1) ?? streams.findLast(({ state }) => state === 'held' || state === 'connecting');
+  const since = [...open.map(({ openedAt }) => openedAt), sighting?.connectedSince ?? Number.POSITIVE_INFINITY];
+  const signs = [...streams.map(({ lastSignAt }) => lastSignAt), sighting?.lastSeenAt ?? Number.NEGATIVE_INFINITY];
+  const lastSignAt = Math.max(...signs);
+  return {
+    ...{ machineKey, node, disagreement, streams, current },
+    state: stateOf(facts, current?.state, now),
+    connectedSince: open.length > 0 ? Math.min(...since) : undefined,
+    lastSignAt: Number.isFinite(lastSignAt) ? lastSignAt : undefined,
+    shownOnline: shownOnline(nodesOf(node)),
+    shownLastSeenAt: latest(nodesOf(node).map(({ lastSeen }) => lastSeen)),
+    keyExpiresAt: keyExpiresAt(nodesOf(node), now),
+  };
+}
+
+/** What is known about all nodes. */
+export interface AllFacts<S extends PresenceStream> extends Pick<NodeFacts<S>, 'isListed'> {
+  /** The nodes as Headscale lists them. */
+  readonly listed: readonly NodeInfo[];
+  readonly streams: ReadonlyMap<MachineKey, readonly S[]>;
+  readonly sightings: Sightings;
+  disagreementOf(key: MachineKey): Disagreement | undefined;
+}
+
+/** The presence of each node that Headscale lists, and of each machine key with a stream. Without a list: of each that was seen. */
+export function allPresences<S extends PresenceStream>(facts: AllFacts<S>, now: number): readonly NodePresence<S>[] {
+  const { listed, isListed, streams, sightings, disagreementOf } = facts;
+  const nodes = new Map(listed.map((node) => [node.machineKey, node]));
+  const keys = new Set([...nodes.keys(), ...(isListed ? [] : sightings.keys()), ...streams.keys()]);
+  return [...keys].map((machineKey) =>
+    presenceOf(
+      {
+        ...{ machineKey, isListed, node: nodes.get(machineKey), streams: streams.get(machineKey) ?? [] },
+        sighting: sightings.of(machineKey),
+        disagreement: disagreementOf(machineKey),
+      },
+      now,
+    ),
+  );
+}
+
+function stateOf(
+  { node, isListed, disagreement }: NodeFacts<PresenceStream>,
+  current: PresenceStream['state'] | undefined,
+  now: number,
+): NodeState {
+  if (disagreement === 'deleted') return 'deleted';
+  if (isListed && node === undefined) return 'unknown';
+  if (isExpired(nodesOf(node), now)) return 'expired';
+  if (disagreement !== undefined) return 'disagrees';
+  if (current === undefined) return 'offline';
+  return current === 'open' ? 'connected' : 'connecting';
+}
+
+/** Whether a node is connected here, whatever Headscale shows. */
+export function isConnected({ connectedSince, state }: NodePresence): boolean {
+  return connectedSince !== undefined && (state === 'connected' || state === 'disagrees');
+}
+
+/** All nodes of a machine. There are several while it is not clear which of its logins is active. */
+function nodesOf(node: NodeInfo | undefined): readonly NodeInfo[] {
+  return node === undefined ? [] : [node, ...(node.others ?? [])];
+}
+
+/** Several nodes of one machine count as online if one is, because it may be the one that is active. */
+function shownOnline(nodes: readonly NodeInfo[]): boolean | undefined {
+  if (nodes.some(({ online }) => online === true)) return true;
+  return nodes.length > 0 && nodes.every(({ online }) => online === false) ? false : undefined;
+}
+
+/** Several nodes of one machine count as expired if all are. */
+function isExpired(nodes: readonly NodeInfo[], now: number): boolean {
+  return nodes.length > 0 && nodes.every(({ expiry }) => expiry !== undefined && expiry.getTime() <= now);
+}
+
+/** Of several nodes' keys, the first that is still to expire. */
+function keyExpiresAt(nodes: readonly NodeInfo[], now: number): number | undefined {
+  const dates = nodes.flatMap(({ expiry }) => (expiry === undefined ? [] : [expiry.getTime()]));
+  if (isExpired(nodes, now)) return Math.max(...dates);
+  const future = dates.filter((date) => date > now);
+  return future.length > 0 ? Math.min(...future) : undefined;
+}
+
+function latest(dates: readonly (Date | undefined)[]): number | undefined {
+  const known = dates.flatMap((date) => (date === undefined ? [] : [date.getTime()]));
+  return known.length > 0 ? Math.max(...known) : undefined;
+}
+
+/** How long ago a client last gave a sign of life: its kernel, or its bytes if the kernel's evidence is not known. */
+export function lastSignAgoMs(heardAgoMs: number, kernel: KernelEvidence | undefined): number {
+  return kernel === undefined ? heardAgoMs : Math.min(heardAgoMs, kernel.receivedAgoMs);
+}
+
+/** What the watchdog remembers of a machine key. */
+export interface Sighting {
+  /** Since when it has had a stream without a gap; undefined if it has none. */
+  readonly connectedSince: number | undefined;
+  /** When its last stream ended, or when the client was last heard before that; undefined before the first end. */
+  readonly lastSeenAt: number | undefined;
+}
+
+/** Reasons for which a stream ends while its client is, or may be, still there. */
+const WAS_THERE: ReadonlySet<CloseReason> = new Set<CloseReason>([
+  ...(['client_closed', 'client_left_early', 'upstream_closed', 'upstream_error', 'upstream_refused'] as const),
+  ...(['upstream_unreachable', 'upstream_unanswered', 'limit'] as const),
+]);
+
+const MOST_SIGHTINGS = 10_000;
+
+interface SightingsOptions {
+  readonly clock: Clock;
+  /** Whether a key belongs to a node; true until Headscale has listed its nodes. */
+  isNode(key: MachineKey): boolean;
+  /** How many streams of a key are not closed. */
+  streamsOf(key: MachineKey): number;
+}
+
+/**
+ * Remembers when each machine key was connected. Of keys without a stream it keeps those of nodes, up to a limit: strangers can
+ * invent keys.
+ */
+export class Sightings {
+  readonly #options: SightingsOptions;
+  readonly #most: number;
+  readonly #connectedSince = new Map<MachineKey, number>();
+  /** Of keys that have had a stream, by the end of their last one. */
+  readonly #lastSeenAt = new Map<MachineKey, number>();
+
+  constructor(options: SightingsOptions, most = MOST_SIGHTINGS) {
+    this.#options = options;
+    this.#most = most;
+  }
+
+  readonly listen = (event: WatchdogEvent): void => {
+    if (event.kind !== 'stream_opened' && event.kind !== 'stream_closed') return;
+    const { machineKey, kind } = event.stream;
+    if (machineKey === undefined || kind !== 'control') return;
+    if (event.kind === 'stream_opened') {
+      if (!this.#connectedSince.has(machineKey)) this.#connectedSince.set(machineKey, this.#now());
+    } else this.#closed(machineKey, event.stream, event.reason);
+  };
+
+  of(key: MachineKey): Sighting | undefined {
+    const connectedSince = this.#connectedSince.get(key);
+    const lastSeenAt = this.#lastSeenAt.get(key);
+    return connectedSince === undefined && lastSeenAt === undefined ? undefined : { connectedSince, lastSeenAt };
+  }
+
+  /** Every key that has a stream or had one. */
+  keys(): Iterable<MachineKey> {
+    return new Set([...this.#connectedSince.keys(), ...this.#lastSeenAt.keys()]);
+  }
+
+  #closed(key: MachineKey, stream: Stream, reason: CloseReason): void {
+    const { clock, isNode, streamsOf } = this.#options;
+    if (streamsOf(key) === 0) this.#connectedSince.delete(key);
+    const seenAt = WAS_THERE.has(reason) ? this.#now() : clock.dateOf(stream.heardAt).getTime();
+    const before = this.#lastSeenAt.get(key) ?? seenAt;
+    // Delete first, so that the order is that of the ends.
+    this.#lastSeenAt.delete(key);
+    if (isNode(key)) this.#lastSeenAt.set(key, Math.max(before, seenAt));
+    const [oldest] = this.#lastSeenAt.keys();
+    if (oldest !== undefined && this.#lastSeenAt.size > this.#most) this.#lastSeenAt.delete(oldest);
+  }
+
+  #now(): number {
+    const { clock } = this.#options;
+    return clock.dateOf(clock.now()).getTime();
+  }
+}
