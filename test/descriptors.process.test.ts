@@ -1,20 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, expect, test } from 'vitest';
-import { Harness, readAll, SWITCHING, until } from './support/harness.ts';
+import { acceptStream, Harness, readAll, until } from './support/harness.ts';
 import { CLI } from './support/process.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 test('a process with few descriptors refuses further connections, says so once, and keeps every stream', async () => {
-  const upstream = await harness.upstream((_request, socket) => {
-    socket
-      .on('error', () => {})
-      .on('end', () => socket.end())
-      .resume();
-    socket.write(SWITCHING);
-  });
+  const upstream = await harness.upstream(acceptStream);
   const serve = `serve --upstream ${upstream.url} --listen 127.0.0.1:0 --admin 127.0.0.1:0`;
   const command = `ulimit -n 288 && exec ${process.execPath} ${CLI} ${serve}`;
   const child = spawn('sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'] });

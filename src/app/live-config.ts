@@ -16,7 +16,7 @@ export interface PolicySources {
   /** The nodes that a stream may belong to; undefined if it may be any node's. */
   nodesOf(stream: Stream): readonly NodeInfo[] | undefined;
   /** Whether this Headscale may refuse a second stream. Then `hold: auto` holds newcomers. */
-  needsHold(): boolean;
+  mayRefuseSecondStream(): boolean;
 }
 
 /** The result of a reload. */
@@ -136,7 +136,7 @@ export class LiveConfig {
       case 'at most':
         return hold.ms;
       case 'auto':
-        return this.#sources.needsHold() ? LONGEST_HOLD_MS : 0;
+        return this.#sources.mayRefuseSecondStream() ? LONGEST_HOLD_MS : 0;
       default:
         return hold satisfies never;
     }

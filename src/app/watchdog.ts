@@ -3,7 +3,7 @@ import { httpsPortOf } from '../config/listen.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
-import { Checkup, needsHold } from '../headscale/checkup.ts';
+import { Checkup } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
@@ -22,6 +22,7 @@ import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
 import { type ClientListener, createListener } from '../proxy/listener.ts';
 import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
+import { releaseIdle } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
 import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
@@ -108,7 +109,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const directory = new NodeDirectory({ clock, emit, list: () => api.nodes(keys.apiKey ?? '') });
   const live = new LiveConfig(config, {
     nodesOf: (stream) => directory.nodesOf(stream),
-    needsHold: () => needsHold(checkup.health),
+    mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
   const sightings = new Sightings({
     clock,
@@ -377,5 +378,6 @@ function buildPatrol(
     silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
+    releaseMemory: releaseIdle,
   });
 }

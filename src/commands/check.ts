@@ -6,7 +6,7 @@ import { readAdminToken, readApiKey, readCertificate, readNoiseKey } from '../co
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Config, HostPort, NodePolicy } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
-import { needsHold } from '../headscale/checkup.ts';
+import { capabilitiesOf } from '../headscale/capabilities.ts';
 import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
@@ -20,6 +20,7 @@ import { loadKernel } from '../liveness/kernel.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
+import { USUAL_HOLD_MS } from '../takeover/hold.ts';
 import { askAdmin } from './admin-client.ts';
 import { EXIT, type ExitCode } from './terminal.ts';
 
@@ -390,7 +391,7 @@ function describe(policy: NodePolicy, version: string | undefined): string {
 function holdOf({ hold }: NodePolicy, version: string | undefined): string {
   if (hold.kind === 'off') return 'off';
   if (hold.kind === 'at most') return formatDuration(hold.ms);
-  return needsHold({ version })
-    ? 'auto (1500ms: Headscale may refuse a second stream)'
+  return capabilitiesOf(version).mayRefuseSecondStream
+    ? `auto (${formatDuration(USUAL_HOLD_MS)}: Headscale may refuse a second stream)`
     : `auto (off: Headscale ${version})`;
 }

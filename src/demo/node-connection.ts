@@ -5,10 +5,10 @@ import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { NoiseKey } from '../identity/noise.ts';
 import { connectNoise, readExactly, skipEarlyPayload } from './noise-connection.ts';
-import { generateNoiseKey, RESPONSE_LENGTH, startHandshake } from './noise-handshake.ts';
+import { generateNoiseKey, RESPONSE_LENGTH, type StartedHandshake, startHandshake } from './noise-handshake.ts';
 
 /** The capability version of tailscale 1.102.3. */
-const CLIENT_VERSION = 142;
+export const CLIENT_VERSION = 142;
 
 /** The client's side of one Noise session. */
 export interface NodeConnection {
@@ -44,19 +44,34 @@ export async function openNodeConnection(
   const abort = (): void => void socket.destroy(new Error('aborted'));
   signal.addEventListener('abort', abort);
   try {
-    const keys = handshake.finish(await readExactly(socket, RESPONSE_LENGTH));
-    if (keys === undefined) throw new Error('the server does not hold the key it publishes');
-    const { duplex, freeze } = connectNoise(socket, keys);
-    duplex.on('error', () => {});
-    await skipEarlyPayload(duplex);
-    const session = connect(`https://${serverUrl.host}`, { createConnection: () => duplex });
-    return connectionOver(session, socket, duplex, freeze, localPort);
+    return await beginSession(socket, handshake, serverUrl, localPort);
   } catch (error) {
     socket.destroy();
     throw error;
   } finally {
     signal.removeEventListener('abort', abort);
   }
+}
+
+/**
+ * Starts the session on an upgraded connection.
+ *
+ * @param socket begins with the server's answer to `handshake`.
+ * @throws Error if the server answered another handshake, does not hold the key it publishes, or breaks the connection.
+ */
+export async function beginSession(
+  socket: Duplex,
+  handshake: StartedHandshake,
+  serverUrl: URL,
+  localPort: number,
+): Promise<NodeConnection> {
+  const keys = handshake.finish(await readExactly(socket, RESPONSE_LENGTH));
+  if (keys === undefined) throw new Error('the server does not hold the key it publishes');
+  const { duplex, freeze } = connectNoise(socket, keys);
+  duplex.on('error', () => {});
+  await skipEarlyPayload(duplex);
+  const session = connect(`https://${serverUrl.host}`, { createConnection: () => duplex });
+  return connectionOver(session, socket, duplex, freeze, localPort);
 }
 
 function connectionOver(

@@ -59,7 +59,7 @@ export function answerHandshake(server: NoiseKey, header: string): Answer {
   return { ok: true, version: initiation.value.version, machineKey, response, keys: { send, receive } };
 }
 
-interface StartedHandshake {
+export interface StartedHandshake {
   /** The 101 bytes that travel, as base64, in `X-Tailscale-Handshake`. */
   readonly initiation: Buffer;
   /** Reads the server's response (`RESPONSE_LENGTH` bytes). Call it once. @returns undefined if the server lacks the key. */

@@ -2,6 +2,7 @@ import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { NoAnswerError, reasonOf } from '../lib/errors.ts';
 import type { Emit, Silence } from '../streams/events.ts';
 import type { HeadscaleApi } from './api.ts';
+import { type Capabilities, capabilitiesOf } from './capabilities.ts';
 import {
   areTooManySilent,
   CHECK_AFTER_QUIET_MS,
@@ -78,6 +79,11 @@ export class Checkup {
 
   get health(): UpstreamHealth {
     return this.#health;
+  }
+
+  /** What this Headscale can do, and what it gets wrong. */
+  get capabilities(): Capabilities {
+    return capabilitiesOf(this.#health.version);
   }
 
   /** Checks now. Only one check runs at a time. */
@@ -223,9 +229,4 @@ export class Checkup {
     this.#health = { ...this.#health, keyMatches: matches };
     if (isNews) this.#options.emit({ kind: 'noise_key_checked', matches, ours, upstreams });
   }
-}
-
-/** From 0.27 on Headscale answers `/version` and accepts a second stream beside the first, so newcomers need not be held. */
-export function needsHold({ version }: Pick<UpstreamHealth, 'version'>): boolean {
-  return version === undefined;
 }

@@ -30,11 +30,13 @@ export interface PatrolOptions {
   /** Whether to sever streams on which Headscale is silent. */
   seversUpstreamSilent(): boolean;
   sever(stream: Stream): void;
+  /** Gives back memory that was not needed since the last round. */
+  releaseMemory(): void;
 }
 
 /**
  * Looks at every stream every four seconds, for what causes no event: Headscale has fallen silent, a client behind a proxy is
- * gone, or an observe-only stream would have been closed as gone.
+ * gone, or an observe-only stream would have been closed as gone. Memory that nobody needs any more is given back then, too.
  */
 export class Patrol {
   readonly #options: PatrolOptions;
@@ -68,6 +70,7 @@ export class Patrol {
   }
 
   #round(isLate: boolean): void {
+    this.#options.releaseMemory();
     const streams = [...this.#options.streams()];
     for (const stream of streams) this.#options.refresh(stream);
     if (isLate) return;

@@ -170,7 +170,7 @@ export class ProxySockets {
     if (!this.#diag.ok) return;
     const startedAt = this.#clock.now();
     const clients = [...this.#clients];
-    const dump = await this.#diag.sockDiag.dump({});
+    const dump = await this.#diag.sockDiag.dump({ states: COUNTED });
     const now = this.#clock.now();
     this.#nextSurveyAt = plus(startedAt, SURVEY_COST * (now - startedAt));
     if (!dump.ok) return;
@@ -220,7 +220,7 @@ export class ProxySockets {
   #lookThrough(wanted: DumpFilter): readonly TcpSocket[] | undefined {
     const startedAt = this.#clock.now();
     if (!this.#diag.ok || this.#earnedUntil > startedAt + LOOK_THROUGH_COST * LOOK_THROUGH_ADVANCE_MS) return undefined;
-    const list = this.#diag.sockDiag.list(wanted);
+    const list = this.#diag.sockDiag.list({ states: COUNTED, ...wanted });
     const tookMs = this.#clock.now() - startedAt;
     this.#earnedUntil = plus(startedAt, Math.max(0, this.#earnedUntil - startedAt) + LOOK_THROUGH_COST * tookMs);
     return list.ok ? list.sockets : undefined;

@@ -36,7 +36,7 @@ export interface SockDiag {
   find(connection: BoundConnection): FindResult;
   /**
    * All sockets that the filter lets through, at once: it takes a millisecond for a thousand connections on this machine,
-   * whatever the filter. Never throws.
+   * whatever the filter.
    */
   list(filter: DumpFilter): DumpResult;
   /**

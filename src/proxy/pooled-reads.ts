@@ -14,11 +14,13 @@ const SHARED_BYTES = 64 * 1024;
 const LARGE_BYTES = 128 * 1024;
 /** A socket that reads at least this much at once gets a large buffer. TLS gives at most 16 KiB. */
 const BUSY_BYTES = 8 * 1024;
-/**
- * The most large buffers there can be: 16 MiB. A socket keeps its buffer while it is idle, until it reads little or closes,
- * because Node can change the buffer only after a read. When no buffer is left, chunks are copied.
- */
+/** The most large buffers there can be: 16 MiB. When no buffer is left, chunks are copied. */
 export const MOST_LARGE = 128;
+/**
+ * How often an idle socket gives its buffer back. Node forgets the old buffer only with the socket: 48 bytes each time. After
+ * that the socket keeps its buffer until it reads little or closes.
+ */
+export const MOST_RESTS = 16;
 
 /**
  * Takes a chunk. If `written` is given, the bytes are overwritten some time after it has been called.
@@ -71,10 +73,10 @@ export function readPooled(socket: Socket, consume: Consumer): void {
   for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) consume(chunk);
   reading[CONSUMER] = consume;
   reading[LARGE] = undefined;
-  reading[fields.buffer] = shared;
+  reading[RESTS] = 0;
   reading[fields.callback] = consumeRead;
   reading[fields.next] = nextBuffer;
-  reading._handle.useUserBuffer(shared);
+  readIntoShared(reading, fields);
   socket.on('close', releaseBuffer);
   // The chunks above may have filled the other side. Only now can Node stop reading.
   if (socket.isPaused()) socket.pause();
@@ -83,9 +85,15 @@ export function readPooled(socket: Socket, consume: Consumer): void {
 
 const CONSUMER = Symbol('consumer');
 const LARGE = Symbol('large');
+const RESTS = Symbol('rests');
 
 /** All sockets read into this buffer. A chunk is copied out of it before the next read. */
 const shared: Buffer = Buffer.allocUnsafeSlow(SHARED_BYTES);
+
+function readIntoShared(reading: ReadingInto, { buffer }: Fields): void {
+  reading[buffer] = shared;
+  reading._handle?.useUserBuffer?.(shared);
+}
 
 /** The next buffer of the socket that has just read. Node asks for it right after the chunk was consumed. */
 let next: Buffer = shared;
@@ -97,32 +105,57 @@ const nextBuffer = (): Buffer => next;
  */
 class LargeBuffer {
   readonly memory = Buffer.allocUnsafeSlow(LARGE_BYTES);
-  /** A socket will read into it next. */
-  isHeld = false;
+  /** The socket that will read into it next. */
+  holder: ReadingInto | undefined;
   writes = 0;
+  /** Its holder has read since the last call of `releaseIdle`. */
+  isBusy = false;
   readonly written = (): void => {
     this.writes -= 1;
     this.releaseIfUnused();
   };
 
   releaseIfUnused(): void {
-    if (!this.isHeld && this.writes === 0) free.push(this);
+    if (this.holder === undefined && this.writes === 0) free.push(this);
   }
 }
 
+const made = new Set<LargeBuffer>();
 const free: LargeBuffer[] = [];
-let made = 0;
+/** How many have been free all the time since the last call of `releaseIdle`. */
+let leastFree = 0;
 
 /** How many large buffers exist, and how many are in use. */
 export function largeBuffers(): { readonly made: number; readonly inUse: number } {
-  return { made, inUse: made - free.length };
+  return { made: made.size, inUse: made.size - free.length };
 }
 
 function takeLarge(): LargeBuffer | undefined {
   const reused = free.pop();
-  if (reused !== undefined || made === MOST_LARGE) return reused;
-  made += 1;
-  return new LargeBuffer();
+  leastFree = Math.min(leastFree, free.length);
+  if (reused !== undefined || made.size === MOST_LARGE) return reused;
+  const large = new LargeBuffer();
+  made.add(large);
+  return large;
+}
+
+/** Gives back the memory that was not needed since the last call. Call it every few seconds. */
+export function releaseIdle(): void {
+  for (const large of made) {
+    if (large.holder !== undefined && !large.isBusy) rest(large.holder);
+    large.isBusy = false;
+  }
+  for (const unneeded of free.splice(0, leastFree)) made.delete(unneeded);
+  leastFree = free.length;
+}
+
+/** Lets a socket that holds a large buffer read into the shared one again. */
+function rest(reading: ReadingInto): void {
+  const rests = reading[RESTS] as number;
+  if (fields === undefined || rests === MOST_RESTS) return;
+  reading[RESTS] = rests + 1;
+  hold(reading, undefined);
+  readIntoShared(reading, fields);
 }
 
 /** Node calls this as a method of the socket. */
@@ -134,6 +167,7 @@ function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer)
     consume(Buffer.from(buffer.subarray(0, length)));
   } else {
     large.writes += 1;
+    large.isBusy = true;
     isFree = consume(buffer.subarray(0, length), large.written);
   }
   if (length < BUSY_BYTES || this.destroyed) hold(this, undefined);
@@ -146,9 +180,12 @@ function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer)
 function hold(reading: ReadingInto, large: LargeBuffer | undefined): void {
   const before = reading[LARGE] as LargeBuffer | undefined;
   reading[LARGE] = large;
-  if (large !== undefined) large.isHeld = true;
+  if (large !== undefined) {
+    large.holder = reading;
+    large.isBusy = true;
+  }
   if (before === undefined) return;
-  before.isHeld = false;
+  before.holder = undefined;
   before.releaseIfUnused();
 }
 

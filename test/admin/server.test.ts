@@ -1,6 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -37,8 +36,7 @@ async function bench(flags: Record<string, unknown> = {}) {
 }
 
 function tokenFile(text = TOKEN): string {
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   writeFileSync(join(folder, 'token'), `${text}\n`);
   return join(folder, 'token');
 }

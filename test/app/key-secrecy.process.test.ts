@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
@@ -35,8 +34,7 @@ async function startWatchdog(folder: string, upstream: string): Promise<{ child:
 }
 
 test('a heap snapshot of a running watchdog does not contain the Noise key, in hex, base64 or raw form', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'key-secrecy-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   const upstream = await harness.upstream((_request, socket) => {
     socket.on('error', () => {}).resume();
     socket.write(SWITCHING);

@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Harness, until } from '../support/harness.ts';
@@ -9,13 +8,10 @@ const harness = new Harness();
 let folder: string;
 let file: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-reload-'));
+  folder = harness.folder();
   file = join(folder, 'watchdog.yaml');
 });
-afterEach(async () => {
-  await harness.closeAll();
-  rmSync(folder, { recursive: true });
-});
+afterEach(() => harness.closeAll());
 
 describe('headscale-watchdog reload', () => {
   test('prints what has changed, or what is wrong; SIGHUP writes the same into the log', async () => {

@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../src/config/file.ts';
@@ -17,13 +16,10 @@ const [recorded] = initiations;
 let folder: string;
 let file: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-reload-'));
+  folder = harness.folder();
   file = join(folder, 'watchdog.yaml');
 });
-afterEach(async () => {
-  await harness.closeAll();
-  rmSync(folder, { recursive: true });
-});
+afterEach(() => harness.closeAll());
 
 /** The kernel of these tests throws when it is told this. */
 const UNUSABLE = 44_000;

@@ -1,6 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
@@ -127,8 +126,7 @@ describe('a restart', () => {
 
   test('a second signal ends everything at once, even while a newcomer waits for Redis', async () => {
     const [upstream, redis, port] = [await headscale(harness), await redisThatNeverAnswers(harness), await freePort()];
-    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-restart-'));
-    harness.defer(() => rmSync(folder, { recursive: true }));
+    const folder = harness.folder();
     const keyFile = join(folder, 'noise_private.key');
     writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
     const where = ['--listen', `127.0.0.1:${port}`, '--admin', '127.0.0.1:0', '--noise-key', keyFile];

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { drainTermsOf } from '../../src/app/shutdown.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { closed, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { acceptStream, closed, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { get } from '../support/http.ts';
 
 const harness = new Harness();
@@ -11,19 +11,13 @@ afterEach(() => harness.closeAll());
 
 async function bench(flags: Record<string, unknown> = {}) {
   const asked: (() => void)[] = [];
-  const upstream = await harness.upstream(
-    (_request, socket) => {
-      socket.on('error', () => {}).on('end', () => socket.end());
-      socket.resume().write(SWITCHING);
-    },
-    (request, response) => {
-      if (request.url === '/half') {
-        response.write('half');
-        asked.push(() => void response.end('whole'));
-      } else if (request.url === '/slow') asked.push(() => void response.end('at last'));
-      else response.end('{}');
-    },
-  );
+  const upstream = await harness.upstream(acceptStream, (request, response) => {
+    if (request.url === '/half') {
+      response.write('half');
+      asked.push(() => void response.end('whole'));
+    } else if (request.url === '/slow') asked.push(() => void response.end('at last'));
+    else response.end('{}');
+  });
   const clock = new FakeClock();
   const started = await harness.watchdog(upstream.url, flags, undefined, {
     clock,

@@ -1,8 +1,8 @@
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import fc from 'fast-check';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from '../support/harness.ts';
 import { scrape } from '../support/http.ts';
@@ -10,7 +10,10 @@ import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.
 import { redisThatNeverAnswers } from '../support/silent-redis.ts';
 
 const harness = new Harness();
-afterEach(() => harness.closeAll());
+afterEach(() => {
+  vi.restoreAllMocks();
+  return harness.closeAll();
+});
 
 const [recorded] = initiations;
 const TLS = join(import.meta.dirname, '..', 'support', 'tls');
@@ -167,6 +170,8 @@ describe('a stop', () => {
     const clock = new FakeClock();
     const flags = { maxHandshakesPerAddress: '1', hold: 'off', drain: 'off' };
     const { watchdog, port, events } = await harness.watchdog(upstream.url, flags, noiseKeyOf(recorded), { clock });
+    // However patient the watchdog is with a single client.
+    vi.spyOn(Socket.prototype, 'setTimeout').mockReturnThis();
     const refused: Socket[] = [];
     for (let i = 0; i < 15; i += 1) {
       const client = harness.client(port);
@@ -182,5 +187,28 @@ describe('a stop', () => {
     await drained;
     // No time has passed: nobody's patience was needed.
     expect(events.filter(({ kind }) => kind === 'drain_ended')).toEqual([{ kind: 'drain_ended', tookMs: 0 }]);
+  });
+
+  test('waits for nobody who is refused in the middle of the drain and stays', async () => {
+    const upstream = await headscale();
+    const clock = new FakeClock();
+    const flags = { drain: '20s', headerTimeout: '2m' };
+    const { watchdog, port, events } = await harness.watchdog(upstream.url, flags, undefined, { clock });
+    vi.spyOn(Socket.prototype, 'setTimeout').mockReturnThis();
+    const client = harness.client(port);
+    const [head, rest] = [upgradeHead('/refused').slice(0, 10), upgradeHead('/refused').slice(10)];
+    client.write(head);
+    await harness.upgraded(port, '/open');
+    client.resume();
+    const drained = watchdog.drain();
+    client.write(rest);
+    await until(() => events.some(({ kind }) => kind === 'upstream_refused'), 'it is refused');
+    const ended = () => events.find(({ kind }) => kind === 'drain_ended') as { tookMs: number } | undefined;
+    await until(() => {
+      clock.advance(250);
+      return ended() !== undefined;
+    }, 'the drain has ended');
+    await drained;
+    expect(ended()?.tookMs).toBeLessThan(20_000);
   });
 });

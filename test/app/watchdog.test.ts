@@ -1,11 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, describe, expect, test } from 'vitest';
 import { HANDSHAKE_RESULTS } from '../../src/streams/events.ts';
 import { CLOSE_REASONS, STREAM_KINDS } from '../../src/streams/stream.ts';
-import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { acceptStream, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 
@@ -17,18 +16,11 @@ const noiseKey = noiseKeyOf(recorded);
 
 /** A Headscale that answers 101 to every upgrade, and to `/key` with the recorded server's key. */
 function headscale(publicKey = recorded.serverPublicKey, version: object | undefined = undefined) {
-  return harness.upstream(
-    (_request, socket) => {
-      socket.on('error', () => {});
-      socket.on('end', () => socket.end()).resume();
-      socket.write(SWITCHING);
-    },
-    (request, response) => {
-      if (request.url?.startsWith('/key')) response.end(JSON.stringify({ publicKey }));
-      else if (request.url === '/version' && version) response.end(JSON.stringify(version));
-      else response.writeHead(404).end();
-    },
-  );
+  return harness.upstream(acceptStream, (request, response) => {
+    if (request.url?.startsWith('/key')) response.end(JSON.stringify({ publicKey }));
+    else if (request.url === '/version' && version) response.end(JSON.stringify(version));
+    else response.writeHead(404).end();
+  });
 }
 
 function handshake(header: string): string {
@@ -97,8 +89,7 @@ describe('startWatchdog', () => {
   });
 
   test('with an API key nodes have names: in /streams, in the log and in the metrics', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-names-'));
-    harness.defer(() => rmSync(folder, { recursive: true }));
+    const folder = harness.folder();
     const headscaleApiKeyFile = join(folder, 'api.key');
     writeFileSync(headscaleApiKeyFile, 'the-key\n');
     const node = { id: '7', machineKey: recorded.machineKey, nodeKey: `nodekey:${'2'.repeat(64)}` };

@@ -1,11 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { formatNoiseKey } from '../../src/identity/noise.ts';
-import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { acceptStream, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run, runWith } from '../support/process.ts';
 
@@ -15,8 +14,7 @@ afterEach(() => harness.closeAll());
 const [recorded] = initiations;
 
 function fileWith(text: string): string {
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-commands-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   writeFileSync(join(folder, 'file'), text);
   return join(folder, 'file');
 }
@@ -25,17 +23,10 @@ function fileWith(text: string): string {
 async function bench(flags: Record<string, unknown> = {}) {
   const machine = generateNoiseKey();
   const node = { id: '7', machineKey: formatNoiseKey(machine), nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'router-1' };
-  const upstream = await harness.upstream(
-    (_request, socket) => {
-      socket.on('error', () => {});
-      socket.on('end', () => socket.end());
-      socket.resume().write(SWITCHING);
-    },
-    ({ url }, response) => {
-      if (url === '/api/v1/node') response.end(JSON.stringify({ nodes: [node] }));
-      else response.writeHead(404).end();
-    },
-  );
+  const upstream = await harness.upstream(acceptStream, ({ url }, response) => {
+    if (url === '/api/v1/node') response.end(JSON.stringify({ nodes: [node] }));
+    else response.writeHead(404).end();
+  });
   const given = { headscaleApiKeyFile: fileWith('the-key'), silentAfter: '1s', ...flags };
   const running = await harness.watchdog(upstream.url, given, noiseKeyOf(recorded));
   await until(() => running.events.some(({ kind }) => kind === 'nodes_listed'), 'the nodes are listed');

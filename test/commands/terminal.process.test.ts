@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { acceptStream, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { CLI } from '../support/process.ts';
 
@@ -11,11 +11,7 @@ const [recorded] = initiations;
 const hasScript = spawnSync('script', ['--version']).error === undefined;
 
 async function bench() {
-  const upstream = await harness.upstream((_request, socket) => {
-    socket.on('error', () => {});
-    socket.on('end', () => socket.end());
-    socket.resume().write(SWITCHING);
-  });
+  const upstream = await harness.upstream(acceptStream);
   const running = await harness.watchdog(upstream.url, {}, noiseKeyOf(recorded));
   const client = harness.client(running.port);
   client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));

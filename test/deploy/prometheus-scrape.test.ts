@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Harness, until } from '../support/harness.ts';
@@ -11,8 +10,7 @@ afterEach(() => harness.closeAll());
 const TOKEN = 'the-admin-token-of-a-test';
 
 function fileWith(token: string): string {
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-token-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   const file = join(folder, 'token');
   writeFileSync(file, `${token}\n`);
   return file;

@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
@@ -131,8 +130,7 @@ describe('Headscale', () => {
   });
 
   test('disappears from DNS: streams stay, and a new one gets 502', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'dns-'));
-    harness.defer(() => rmSync(folder, { recursive: true }));
+    const folder = harness.folder();
     const gone = join(folder, 'gone');
     const preload = join(import.meta.dirname, '..', 'support', 'dns-that-goes.mjs');
     const env = { DNS_GONE: gone, NODE_OPTIONS: `--import ${preload}` };

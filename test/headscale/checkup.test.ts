@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { HeadscaleApi } from '../../src/headscale/api.ts';
-import { Checkup, needsHold } from '../../src/headscale/checkup.ts';
+import { Checkup } from '../../src/headscale/checkup.ts';
 import { NoAnswerError } from '../../src/lib/errors.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -195,15 +195,15 @@ describe('Checkup, if Headscale does not answer', () => {
   });
 });
 
-describe('needsHold', () => {
-  test('is true before 0.27, which has no version, and while nothing is known, and false from 0.27 on', async () => {
+describe('Checkup.capabilities', () => {
+  test('are those of the version, and the careful ones while it is unknown', async () => {
     const { checkup, says } = bench();
-    expect(needsHold(checkup.health)).toBe(true);
+    expect(checkup.capabilities.mayRefuseSecondStream).toBe(true);
     await checkup.check();
-    expect(needsHold(checkup.health)).toBe(false);
+    expect(checkup.capabilities.mayRefuseSecondStream).toBe(false);
     says.version = undefined;
     await checkup.check();
-    expect(needsHold(checkup.health)).toBe(true);
+    expect(checkup.capabilities.mayRefuseSecondStream).toBe(true);
     await checkup.close();
   });
 

@@ -22,6 +22,7 @@ let evidence: KernelEvidence | undefined;
 let policy: { goneAfterMs: number; observeOnly: boolean };
 let severs: boolean;
 let tended: number;
+let released: number;
 let counted: string[];
 let client: ProxiedClient | undefined;
 let gone: Stream[];
@@ -34,6 +35,7 @@ beforeEach(() => {
   policy = { goneAfterMs: 30_000, observeOnly: false };
   severs = false;
   tended = 0;
+  released = 0;
   counted = [];
   client = undefined;
   gone = [];
@@ -55,6 +57,9 @@ beforeEach(() => {
     silent: (number, of) => void counted.push(`${number} of ${of}`),
     seversUpstreamSilent: () => severs,
     sever: (each) => severed.push(each),
+    releaseMemory: () => {
+      released += 1;
+    },
   });
 });
 afterEach(() => {
@@ -132,6 +137,7 @@ describe('Patrol', () => {
     expect(tended).toBe(1);
     clock.advance(60_000);
     expect(tended).toBeGreaterThanOrEqual(60 / 5);
+    expect(released).toBe(tended);
   });
 });
 

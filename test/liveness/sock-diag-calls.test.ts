@@ -314,6 +314,7 @@ describe('find', () => {
     sockDiag.close();
     expect(sockDiag.find(CONNECTION).ok).toBe(false);
     expect((await sockDiag.dump({})).ok).toBe(false);
+    expect(sockDiag.list({}).ok).toBe(false);
     expect(netlink.open_.size).toBe(0);
     expect(netlink.requests.length).toBe(1);
   });
@@ -347,6 +348,30 @@ describe('dump', () => {
     expect(clock.timers).toBe(0);
   });
 
+  test('sockets of one datagram each have their own local end', async () => {
+    const elsewhere = (bytes: Buffer): void => void bytes.set([192, 0, 2, 9], 8);
+    const otherPort = (bytes: Buffer): void => void bytes.writeUInt16BE(8443, 4);
+    const made = [{}, {}, { fill: elsewhere }, { fill: otherPort }, {}];
+    const { sockDiag } = bench((_request, sequence) => [
+      Buffer.concat([...made.map((each) => socket(sequence, each, NLM_F_MULTI)), done(sequence)]),
+    ]);
+    const result = await sockDiag.dump({});
+    const locals = result.ok ? result.sockets.slice(0, made.length).map(({ local }) => local) : [];
+    expect(locals.map(({ address, port }) => `${address} ${port}`)).toEqual([
+      '192.0.2.1 443',
+      '192.0.2.1 443',
+      '192.0.2.9 443',
+      '192.0.2.1 8443',
+      '192.0.2.1 443',
+    ]);
+    expect(locals[1]).toBe(locals[0]);
+  });
+
+  test('an errno without a name is a failure as well', async () => {
+    const { sockDiag } = bench((_request, sequence) => [refused(sequence, 524)]);
+    expect(await sockDiag.dump({})).toMatchObject({ ok: false, code: expect.stringContaining('524') });
+  });
+
   test('asks only IPv6 sockets for an IPv6 address', async () => {
     const { netlink, sockDiag } = bench(dumped);
     await sockDiag.dump({ remoteAddress: '2001:db8::7' });
@@ -354,42 +379,57 @@ describe('dump', () => {
     expect(netlink.requests.map((request) => request[16])).toEqual([AF_INET6, AF_INET, AF_INET6]);
   });
 
-  test.each<[string, Answers, string]>([
+  const failures: readonly (readonly [string, Answers, string])[] = [
     ['an errno at once', (_r, sequence) => [refused(sequence, EBUSY)], 'EBUSY'],
     ['an errno at the end', (_r, sequence) => [socket(sequence), done(sequence, ENOENT)], 'ENOENT'],
     ['a piece that is missing', (_r, sequence) => [socket(sequence)], 'EAGAIN'],
     ['a piece that was lost', (_r, sequence) => [socket(sequence), -ENOBUFS, done(sequence)], 'ENOBUFS'],
     ['a piece that is too long', (_r, s) => [socket(s), Buffer.concat([done(s), Buffer.alloc(40_000)])], 'ANSWER'],
     ['a piece of another dump', (_r, sequence) => [socket(sequence), socket(sequence - 1), done(sequence)], 'ANSWER'],
-  ])('%s is a failure', async (_name, answer, code) => {
+  ];
+  test.each(failures)('%s is a failure, on the event loop and off it', async (_name, answer, code) => {
     const { netlink, sockDiag } = bench(answer);
     expect(await sockDiag.dump({})).toMatchObject({ ok: false, code });
+    expect(sockDiag.list({})).toMatchObject({ ok: false, code });
     expect(netlink.open_.size).toBe(0);
   });
 
   test('a refused request is a failure', async () => {
     const { netlink, sockDiag } = bench();
     netlink.failSend = EPERM;
-    expect(await sockDiag.dump({})).toMatchObject({
-      ok: false,
-      code: 'EPERM',
-      why: expect.stringMatching(/^send: EPERM/),
-    });
+    const failure = { ok: false, code: 'EPERM', why: expect.stringMatching(/^send: EPERM/) };
+    expect(await sockDiag.dump({})).toMatchObject(failure);
+    expect(sockDiag.list({})).toMatchObject(failure);
     expect(netlink.open_.size).toBe(0);
   });
 
   test('is made again, once, when sockets changed meanwhile', async () => {
     const { netlink, sockDiag } = bench(dumped);
-    let interruptions = 1;
+    let interruptions = 0;
     netlink.answer = (request, sequence) =>
       interruptions-- > 0 ? [socket(sequence, { inode: 1 }, NLM_F_MULTI | NLM_F_DUMP_INTR)] : dumped(request, sequence);
-    const result = await sockDiag.dump({});
-    expect(result.ok && result.sockets.map(({ inode }) => inode)).toEqual([77, 77, 77]);
-    expect(netlink.opens).toBe(2);
-    interruptions = 2;
-    expect(await sockDiag.dump({})).toMatchObject({ ok: false, code: 'INTERRUPTED' });
-    expect(netlink.opens).toBe(4);
+    for (const ask of [() => sockDiag.dump({}), () => sockDiag.list({})]) {
+      interruptions = 1;
+      const result = await ask();
+      expect(result.ok && result.sockets.map(({ inode }) => inode)).toEqual([77, 77, 77]);
+      interruptions = 2;
+      expect(await ask()).toMatchObject({ ok: false, code: 'INTERRUPTED' });
+    }
+    expect(netlink.opens).toBe(8);
     expect(netlink.open_.size).toBe(0);
+  });
+
+  test('a list during a dump has the same sockets, and disturbs neither the dump nor a find', async () => {
+    const { netlink, sockDiag } = bench(dumped);
+    netlink.held = [];
+    const result = sockDiag.dump({});
+    await turn();
+    const list = sockDiag.list({});
+    netlink.release();
+    expect(list).toEqual(await result);
+    expect(list).toMatchObject({ ok: true, sockets: { length: 3 } });
+    netlink.answer = (_request, sequence) => [socket(sequence, { inode: 5 })];
+    expect(sockDiag.find(CONNECTION)).toMatchObject({ ok: true, socket: { inode: 5 } });
   });
 
   test('dumps wait for each other, and equal ones that have not begun are one', async () => {

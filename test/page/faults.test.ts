@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -25,8 +24,7 @@ afterEach(async () => {
 /** A watchdog in a process of its own, a node at it, and its page. */
 async function stage(colorScheme: 'light' | 'dark') {
   const [recorded] = initiations;
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-page-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   const keyFile = join(folder, 'noise_private.key');
   writeFileSync(keyFile, recorded.serverPrivateKey, { mode: 0o600 });
   const upstream = await harness.upstream(

@@ -1,9 +1,18 @@
-import type { Socket } from 'node:net';
-import { afterEach, describe, expect, test } from 'vitest';
+import type { IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { loadConfig } from '../../src/config/load.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
-import { LONGEST_WAIT_MS } from '../../src/pipeline/pacer.ts';
+import { ProxySockets } from '../../src/liveness/proxy-sockets.ts';
+import { Admission } from '../../src/pipeline/admission.ts';
+import { LONGEST_WAIT_MS, Pacer } from '../../src/pipeline/pacer.ts';
+import { StreamAcceptor } from '../../src/pipeline/stream-acceptor.ts';
+import { upstreamOf } from '../../src/proxy/upstream.ts';
+import { ALONE, type Arrival, NOWHERE_ELSE } from '../../src/streams/directory.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
+import { Registry } from '../../src/streams/registry.ts';
+import { Takeover } from '../../src/takeover/takeover.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { fakeKernel } from '../support/fake-kernel.ts';
 import { Harness, readHead, SWITCHING, switching, until, upgradeHead } from '../support/harness.ts';
@@ -231,5 +240,63 @@ describe('StreamAcceptor, a repeated handshake', () => {
     opens('/ts2021', handshake);
     await until(() => told('handshake_checked').length === 3, 'it has come again');
     expect(told('handshake_checked').map(({ result }) => result)).toEqual(['identified', 'identified', 'identified']);
+  });
+});
+
+describe('StreamAcceptor, as it ends', () => {
+  /** An acceptor, and what other replicas know of its newcomers once `found` says so. */
+  function acceptor() {
+    const [clock, registry, events] = [new FakeClock(), new Registry(), [] as WatchdogEvent[]];
+    const emit = (event: WatchdogEvent): void => void events.push(event);
+    const limits = loadConfig({ upstream: 'http://127.0.0.1:1' }).limits;
+    const terms = { silentAfterMs: 30_000, holdMs: 0, holdUsuallyMs: 0, observeOnly: false };
+    const withdrawn: number[] = [];
+    let found = (_arrival: Arrival): void => {};
+    const announcing = vi.fn(() => new Promise<Arrival>((resolve) => (found = resolve)));
+    const ends = new StreamAcceptor({
+      ...{ clock, registry, emit, kernel: undefined, noiseKey: () => noiseKeyOf(recorded), limits: () => limits },
+      takeover: new Takeover(clock, registry, () => terms, emit),
+      directory: { ...ALONE, announce: announcing, withdraw: ({ id }) => void withdrawn.push(id) },
+      admission: new Admission(clock, () => limits, emit),
+      pacer: new Pacer(clock, () => undefined),
+      proxySockets: new ProxySockets({ clock, emit, diag: { ok: false, code: 'EPERM', why: 'a test' } }),
+      isObserved: () => false,
+      tcpTimeoutsOf: () => ({ goneAfterMs: 0, probeIdleMs: 0 }),
+      upstream: upstreamOf(new URL('http://127.0.0.1:1')),
+      ...{ upstreamReached() {}, upstreamFailed() {}, answeredLate() {} },
+      awaitAnswer: () => ({ sent() {}, answered() {}, ended() {} }),
+    });
+    const comes = (): Socket => {
+      const client = new Socket();
+      const asked = {
+        protocol: 'tailscale-control-protocol',
+        streamKind: 'control',
+        handshake: freshHandshake(recorded),
+      } as const;
+      const request = { method: 'POST', url: '/ts2021' } as IncomingMessage;
+      const origin = { address: '192.0.2.1', port: 1, path: { kind: 'direct' }, proto: 'http', host: 'h' } as const;
+      ends.upgrade({ request, asked, client, head: Buffer.alloc(0), rawHeaders: [] }, origin);
+      return client;
+    };
+    const opened = (): number => events.filter(({ kind }) => kind === 'stream_opened').length;
+    return { ends, comes, opened, withdrawn, announcing, registry, found: (arrival: Arrival) => found(arrival) };
+  }
+
+  test('who waits for Redis is let go, and becomes no stream when Redis answers', async () => {
+    const { ends, comes, opened, withdrawn, registry, found } = acceptor();
+    const client = comes();
+    await ends.end();
+    expect(client.destroyed).toBe(true);
+    found(NOWHERE_ELSE);
+    await new Promise(setImmediate);
+    expect([opened(), registry.size, ends.size]).toEqual([0, 0, 0]);
+    expect(withdrawn).toEqual([1]);
+  });
+
+  test('who comes after it is let go, and nobody is asked about them', async () => {
+    const { ends, comes, opened, announcing } = acceptor();
+    await ends.end();
+    expect(comes().destroyed).toBe(true);
+    expect([opened(), announcing.mock.calls]).toEqual([0, []]);
   });
 });

@@ -7,7 +7,7 @@ import { FrontProxies } from '../../src/proxy/front-proxies.ts';
 import { trustOf } from '../../src/proxy/trusted-proxies.ts';
 import type { FrontProxyEvent } from '../../src/streams/events.ts';
 import type { Stream } from '../../src/streams/stream.ts';
-import { describeEvent } from '../../src/telemetry/event-table.ts';
+import { describeEvent, levelOf } from '../../src/telemetry/event-table.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
 import { get } from '../support/http.ts';
@@ -36,6 +36,7 @@ function start(given: readonly string[] = TRUSTED_BY_DEFAULT) {
       proxies.listen({ kind: 'stream_opened', stream });
     },
     sentences: () => told.map((event) => describeEvent(event, () => undefined)),
+    levels: () => told.map(levelOf),
   };
 }
 
@@ -45,9 +46,9 @@ describe('a proxy that is not trusted', () => {
   test.each(['10.0.0.1', '172.31.255.1', '192.168.1.5', '100.64.0.3', '169.254.1.1', 'fd00::5', 'fe80::1'])(
     'at %s is reported once, with the flag to set',
     (address) => {
-      const { ask, told, sentences, proxies } = start();
+      const { ask, told, sentences, levels, proxies } = start();
       for (let i = 0; i < 3; i++) ask(address, { 'x-forwarded-for': '203.0.113.7' });
-      expect(told).toHaveLength(1);
+      expect(levels()).toEqual(['warn']);
       expect(sentences()[0]).toContain(`set --trusted-proxies ${address}.`);
       expect(proxies.standing()).toEqual(told);
     },
@@ -109,14 +110,17 @@ describe('a proxy that is not trusted', () => {
 
 describe('addresses that nodes share', () => {
   test("a gateway of this machine is reported as the container engine's proxy, once, at the second node", () => {
-    const { node, told, sentences } = start();
+    const { node, told, sentences, levels } = start();
     node('172.18.0.1', 1);
     node('172.18.0.1', 1);
     expect(told).toEqual([]);
-    for (let i = 2; i < 9; i++) node('172.18.0.1', i);
+    node('172.18.0.1', 2);
+    expect(told).toHaveLength(1);
+    for (let i = 3; i < 9; i++) node('172.18.0.1', i);
     expect(told).toEqual([
       { kind: 'client_addresses_hidden', address: '172.18.0.1', isTrusted: false, isEngine: true },
     ]);
+    expect(levels()).toEqual(['warn']);
     expect(sentences()[0]).toMatch(/docker-proxy, rootless Docker, slirp4netns, pasta/);
   });
 
@@ -162,9 +166,11 @@ describe('a request for /ts2021 without a header that it needs', () => {
     ['upgrade', '/ts2021?X-Tailscale-Handshake=AAAA', {}],
     ['handshake', '/ts2021', { upgrade: 'tailscale-control-protocol' }],
   ] as const)('%s: %s, and the message says how to configure the proxy', (header, url, headers) => {
-    const { ask, told, sentences } = start();
+    const { ask, told, sentences, levels } = start();
     ask('127.0.0.1', headers, url);
     expect(told).toMatchObject([{ kind: 'upgrade_header_lost', address: '127.0.0.1', header, isNews: true }]);
+    ask('127.0.0.1', headers, url);
+    expect(levels()).toEqual(['warn', 'debug']);
     expect(sentences()[0]).toMatch(/the proxy at 127\.0\.0\.1 .*proxy_http_version 1\.1.*\$http_upgrade.*proxies\.md/);
   });
 

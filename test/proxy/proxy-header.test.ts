@@ -13,6 +13,7 @@ function v2(versionAndCommand: number, family: number, body: Buffer): Buffer {
 
 const IPV4 = Buffer.from('cb007107c0000201c35001bb', 'hex');
 const IPV6 = Buffer.from(`${'20010db8'.padEnd(31, '0')}7${'20010db8'.padEnd(31, '0')}1c35001bb`, 'hex');
+const MAPPED = Buffer.from(`${'ffffcb007107'.padStart(32, '0')}${'ffffc0000201'.padStart(32, '0')}c35001bb`, 'hex');
 const A_FIELD = Buffer.from([0x04, 0x00, 0x02, 0x61, 0x62]);
 
 const CLAIMED = {
@@ -32,6 +33,7 @@ const whole: readonly (readonly [string, Buffer, object | undefined])[] = [
   ['v2, IPv4', v2(0x21, 0x11, IPV4), CLAIMED],
   ['v2, IPv4, with fields', v2(0x21, 0x11, Buffer.concat([IPV4, A_FIELD])), CLAIMED],
   ['v2, IPv6', v2(0x21, 0x21, IPV6), CLAIMED6],
+  ['v2, IPv6, of an IPv4 client', v2(0x21, 0x21, MAPPED), CLAIMED],
   ['v2, local', v2(0x20, 0x00, Buffer.alloc(0)), undefined],
   ['v2, local with an address', v2(0x20, 0x11, IPV4), undefined],
   ['v2, a Unix socket', v2(0x21, 0x31, Buffer.alloc(216)), undefined],

@@ -47,6 +47,18 @@ describe('if Headscale accepts connections and never answers', () => {
     expect(metrics.get('headscale_watchdog_upstream_up')).toBe(0);
   });
 
+  test('is noticed too when it sends its answer byte by byte, without end', async () => {
+    const upstream = await harness.upstream(
+      (_request, socket) => socket.destroy(),
+      (_request, response) => {
+        const dripping = setInterval(() => response.write(' '), 500);
+        response.on('close', () => clearInterval(dripping));
+      },
+    );
+    const { events } = await harness.watchdog(upstream.url);
+    await until(() => silences(events).length > 0, 'it is noticed');
+  });
+
   test.each([
     ['a plain request', plain('/health')],
     ['a plain request that expects 100 Continue', plain('/health2', 'Expect: 100-continue\r\n')],

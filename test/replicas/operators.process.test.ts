@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { MessageSigner } from '../../src/replicas/signer.ts';
-import { Harness, SWITCHING, until } from '../support/harness.ts';
+import { acceptStream, Harness, until } from '../support/harness.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run } from '../support/process.ts';
 import { RedisServer } from '../support/redis.ts';
@@ -28,13 +28,7 @@ async function streamsOf(admin: string): Promise<readonly Shown[]> {
 }
 
 test('each of two watchdogs shows the streams of both, with their replica, and can ask the other to sever one', async () => {
-  const upstream = await harness.upstream((_request, socket) => {
-    socket
-      .on('error', () => {})
-      .on('end', () => socket.end())
-      .resume();
-    socket.write(SWITCHING);
-  });
+  const upstream = await harness.upstream(acceptStream);
   const one = (replicaName: string) =>
     harness.watchdog(upstream.url, { redis: redis.url, replicaName }, noiseKeyOf(recorded));
   const [a, b] = [await one('a'), await one('b')];
@@ -64,10 +58,7 @@ test('each of two watchdogs shows the streams of both, with their replica, and c
 test('headscale-watchdog sever: an id that two watchdogs have severs nothing, and REPLICA/ID severs that stream', {
   timeout: 120_000,
 }, async () => {
-  const upstream = await harness.upstream((_request, socket) => {
-    socket.on('error', () => {}).on('end', () => socket.end());
-    socket.resume().write(SWITCHING);
-  });
+  const upstream = await harness.upstream(acceptStream);
   const one = (replicaName: string) =>
     harness.watchdog(upstream.url, { redis: redis.url, replicaName }, noiseKeyOf(recorded));
   const [a, b] = [await one('a'), await one('b')];

@@ -1,8 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { parseRedisUrl, redisTargetOf } from '../../src/config/redis.ts';
@@ -191,8 +190,7 @@ describe('RedisLink', () => {
       '+OK\r\n',
     );
     await redis.command('ACL', 'SETUSER', 'default', 'off');
-    const folder = mkdtempSync(join(tmpdir(), 'redis-link-'));
-    harness.defer(() => rmSync(folder, { recursive: true }));
+    const folder = harness.folder();
     const passwordFile = join(folder, 'password');
     writeFileSync(passwordFile, 'secret\n', { mode: 0o600 });
     await worksAt(`redis://watchdog@127.0.0.1:${redis.port}`, { passwordFile });

@@ -77,6 +77,8 @@ describe('readRequest, as Headscale reads it', () => {
     const two = (one: string, other: string) => asked('POST /ts2021', `Upgrade: ${CONTROL}`, one, other);
     expect(two(inHeader('a'), inHeader('b'))).toBe('refused');
     expect(two(inHeader('a'), 'X-TAILSCALE-HANDSHAKE: a')).toBe('control a');
+    expect(two(inHeader('a'), 'x-tailscale-handshake: b')).toBe('refused');
+    expect(asked('POST /ts2021', `Upgrade: ${CONTROL}`, 'x-tailscale-Handshake: a')).toBe('control a');
     expect(asked('GET /ts2021?X-Tailscale-Handshake=a&X-Tailscale-Handshake=b', 'Upgrade: websocket')).toBe('refused');
   });
 

@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'vitest';
 import { startWatchdog, type Watchdog, type WatchdogOptions } from '../../src/app/watchdog.ts';
 import { loadConfig } from '../../src/config/load.ts';
@@ -22,6 +25,13 @@ export class Harness {
     this.#closers.length = 0;
     await until(() => openSockets() === 0, 'all sockets and servers are closed').catch(() => undefined);
     expect(openSockets(), 'sockets and servers left open').toBe(0);
+  }
+
+  /** A new folder, for as long as the test lasts. */
+  folder(): string {
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-test-'));
+    this.defer(() => rmSync(folder, { recursive: true, force: true }));
+    return folder;
   }
 
   /** An upstream in Headscale's place. */
@@ -105,6 +115,12 @@ export interface TestWatchdog {
 }
 
 export type OnUpgrade = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
+
+/** Accepts a stream as Headscale does, reads whatever comes, and ends it when the client does. */
+export const acceptStream: OnUpgrade = (_request, socket) => {
+  socket.on('end', () => socket.end()).resume();
+  socket.write(SWITCHING);
+};
 
 const notFound: RequestListener = (_request, response) => response.writeHead(404).end();
 

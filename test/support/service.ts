@@ -1,15 +1,9 @@
-import { type Harness, SWITCHING } from './harness.ts';
+import { acceptStream, type Harness } from './harness.ts';
 import { ServiceManager, type Unit } from './service-manager.ts';
 
 /** A Headscale that takes every stream and answers every request. */
 export async function headscale(harness: Harness): Promise<string> {
-  const { url } = await harness.upstream(
-    (_request, socket) => {
-      socket.on('error', () => {}).on('end', () => socket.end());
-      socket.resume().write(SWITCHING);
-    },
-    (_request, response) => void response.end('{}'),
-  );
+  const { url } = await harness.upstream(acceptStream, (_request, response) => void response.end('{}'));
   return url;
 }
 

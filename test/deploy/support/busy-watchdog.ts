@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { startControlServer } from '../../../src/demo/control-server.ts';
@@ -64,8 +63,7 @@ export async function startBusyWatchdog(harness: Harness): Promise<BusyWatchdog>
 }
 
 async function serve(harness: Harness, upstream: string, noiseKey: Buffer) {
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-busy-'));
-  harness.defer(() => rmSync(folder, { recursive: true }));
+  const folder = harness.folder();
   const files = { noiseKey: join(folder, 'noise_private.key'), apiKey: join(folder, 'api.key') };
   writeFileSync(files.noiseKey, noiseKey, { mode: 0o600 });
   writeFileSync(files.apiKey, `${API_KEY}\n`, { mode: 0o600 });

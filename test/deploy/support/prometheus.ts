@@ -1,5 +1,4 @@
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Harness, until } from '../../support/harness.ts';
 import { freePort } from '../../support/process.ts';
@@ -36,8 +35,7 @@ export async function startPrometheus(
   name: string,
   changes: Readonly<Record<string, string>>,
 ): Promise<Prometheus> {
-  const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-prometheus-'));
-  harness.defer(() => rmSync(folder, { recursive: true, force: true }));
+  const folder = harness.folder();
   const own = join(DEPLOY, 'prometheus');
   writeFileSync(join(folder, name), changed(readFileSync(join(own, name), 'utf8'), { ...changes, '15s': '1s' }));
   copyFileSync(join(own, 'alerts.yml'), join(folder, 'alerts.yml'));
