@@ -108,6 +108,8 @@ const SORT_KEYS: Readonly<Record<string, (node: PresenceView) => string | number
   expiry: ({ keyExpiresAt }) => keyExpiresAt ?? LAST,
 };
 
+export const NODE_SORT_COLUMNS: readonly string[] = Object.keys(SORT_KEYS);
+
 const NODE_PARAMETERS = ['state', 'q', 'sort'];
 
 /**

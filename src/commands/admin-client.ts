@@ -75,7 +75,7 @@ export interface EventsAnswer {
   readonly events: readonly EventView[];
 }
 
-interface NodesAnswer {
+export interface NodesAnswer {
   readonly total: number;
   readonly nodes: readonly PresenceView[];
 }
@@ -129,11 +129,7 @@ export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readon
 /** @returns undefined if the watchdog knows a node by this name, id or key; otherwise what to write instead. */
 export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
-  const isKnown = nodes.some(
-    ({ machineKey, nodeKey, id, name }) =>
-      machineKey === node || nodeKey === node || id === node || name?.toLowerCase() === node.toLowerCase(),
-  );
-  if (isKnown) return undefined;
+  if (nodesCalled(node, nodes).length > 0) return undefined;
   const meant = nearest(
     node,
     nodes.flatMap(({ name }) => name ?? []),
@@ -141,4 +137,14 @@ export async function unknownNode(api: Api, node: string): Promise<string | unde
   const advice =
     meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${printable(meant)}?`;
   return `there is no node '${printable(node)}': ${advice}`;
+}
+
+/** The nodes with this name, id or key. Several nodes of one machine count as one. */
+export function nodesCalled(node: string, nodes: readonly PresenceView[]): readonly PresenceView[] {
+  const name = node.toLowerCase();
+  return nodes.filter(
+    (each) =>
+      each.machineKey === node ||
+      [each, ...each.others].some((one) => one.nodeKey === node || one.id === node || one.name?.toLowerCase() === name),
+  );
 }

@@ -45,9 +45,11 @@ function bash(commands: readonly CommandWords[]): string {
 _headscale_watchdog() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD-1]} words=''
   COMPREPLY=()
+  case "\${COMP_WORDS[1]} $before" in
+${valueCases(commands)}  esac
   case $before in
     ${files}) mapfile -t COMPREPLY < <(compgen -f -- "$word"); compopt -o filenames 2>/dev/null; return ;;
-${valueCases(commands)}    ${others}) return ;;
+    ${others}) return ;;
   esac
   case \${COMP_WORDS[1]} in
 ${cases.join('\n')}
@@ -59,15 +61,17 @@ complete -F _headscale_watchdog ${PROGRAM}
 `;
 }
 
+/** The values of a flag may differ from command to command. */
 function valueCases(commands: readonly CommandWords[]): string {
-  const fixed = new Map(commands.flatMap(({ options }) => options.map((each) => [each.flag, each.choices] as const)));
-  return [...fixed]
-    .filter(([, choices]) => choices.length > 0)
-    .map(
-      ([flag, choices]) =>
-        `    ${flag}) mapfile -t COMPREPLY < <(compgen -W '${choices.join(' ')}' -- "$word"); return ;;\n`,
-    )
-    .join('');
+  const cases = commands.flatMap(({ name, options }) =>
+    options
+      .filter(({ choices }) => choices.length > 0)
+      .map(({ flag, choices }) => {
+        const words = choices.join(' ');
+        return `    '${name} ${flag}') mapfile -t COMPREPLY < <(compgen -W '${words}' -- "$word"); return ;;\n`;
+      }),
+  );
+  return cases.join('');
 }
 
 function flagsWhere(commands: readonly CommandWords[], matches: (option: OptionWords) => boolean): readonly string[] {

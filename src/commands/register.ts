@@ -1,4 +1,5 @@
 import { Argument, type Command, Option } from 'commander';
+import { NODE_SORT_COLUMNS } from '../admin/node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from '../admin/stream-list.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { readConfigFile } from '../config/file.ts';
@@ -7,10 +8,12 @@ import { kebabCase } from '../config/problems.ts';
 import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
 import { type Config, LOG_LEVELS } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
+import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
 import { adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, showEvents } from './events.ts';
+import { type NodesOptions, showNodes } from './nodes.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
 import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
 
@@ -81,6 +84,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
     return terminal(stop.signal);
   };
   addStreams(program, console);
+  addNodes(program, console);
   addEvents(program, console);
   addSever(program, console);
   addReload(program);
@@ -105,6 +109,24 @@ function addStreams(program: Command, console: OpenConsole): void {
     .addOption(new Option('--json', 'print the JSON of the admin API'))
     .action(async (options: StreamsOptions, command: Command) => {
       process.exitCode = await showStreams(adminApi(adminOf(command)), options, console());
+    });
+}
+
+function addNodes(program: Command, console: OpenConsole): void {
+  asksAdmin(program.command('nodes'))
+    .description(
+      'list the nodes that Headscale knows, connected or not; without an API key, those that the watchdog has seen',
+    )
+    .argument('[name|id|key]', 'only this node')
+    .addOption(new Option('--state <state>', `only nodes in this state: ${anyOf(NODE_STATES)}`))
+    .addOption(new Option('--search <text>', 'only nodes with this text in their name, user, keys, addresses or tags'))
+    .addOption(
+      new Option('--sort <column>', `sort by ${anyOf(NODE_SORT_COLUMNS)}; put - before it for the opposite order`),
+    )
+    .addOption(new Option('--watch', 'refresh every two seconds, until Ctrl-C'))
+    .addOption(new Option('--json', 'print the JSON of the admin API'))
+    .action(async (node: string | undefined, options: NodesOptions, command: Command) => {
+      process.exitCode = await showNodes(adminApi(adminOf(command)), node, options, console());
     });
 }
 
@@ -171,12 +193,17 @@ const CHOICES: Readonly<Record<string, readonly string[]>> = {
   '--kind': STREAM_KINDS,
 };
 
+function choicesOf(command: string, flag: string): readonly string[] {
+  if (command === 'events') return [];
+  return command === 'nodes' && flag === '--state' ? NODE_STATES : (CHOICES[flag] ?? []);
+}
+
 function wordsOf(command: Command): CommandWords {
   const options = command.options.map(({ long, flags, description }) => ({
     flag: long ?? flags,
     description,
     value: /<file>/.test(flags) ? ('file' as const) : /</.test(flags) ? ('other' as const) : ('none' as const),
-    choices: command.name() === 'events' ? [] : (CHOICES[long ?? ''] ?? []),
+    choices: choicesOf(command.name(), long ?? ''),
   }));
   const argumentChoices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
   return { name: command.name(), description: command.description(), options, argumentChoices };

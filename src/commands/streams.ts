@@ -3,7 +3,7 @@ import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
 import { type Api, apiErrorIn, type StreamsAnswer, unknownNode } from './admin-client.ts';
-import { type Column, type Console, coloured, EXIT, type ExitCode, tableLines } from './terminal.ts';
+import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableLines } from './terminal.ts';
 
 export interface StreamsOptions {
   readonly node?: string;
@@ -16,7 +16,6 @@ export interface StreamsOptions {
 }
 
 const EVERY_MS = 2000;
-const CLEAR = '\x1b[H\x1b[2J\x1b[3J';
 
 const COLUMNS: readonly Column[] = [
   { title: 'STREAM', isNumber: true },
@@ -36,11 +35,7 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
   for (;;) {
     const answer = await api.get<StreamsAnswer>('/streams', { node, state, kind, q: search, sort });
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
-    else {
-      const text = `${linesOf(answer, console).join('\n')}\n`;
-      // Without a terminal there is no screen to clear, so the tables follow each other.
-      console.stdout.write(options.watch && console.width !== undefined ? `${CLEAR}${text}` : text);
-    }
+    else showScreen(console, linesOf(answer, console), options.watch === true);
     if (!options.watch) return answer.total > 0 ? EXIT.done : EXIT.nothing;
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
@@ -68,8 +63,8 @@ function rowOf(stream: StreamView, now: number): readonly string[] {
   const { id, remoteAddress, openedAt, lastHeardAt, kernel, bytesReceived, bytesSent } = stream;
   return [
     ...[String(id), printable(ownerOf(stream)), remoteAddress],
-    ...[span(Math.round((now - Date.parse(openedAt)) / 1000) * 1000), ago(now - Date.parse(lastHeardAt))],
-    kernel === null ? '-' : `${kernel.rttMs < 10 ? kernel.rttMs.toFixed(1) : Math.round(kernel.rttMs)} ms`,
+    ...[span(wholeSeconds(now - Date.parse(openedAt))), ago(now - Date.parse(lastHeardAt))],
+    kernel === null ? '-' : roundTrip(kernel.rttMs),
     ...[amount(bytesReceived), amount(bytesSent), stateOf(stream)],
   ];
 }
@@ -88,8 +83,16 @@ function stateOf({ state, contests, wouldSever }: StreamView): string {
     : `${state}, against ${contest.otherStream}`;
 }
 
-function ago(ms: number): string {
-  return `${span(Math.max(0, Math.round(ms / 1000)) * 1000).replace(/^0 ms$/, '0 s')} ago`;
+export function ago(ms: number): string {
+  return `${span(wholeSeconds(Math.max(0, ms))).replace(/^0 ms$/, '0 s')} ago`;
+}
+
+export function wholeSeconds(ms: number): number {
+  return Math.round(ms / 1000) * 1000;
+}
+
+export function roundTrip(ms: number): string {
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
 
 function amount(bytes: number): string {

@@ -77,6 +77,14 @@ export function tableLines(
   });
 }
 
+const CLEAR = '\x1b[H\x1b[2J\x1b[3J';
+
+/** Prints lines. @param isAgain whether they replace those before. Without a terminal, they follow each other. */
+export function showScreen(console: Console, lines: readonly string[], isAgain: boolean): void {
+  const text = `${lines.join('\n')}\n`;
+  console.stdout.write(isAgain && console.width !== undefined ? `${CLEAR}${text}` : text);
+}
+
 /** The exit codes of a command: done, failed, used wrongly, nothing matched. */
 export const EXIT = { done: 0, failed: 1, usage: 2, nothing: 3 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

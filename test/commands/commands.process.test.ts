@@ -121,6 +121,37 @@ describe('headscale-watchdog streams', () => {
   });
 });
 
+describe('headscale-watchdog nodes', () => {
+  test('prints a table or JSON, filters, exits with 3 if nothing matches and with 2 for a wrong filter', async () => {
+    const { command, machineKey } = await bench();
+    const [table, json, one, nothing, unknown, wrong] = await Promise.all([
+      command('nodes'),
+      command('nodes', '--json', '--search', 'ROUTER'),
+      command('nodes', machineKey, '--sort', '-since'),
+      command('nodes', '--state', 'expired'),
+      command('nodes', 'router-l'),
+      command('nodes', '--state', 'up'),
+    ]);
+    expect([table.code, table.stderr]).toEqual([0, '']);
+    const [head, first] = table.stdout.split('\n');
+    expect(head).toMatch(/^NODE {6}USER {2}STATE +FOR {2}LAST SIGN +RTT {2}ADDRESS +HEADSCALE {2}KEY EXPIRES$/);
+    expect(first).toMatch(/^router-1 .* connected .* s ago .* ms {2}127\.0\.0\.1:\d+ {2}- +never$/);
+    expect(JSON.parse(json.stdout)).toMatchObject({ total: 1, nodes: [{ id: '7', name: 'router-1', machineKey }] });
+    expect([one.code, one.stdout.split('\n')[1]?.startsWith('router-1')]).toEqual([0, true]);
+    expect([nothing.code, nothing.stdout]).toEqual([3, 'No node matches.\n']);
+    expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining('did you mean router-1?')]);
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("state='up' is unknown")]);
+  });
+
+  test('--watch goes on until Ctrl-C, and exits with 0', async () => {
+    const { admin } = await bench();
+    const watching = run(harness, 'nodes', 'router-1', '--watch', '--json', '--admin', admin);
+    await until(() => watching.stdout.split('\n').length > 2, 'it was shown twice');
+    watching.child.kill('SIGINT');
+    expect(await watching.ended).toEqual({ code: 0, signal: null });
+  });
+});
+
 describe('headscale-watchdog events', () => {
   test('says why a stream of a node was severed, in one line', async () => {
     const { command, connect, events } = await bench();
@@ -193,6 +224,9 @@ describe('headscale-watchdog completion', () => {
     expect(complete('headscale-watchdog', 's')).toEqual(['serve', 'streams', 'sever']);
     expect(complete('headscale-watchdog', 'events', '--f')).toEqual(['--follow']);
     expect(complete('headscale-watchdog', 'serve', '--log-level', 'd')).toEqual(['debug']);
+    expect(complete('headscale-watchdog', 'streams', '--state', 'c')).toEqual(['connecting', 'closing']);
+    expect(complete('headscale-watchdog', 'nodes', '--state', 'c')).toEqual(['connected', 'connecting']);
+    expect(complete('headscale-watchdog', 'streams', '--kind', 'd')).toEqual(['derp']);
     expect(complete('headscale-watchdog', 'completion', '')).toEqual(['bash', 'zsh', 'fish']);
     expect(complete('headscale-watchdog', 'serve', '--config', file.slice(0, -1))).toEqual([file]);
     expect(complete('headscale-watchdog', 'serve', '--listen', '')).toEqual(['']);

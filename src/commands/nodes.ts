@@ -1,0 +1,93 @@
+import type { PresenceView } from '../admin/views.ts';
+import { errorLine } from '../lib/errors.ts';
+import { printable } from '../lib/text.ts';
+import { span } from '../lib/units.ts';
+import { type Api, type NodesAnswer, nodesCalled, unknownNode } from './admin-client.ts';
+import { ago, roundTrip, wholeSeconds } from './streams.ts';
+import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableLines } from './terminal.ts';
+
+export interface NodesOptions {
+  readonly state?: string;
+  readonly search?: string;
+  readonly sort?: string;
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+const EVERY_MS = 2000;
+
+const COLUMNS: readonly Column[] = [
+  { title: 'NODE' },
+  { title: 'USER' },
+  { title: 'STATE' },
+  { title: 'FOR', isNumber: true },
+  { title: 'LAST SIGN', isNumber: true },
+  { title: 'RTT', isNumber: true },
+  { title: 'ADDRESS' },
+  { title: 'HEADSCALE' },
+  { title: 'KEY EXPIRES', isNumber: true },
+];
+
+/** Lists the nodes. @param node only the one with this name, id or key; undefined: all that match. */
+export async function showNodes(
+  api: Api,
+  node: string | undefined,
+  options: NodesOptions,
+  console: Console,
+): Promise<ExitCode> {
+  const { state, search, sort } = options;
+  for (;;) {
+    const all = await api.get<NodesAnswer>('/nodes', { state, q: search, sort });
+    const nodes = node === undefined ? all.nodes : nodesCalled(node, all.nodes);
+    const answer = { total: nodes.length, nodes };
+    if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
+    else showScreen(console, linesOf(nodes, console), options.watch === true);
+    if (!options.watch) {
+      const problem = node === undefined || nodes.length > 0 ? undefined : await unknownNode(api, node);
+      if (problem !== undefined) console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
+      return nodes.length > 0 ? EXIT.done : EXIT.nothing;
+    }
+    await console.pause(EVERY_MS);
+    if (console.signal.aborted) return EXIT.done;
+  }
+}
+
+function linesOf(nodes: readonly PresenceView[], console: Console): readonly string[] {
+  if (nodes.length === 0) return ['No node matches.'];
+  const now = Date.now();
+  const [head = '', ...rows] = tableLines(
+    COLUMNS,
+    nodes.map((node) => rowOf(node, now)),
+    console.width,
+  );
+  const lines = rows.map((line, index) => {
+    const state = nodes[index]?.state;
+    if (state === 'connected') return line;
+    return coloured(console, state === 'offline' ? 'faint' : 'yellow', line);
+  });
+  return [coloured(console, 'faint', head), ...lines];
+}
+
+function rowOf(node: PresenceView, now: number): readonly string[] {
+  const { machineKey, name, user, state, disagreement, connectedSince, lastSignAt, rttMs, remoteAddress } = node;
+  return [
+    ...[name === null ? `${machineKey.slice(0, 13)}…` : printable(name), user === null ? '-' : printable(user)],
+    state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state,
+    connectedSince === null ? '-' : span(wholeSeconds(now - Date.parse(connectedSince))),
+    lastSignAt === null ? 'never' : ago(now - Date.parse(lastSignAt)),
+    ...[rttMs === null ? '-' : roundTrip(rttMs), remoteAddress ?? '-', shownAs(node, now), expiry(node, now)],
+  ];
+}
+
+/** What Headscale shows. */
+function shownAs({ shownOnline, shownLastSeenAt }: PresenceView, now: number): string {
+  if (shownOnline === null) return '-';
+  if (shownOnline) return 'online';
+  return shownLastSeenAt === null ? 'offline' : `offline, seen ${ago(now - Date.parse(shownLastSeenAt))}`;
+}
+
+function expiry({ keyExpiresAt, nodeKey }: PresenceView, now: number): string {
+  if (keyExpiresAt === null) return nodeKey === null ? '-' : 'never';
+  const inMs = Date.parse(keyExpiresAt) - now;
+  return inMs <= 0 ? ago(-inMs) : `in ${span(wholeSeconds(inMs))}`;
+}
