@@ -15,7 +15,7 @@ import type { Clock } from '../lib/clock.ts';
 import { version } from '../lib/version.ts';
 import type { Kernel } from '../liveness/kernel.ts';
 import type { ProxySockets } from '../liveness/proxy-sockets.ts';
-import { allPresences, type NodePresence, type Sightings } from '../nodes/presence.ts';
+import { allPresences, type NodePresence, type PresenceStream, type Sightings } from '../nodes/presence.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -25,7 +25,7 @@ import { readsArePooled } from '../proxy/pooled-reads.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import type { Events } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
-import { isLive, type StreamId } from '../streams/stream.ts';
+import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { describeEvent, errorCodeOf } from '../telemetry/event-table.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
@@ -110,6 +110,7 @@ function startMetrics(options: AdminOptions): Metrics {
     upstreamSilent: () => (checkup.health.up === undefined ? undefined : checkup.health.silentOn !== undefined),
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
     frontProxies: () => options.frontProxies.standing(),
+    presences: () => ownPresences(options),
     certificateExpires: () => options.keys.firstCertificateToExpire,
     nodeOf: (key) => directory.nodeOf(key),
     isNode: (key) => isKnownNode(directory, key),
@@ -165,17 +166,37 @@ function streamViews({ clock, registry, takeover, acceptor, directory, replicas 
 
 /** Every node's presence. Streams of other replicas count too. */
 async function presences(options: AdminOptions): Promise<readonly NodePresence<ShownStream>[]> {
-  const { clock, directory, sightings } = options;
   const streams = await allStreamViews(options);
+  return presencesWith(options, (now) => streamsByKey(streams, now));
+}
+
+/** Every node's presence, as this watchdog alone sees it. */
+function ownPresences(options: AdminOptions): readonly NodePresence[] {
+  const { clock, registry } = options;
+  const dateOf = (instant: Stream['openedAt']): number => clock.dateOf(instant).getTime();
+  const streams = new Map<MachineKey, readonly PresenceStream[]>();
+  for (const { machineKey, kind } of registry.all()) {
+    if (machineKey === undefined || kind !== 'control' || streams.has(machineKey)) continue;
+    const own = registry.ofMachineKey(machineKey).filter((stream) => stream.kind === 'control');
+    streams.set(
+      machineKey,
+      own.map(({ state, openedAt, heardAt }) => ({
+        state: state.kind,
+        openedAt: dateOf(openedAt),
+        lastSignAt: dateOf(heardAt),
+      })),
+    );
+  }
+  return presencesWith(options, () => streams);
+}
+
+function presencesWith<S extends PresenceStream>(
+  { clock, directory, sightings }: AdminOptions,
+  streamsAt: (now: number) => ReadonlyMap<MachineKey, readonly S[]>,
+): readonly NodePresence<S>[] {
   const now = clock.dateOf(clock.now()).getTime();
-  return allPresences(
-    {
-      ...{ listed: directory.all(), isListed: directory.loaded, sightings },
-      streams: streamsByKey(streams, now),
-      disagreementOf: () => undefined,
-    },
-    now,
-  );
+  const facts = { listed: directory.all(), isListed: directory.loaded, sightings, streams: streamsAt(now) };
+  return allPresences({ ...facts, disagreementOf: () => undefined }, now);
 }
 
 /** The figures and warnings at the top of the status page. */

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry as PromRegistry } from 'prom-client';
+import type { NodePresence } from '../nodes/presence.ts';
 import {
   CONTEST_VERDICTS,
   type FrontProxyEvent,
@@ -9,7 +10,7 @@ import {
   type WatchdogEvent,
 } from '../streams/events.ts';
 import { CLOSE_REASONS, type EvidenceSource, SEVER_REASONS, STREAM_KINDS, type Stream } from '../streams/stream.ts';
-import { createNodeMetrics } from './node-metrics.ts';
+import { createNodeMetrics, createPresenceMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 
 /** Where the gauges get their values at each scrape. */
@@ -34,6 +35,8 @@ export interface MetricsSource extends NodeSeriesSource {
   upstreamSilentStreams(): number;
   /** The problems with proxies in front of the watchdog that still exist. */
   frontProxies(): readonly FrontProxyEvent[];
+  /** Every node. Only streams of this watchdog count. */
+  presences(): readonly NodePresence[];
   /** When the first of the listeners' certificates expires; undefined if no listener uses TLS. */
   certificateExpires(): Date | undefined;
   readonly version: string;
@@ -66,10 +69,12 @@ export function createMetrics(source: MetricsSource): Metrics {
   const series = new NodeSeries(source);
   const process = metricsOfProcess();
   const showNodes = createNodeMetrics(registers, PREFIX);
+  const showPresences = createPresenceMetrics(registers, PREFIX);
   return {
     contentType: registry.contentType,
     async render() {
       showNodes(series.rows());
+      showPresences(source.presences(), source.maxNodes());
       return (await Promise.all([registry.metrics(), process.metrics()])).join('\n');
     },
     listen(event) {

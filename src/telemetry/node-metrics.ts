@@ -2,6 +2,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
+import { isConnected, NODE_STATES, type NodePresence } from '../nodes/presence.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 
 /** The samples of one family for one node. */
@@ -58,6 +59,68 @@ export function createNodeMetrics(registers: Registry[], prefix: string): (rows:
   return (latest) => {
     rows = latest;
   };
+}
+
+/** The labels of the series about a node's presence, so that an alert about one node needs no join. */
+const PRESENCE = ['machine_key', 'name', 'user'];
+
+/**
+ * How many nodes are in each state, and the series of each node's presence. Unlike the others, these exist for every node that
+ * Headscale lists, and not only for those that were connected.
+ *
+ * @returns a function that takes the nodes of the next scrape. With more than `most`, there are no series of single nodes.
+ */
+export function createPresenceMetrics(
+  registers: Registry[],
+  prefix: string,
+): (nodes: readonly NodePresence[], most: number) => void {
+  let nodes: readonly NodePresence[] = [];
+  let shown: readonly NodePresence[] = [];
+  const gauge = (short: string, help: string, read: (node: NodePresence) => number | undefined): void => {
+    const metric = new Gauge({ name: `${prefix}node_${short}`, help, labelNames: PRESENCE, registers });
+    const own = metric.get.bind(metric);
+    metric.get = async () => {
+      const values = shown.flatMap((node) => {
+        const value = read(node);
+        return value === undefined ? [] : [sample(presenceLabels(node), value)];
+      });
+      return { ...(await own()), values };
+    };
+  };
+  gauge('online', 'Whether the node is connected through the watchdog: 1 or 0.', (node) => Number(isConnected(node)));
+  gauge(
+    'key_expiry_timestamp_seconds',
+    "When the node's key expires or has expired. Absent if it does not expire.",
+    ({ keyExpiresAt }) => keyExpiresAt && keyExpiresAt / 1000,
+  );
+  new Gauge({
+    name: `${prefix}nodes`,
+    help: 'Nodes that Headscale lists, and machine keys with a stream, by state. Without an API key: machine keys that were seen.',
+    labelNames: ['state'],
+    registers,
+    collect() {
+      const counts = new Map(NODE_STATES.map((state) => [state, 0]));
+      for (const { state } of nodes) counts.set(state, (counts.get(state) ?? 0) + 1);
+      for (const [state, number] of counts) this.set({ state }, number);
+    },
+  });
+  return (latest, most) => {
+    nodes = latest;
+    // Anybody can invent a key that Headscale does not know.
+    const known = latest.filter(({ state }) => state !== 'unknown');
+    shown = known.length <= most ? known : [];
+  };
+}
+
+const LABELS_OF = new WeakMap<NodeInfo, Labels>();
+
+/** The same object for the same `NodeInfo`, so that it can be cached. */
+function presenceLabels({ machineKey, node }: NodePresence): Labels {
+  const known = node && LABELS_OF.get(node);
+  if (known !== undefined) return known;
+  const labels = { machine_key: formatMachineKey(machineKey), name: node?.name ?? '', user: node?.user ?? '' };
+  if (node !== undefined) LABELS_OF.set(node, labels);
+  return labels;
 }
 
 function families(registers: Registry[], prefix: string, rows: () => readonly NodeRow[]) {

@@ -6,7 +6,7 @@ import type { NodeHealth, PresenceView } from '../../src/admin/views.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { formatNoiseKey, type NoiseKey } from '../../src/identity/noise.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
-import { get } from '../support/http.ts';
+import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 
 const harness = new Harness();
@@ -133,6 +133,23 @@ describe('GET /nodes', () => {
     expect(node).toMatchObject({ machineKey: phone.listed.machineKey, name: null, connectedSince: null, streams: [] });
     expect(Math.abs(Date.parse(node?.lastSignAt ?? '') - Date.now())).toBeLessThan(60_000);
   });
+});
+
+test('the metrics say of every node whether it is online, and when its key expires', async () => {
+  const [phone, printer] = [machine('1', 'phone', { expiry: IN_A_DAY }), machine('2', 'printer')];
+  const { connect, admin } = await bench([phone, printer]);
+  const client = await connect(phone);
+  const sample = async (name: string, { listed }: Machine) => {
+    const labels = `machine_key="${listed.machineKey}",name="${listed.name}",user="alice"`;
+    return (await scrape(admin)).get(`headscale_watchdog_node_${name}{${labels}}`);
+  };
+  await until(async () => (await sample('online', phone)) === 1, 'the phone is online');
+  expect(await sample('online', printer)).toBe(0);
+  expect(await sample('key_expiry_timestamp_seconds', phone)).toBe(Date.parse(IN_A_DAY) / 1000);
+  expect(await sample('key_expiry_timestamp_seconds', printer)).toBeUndefined();
+  expect((await scrape(admin)).get('headscale_watchdog_nodes{state="connected"}')).toBe(1);
+  client.destroy();
+  await until(async () => (await sample('online', phone)) === 0, 'the phone is offline');
 });
 
 describe('GET /nodes/NODE and /nodes/NODE/health', () => {

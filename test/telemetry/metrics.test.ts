@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { formatMachineKey } from '../../src/identity/keys.ts';
+import { NODE_STATES, type NodePresence, type NodeState } from '../../src/nodes/presence.ts';
 import { SEVER_REASONS } from '../../src/streams/stream.ts';
 import { createMetrics } from '../../src/telemetry/metrics.ts';
-import { keyOf, nodeOf, stage } from './stage.ts';
+import { keyOf, mkey as mkeyOf, nodeOf, stage } from './stage.ts';
 
 function bench() {
   const on = stage();
@@ -133,5 +134,47 @@ describe('createMetrics', () => {
     const own = (text: string): unknown => text.match(/^headscale_watchdog_.*$/gm);
     expect(own(one)).toEqual(own(other));
     expect(one.match(/node_info\{/g)).toHaveLength(3);
+  });
+
+  describe('presence', () => {
+    const presence = (number: number, state: NodeState, more: Partial<NodePresence> = {}): NodePresence => ({
+      ...{ machineKey: keyOf(number), node: nodeOf(number), state, disagreement: undefined, streams: [] },
+      ...{ current: undefined, connectedSince: state === 'connected' ? 1 : undefined, lastSignAt: undefined },
+      ...{ shownOnline: undefined, shownLastSeenAt: undefined, keyExpiresAt: undefined, ...more },
+    });
+    const labels = (number: number): string => `{machine_key="${mkeyOf(number)}",name="node-${number}",user="someone"}`;
+
+    test('nodes by state, each from the start, and whether each node is online, connected or not', async () => {
+      const { samples, world } = bench();
+      expect(await samples('nodes{')).toEqual(NODE_STATES.map((state) => `nodes{state="${state}"} 0`));
+      world.presences = [
+        presence(1, 'connected', { keyExpiresAt: 1_800_000_000_500 }),
+        presence(2, 'offline'),
+        presence(3, 'unknown', { node: undefined, connectedSince: 1 }),
+      ];
+      const [connected, , offline] = await samples('nodes{');
+      expect([connected, offline]).toEqual(['nodes{state="connected"} 1', 'nodes{state="offline"} 1']);
+      expect(await samples('node_online')).toEqual([`node_online${labels(1)} 1`, `node_online${labels(2)} 0`]);
+      expect(await samples('node_key_expiry')).toEqual([`node_key_expiry_timestamp_seconds${labels(1)} 1800000000.5`]);
+    });
+
+    test('a node that gets another name has it at the next scrape', async () => {
+      const { samples, world } = bench();
+      world.presences = [presence(1, 'offline')];
+      await samples('node_online');
+      world.presences = [presence(1, 'offline', { node: nodeOf(1, { name: 'another' }) })];
+      expect(await samples('node_online')).toEqual([`node_online${labels(1).replace('node-1', 'another')} 0`]);
+    });
+
+    test('with more nodes than --metrics-max-nodes there are no series of single nodes; invented keys do not count', async () => {
+      const { samples, world } = bench();
+      world.maxNodes = 2;
+      const stranger = presence(9, 'unknown', { node: undefined });
+      world.presences = [presence(1, 'offline'), presence(2, 'offline'), stranger];
+      expect(await samples('node_online')).toHaveLength(2);
+      world.presences = [...world.presences, presence(3, 'offline')];
+      expect(await samples('node_online')).toEqual([]);
+      expect((await samples('nodes{'))[2]).toBe('nodes{state="offline"} 3');
+    });
   });
 });

@@ -1,6 +1,7 @@
 import { formatMachineKey, type MachineKey, machineKeyOf, type NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
 import type { Instant } from '../../src/lib/clock.ts';
+import type { NodePresence } from '../../src/nodes/presence.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import type { CloseReason, Stream, StreamId } from '../../src/streams/stream.ts';
 import type { MetricsSource } from '../../src/telemetry/metrics.ts';
@@ -26,7 +27,10 @@ export function stage() {
   const events: WatchdogEvent[] = [];
   const streams = new Set<Stream>();
   const listed = new Map<MachineKey, NodeInfo>();
-  const world = { maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined, kernel: true, netlink: true };
+  const world = {
+    presences: [] as readonly NodePresence[],
+    ...{ maxNodes: 1000, loaded: false, rttMs: undefined as number | undefined, kernel: true, netlink: true },
+  };
   const source: MetricsSource = {
     clock,
     emit: (event) => events.push(event),
@@ -48,6 +52,7 @@ export function stage() {
     keyMatches: () => undefined,
     evidenceAvailable: { direct: () => world.kernel, proxy: () => world.netlink },
     evidenceSourceOf: ({ kind }) => (kind === 'control' ? 'proxy' : 'none'),
+    presences: () => world.presences,
     readsArePooled: () => true,
     version: '1.2.3',
   };
