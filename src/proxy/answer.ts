@@ -92,6 +92,8 @@ export function closeAfter(response: ServerResponse): void {
 
 /** Resets a connection. A FIN would make half a message look complete. */
 export function resetConnection(socket: Socket): void {
+  // Node would make an error for it, with a stack.
+  if (socket.destroyed) return;
   // While our FIN is being sent, libuv refuses a reset (EINVAL) and Node leaks the descriptor. Everything is written by then.
   const isSendingFin = socket.writableEnded && socket.writableLength === 0;
   if (socket instanceof TLSSocket || isSendingFin) socket.destroy();
