@@ -25,35 +25,29 @@ const SLOW_ENDS_WITHIN_MS = 1000;
  * Reads the first bytes of a connection before its server does. A client that sends too much or too slowly, or closes, is
  * disconnected.
  *
- * @param done is called when the bytes, changed or not, have been put back into the socket.
+ * @param done gets the bytes, changed or not, for the next reader of the connection. The socket flows, and has no listeners.
  */
 export function readFirstBytes(
   socket: Socket,
   read: (bytes: Buffer) => FirstBytes,
   { withinMs, slow }: Patience,
-  done: () => void,
+  done: (rest: Buffer) => void,
 ): void {
   let bytes: Buffer = Buffer.alloc(0);
   const destroy = (): void => void socket.destroy();
   const finish = (): void => {
     clearTimeout(timer);
-    socket.off('readable', look).off('end', destroy).off('close', finish);
+    socket.off('data', look).off('end', destroy).off('close', finish);
   };
-  const look = (): void => {
-    for (;;) {
-      const chunk = socket.read() as Buffer | null;
-      if (chunk === null) return;
-      bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
-      const found = read(bytes);
-      if (found.kind === 'more' && bytes.length <= MOST_BYTES) continue;
-      finish();
-      if (found.kind !== 'done') destroy();
-      else {
-        socket.off('error', destroy);
-        if (found.rest.length > 0) socket.unshift(found.rest);
-        done();
-      }
-      return;
+  const look = (chunk: Buffer): void => {
+    bytes = bytes.length === 0 ? chunk : Buffer.concat([bytes, chunk]);
+    const found = read(bytes);
+    if (found.kind === 'more' && bytes.length <= MOST_BYTES) return;
+    finish();
+    if (found.kind !== 'done') destroy();
+    else {
+      socket.off('error', destroy);
+      done(found.rest);
     }
   };
   const timer = setTimeout(() => {
@@ -61,7 +55,9 @@ export function readFirstBytes(
     slow();
     setTimeout(destroy, SLOW_ENDS_WITHIN_MS).unref();
   }, withinMs);
-  socket.on('readable', look).on('end', destroy).on('error', destroy).on('close', finish);
+  socket.on('data', look).on('end', destroy).on('error', destroy).on('close', finish);
+  // The step before may have paused it.
+  if (socket.isPaused()) socket.resume();
 }
 
 const LONGEST_HEAD = 16 * 1024;

@@ -106,7 +106,11 @@ export function createListener(
       handlers.refused('unexpected_proxy_header', why, plainAddress(socket.remoteAddress));
       return { kind: 'refuse' };
     };
-    readFirstBytes(socket, read, { withinMs: limits.headerMs, slow }, serve);
+    readFirstBytes(socket, read, { withinMs: limits.headerMs, slow }, (rest) => {
+      serve();
+      // Node's server listens now. Handing it the bytes is cheaper than putting them back into the socket.
+      socket.emit('data', rest);
+    });
   });
   if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => sources.read(socket, handlers, serve));
   // This step comes before all others.

@@ -153,7 +153,11 @@ export class ProxyProtocolSources {
       if (header.claimed !== undefined) this.#remember(socket, ends, header.claimed);
       return { kind: 'done', rest: bytes.subarray(header.length) } as const;
     };
-    readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, serve);
+    readFirstBytes(socket, read, { withinMs: WITHIN_MS, slow: () => socket.destroy() }, (rest) => {
+      socket.pause();
+      if (rest.length > 0) socket.unshift(rest);
+      serve();
+    });
   }
 
   #remember(socket: Socket, ends: string, { client, listener }: ClaimedConnection): void {
