@@ -35,7 +35,7 @@ export interface ListenerHandlers {
   requested(request: IncomingMessage, sender: string): void;
   /** Admits a connection or not, see `Admission.admitConnection`. */
   connected(address: string | undefined): (() => void) | undefined;
-  /** Sets the TCP keepalive of a new connection. A stream gets its own timeouts later. */
+  /** Sets the TCP keepalive of a client with a plain request. A stream gets timeouts of its own. */
   keepAlive(socket: Socket): void;
   /** A request was refused because its body is too large. */
   tooLarge(address: string): void;
@@ -121,7 +121,6 @@ export function createListener(
     if (closed === undefined) socket.destroy();
     else {
       socket.once('close', closed);
-      handlers.keepAlive(socket);
       serve();
     }
   });
@@ -135,6 +134,7 @@ export function createListener(
     // Node has already parsed a request that came together with the one before.
     if (unanswered.endsConnection(request.socket)) return;
     unanswered.note(request, response);
+    handlers.keepAlive(request.socket);
     passRequest(request, response, origin(request), listen, handlers);
   });
   server.on('upgrade', (request: IncomingMessage, stream: Socket, head: Buffer) => {
