@@ -58,6 +58,14 @@ export function rowsOf({ load, rounds, seconds, mostTunnels }: RowTerms): readon
     ...{ name: `TLS: ${name}`, unit, betterIs: 'more', direct: false, rounds, tls: true },
     measure: figure(true, found, measure, ...args),
   });
+  const processorOfUpgrade = (tls: boolean, name: string): Row => ({
+    ...{ name: `${name}, processor time each`, unit: 'µs', betterIs: 'less', direct: false, rounds, tls },
+    async measure({ port }, running) {
+      const before = running.processorMs();
+      const { madeInAll = Number.NaN } = await load.measure(tls, port, 'upgrades', seconds, '16');
+      return (1000 * (running.processorMs() - before)) / madeInAll;
+    },
+  });
   const memory = (tls: boolean, tunnels: number): Row => ({
     ...{ name: `${tls ? 'TLS: ' : ''}memory of an idle stream, ${tunnels}`, unit: 'kB', betterIs: 'less' },
     ...{ measure: memoryOf(load, tls, tunnels), direct: false, rounds: few, tls },
@@ -68,10 +76,12 @@ export function rowsOf({ load, rounds, seconds, mostTunnels }: RowTerms): readon
     plain('echoed, 4 tunnels', 'MB/s', 'more', 'mbPerS', 'throughput', seconds, '4'),
     plain('echoed, 64 tunnels', 'MB/s', 'more', 'mbPerS', 'throughput', seconds, '64'),
     plain('upgrades', '/s', 'more', 'perS', 'upgrades', seconds, '16'),
+    processorOfUpgrade(false, 'upgrades'),
     ...[1000, 4000, mostTunnels].map((tunnels) => memory(false, tunnels)),
     overTls('echoed, 4 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '4'),
     overTls('echoed, 64 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '64'),
     overTls('handshakes and upgrades', '/s', 'perS', 'upgrades', seconds, '16'),
+    processorOfUpgrade(true, 'TLS: handshakes and upgrades'),
     ...[1000, 4000].map((tunnels) => memory(true, tunnels)),
     {
       ...{ name: `processor, ${mostTunnels} idle streams with keepalives`, unit: '% of a core', betterIs: 'less' },
