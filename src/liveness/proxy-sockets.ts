@@ -41,8 +41,10 @@ const MOST_REPORTS = 64;
 const LOOK_THROUGH_COST = 20;
 /** … in the long run. So much may be spent in advance, in milliseconds of looking. */
 const LOOK_THROUGH_ADVANCE_MS = 50;
-/** A survey takes at most a hundredth of the time. */
-const SURVEY_COST = 100;
+/** Longer than one look takes for thousands of connections. On a busy machine it waits for its turn, which costs nobody. */
+const LONGEST_LOOK_MS = 10;
+/** A survey takes about 3 µs for each connection, and at most a hundredth of the time. */
+const SURVEY_EVERY_MS_PER_SOCKET = 0.3;
 /** What was found for an address counts for this long. */
 const ADDRESS_KNOWN_FOR_MS = 200;
 const MOST_ADDRESSES = 256;
@@ -172,8 +174,8 @@ export class ProxySockets {
     const clients = [...this.#clients];
     const dump = await this.#diag.sockDiag.dump({ states: COUNTED });
     const now = this.#clock.now();
-    this.#nextSurveyAt = plus(startedAt, SURVEY_COST * (now - startedAt));
     if (!dump.ok) return;
+    this.#nextSurveyAt = plus(startedAt, SURVEY_EVERY_MS_PER_SOCKET * dump.sockets.length);
     const byNumbers = new Map<string, TcpSocket>();
     const byAddress = new Map<string, TcpSocket[]>();
     for (const socket of dump.sockets) {
@@ -221,7 +223,7 @@ export class ProxySockets {
     const startedAt = this.#clock.now();
     if (!this.#diag.ok || this.#earnedUntil > startedAt + LOOK_THROUGH_COST * LOOK_THROUGH_ADVANCE_MS) return undefined;
     const list = this.#diag.sockDiag.list({ states: COUNTED, ...wanted });
-    const tookMs = this.#clock.now() - startedAt;
+    const tookMs = Math.min(this.#clock.now() - startedAt, LONGEST_LOOK_MS);
     this.#earnedUntil = plus(startedAt, Math.max(0, this.#earnedUntil - startedAt) + LOOK_THROUGH_COST * tookMs);
     return list.ok ? list.sockets : undefined;
   }
