@@ -16,7 +16,7 @@ const LIBRARIES = {
   koffi: '(liveness/(kernel|sock-diag)|service/service-manager)',
   'pino(-pretty)?': 'telemetry/log',
   'prom-client': 'telemetry/(metrics|node-metrics)',
-  undici: 'headscale/api',
+  undici: 'headscale/agent',
   ws: 'admin/live',
   yaml: 'config/yaml',
 };

@@ -1,7 +1,14 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { type Certificate, readApiKey, readCertificate, readNoiseKey } from '../config/secrets.ts';
+import {
+  type Certificate,
+  readApiKey,
+  readCertificate,
+  readNoiseKey,
+  readOauthClientSecret,
+} from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
+import type { Credentials } from '../headscale/capabilities.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import { reasonOf, StartError } from '../lib/errors.ts';
@@ -14,10 +21,13 @@ export interface KeyFilesOptions {
   readonly emit: Emit;
 }
 
+type KeyPaths = Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'oauthClientFile'>;
+
 /** Called when a key file has changed and has been read again. */
 export interface KeyFileUsers {
   noiseKey(): void;
-  apiKey(): void;
+  /** The API key, or the secret of the OAuth client. */
+  credentials(): void;
   /** @param listener the position in `listen`. */
   certificate(listener: number, certificate: Certificate): void;
 }
@@ -27,14 +37,15 @@ export class KeyFiles {
   readonly #options: KeyFilesOptions;
   readonly #noise: KeyFile<NoiseKey>;
   readonly #api: KeyFile<string>;
+  readonly #oauth: KeyFile<string>;
   /** By position in `listen`. That list changes only with a restart. */
   readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
-  #users: KeyFileUsers = { noiseKey() {}, apiKey() {}, certificate() {} };
+  #users: KeyFileUsers = { noiseKey() {}, credentials() {}, certificate() {} };
   #timer: Timer | undefined;
   #closed = false;
 
   /** @throws StartError when a file cannot be used. */
-  constructor(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'listen'>, options: KeyFilesOptions) {
+  constructor(config: KeyPaths & Pick<Config, 'listen'>, options: KeyFilesOptions) {
     this.#options = options;
     this.#noise = new KeyFile(
       'Noise key',
@@ -44,7 +55,12 @@ export class KeyFiles {
     this.#api = new KeyFile(
       'API key',
       ([path]) => readApiKey(path),
-      () => this.#users.apiKey(),
+      () => this.#users.credentials(),
+    );
+    this.#oauth = new KeyFile(
+      'OAuth client',
+      ([path]) => readOauthClientSecret(path),
+      () => this.#users.credentials(),
     );
     this.#certificates = config.listen.map(({ tls }, i) => {
       if (tls === undefined) return undefined;
@@ -80,8 +96,8 @@ export class KeyFiles {
     return this.#noise.value;
   }
 
-  get apiKey(): string | undefined {
-    return this.#api.value;
+  get credentials(): Credentials {
+    return { apiKey: this.#api.value, oauthClientSecret: this.#oauth.value };
   }
 
   /**
@@ -90,11 +106,12 @@ export class KeyFiles {
    * @returns a function that starts using the new keys. It returns a function that goes back to the old ones.
    * @throws StartError when a file cannot be used.
    */
-  prepare(config: Pick<Config, 'noiseKeyFile' | 'apiKeyFile'>): () => () => void {
-    const { noiseKeyFile, apiKeyFile } = config;
+  prepare(config: KeyPaths): () => () => void {
+    const { noiseKeyFile, apiKeyFile, oauthClientFile } = config;
     const uses = [
       this.#noise.prepare(noiseKeyFile === undefined ? undefined : [noiseKeyFile]),
       this.#api.prepare(apiKeyFile === undefined ? undefined : [apiKeyFile]),
+      this.#oauth.prepare(oauthClientFile === undefined ? undefined : [oauthClientFile]),
     ];
     return () => {
       const undos = uses.map((use) => use());
@@ -111,7 +128,7 @@ export class KeyFiles {
 
   /** Reads again what has changed. It compares inodes, because a file watcher loses a file that is replaced. */
   async look(): Promise<void> {
-    for (const file of [this.#noise, this.#api, ...this.#certificates]) {
+    for (const file of [this.#noise, this.#api, this.#oauth, ...this.#certificates]) {
       if (file !== undefined) await this.#lookAt(file);
     }
   }

@@ -3,6 +3,7 @@ import { httpsPortOf } from '../config/listen.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
+import { nodesAccess } from '../headscale/capabilities.ts';
 import { Checkup } from '../headscale/checkup.ts';
 import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
@@ -99,14 +100,19 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
 
   // Build the facts: streams, Headscale's health, its nodes, and the settings of each stream.
   const registry = new Registry();
-  const api = headscaleApi(config.upstream);
+  const api = headscaleApi(config.upstream, { clock });
   const ourKey = (): string | undefined => {
     const key = noiseKey();
     return key && formatNoiseKey(key);
   };
   const lastSpokenAt = () => registry.lastSpokenAt;
   const checkup = new Checkup({ clock, emit, api, upstream: config.upstream, ourKey, lastSpokenAt });
-  const directory = new NodeDirectory({ clock, emit, list: () => api.nodes(keys.apiKey ?? '') });
+  const access = () => nodesAccess(keys.credentials, checkup.capabilities);
+  const list = async () => {
+    const now = access();
+    return now === undefined ? [] : api.nodes(now);
+  };
+  const directory = new NodeDirectory({ clock, emit, list });
   const live = new LiveConfig(config, {
     nodesOf: (stream) => directory.nodesOf(stream),
     mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
@@ -147,7 +153,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   };
   keys.onChange({
     noiseKey: () => checkup.keyChanged(),
-    apiKey: () => directory.keyChanged(),
+    credentials: () => directory.keyChanged(),
     certificate: (i, certificate) => listeners[i]?.useCertificate(certificate),
   });
   directory.onChange(reconsider);
@@ -169,7 +175,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
         if (after.logLevel !== before.logLevel) log.level = after.logLevel;
         reconsider();
         checkup.keyChanged();
-        if (keys.apiKey === undefined) directory.stop();
+        if (access() === undefined) directory.stop();
         else directory.start();
       },
     });
@@ -203,7 +209,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     keys.watch();
     // Do not wait for Headscale: newcomers are held until its version is known.
     void checkup.check();
-    if (keys.apiKey !== undefined) directory.start();
+    if (access() !== undefined) directory.start();
     return {
       ...{ listenAddresses, adminAddress, reload, drainTerms },
       onEvent: (listener) => events.listen(listener),

@@ -1,40 +1,23 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Overview } from '../admin/views.ts';
-import { durationOrOff } from '../config/changes.ts';
-import { policyFor, ruleFor, type Who } from '../config/policy.ts';
-import { readAdminToken, readApiKey, readCertificate, readNoiseKey } from '../config/secrets.ts';
+import { readAdminToken, readCertificate, readNoiseKey } from '../config/secrets.ts';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
-import type { Config, HostPort, NodePolicy } from '../config/types.ts';
+import type { Config, HostPort } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
-import { capabilitiesOf } from '../headscale/capabilities.ts';
-import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
-import type { NodeInfo } from '../identity/node-info.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
-import { type CheckErrorCode, type ErrorCode, NoAnswerError, reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { NoAnswerError, reasonOf } from '../lib/errors.ts';
 import { fieldsOf, parseJson } from '../lib/json.ts';
-import { formatDuration } from '../lib/units.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
-import { USUAL_HOLD_MS } from '../takeover/hold.ts';
 import { askAdmin } from './admin-client.ts';
+import { listNodes, nodeFinding } from './check-nodes.ts';
+import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
 import { EXIT, type ExitCode } from './terminal.ts';
-
-/** One line of the output of `check`. */
-interface Finding {
-  readonly level: 'ok' | 'warn' | 'fail';
-  /** Null where there is nothing to do. */
-  readonly code: ErrorCode | null;
-  readonly text: string;
-}
-
-const ok = (text: string): Finding => ({ level: 'ok', code: null, text });
-const warn = (code: CheckErrorCode | null, text: string): Finding => ({ level: 'warn', code, text });
-const fail = (code: CheckErrorCode, text: string): Finding => ({ level: 'fail', code, text });
 
 export interface CheckOptions {
   /** A node's name, id, machine key or node key, to print its policy too. */
@@ -85,7 +68,7 @@ async function* findings(
     const headscale = await askHeadscale(api, config.upstream);
     yield headscale.finding;
     yield* noiseKeyFindings(config, headscale.key);
-    const listed = await listNodes(api, config);
+    const listed = await listNodes(api, config, headscale.version);
     yield* listed.findings;
     yield* certificateFindings(config);
     yield* await kernelFindings(config);
@@ -93,17 +76,10 @@ async function* findings(
     yield* ofToken;
     yield* await portFindings(config, token);
     yield* await frontProxyFindings(config, token, gateways());
-    if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale);
+    if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale.version);
   } finally {
     await api.close();
   }
-}
-
-/** The operator's mistakes in an error. @throws every other error. */
-function problemsOf(error: unknown): readonly Finding[] {
-  if (!(error instanceof UsageError || error instanceof StartError)) throw error;
-  const problems = error instanceof UsageError ? error.problems : [error.message];
-  return problems.map((text) => ({ level: 'fail', code: error.code, text }));
 }
 
 interface AskedHeadscale {
@@ -147,27 +123,6 @@ function noiseKeyFindings({ noiseKeyFile }: Config, theirs: string | undefined):
     return [fail('HSW_NOISE_KEY_MISMATCH', text)];
   } catch (error) {
     return problemsOf(error);
-  }
-}
-
-interface ListedNodes {
-  readonly findings: readonly Finding[];
-  /** Undefined if Headscale has not listed them. */
-  readonly nodes: readonly NodeInfo[] | undefined;
-}
-
-async function listNodes(api: HeadscaleApi, { apiKeyFile }: Config): Promise<ListedNodes> {
-  if (apiKeyFile === undefined) {
-    const text =
-      'API key: not set, so nodes are only known by their machine keys: set --headscale-api-key-file for their names';
-    return { findings: [warn(null, text)], nodes: undefined };
-  }
-  try {
-    const nodes = await api.nodes(readApiKey(apiKeyFile));
-    return { findings: [ok(`API key: accepted, ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`)], nodes };
-  } catch (error) {
-    if (error instanceof StartError) return { findings: problemsOf(error), nodes: undefined };
-    return { findings: [fail('HSW_NODES_LIST_FAILED', `API key: ${reasonOf(error)}`)], nodes: undefined };
   }
 }
 
@@ -329,69 +284,4 @@ async function canListen(where: HostPort, flag: string): Promise<readonly Findin
   } catch (error) {
     return problemsOf(error);
   }
-}
-
-const NAMES_SHOWN = 10;
-
-/**
- * The policy of one node.
- *
- * @param asked a name, an id, a machine key or a node key.
- * @param nodes undefined if Headscale has not listed them.
- */
-function nodeFinding(
-  config: Config,
-  asked: string,
-  nodes: readonly NodeInfo[] | undefined,
-  { version }: AskedHeadscale,
-): Finding {
-  const who = whoIs(asked, nodes);
-  if (who === undefined) return fail('HSW_NODE_UNKNOWN', `node ${asked}: ${whyUnknown(asked, nodes)}`);
-  const name = who.node === undefined ? asked : `${who.node.name} (id ${who.node.id}, user ${who.node.user || 'none'})`;
-  const does = describe(policyFor(config, who), version);
-  // Rules by name, user or node key need an API key.
-  if (who.node === undefined && config.apiKeyFile !== undefined && config.rules.length > 0) {
-    const why = 'Headscale does not list it, so the most careful of the rules that may apply';
-    return warn(null, `node ${name}: ${why}: ${does}`);
-  }
-  const rule = ruleFor(config, who);
-  const by = rule === undefined ? 'no rule matches' : `rule ${rule.index + 1} of the file`;
-  return ok(`node ${name}: ${by}: ${does}`);
-}
-
-function whoIs(asked: string, nodes: readonly NodeInfo[] | undefined): Who | undefined {
-  const node = nodes?.find(
-    ({ id, name, machineKey, nodeKey }) =>
-      [id, formatMachineKey(machineKey), formatNodeKey(nodeKey)].includes(asked) ||
-      name.toLowerCase() === asked.toLowerCase(),
-  );
-  if (node !== undefined) return { machineKey: node.machineKey, node };
-  const machineKey = parseMachineKey(asked);
-  return machineKey && { machineKey, node: undefined };
-}
-
-function whyUnknown(asked: string, nodes: readonly NodeInfo[] | undefined): string {
-  if (nodes === undefined) return "without Headscale's list of nodes, write a machine key (mkey:…)";
-  const names = nodes.map(({ name }) => name);
-  const shown = names.slice(0, NAMES_SHOWN).join(', ') || 'none';
-  const more = names.length > NAMES_SHOWN ? ` and ${names.length - NAMES_SHOWN} more` : '';
-  return `Headscale has no node with the name, id or key '${asked}'; it has ${shown}${more}`;
-}
-
-function describe(policy: NodePolicy, version: string | undefined): string {
-  return [
-    `silent-after ${durationOrOff(policy.silentAfterMs)}`,
-    `gone-after ${durationOrOff(policy.goneAfterMs)}`,
-    `probe-idle ${durationOrOff(policy.probeIdleMs)}`,
-    `hold ${holdOf(policy, version)}`,
-    ...(policy.observeOnly ? ['observe-only: no stream is held or severed'] : []),
-  ].join(', ');
-}
-
-function holdOf({ hold }: NodePolicy, version: string | undefined): string {
-  if (hold.kind === 'off') return 'off';
-  if (hold.kind === 'at most') return formatDuration(hold.ms);
-  return capabilitiesOf(version).mayRefuseSecondStream
-    ? `auto (${formatDuration(USUAL_HOLD_MS)}: Headscale may refuse a second stream)`
-    : `auto (off: Headscale ${version})`;
 }

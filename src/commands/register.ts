@@ -115,7 +115,7 @@ function addStreams(program: Command, console: OpenConsole): void {
 function addNodes(program: Command, console: OpenConsole): void {
   asksAdmin(program.command('nodes'))
     .description(
-      'list the nodes that Headscale knows, connected or not; without an API key, those that the watchdog has seen',
+      'list the nodes that Headscale knows, connected or not; without an API key or an OAuth client, those that the watchdog has seen',
     )
     .argument('[name|id|key]', 'only this node')
     .addOption(new Option('--state <state>', `only nodes in this state: ${anyOf(NODE_STATES)}`))

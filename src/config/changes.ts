@@ -52,6 +52,7 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
   return [
     ['noise-key', config.noiseKeyFile ?? 'none'],
     ['headscale-api-key-file', config.apiKeyFile ?? 'none'],
+    ['headscale-oauth-client-file', config.oauthClientFile ?? 'none'],
     ['trusted-proxies', config.trustedProxies.join(', ') || 'none'],
     ['acme-webroot', config.acmeWebroot ?? 'none'],
     ...policyTexts(config.policy),

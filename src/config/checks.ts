@@ -140,13 +140,13 @@ const KNOWN_TO_HEADSCALE: Readonly<Record<string, string>> = {
   nodeKey: 'node keys',
 };
 
-/** Without an API key, a rule by name, user or node key would never match. */
+/** Without an API key or an OAuth client, a rule by name, user or node key would never match. */
 export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): readonly Problem[] {
-  if (given.has('headscaleApiKeyFile')) return [];
+  if (given.has('headscaleApiKeyFile') || given.has('headscaleOauthClientFile')) return [];
   for (const [name, { at }] of rule) {
     const what = KNOWN_TO_HEADSCALE[name];
     if (what === undefined) continue;
-    const text = `needs headscale-api-key-file, since only Headscale knows ${what}: set it, or write machine-key instead`;
+    const text = `needs headscale-api-key-file or headscale-oauth-client-file, since only Headscale knows ${what}: set one, or write machine-key instead`;
     return [{ at, name, text }];
   }
   return [];

@@ -146,6 +146,7 @@ function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' 
     upstream: settings.upstream,
     noiseKeyFile: settings.noiseKey,
     apiKeyFile: settings.headscaleApiKeyFile,
+    oauthClientFile: settings.headscaleOauthClientFile,
     acmeWebroot: settings.acmeWebroot,
     admin: settings.admin,
     adminTokenFile: settings.adminTokenFile,

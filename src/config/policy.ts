@@ -5,20 +5,27 @@ import type { Config, NodePolicy, NodeRule } from './types.ts';
 /** What is known of the node that a policy is for. */
 export interface Who {
   readonly machineKey: MachineKey | undefined;
-  /** Undefined without an API key, and while Headscale does not know the node. */
+  /** Undefined if Headscale is not asked, and while Headscale does not know the node. */
   readonly node: NodeInfo | undefined;
+}
+
+type PolicyConfig = Pick<Config, 'policy' | 'rules' | 'apiKeyFile' | 'oauthClientFile'>;
+
+/** Whether the watchdog asks Headscale for its nodes. */
+export function asksForNodes({ apiKeyFile, oauthClientFile }: Pick<Config, 'apiKeyFile' | 'oauthClientFile'>): boolean {
+  return apiKeyFile !== undefined || oauthClientFile !== undefined;
 }
 
 /**
  * The policy for a node: the one for all nodes, changed by the first rule that matches.
  *
- * With an API key, rules may name nodes and users. While the API does not answer, or does not list a new node yet, several
+ * With an API key or an OAuth client, rules may name nodes and users. While the API does not answer, or does not list a new node yet, several
  * rules may apply to a node. Then each setting takes the most careful of their values, so that no stream is severed just
  * because the API is down.
  */
-export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>, who: Who): NodePolicy {
+export function policyFor(config: PolicyConfig, who: Who): NodePolicy {
   const { machineKey, node } = who;
-  if (config.apiKeyFile !== undefined && machineKey !== undefined && node === undefined) {
+  if (asksForNodes(config) && machineKey !== undefined && node === undefined) {
     return mostCareful(config.policy, possibleChanges(config.rules, machineKey));
   }
   const found = ruleFor(config, who);
@@ -31,7 +38,7 @@ export function policyFor(config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'
  * @param nodes undefined if it may be any node.
  */
 export function policyForAny(
-  config: Pick<Config, 'policy' | 'rules' | 'apiKeyFile'>,
+  config: PolicyConfig,
   machineKey: MachineKey | undefined,
   nodes: readonly NodeInfo[] | undefined,
 ): NodePolicy {

@@ -174,6 +174,25 @@ export function readApiKey(path: string): string {
   });
 }
 
+/**
+ * Reads the secret of a Headscale OAuth client. It contains the client's id.
+ *
+ * @throws StartError as `readSecretLine` does.
+ */
+export function readOauthClientSecret(path: string): string {
+  return readSecretLine({
+    code: 'HSW_OAUTH_CLIENT_UNREADABLE',
+    flag: '--headscale-oauth-client-file',
+    path,
+    advice: {
+      missing: 'make a client with `headscale oauth-clients create --scope devices:core:read` and put its secret there',
+      folder: 'name the file in it that holds the secret of `headscale oauth-clients create`',
+    },
+    expected: 'it should hold one line, the secret that `headscale oauth-clients create` prints',
+    badCharacters: 'holds characters that are not in any secret of an OAuth client',
+  });
+}
+
 const NOISE_KEY_FORM =
   "it should read 'privkey:' and 64 hex digits, as in the file that Headscale's noise.private_key_path names";
 

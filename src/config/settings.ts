@@ -61,6 +61,12 @@ export const SETTINGS = {
     read: secretFile(),
     help: 'a file with a Headscale API key (headscale apikeys create); with it the watchdog knows the names of nodes',
   },
+  headscaleOauthClientFile: {
+    group: 'Headscale',
+    takes: '<file>',
+    read: secretFile(),
+    help: 'from Headscale 0.30, better than an API key: a file with the secret of an OAuth client that may only read nodes (headscale oauth-clients create --scope devices:core:read)',
+  },
   upstreamRate: {
     group: 'Headscale',
     takes: '<number|off>',

@@ -7,6 +7,8 @@ export interface Config {
   readonly noiseKeyFile: string | undefined;
   /** The path of a file with a Headscale API key. */
   readonly apiKeyFile: string | undefined;
+  /** The path of a file with the secret of a Headscale OAuth client. */
+  readonly oauthClientFile: string | undefined;
   /** One address or more. */
   readonly listen: readonly Listen[];
   readonly trustedProxies: readonly Cidr[];

@@ -59,3 +59,30 @@ export function capabilitiesOf(version: string | undefined): Capabilities {
   const row = RELEASES.find(([ofMajor, ofMinor]) => major > ofMajor || (major === ofMajor && minor >= ofMinor));
   return row?.[2] ?? WITHOUT_VERSION;
 }
+
+/** What an operator has given the watchdog to ask Headscale with. */
+export interface Credentials {
+  readonly apiKey: string | undefined;
+  readonly oauthClientSecret: string | undefined;
+}
+
+/** How to ask Headscale for its nodes. */
+export type NodesAccess =
+  | { readonly by: 'API key'; readonly apiKey: string; readonly paths: Capabilities['nodePaths'] }
+  | { readonly by: 'OAuth client'; readonly secret: string };
+
+/**
+ * How to ask this Headscale for its nodes. With both credentials it is the OAuth client if Headscale certainly has them, and
+ * otherwise the API key, which every version accepts.
+ *
+ * @returns undefined without credentials.
+ */
+export function nodesAccess(
+  { apiKey, oauthClientSecret }: Credentials,
+  { oauthClients, nodePaths }: Capabilities,
+): NodesAccess | undefined {
+  if (oauthClientSecret !== undefined && (oauthClients === 'yes' || apiKey === undefined)) {
+    return { by: 'OAuth client', secret: oauthClientSecret };
+  }
+  return apiKey === undefined ? undefined : { by: 'API key', apiKey, paths: nodePaths };
+}

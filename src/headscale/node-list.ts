@@ -2,23 +2,27 @@ import { type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys
 import type { NodeInfo } from '../identity/node-info.ts';
 import { fieldsOf, type JsonFields, parseJson, stringOf } from '../lib/json.ts';
 
-/** The nodes in an answer to `GET /api/v1/node`, or why it could not be read. */
+/** The nodes in an answer, or why it could not be read. */
 type NodeList =
   | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
   | { readonly ok: false; readonly why: string };
 
+/** The name of the list in an answer. In 0.22 nodes are machines, and in the v2 API they are devices. */
+export type NodeListName = 'nodes' | 'machines' | 'devices';
+
 /**
- * Reads the answer of Headscale 0.23 to 0.29 to `GET /api/v1/node`: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`.
- * Unreadable nodes are left out; an unreadable field of a node is undefined or empty. No machine key comes twice: see `currentNodeOf`.
+ * Reads an answer of Headscale's API: `{"nodes":[{"id":"1","machineKey":"mkey:…",…},…]}`, or the same with another name and
+ * partly other fields. Unreadable nodes are left out; an unreadable field of a node is undefined or empty. No machine key comes
+ * twice: see `currentNodeOf`.
  */
-export function readNodeList(text: string): NodeList {
+export function readNodeList(text: string, name: NodeListName): NodeList {
   const answer = parseJson(text);
   if (answer === undefined) return { ok: false, why: 'is not JSON' };
-  const list = fieldsOf(answer).nodes;
-  if (!Array.isArray(list)) return { ok: false, why: "has no list 'nodes'" };
+  const list = fieldsOf(answer)[name];
+  if (!Array.isArray(list)) return { ok: false, why: `has no list '${name}'` };
   const byKey = new Map<MachineKey, NodeInfo[]>();
   for (const item of list as unknown[]) {
-    const node = nodeOf(item);
+    const node = nodeOf(fieldsOf(item), name);
     if (node === undefined) continue;
     const nodes = byKey.get(node.machineKey);
     if (nodes === undefined) byKey.set(node.machineKey, [node]);
@@ -29,26 +33,49 @@ export function readNodeList(text: string): NodeList {
   return { ok: true, nodes: [...byKey.values()].map(currentNodeOf) };
 }
 
-function nodeOf(item: unknown): NodeInfo | undefined {
-  const fields = fieldsOf(item);
-  const machineKey = parseMachineKey(stringOf(fields.machineKey));
-  const nodeKey = parseNodeKey(stringOf(fields.nodeKey));
+function nodeOf(fields: JsonFields, name: NodeListName): NodeInfo | undefined {
+  // 0.22 sends keys without what they begin with.
+  const [mkey, nodekey] = name === 'machines' ? ['mkey:', 'nodekey:'] : ['', ''];
+  const machineKey = parseMachineKey(mkey + stringOf(fields.machineKey));
+  const nodeKey = parseNodeKey(nodekey + stringOf(fields.nodeKey));
   if (machineKey === undefined || nodeKey === undefined) return undefined;
-  const { id, givenName, name, user, online, preAuthKey } = fields;
+  const id = typeof fields.id === 'number' ? String(fields.id) : stringOf(fields.id);
+  return { machineKey, nodeKey, id, ...(name === 'devices' ? deviceOf(fields) : nodeOfV1(fields)) };
+}
+
+type Description = Omit<NodeInfo, 'machineKey' | 'nodeKey' | 'id'>;
+
+function nodeOfV1(fields: JsonFields): Description {
+  const { givenName, name, user, preAuthKey } = fields;
   return {
-    ...{ machineKey, nodeKey },
-    id: typeof id === 'number' ? String(id) : stringOf(id),
     name: stringOf(givenName) || stringOf(name),
     user: stringOf(fieldsOf(user).name),
     addresses: stringsOf(fields.ipAddresses),
     tags: tagsOf(fields),
-    online: booleanOf(online),
+    online: booleanOf(fields.online),
     lastSeen: dateOf(fields.lastSeen),
     expiry: dateOf(fields.expiry),
     os: undefined,
     clientVersion: undefined,
     // Headscale calls a node ephemeral that was registered with an ephemeral key which still exists.
     isEphemeral: preAuthKey === null ? false : booleanOf(fieldsOf(preAuthKey).ephemeral),
+  };
+}
+
+function deviceOf(fields: JsonFields): Description {
+  const { name, hostname, lastSeen } = fields;
+  return {
+    name: stringOf(name) || stringOf(hostname),
+    user: stringOf(fields.user),
+    addresses: stringsOf(fields.addresses),
+    tags: stringsOf(fields.tags),
+    // The v2 API has no field for it, but sends lastSeen for nodes that are offline, and only for these.
+    online: lastSeen === undefined ? true : typeof lastSeen === 'string' ? false : undefined,
+    lastSeen: dateOf(lastSeen),
+    expiry: dateOf(fields.expires),
+    os: stringOf(fields.os) || undefined,
+    clientVersion: stringOf(fields.clientVersion) || undefined,
+    isEphemeral: booleanOf(fields.isEphemeral),
   };
 }
 

@@ -22,6 +22,7 @@ export const ERRORS = {
   HSW_NOISE_KEY_UNREADABLE: { exit: 1, check: true },
   HSW_NOISE_KEY_MISMATCH: { check: true },
   HSW_API_KEY_UNREADABLE: { exit: 1, check: true },
+  HSW_OAUTH_CLIENT_UNREADABLE: { exit: 1, check: true },
   HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_EXPIRING: { check: true },

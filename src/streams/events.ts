@@ -19,7 +19,7 @@ export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replaye
 export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
 
 /** A file that is read again when it changes. */
-export type WatchedFile = 'Noise key' | 'API key' | 'certificate';
+export type WatchedFile = 'Noise key' | 'API key' | 'OAuth client' | 'certificate';
 
 /** Where Headscale is silent: it answers no request, or it sends nothing on `silent` of its `of` control streams. */
 export type Silence =

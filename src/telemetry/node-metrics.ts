@@ -95,7 +95,7 @@ export function createPresenceMetrics(
   );
   new Gauge({
     name: `${prefix}nodes`,
-    help: 'Nodes that Headscale lists, and machine keys with a stream, by state. Without an API key: machine keys that were seen.',
+    help: 'Nodes that Headscale lists, and machine keys with a stream, by state. Without an API key or an OAuth client: machine keys that were seen.',
     labelNames: ['state'],
     registers,
     collect() {

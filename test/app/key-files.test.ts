@@ -15,6 +15,7 @@ if (second === undefined || second.serverPublicKey === first.serverPublicKey) th
 let folder: string;
 let noiseKeyFile: string;
 let apiKeyFile: string;
+let oauthClientFile: string;
 let clock: FakeClock;
 let events: WatchdogEvent[];
 let changed: string[];
@@ -24,7 +25,9 @@ beforeEach(() => {
   noiseKeyFile = join(folder, 'noise_private.key');
   apiKeyFile = join(folder, 'api.key');
   writeFileSync(noiseKeyFile, first.serverPrivateKey);
+  oauthClientFile = join(folder, 'oauth.secret');
   writeFileSync(apiKeyFile, 'an-api-key\n');
+  writeFileSync(oauthClientFile, 'a-client-secret\n');
   clock = new FakeClock();
   events = [];
   changed = [];
@@ -36,10 +39,10 @@ afterEach(() => {
 
 function open() {
   const emit = (event: WatchdogEvent): void => void events.push(event);
-  const keys = new KeyFiles({ listen: [], noiseKeyFile, apiKeyFile }, { clock, emit });
+  const keys = new KeyFiles({ listen: [], noiseKeyFile, apiKeyFile, oauthClientFile }, { clock, emit });
   keys.onChange({
     noiseKey: () => changed.push('Noise key'),
-    apiKey: () => changed.push('API key'),
+    credentials: () => changed.push('credentials'),
     certificate: () => {},
   });
   keys.watch();
@@ -51,7 +54,7 @@ const publicKeyIn = (keys: KeyFiles): string | undefined => keys.noiseKey && for
 describe('KeyFiles', () => {
   test('reads both keys, and reads an unchanged file only once', async () => {
     const keys = open();
-    expect([publicKeyIn(keys), keys.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
+    expect([publicKeyIn(keys), keys.credentials.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
     await keys.look();
     expect([events, changed]).toEqual([[], []]);
     keys.close();
@@ -68,8 +71,8 @@ describe('KeyFiles', () => {
     expect(changed).toEqual(['Noise key']);
     writeFileSync(apiKeyFile, 'another-api-key');
     await keys.look();
-    expect(keys.apiKey).toBe('another-api-key');
-    expect(changed).toEqual(['Noise key', 'API key']);
+    expect(keys.credentials.apiKey).toBe('another-api-key');
+    expect(changed).toEqual(['Noise key', 'credentials']);
     keys.close();
   });
 
@@ -110,12 +113,29 @@ describe('KeyFiles', () => {
   test('prepare() reads new files, but the old keys stay in use until its result is called, or if a file cannot be used', () => {
     const keys = open();
     const other = join(folder, 'other.key');
-    expect(() => keys.prepare({ noiseKeyFile: other, apiKeyFile })).toThrow(StartError);
+    expect(() => keys.prepare({ noiseKeyFile: other, apiKeyFile, oauthClientFile })).toThrow(StartError);
     writeFileSync(other, second.serverPrivateKey);
-    const use = keys.prepare({ noiseKeyFile: other, apiKeyFile: undefined });
-    expect([publicKeyIn(keys), keys.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
+    const use = keys.prepare({ noiseKeyFile: other, apiKeyFile: undefined, oauthClientFile });
+    expect([publicKeyIn(keys), keys.credentials.apiKey]).toEqual([first.serverPublicKey, 'an-api-key']);
     use();
-    expect([publicKeyIn(keys), keys.apiKey]).toEqual([second.serverPublicKey, undefined]);
+    expect([publicKeyIn(keys), keys.credentials.apiKey]).toEqual([second.serverPublicKey, undefined]);
+    keys.close();
+  });
+
+  test("reads the OAuth client's secret again when its file has changed, and forgets it when the setting is gone", async () => {
+    const keys = open();
+    expect(keys.credentials.oauthClientSecret).toBe('a-client-secret');
+    writeFileSync(oauthClientFile, 'another-secret\n');
+    await keys.look();
+    expect(keys.credentials).toEqual({ apiKey: 'an-api-key', oauthClientSecret: 'another-secret' });
+    expect(changed).toEqual(['credentials']);
+    expect(events).toEqual([{ kind: 'key_file_reloaded', key: 'OAuth client', file: oauthClientFile }]);
+    writeFileSync(oauthClientFile, 'two\nlines\n');
+    await keys.look();
+    expect(keys.credentials.oauthClientSecret).toBe('another-secret');
+    expect(events[1]).toMatchObject({ kind: 'key_file_reload_failed', code: 'HSW_OAUTH_CLIENT_UNREADABLE' });
+    keys.prepare({ noiseKeyFile, apiKeyFile, oauthClientFile: undefined })();
+    expect(keys.credentials).toEqual({ apiKey: 'an-api-key', oauthClientSecret: undefined });
     keys.close();
   });
 
@@ -150,7 +170,7 @@ describe('KeyFiles', () => {
     clock.advance(4999);
     expect(changed).toEqual([]);
     clock.advance(1);
-    await expect.poll(() => changed).toEqual(['API key']);
+    await expect.poll(() => changed).toEqual(['credentials']);
     keys.close();
   });
 

@@ -118,6 +118,37 @@ describe('startWatchdog', () => {
     expect(JSON.stringify(lines)).not.toContain('the-key');
   });
 
+  test('with both credentials it is the API key until Headscale is known to be 0.30, and then the OAuth client; no log has them', async () => {
+    const folder = harness.folder();
+    const [headscaleApiKeyFile, headscaleOauthClientFile] = [join(folder, 'api.key'), join(folder, 'oauth.secret')];
+    writeFileSync(headscaleApiKeyFile, 'the-key\n');
+    writeFileSync(headscaleOauthClientFile, 'the-secret\n');
+    const lines: string[] = [];
+    const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(line) });
+    const asked: string[] = [];
+    let answers = 200;
+    const { url } = await harness.upstream(acceptStream, ({ url = '', headers }, response) => {
+      const json = (value: object): void => void response.end(JSON.stringify(value));
+      if (url.startsWith('/key?')) json({ publicKey: recorded.serverPublicKey });
+      else if (url === '/version') json({ version: 'v0.30.0' });
+      else if (url === '/api/v2/oauth/token') json({ access_token: 'the-token', expires_in: 3600 });
+      else {
+        asked.push(`${url} ${headers.authorization}`);
+        response.statusCode = answers;
+        json({ nodes: [], devices: [] });
+      }
+    });
+    const flags = { headscaleApiKeyFile, headscaleOauthClientFile };
+    const { watchdog } = await harness.watchdog(url, flags, noiseKey, { log });
+    const byClient = '/api/v2/tailnet/-/devices Bearer the-token';
+    await until(() => asked.at(-1) === byClient, 'nodes are asked for with the OAuth client');
+    expect(new Set(asked)).toEqual(new Set(['/api/v1/node Bearer the-key', byClient]));
+    answers = 403;
+    watchdog.reload();
+    await until(() => lines.some((line) => line.includes('nodes_list_failed')), 'the failure is in the log');
+    expect(lines.join()).not.toMatch(/the-key|the-secret|the-token/);
+  });
+
   test('two streams of one node are in a contest, and /streams shows what it waits for', async () => {
     const { url } = await headscale();
     const { port, admin } = await harness.watchdog(url, {}, noiseKey);

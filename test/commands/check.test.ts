@@ -32,14 +32,18 @@ const NODE = {
   user: { id: '1', name: 'alice' },
 };
 
-function headscale(publicKey = recorded.serverPublicKey) {
+function headscale(publicKey = recorded.serverPublicKey, version = 'v0.29.2') {
   return harness.upstream(
     () => {},
     (request, response) => {
       const json = (value: object): void => void response.end(JSON.stringify(value));
       if (request.url?.startsWith('/key?')) json({ publicKey });
-      else if (request.url === '/version') json({ version: 'v0.29.2' });
-      else if (request.url !== '/api/v1/node') response.writeHead(404).end();
+      else if (request.url === '/version') json({ version });
+      else if (request.url === '/api/v2/oauth/token') json({ access_token: 'the-token', expires_in: 3600 });
+      else if (request.url === '/api/v2/tailnet/-/devices') {
+        if (request.headers.authorization !== 'Bearer the-token') response.writeHead(401).end();
+        else json({ devices: [{ ...NODE, name: 'phone-1', user: 'alice@example.com' }] });
+      } else if (request.url !== '/api/v1/node') response.writeHead(404).end();
       else if (request.headers.authorization === `Bearer ${API_KEY}`) json({ nodes: [NODE] });
       else response.writeHead(401).end('Unauthorized');
     },
@@ -114,6 +118,66 @@ describe('runCheck', () => {
     );
     expect(lines).toContainEqual(expect.stringMatching(/^warn {2}API key: not set.*--headscale-api-key-file/));
     expect(passed).toBe(true);
+  });
+
+  describe('which credential it uses and recommends', () => {
+    const oauthFile = (): string => {
+      const file = join(folder, 'oauth.secret');
+      writeFileSync(file, 'hskey-client-one-two');
+      return file;
+    };
+    const linesOf = async (version: string, flags: Record<string, string>, file?: string) => {
+      const { url } = await headscale(undefined, version);
+      const { lines } = await check({ upstream: url, ...flags }, undefined, file);
+      return lines.filter((line) => /^\w+ +(\[\w+\] )?(API key|OAuth client|rule|--headscale)/.test(line));
+    };
+    const ACCEPTED = 'API key: accepted, 1 node';
+
+    test('from 0.30 it recommends an OAuth client, and uses it if there is one', async () => {
+      const headscaleOauthClientFile = oauthFile();
+      expect(await linesOf('v0.30.0', {})).toEqual([
+        'warn  OAuth client: not set, so nodes are only known by their machine keys: set --headscale-oauth-client-file for their names',
+      ]);
+      expect(await linesOf('v0.30.0', { headscaleApiKeyFile })).toEqual([
+        `warn  ${ACCEPTED}; the key may also change and delete everything: with an OAuth client it may only read nodes: \`headscale oauth-clients create --scope devices:core:read\`, and --headscale-oauth-client-file`,
+      ]);
+      const accepted = ['ok    OAuth client: accepted, 1 node'];
+      expect(await linesOf('v0.30.0', { headscaleOauthClientFile })).toEqual(accepted);
+      expect(await linesOf('v0.30.0', { headscaleApiKeyFile, headscaleOauthClientFile })).toEqual(accepted);
+    });
+
+    test('before 0.30, and for a build that does not say its version, it uses the API key if there is one', async () => {
+      const headscaleOauthClientFile = oauthFile();
+      expect(await linesOf('v0.29.2', { headscaleApiKeyFile, headscaleOauthClientFile })).toEqual([
+        `ok    ${ACCEPTED}`,
+        'warn  OAuth client: read, but not used, because Headscale v0.29.2 has none; the API key is used',
+      ]);
+      expect(await linesOf('dev', { headscaleApiKeyFile, headscaleOauthClientFile })).toEqual([
+        `ok    ${ACCEPTED}`,
+        'warn  OAuth client: read, but not used, because Headscale does not say that it is 0.30 or later; the API key is used',
+      ]);
+      expect(await linesOf('dev', { headscaleOauthClientFile })).toEqual(['ok    OAuth client: accepted, 1 node']);
+    });
+
+    test('fails for a secret that cannot be read, and asks with the other credential', async () => {
+      const headscaleOauthClientFile = join(folder, 'nowhere.secret');
+      expect(await linesOf('v0.30.0', { headscaleOauthClientFile })).toEqual([
+        expect.stringMatching(/^fail {2}\[HSW_OAUTH_CLIENT_UNREADABLE\] --headscale-oauth-client-file .*no such file/),
+      ]);
+      expect(await linesOf('v0.29.2', { headscaleApiKeyFile, headscaleOauthClientFile })).toEqual([
+        expect.stringMatching(/^fail {2}\[HSW_OAUTH_CLIENT_UNREADABLE\] /),
+        `ok    ${ACCEPTED}`,
+      ]);
+    });
+
+    test('warns of a rule for a user who has no node, because an OAuth client sees e-mail addresses', async () => {
+      const flags = { headscaleOauthClientFile: oauthFile() };
+      expect(await linesOf('v0.30.0', flags, RULES)).toEqual([
+        'ok    OAuth client: accepted, 1 node',
+        "warn  rule 2 of the file: no node has the user 'alice'; nodes have alice@example.com",
+      ]);
+      expect(await linesOf('v0.29.2', { headscaleApiKeyFile }, RULES)).toEqual([`ok    ${ACCEPTED}`]);
+    });
   });
 
   test('each mistake in the configuration is a line, and nothing else is checked', async () => {

@@ -41,6 +41,7 @@ describe('changesBetween', () => {
     const after = config(`
 noise-key: /etc/n
 headscale-api-key-file: /etc/a
+headscale-oauth-client-file: /etc/o
 trusted-proxies: [10.0.0.0/8, "::1"]
 acme-webroot: /var/www
 silent-after: 10s
@@ -56,6 +57,7 @@ log-level: debug
       changes: [
         'noise-key: none → /etc/n',
         'headscale-api-key-file: none → /etc/a',
+        'headscale-oauth-client-file: none → /etc/o',
         'trusted-proxies: 127.0.0.0/8, ::1 → 10.0.0.0/8, ::1',
         'acme-webroot: none → /var/www',
         'silent-after: 30s → 10s',

@@ -31,6 +31,7 @@ describe('loadConfig, a valid file', () => {
 upstream: https://hs.example
 noise-key: /var/lib/headscale/noise_private.key
 headscale-api-key-file: /etc/watchdog/api.key
+headscale-oauth-client-file: /etc/watchdog/oauth.secret
 listen: :80
 admin: '[::1]:9'
 admin-token-file: admin.token
@@ -69,6 +70,7 @@ log-level: warn
       upstream: new URL('https://hs.example'),
       noiseKeyFile: '/var/lib/headscale/noise_private.key',
       apiKeyFile: '/etc/watchdog/api.key',
+      oauthClientFile: '/etc/watchdog/oauth.secret',
       listen: [{ host: '::', port: 80, tls: undefined, redirect: false, proxyProtocol: false }],
       trustedProxies: ['127.0.0.0/8', '::1'],
       acmeWebroot: undefined,
@@ -102,7 +104,7 @@ log-level: warn
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(SETTING_NAMES).toHaveLength(36);
+    expect(SETTING_NAMES).toHaveLength(37);
   });
 
   test('reads rules in their order, each with only its own settings', () => {
@@ -167,7 +169,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes"
     `);
   });
 

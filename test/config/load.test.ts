@@ -241,14 +241,17 @@ describe('loadConfig, paths of key files', () => {
     `nodekey:${'5e'.repeat(32)}`,
     'hskey-api-5e5e5e5e5e5e-5e5e5e5e5e5e5e5e5e5e5e5e',
     'hskey-auth-5e5e5e-5e5e5e',
+    'hskey-client-5e5e5e5e5e5e-5e5e5e5e5e5e5e5e5e5e5e5e',
+    'hskey-oauthtok-5e5e5e5e5e5e-5e5e5e5e5e5e5e5e5e5e',
     'hsapi5e5e',
     '5e5e5e5.5e5e5e5e5e_5e5e5e5e-5e5e5e5e5e5e5e5e5e5e',
   ])('refuses the key %j in place of a path, and does not show it', (secret) => {
     const problem =
       'this is a key, not the path of a file that holds it: write the path, with ./ before it if it only looks like a key';
-    expect(problemsOf({ noiseKey: secret, headscaleApiKeyFile: secret })).toEqual([
+    expect(problemsOf({ noiseKey: secret, headscaleApiKeyFile: secret, headscaleOauthClientFile: secret })).toEqual([
       `--noise-key: ${problem}`,
       `--headscale-api-key-file: ${problem}`,
+      `--headscale-oauth-client-file: ${problem}`,
     ]);
   });
 

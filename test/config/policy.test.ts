@@ -23,9 +23,9 @@ function indexFor(rules: readonly NodeRule['match'][], whom: Who): number | unde
 
 describe('policyFor', () => {
   test('if no rule matches, it is the policy for all nodes', () => {
-    expect(policyFor({ policy, rules: [], apiKeyFile: '/a' }, who)).toBe(policy);
+    expect(policyFor({ policy, rules: [], apiKeyFile: '/a', oauthClientFile: undefined }, who)).toBe(policy);
     const rules: NodeRule[] = [{ match: { user: 'bob' }, policy: { observeOnly: true } }];
-    expect(policyFor({ policy, rules, apiKeyFile: '/a' }, who)).toBe(policy);
+    expect(policyFor({ policy, rules, apiKeyFile: '/a', oauthClientFile: undefined }, who)).toBe(policy);
   });
 
   test('the first matching rule changes only its own settings', () => {
@@ -34,7 +34,7 @@ describe('policyFor', () => {
       { match: { name: 'router-*' }, policy: { silentAfterMs: 10_000, probeIdleMs: 5000 } },
       { match: { user: 'alice' }, policy: { hold: { kind: 'off' }, silentAfterMs: 2 } },
     ];
-    expect(policyFor({ policy, rules, apiKeyFile: '/a' }, who)).toEqual({
+    expect(policyFor({ policy, rules, apiKeyFile: '/a', oauthClientFile: undefined }, who)).toEqual({
       ...policy,
       silentAfterMs: 10_000,
       probeIdleMs: 5000,
@@ -49,7 +49,7 @@ describe('policyForAny', () => {
     { match: { user: 'bob' }, policy: { observeOnly: true } },
     { match: { user: 'carol' }, policy: { silentAfterMs: 90_000 } },
   ];
-  const config = { policy, rules, apiKeyFile: '/a' };
+  const config = { policy, rules, apiKeyFile: '/a', oauthClientFile: undefined };
 
   test("for one node it is that node's policy; for several nodes of a machine it is the most careful of theirs", () => {
     expect(policyForAny(config, machineKey, nodes.slice(0, 1))).toEqual({ ...policy, silentAfterMs: 10_000 });
@@ -70,7 +70,7 @@ const other = 'c'.repeat(64) as MachineKey;
 
 describe('policyFor, for a node that Headscale does not list,', () => {
   const careful = (rules: readonly NodeRule[], forAll: Partial<NodePolicy> = {}, whom: Who = unknown): NodePolicy =>
-    policyFor({ policy: { ...policy, ...forAll }, rules, apiKeyFile: '/a' }, whom);
+    policyFor({ policy: { ...policy, ...forAll }, rules, apiKeyFile: '/a', oauthClientFile: undefined }, whom);
   const byName = (changes: Partial<NodePolicy>, match: NodeRule['match'] = { name: 'r-*' }): NodeRule => ({
     match,
     policy: changes,
@@ -119,10 +119,20 @@ describe('policyFor, for a node that Headscale does not list,', () => {
     expect(careful(rules, {}, who)).toEqual({ ...policy, silentAfterMs: 1000 });
   });
 
+  test('is the most careful one with an OAuth client in place of the API key too', () => {
+    const rules = [byName({ observeOnly: true })];
+    const config = { policy, rules, apiKeyFile: undefined, oauthClientFile: '/o' };
+    expect(policyFor(config, unknown)).toEqual({ ...policy, observeOnly: true });
+    expect(policyFor({ ...config, oauthClientFile: undefined }, unknown)).toEqual(policy);
+  });
+
   test('is the policy for all nodes without a machine key, and follows the rules without an API key', () => {
     const rules = [byName({ observeOnly: true }), byName({ silentAfterMs: 1000 }, { machineKey })];
     expect(careful(rules, {}, { machineKey: undefined, node: undefined })).toEqual(policy);
-    expect(policyFor({ policy, rules, apiKeyFile: undefined }, unknown)).toEqual({ ...policy, silentAfterMs: 1000 });
+    expect(policyFor({ policy, rules, apiKeyFile: undefined, oauthClientFile: undefined }, unknown)).toEqual({
+      ...policy,
+      silentAfterMs: 1000,
+    });
   });
 });
 

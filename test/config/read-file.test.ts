@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../src/config/file.ts';
-import { readApiKey, readNoiseKey } from '../../src/config/secrets.ts';
+import { readApiKey, readNoiseKey, readOauthClientSecret } from '../../src/config/secrets.ts';
 import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { StartError } from '../../src/lib/errors.ts';
 import { initiations } from '../support/initiations.ts';
@@ -66,6 +66,7 @@ describe.each([
   ['--config', readConfigFile, 128, 'hold: off\n'],
   ['--noise-key', readNoiseKey, 4, initiations[0].serverPrivateKey],
   ['--headscale-api-key-file', readApiKey, 4, 'abc.def\n'],
+  ['--headscale-oauth-client-file', readOauthClientSecret, 4, 'hskey-client-abc-def\n'],
 ])('the file of %s', (flag, read: (path: string) => unknown, largestKiB, right) => {
   test('may be a link to a regular file', () => {
     const link = newPath();

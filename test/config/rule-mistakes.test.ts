@@ -27,7 +27,7 @@ describe('loadConfig reports each mistake in a rule with its place and what to w
     `);
   });
 
-  test('rules by name, user or node key without an API key', () => {
+  test('rules by name, user or node key without an API key or an OAuth client', () => {
     const text = `nodes:
   - { machine-key: mkey:${'a1'.repeat(32)}, hold: off }
   - { hold: off, user: alice, name: 'r-*' }
@@ -37,12 +37,13 @@ describe('loadConfig reports each mistake in a rule with its place and what to w
   - { node-key: nodekey:${'a1'.repeat(32)}, hold: off }
 `;
     expect(told(text, {})).toMatchInlineSnapshot(`
-      "watchdog.yaml:3:24: user: needs headscale-api-key-file, since only Headscale knows users: set it, or write machine-key instead
-      watchdog.yaml:4:11: name: needs headscale-api-key-file, since only Headscale knows names: set it, or write machine-key instead
-      watchdog.yaml:7:17: node-key: needs headscale-api-key-file, since only Headscale knows node keys: set it, or write machine-key instead"
+      "watchdog.yaml:3:24: user: needs headscale-api-key-file or headscale-oauth-client-file, since only Headscale knows users: set one, or write machine-key instead
+      watchdog.yaml:4:11: name: needs headscale-api-key-file or headscale-oauth-client-file, since only Headscale knows names: set one, or write machine-key instead
+      watchdog.yaml:7:17: node-key: needs headscale-api-key-file or headscale-oauth-client-file, since only Headscale knows node keys: set one, or write machine-key instead"
     `);
     expect(told(text, { headscaleApiKeyFile: '/a' })).toBe('');
     expect(told(`headscale-api-key-file: /a\n${text}`, {})).toBe('');
+    expect(told(`headscale-oauth-client-file: /a\n${text}`, {})).toBe('');
   });
 
   test('more than 500 rules, reported at the first surplus one', () => {

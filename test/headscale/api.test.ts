@@ -1,19 +1,22 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
-import { headscaleApi, type NodesLimits } from '../../src/headscale/api.ts';
+import { headscaleApi } from '../../src/headscale/api.ts';
+import type { NodesAccess } from '../../src/headscale/capabilities.ts';
+import type { NodesLimits } from '../../src/headscale/node-requests.ts';
 import { Harness } from '../support/harness.ts';
-import { ANSWER_0_29, entry, nodeInfo } from './node-answers.ts';
+import { ANSWER_0_22, ANSWER_0_29, entry, nodeInfo } from './node-answers.ts';
 
 const API_KEY = 'hskey-api-secret_0123456789';
+const ACCESS = { by: 'API key', apiKey: API_KEY, paths: ['/api/v1/node'] } as const;
 const harness = new Harness();
 afterEach(() => harness.closeAll());
 
 /** An API before a server that answers so. */
 async function api(onRequest: RequestListener, limits?: NodesLimits) {
   const upstream = await harness.upstream((_request, socket) => socket.destroy(), onRequest);
-  const asked = headscaleApi(new URL(upstream.url), limits);
+  const asked = headscaleApi(new URL(upstream.url), limits && { nodesLimits: limits });
   harness.defer(() => asked.close());
-  return { nodes: () => asked.nodes(API_KEY), upstream, close: () => asked.close() };
+  return { nodes: () => asked.nodes(ACCESS), upstream, close: () => asked.close() };
 }
 
 const answer =
@@ -47,6 +50,28 @@ describe('HeadscaleApi.nodes', () => {
     });
     expect(await nodes()).toMatchObject([{ name: 'n-one' }, { name: 'n-two' }]);
     expect(seen).toEqual([['GET', '/api/v1/node', `Bearer ${API_KEY}`]]);
+  });
+
+  test('asks at the second path if Headscale does not know the first, and answers for the first if it knows neither', async () => {
+    const seen: unknown[] = [];
+    let knows = '/api/v1/machine';
+    const upstream = await harness.upstream(
+      (_request, socket) => socket.destroy(),
+      ({ url }, response) => {
+        seen.push(url);
+        if (url === knows) response.end(ANSWER_0_22);
+        else response.writeHead(404).end();
+      },
+    );
+    const asked = headscaleApi(new URL(upstream.url));
+    harness.defer(() => asked.close());
+    const access: NodesAccess = { ...ACCESS, paths: ['/api/v1/node', '/api/v1/machine'] };
+    expect(await asked.nodes(access)).toMatchObject([{ name: 'n1' }]);
+    knows = 'neither';
+    await expect(asked.nodes(access)).rejects.toThrow(
+      `asking Headscale for its nodes (GET ${upstream.url}/api/v1/node): 404, so this is not Headscale's API; ${POINT}`,
+    );
+    expect(seen).toEqual(['/api/v1/node', '/api/v1/machine', '/api/v1/node', '/api/v1/machine']);
   });
 
   test('reads the answer of 8 000 nodes', async () => {

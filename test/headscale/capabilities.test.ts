@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type Capabilities, capabilitiesOf } from '../../src/headscale/capabilities.ts';
+import { type Capabilities, capabilitiesOf, nodesAccess } from '../../src/headscale/capabilities.ts';
 
 /** What each version may do wrong, by one letter: refuse a second stream, miss a return, keep deleted and expired nodes' streams. */
 function mistakesOf(can: Capabilities): string {
@@ -44,4 +44,29 @@ describe('capabilitiesOf', () => {
     const can = capabilitiesOf(version);
     expect([mistakesOf(can), can.oauthClients, can.nodePaths]).toEqual([mistakes, oauthClients, nodePaths]);
   });
+});
+
+describe('nodesAccess', () => {
+  const credentials = { apiKey: 'the-key', oauthClientSecret: 'the-secret' };
+  const byClient = { by: 'OAuth client', secret: 'the-secret' };
+  const byKey = { by: 'API key', apiKey: 'the-key', paths: [NODES] };
+
+  test.each([
+    [undefined, { ...byKey, paths: [NODES, MACHINES] }],
+    ['v0.29.2', byKey],
+    ['dev', byKey],
+    ['v0.30.0', byClient],
+  ])('with both credentials, and version %j: %j', (version, access) => {
+    expect(nodesAccess(credentials, capabilitiesOf(version))).toEqual(access);
+  });
+
+  test.each([undefined, 'v0.29.2', 'dev', 'v0.30.0'])(
+    'with one credential it is that one, for version %j too',
+    (version) => {
+      const can = capabilitiesOf(version);
+      expect(nodesAccess({ ...credentials, apiKey: undefined }, can)).toEqual(byClient);
+      expect(nodesAccess({ ...credentials, oauthClientSecret: undefined }, can)?.by).toBe('API key');
+      expect(nodesAccess({ apiKey: undefined, oauthClientSecret: undefined }, can)).toBeUndefined();
+    },
+  );
 });

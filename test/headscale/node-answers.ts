@@ -9,6 +9,14 @@ export const ANSWER_0_29 =
 export const ANSWER_0_23 =
   '{"nodes":[{"id":"1", "machineKey":"mkey:4e27ade5a59d18e898acefab3ebe741ff33d32803bf07540a081f6b14bb465c5", "nodeKey":"nodekey:eac5270f477bb5e42151060b27fc12f8b00ba925b099b110c856252efdb46334", "discoKey":"discokey:0000000000000000000000000000000000000000000000000000000000000000", "ipAddresses":["100.64.0.1"], "name":"n-one", "user":{"id":"1", "name":"some-one", "createdAt":"2026-11-23T22:55:17.591598019Z"}, "lastSeen":"0001-01-01T00:00:00Z", "expiry":"0001-01-01T00:00:00Z", "preAuthKey":null, "createdAt":"2026-11-23T22:55:39.240788038Z", "registerMethod":"REGISTER_METHOD_CLI", "forcedTags":[], "invalidTags":[], "validTags":[], "givenName":"n-one", "online":false}]}';
 
+const [A, B] = ['a'.repeat(64), 'b'.repeat(64)];
+
+/** What Headscale 0.22.3 answers to `GET /api/v1/machine`, with other keys and times. */
+export const ANSWER_0_22 = `{"machines":[{"id":"1","machineKey":"${A}","nodeKey":"${A}","discoKey":"${B}","ipAddresses":["100.64.0.1"],"name":"n1","user":{"id":"1","name":"u","createdAt":"2026-11-27T06:26:53.644094996Z"},"lastSeen":"2026-11-27T06:40:00.500000000Z","lastSuccessfulUpdate":"0001-01-01T00:00:00Z","expiry":"0001-01-01T00:00:00Z","preAuthKey":null,"createdAt":"2026-11-27T06:27:01.033971716Z","registerMethod":"REGISTER_METHOD_UNSPECIFIED","forcedTags":["tag:x"],"invalidTags":[],"validTags":[],"givenName":"n1","online":true}]}`;
+
+/** What Headscale 0.30 (its main of July 2026) answers to `GET /api/v2/tailnet/-/devices`, with other keys and times. */
+export const ANSWER_V2 = `{"devices":[{"addresses":["100.64.0.1"],"name":"phone","id":"1","nodeId":"1","authorized":true,"user":"someone","tags":[],"keyExpiryDisabled":true,"created":"2026-11-27T06:27:01.033971716Z","hostname":"host","isEphemeral":false,"machineKey":"mkey:${A}","nodeKey":"nodekey:${A}","os":"linux","clientVersion":"1.102.3","updateAvailable":false},{"addresses":["100.64.0.2"],"name":"router","id":"2","nodeId":"2","authorized":true,"user":"tagged-devices","tags":["tag:x"],"keyExpiryDisabled":false,"created":"2026-11-27T06:27:01.033971716Z","expires":"2027-01-01T00:00:00Z","hostname":"host","isEphemeral":true,"lastSeen":"2026-11-27T06:40:00.500000000Z","machineKey":"mkey:${B}","nodeKey":"nodekey:${B}","os":"","clientVersion":"","updateAvailable":false}]}`;
+
 /** What a node has of which the API says nothing. */
 export const NOTHING_MORE = {
   ...{ addresses: [], tags: [] },

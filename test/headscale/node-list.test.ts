@@ -1,8 +1,18 @@
 import { describe, expect, test } from 'vitest';
 import { readNodeList } from '../../src/headscale/node-list.ts';
-import { ANSWER_0_23, ANSWER_0_29, entry, machineKey, NOTHING_MORE, nodeInfo, nodeKey } from './node-answers.ts';
+import {
+  ANSWER_0_22,
+  ANSWER_0_23,
+  ANSWER_0_29,
+  ANSWER_V2,
+  entry,
+  machineKey,
+  NOTHING_MORE,
+  nodeInfo,
+  nodeKey,
+} from './node-answers.ts';
 
-const of = (...entries: unknown[]) => readNodeList(JSON.stringify({ nodes: entries }));
+const of = (...entries: unknown[]) => readNodeList(JSON.stringify({ nodes: entries }), 'nodes');
 const nodes = (...entries: unknown[]) => {
   const list = of(...entries);
   return list.ok ? list.nodes : list.why;
@@ -10,7 +20,7 @@ const nodes = (...entries: unknown[]) => {
 
 describe('readNodeList', () => {
   test('reads the answer of 0.29.2', () => {
-    expect(readNodeList(ANSWER_0_29)).toEqual({
+    expect(readNodeList(ANSWER_0_29, 'nodes')).toEqual({
       ok: true,
       nodes: [
         {
@@ -30,7 +40,7 @@ describe('readNodeList', () => {
   });
 
   test('reads the answer of 0.23.0', () => {
-    expect(readNodeList(ANSWER_0_23)).toEqual({
+    expect(readNodeList(ANSWER_0_23, 'nodes')).toEqual({
       ok: true,
       nodes: [
         {
@@ -41,6 +51,54 @@ describe('readNodeList', () => {
         },
       ],
     });
+  });
+
+  test('reads the machines of 0.22.3, whose keys have no prefix', () => {
+    expect(readNodeList(ANSWER_0_22, 'machines')).toEqual({
+      ok: true,
+      nodes: [
+        nodeInfo('a', {
+          ...{ id: '1', name: 'n1', user: 'u', addresses: ['100.64.0.1'], tags: ['tag:x'] },
+          ...{ online: true, lastSeen: new Date('2026-11-27T06:40:00.5Z'), isEphemeral: false },
+        }),
+      ],
+    });
+    expect(readNodeList(ANSWER_0_22, 'nodes')).toEqual({ ok: false, why: "has no list 'nodes'" });
+  });
+
+  test('reads the devices of the v2 API: who has no lastSeen is online', () => {
+    expect(readNodeList(ANSWER_V2, 'devices')).toEqual({
+      ok: true,
+      nodes: [
+        nodeInfo('a', {
+          ...{ id: '1', name: 'phone', user: 'someone', addresses: ['100.64.0.1'], tags: [] },
+          ...{ online: true, os: 'linux', clientVersion: '1.102.3', isEphemeral: false },
+        }),
+        nodeInfo('b', {
+          ...{ id: '2', name: 'router', user: 'tagged-devices', addresses: ['100.64.0.2'], tags: ['tag:x'] },
+          ...{ online: false, lastSeen: new Date('2026-11-27T06:40:00.5Z'), expiry: new Date('2027-01-01T00:00:00Z') },
+          ...{ os: undefined, clientVersion: undefined, isEphemeral: true },
+        }),
+      ],
+    });
+  });
+
+  test.each([
+    ['lastSeen', 5, { online: undefined }],
+    ['lastSeen', null, { online: undefined }],
+    ['lastSeen', '0001-01-01T00:00:00Z', { online: false }],
+    ['expires', 'never', { expiry: undefined }],
+    ['os', 5, { os: undefined }],
+    ['isEphemeral', 'no', { isEphemeral: undefined }],
+    ['name', undefined, { name: 'host' }],
+    ['user', null, { user: '' }],
+    ['addresses', {}, { addresses: [] }],
+    ['tags', null, { tags: [] }],
+  ])('a device whose %s is %j is listed, with %j', (field, value, read) => {
+    const device = { id: '1', machineKey: machineKey('a'), nodeKey: nodeKey('a'), name: 'node-a', hostname: 'host' };
+    const text = JSON.stringify({ devices: [{ ...device, user: 'someone', [field]: value }] });
+    const plain = nodeInfo('a', { online: true });
+    expect(readNodeList(text, 'devices')).toEqual({ ok: true, nodes: [{ ...plain, ...read }] });
   });
 
   test('reads an empty list', () => {
@@ -145,6 +203,6 @@ describe('readNodeList', () => {
     ['{"nodes":{"0":{}}}', "has no list 'nodes'"],
     ['{"nodes":[{},{}]}', 'has no readable node among 2'],
   ])('refuses %s', (text, why) => {
-    expect(readNodeList(text)).toEqual({ ok: false, why });
+    expect(readNodeList(text, 'nodes')).toEqual({ ok: false, why });
   });
 });

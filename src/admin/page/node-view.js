@@ -52,7 +52,7 @@ export class NodeView {
         'User',
         listed?.user ??
           own[0]?.node?.user ??
-          'unknown: Headscale does not list this node, or the watchdog has no API key',
+          'unknown: Headscale does not list this node, or the watchdog has neither an API key nor an OAuth client',
       ],
       ['Machine key', key],
       [
