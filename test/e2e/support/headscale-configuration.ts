@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { HeadscaleOptions } from './headscale.ts';
 
-export type HeadscaleVersion = '0.29.2' | '0.23.0';
+export type HeadscaleVersion = '0.30-dev' | '0.29.2' | '0.23.0';
 
 export const HEADSCALE_PORT = 8080;
 /** Prometheus metrics; 0.29 has its `/debug/` there as well. */

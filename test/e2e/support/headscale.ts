@@ -12,7 +12,7 @@ import {
 } from './headscale-configuration.ts';
 import type { Lab } from './lab.ts';
 import { onHost } from './network.ts';
-import { ended } from './reach.ts';
+import { type Answer, ask, ended } from './reach.ts';
 import { until } from './wait.ts';
 
 /** The user all nodes belong to. */
@@ -104,13 +104,38 @@ export class Headscale {
   /** The path of a file with a key for its API. */
   async apiKeyFile(): Promise<string> {
     const path = join(this.#folder, 'api.key');
-    writeFileSync(path, `${await this.#someApiKey()}\n`, { mode: 0o600 });
+    writeFileSync(path, `${await this.apiKey()}\n`, { mode: 0o600 });
     return path;
+  }
+
+  /** Makes an OAuth client. Only from 0.30 on. @returns its id and its secret. */
+  async oauthClient(scope: string): Promise<{ readonly id: string; readonly key: string }> {
+    return this.#command('oauth-clients', 'create', '--scope', scope);
+  }
+
+  async deleteOauthClient(id: string): Promise<void> {
+    await this.#command('oauth-clients', 'delete', '--id', id);
+  }
+
+  /** Asks its API without a watchdog. */
+  ask(method: string, path: string, bearer: string, form?: Record<string, string>): Promise<Answer> {
+    const body = form === undefined ? '' : String(new URLSearchParams(form));
+    const headers = {
+      ...{ host: this.#target, authorization: `Bearer ${bearer}`, 'content-length': String(body.length) },
+      'content-type': 'application/x-www-form-urlencoded',
+    };
+    return ask({ method, path, headers, body, createConnection: () => this.#lab.reach.connect(this.#target) });
+  }
+
+  /** A key for its API. */
+  async apiKey(): Promise<string> {
+    this.#apiKey ??= await this.#command<string>('apikeys', 'create', '--expiration', '1h');
+    return this.#apiKey;
   }
 
   /** What `GET /api/v1/node` answers. */
   async nodes(): Promise<readonly ListedNode[]> {
-    const authorization = `Bearer ${await this.#someApiKey()}`;
+    const authorization = `Bearer ${await this.apiKey()}`;
     const { status, body } = await this.#lab.reach.get(this.#target, '/api/v1/node', { authorization });
     if (status !== 200) throw new Error(`/api/v1/node: ${status} ${body}`);
     return (JSON.parse(body) as { readonly nodes: readonly ListedNode[] }).nodes;
@@ -168,11 +193,6 @@ export class Headscale {
     if (this.#version === '0.23.0') return user;
     const users = await this.#command<readonly { readonly id: number | string }[]>('users', 'list', '--name', user);
     return String(users[0]?.id);
-  }
-
-  async #someApiKey(): Promise<string> {
-    this.#apiKey ??= await this.#command<string>('apikeys', 'create', '--expiration', '1h');
-    return this.#apiKey;
   }
 
   get #program(): string {
