@@ -21,6 +21,7 @@ function streamOf(index: number): object {
     ...{ id: index + 1, kind: 'control', machineKey: `mkey:${hex}`, remoteAddress: `192.0.2.${index % 250}:${index}` },
     node: { id: String(index), name: `node-${index + 1}`, user: 'someone', nodeKey: `nodekey:${hex}` },
     ...{ openedAt: date, lastHeardAt: date, bytesReceived: index * 1000, bytesSent: index * 100, state: 'open' },
+    evidence: { source: 'direct', by: null, user: null, reason: null },
     ...{ wouldSever: null, kernel: { rttMs: (index * 7) % 300 }, contests: [] },
   };
 }

@@ -34,7 +34,97 @@ async function on(flags: Record<string, unknown> = {}): Promise<Stage> {
   return made;
 }
 
+const KERNEL = {
+  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 100, retransmits: 0, unansweredProbes: 0 },
+  ...{ receivedAgoMs: 3000, rttMs: 12, rttvarMs: 3 },
+};
+const NOTHING = { by: null, user: null, reason: null };
+/** Where the evidence of a stream may come from, what the table shows of it, and what the node's page says. */
+const EVIDENCE = [
+  [
+    { evidence: { ...NOTHING, source: 'direct' }, kernel: KERNEL },
+    '12 ms',
+    "the client's own connection, round trip 12 ms, last sign of life 3 s ago",
+  ],
+  [
+    { evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' }, kernel: { ...KERNEL, unansweredProbes: 2 } },
+    '12 ms via proxy',
+    "the client's connection to the proxy (user caddy, found by port), round trip 12 ms, last sign of life 3 s ago, 2 probes not answered",
+  ],
+  [
+    {
+      evidence: { ...NOTHING, source: 'proxy', by: 'address', user: 'www-data' },
+      kernel: { ...KERNEL, rttMs: 1234, unackedSegments: 2, retransmits: 1 },
+    },
+    '1234 ms via proxy',
+    "all connections from the client's address to the proxy (user www-data, found by address), round trip 1234 ms, last sign of life 3 s ago, 1 retransmission not acknowledged",
+  ],
+  [
+    { evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' }, kernel: { ...KERNEL, rttMs: 0, ended: true } },
+    '– via proxy',
+    "the client's connection to the proxy (user caddy, found by port), the client has left it",
+  ],
+  [
+    { evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' }, kernel: null },
+    '– via proxy',
+    "the client's connection to the proxy (user caddy, found by port), nothing seen yet",
+  ],
+  [
+    { evidence: { ...NOTHING, source: 'none', reason: 'proxy_elsewhere' }, kernel: null },
+    '– no evidence',
+    'none: the proxy runs on another machine or in another network namespace',
+  ],
+] as const;
+
 describe('the status page', () => {
+  test.each([390, 1024, 1440])(
+    'shows where the evidence of each stream comes from, without cutting it, %i px wide',
+    async (width) => {
+      const { watchdog } = await on();
+      const date = new Date().toISOString();
+      const streams = EVIDENCE.map(([shown], index) => ({
+        ...{ id: index + 1, replica: null, kind: 'control', machineKey: `mkey:${String(index).repeat(64)}`, node: null },
+        ...{ remoteAddress: '203.0.113.200:50000', openedAt: date, lastHeardAt: date, upstreamLastHeardAt: date },
+        ...{ bytesReceived: 123_456, bytesSent: 987_654, state: 'open', heldUntil: null, closeReason: null },
+        ...{ wouldSever: null, contests: [], ...shown },
+      }));
+      const { page, mishaps } = await openPage(browser, watchdog.admin);
+      await page.setViewportSize({ width, height: 900 });
+      await page.route('**/streams', (route) => route.fulfill({ json: { total: streams.length, streams } }));
+      await page.reload();
+      await page.locator('.body .row').nth(EVIDENCE.length - 1).waitFor();
+      for (const [index, [, cell, sentence]] of EVIDENCE.entries()) {
+        const place = page.locator(`.body .row[data-id="${index + 1}"] > :nth-child(6)`);
+        expect((await place.innerText()).replace(/\s+/g, ' ').trim()).toBe(cell);
+        expect(await place.getAttribute('title')).toBe(`Evidence: ${sentence}`);
+      }
+      const cut =
+        "[...document.querySelectorAll('.body .row > :nth-child(6), .body .row > :nth-child(6) *')]" +
+        '.filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0 || one.getBoundingClientRect().height > 39)' +
+        '.map((one) => one.textContent)';
+      expect(await page.evaluate(cut)).toEqual([]);
+      await shoot(page, `evidence-${width}`);
+      expect(await accessibilityFaults(page)).toEqual([]);
+      for (const [index, [, , sentence]] of EVIDENCE.entries()) {
+        await page.evaluate(`location.hash = 'node=mkey:${String(index).repeat(64)}'`);
+        await page.locator('#node dd', { hasText: sentence }).waitFor();
+      }
+      // Nothing stands out of the page to the right.
+      expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBeLessThanOrEqual(0);
+      await shoot(page, `evidence-node-${width}`);
+      expect(mishaps).toEqual([]);
+    },
+  );
+
+  test('a node behind a proxy that hides its clients: no evidence, and why', async () => {
+    const { watchdog, node } = await on({ trustedProxies: '127.0.0.1' });
+    const phone = await node('phone-2');
+    const { page } = await openPage(browser, watchdog.admin);
+    await page.locator('.body .row', { hasText: 'no evidence' }).waitFor();
+    await page.goto(`${watchdog.admin}/#node=${keyOfNode(phone)}`);
+    await page.locator('#node dd', { hasText: 'none: the proxy does not say who its client is' }).waitFor();
+  });
+
   test.each(['light', 'dark'] as const)('shows a takeover as it happens, %s', async (colorScheme) => {
     const { watchdog, node } = await on();
     const router = await node('router-1');
@@ -57,6 +147,7 @@ describe('the status page', () => {
     await told.getByRole('link').click();
     const why = page.getByRole('region', { name: 'Why' });
     await why.getByText(/^Why stream 1 was severed \d+ s ago$/).waitFor();
+    await page.locator('#node dd', { hasText: "the client's own connection, round trip" }).waitFor();
     expect(await why.textContent()).toMatch(/old stream 1 from 127\.0\.0\.1:\d+ was severed.*back on stream 3/);
     await page.locator('.timeline .severed').first().waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(2);

@@ -1,9 +1,10 @@
 /** @import { EventView, PresenceView, StreamView } from '../views.ts' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
+import { evidenceText } from './evidence.js';
 import { eventItem, isSevering } from './feed.js';
 import { ago, nameOf } from './format.js';
-import { stateOf } from './stream-table.js';
+import { keyOf, stateOf } from './stream-table.js';
 import { legend, timeline } from './timeline.js';
 
 /** One node: why its last stream was severed, its streams in the last 24 hours, and its events. */
@@ -62,6 +63,10 @@ export class NodeView {
           : `${own.length} open ${own.length === 1 ? 'stream' : 'streams'}`,
       ],
       ['Headscale shows', shownBy(listed)],
+      ...own.map((stream) => [
+        own.length === 1 ? 'Evidence' : `Evidence, stream ${keyOf(stream)}`,
+        evidenceText(stream),
+      ]),
     ]) {
       facts.append(element('dt', {}, term ?? ''), element('dd', {}, text ?? ''));
     }

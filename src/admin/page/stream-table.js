@@ -1,5 +1,6 @@
 /** @import { StreamView } from '../views.ts' */
 import { byId, element, setText } from './dom.js';
+import { evidenceMark, evidenceText } from './evidence.js';
 import { ago, bytes, nameOf, roundTrip, span } from './format.js';
 
 const ROW_HEIGHT = 40;
@@ -17,7 +18,7 @@ const COLUMNS = [
   { name: 'Address', key: 'address', of: ({ remoteAddress }) => remoteAddress },
   { name: 'Open for', key: 'opened', of: ({ openedAt }) => -Date.parse(openedAt) },
   { name: 'Last heard', key: 'heard', of: ({ lastHeardAt }) => -Date.parse(lastHeardAt) },
-  { name: 'Round trip', key: 'rtt', of: ({ kernel }) => kernel?.rttMs ?? Number.POSITIVE_INFINITY },
+  { name: 'Round trip', key: 'rtt', of: (stream) => roundTripMs(stream) ?? Number.POSITIVE_INFINITY },
   { name: 'Bytes in / out', key: 'bytes', of: ({ bytesReceived, bytesSent }) => bytesReceived + bytesSent },
   { name: 'State', key: 'state', of: (stream) => stateOf(stream) },
 ];
@@ -30,11 +31,20 @@ export function stateOf({ state, contests, wouldSever }) {
 }
 
 /**
+ * Undefined without evidence, and for a client that has left its proxy.
+ *
+ * @param {StreamView} stream
+ */
+function roundTripMs({ kernel }) {
+  return kernel === null || kernel.ended ? undefined : kernel.rttMs;
+}
+
+/**
  * Each replica numbers its own streams.
  *
  * @param {StreamView} stream
  */
-function keyOf({ id, replica }) {
+export function keyOf({ id, replica }) {
   return replica === null ? String(id) : `${replica}/${id}`;
 }
 
@@ -44,6 +54,8 @@ function keyOf({ id, replica }) {
  * @property {HTMLElement[]} cells
  * @property {HTMLAnchorElement} link
  * @property {HTMLElement} tag
+ * @property {HTMLElement} rtt
+ * @property {HTMLElement} mark where the evidence comes from
  */
 
 /** The table of streams. Only visible rows exist as elements. A row keeps its element, and the focus, while it is visible. */
@@ -172,7 +184,10 @@ export class StreamTable {
     const cells = COLUMNS.map(() => element('div', { role: 'cell' }));
     const link = element('a');
     const tag = element('span', { class: 'tag' });
+    const rtt = element('span');
+    const mark = element('small');
     cells[1]?.append(link);
+    cells[5]?.append(rtt, mark);
     cells[7]?.append(tag);
     const button = element(
       'button',
@@ -186,7 +201,7 @@ export class StreamTable {
       ...cells,
       element('div', { role: 'cell' }, button),
     );
-    const row = { line, cells, link, tag };
+    const row = { line, cells, link, tag, rtt, mark };
     this.#rows.set(keyOf(stream), row);
     this.#body.append(line);
     return row;
@@ -196,7 +211,7 @@ export class StreamTable {
   #fill(stream) {
     const row = this.#rows.get(keyOf(stream));
     if (row === undefined) return;
-    const { cells, link, tag } = row;
+    const { cells, link, tag, rtt, mark } = row;
     const state = stateOf(stream);
     const texts = [
       ...[
@@ -205,7 +220,7 @@ export class StreamTable {
         stream.remoteAddress,
         span(Date.now() - Date.parse(stream.openedAt)),
       ],
-      ...[ago(stream.lastHeardAt), roundTrip(stream.kernel?.rttMs)],
+      ...[ago(stream.lastHeardAt), undefined],
       `${bytes(stream.bytesReceived)} / ${bytes(stream.bytesSent)}`,
     ];
     for (const [index, text] of texts.entries()) {
@@ -215,6 +230,9 @@ export class StreamTable {
     setText(link, nameOf(stream));
     link.title = stream.machineKey ?? '';
     if (stream.machineKey !== null) link.href = `#node=${stream.machineKey}`;
+    setText(rtt, roundTrip(roundTripMs(stream)));
+    setText(mark, evidenceMark(stream));
+    if (cells[5] !== undefined) cells[5].title = `Evidence: ${evidenceText(stream)}`;
     setText(tag, state);
     tag.title = state;
     tag.className = `tag ${state === 'open' ? '' : 'warn'}`;
