@@ -29,6 +29,12 @@ const COLUMNS: readonly Column[] = [
   { title: 'STATE' },
 ];
 
+/** Columns that are shown if they say something about any of the streams. */
+const MORE_COLUMNS: readonly (Column & { isShown(stream: StreamView): boolean; of(stream: StreamView): string })[] = [
+  { title: 'EVIDENCE', isShown: ({ evidence }) => evidence.source !== 'direct', of: ({ evidence }) => evidence.source },
+  { title: 'REPLICA', isShown: ({ replica }) => replica !== null, of: ({ replica }) => replica ?? '' },
+];
+
 /** Lists the open streams. */
 export async function showStreams(api: Api, options: StreamsOptions, console: Console): Promise<ExitCode> {
   const { node, state, kind, search, sort } = options;
@@ -45,11 +51,10 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
 function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
-  // Without replicas there is nothing to show in that column.
-  const hasReplicas = streams.some(({ replica }) => replica !== null);
+  const more = MORE_COLUMNS.filter(({ isShown }) => streams.some(isShown));
   const [head = '', ...rows] = tableLines(
-    hasReplicas ? [...COLUMNS, { title: 'REPLICA' }] : COLUMNS,
-    streams.map((stream) => [...rowOf(stream, now), ...(hasReplicas ? [stream.replica ?? ''] : [])]),
+    [...COLUMNS, ...more],
+    streams.map((stream) => [...rowOf(stream, now), ...more.map(({ of }) => of(stream))]),
     console.width,
   );
   const lines = rows.map((line, index) => {
@@ -64,7 +69,7 @@ function rowOf(stream: StreamView, now: number): readonly string[] {
   return [
     ...[String(id), printable(ownerOf(stream)), remoteAddress],
     ...[span(wholeSeconds(now - Date.parse(openedAt))), ago(now - Date.parse(lastHeardAt))],
-    kernel === null ? '-' : roundTrip(kernel.rttMs),
+    kernel === null || kernel.ended ? '-' : roundTrip(kernel.rttMs),
     ...[amount(bytesReceived), amount(bytesSent), stateOf(stream)],
   ];
 }

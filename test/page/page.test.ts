@@ -47,7 +47,10 @@ const EVIDENCE = [
     "the client's own connection, round trip 12 ms, last sign of life 3 s ago",
   ],
   [
-    { evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' }, kernel: { ...KERNEL, unansweredProbes: 2 } },
+    {
+      evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' },
+      kernel: { ...KERNEL, unansweredProbes: 2 },
+    },
     '12 ms via proxy',
     "the client's connection to the proxy (user caddy, found by port), round trip 12 ms, last sign of life 3 s ago, 2 probes not answered",
   ],
@@ -60,7 +63,10 @@ const EVIDENCE = [
     "all connections from the client's address to the proxy (user www-data, found by address), round trip 1234 ms, last sign of life 3 s ago, 1 retransmission not acknowledged",
   ],
   [
-    { evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' }, kernel: { ...KERNEL, rttMs: 0, ended: true } },
+    {
+      evidence: { ...NOTHING, source: 'proxy', by: 'port', user: 'caddy' },
+      kernel: { ...KERNEL, rttMs: 0, ended: true },
+    },
     '– via proxy',
     "the client's connection to the proxy (user caddy, found by port), the client has left it",
   ],
@@ -83,7 +89,13 @@ describe('the status page', () => {
       const { watchdog } = await on();
       const date = new Date().toISOString();
       const streams = EVIDENCE.map(([shown], index) => ({
-        ...{ id: index + 1, replica: null, kind: 'control', machineKey: `mkey:${String(index).repeat(64)}`, node: null },
+        ...{
+          id: index + 1,
+          replica: null,
+          kind: 'control',
+          machineKey: `mkey:${String(index).repeat(64)}`,
+          node: null,
+        },
         ...{ remoteAddress: '203.0.113.200:50000', openedAt: date, lastHeardAt: date, upstreamLastHeardAt: date },
         ...{ bytesReceived: 123_456, bytesSent: 987_654, state: 'open', heldUntil: null, closeReason: null },
         ...{ wouldSever: null, contests: [], ...shown },
@@ -92,7 +104,10 @@ describe('the status page', () => {
       await page.setViewportSize({ width, height: 900 });
       await page.route('**/streams', (route) => route.fulfill({ json: { total: streams.length, streams } }));
       await page.reload();
-      await page.locator('.body .row').nth(EVIDENCE.length - 1).waitFor();
+      await page
+        .locator('.body .row')
+        .nth(EVIDENCE.length - 1)
+        .waitFor();
       for (const [index, [, cell, sentence]] of EVIDENCE.entries()) {
         const place = page.locator(`.body .row[data-id="${index + 1}"] > :nth-child(6)`);
         expect((await place.innerText()).replace(/\s+/g, ' ').trim()).toBe(cell);
