@@ -1,20 +1,18 @@
-import { connect, createServer, type Server, type Socket } from 'node:net';
-import type { Overview } from '../admin/views.ts';
+import { createServer } from 'node:net';
+import type { Overview, StreamView } from '../admin/views.ts';
 import { readAdminToken, readCertificate, readNoiseKey } from '../config/secrets.ts';
-import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Config, HostPort } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
-import { addressAndPort, isLoopback } from '../lib/addresses.ts';
+import { addressAndPort } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { NoAnswerError, reasonOf } from '../lib/errors.ts';
 import { fieldsOf, parseJson } from '../lib/json.ts';
-import { enableKeepAlive } from '../liveness/client-connection.ts';
-import { loadKernel } from '../liveness/kernel.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import { askAdmin } from './admin-client.ts';
+import { evidenceFindings, streamEvidenceFinding } from './check-evidence.ts';
 import { listNodes, nodeFinding } from './check-nodes.ts';
 import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
 import { EXIT, type ExitCode } from './terminal.ts';
@@ -71,11 +69,12 @@ async function* findings(
     const listed = await listNodes(api, config, headscale.version);
     yield* listed.findings;
     yield* certificateFindings(config);
-    yield* await kernelFindings(config);
+    yield* await evidenceFindings(config);
     const { token, findings: ofToken } = readToken(config);
     yield* ofToken;
     yield* await portFindings(config, token);
     yield* await frontProxyFindings(config, token, gateways());
+    yield* await streamFindings(config, token);
     if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale.version);
   } finally {
     await api.close();
@@ -139,68 +138,6 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
       return problemsOf(error);
     }
   });
-}
-
-async function kernelFindings({ listen, trustedProxies }: Config): Promise<readonly Finding[]> {
-  const loaded = await loadKernel();
-  if (!loaded.ok) {
-    return [
-      warn(
-        'HSW_KERNEL_EVIDENCE_UNAVAILABLE',
-        `kernel evidence: not available, ${loaded.why}: only silence shows that a stream is dead, and gone-after has no effect`,
-      ),
-    ];
-  }
-  const says = await withLoopback((socket) => {
-    enableKeepAlive(loaded.kernel, socket, 'waiting client');
-    return loaded.kernel.evidenceOf(socket);
-  });
-  const silence = 'kernel evidence: Linux gives no answer, so only silence shows that a stream is dead';
-  const found: Finding[] = [
-    says === undefined
-      ? warn('HSW_KERNEL_EVIDENCE_UNAVAILABLE', silence)
-      : ok('kernel evidence: Linux reports on connections, and can probe them'),
-  ];
-  const isDefault = trustedProxies === TRUSTED_BY_DEFAULT;
-  if (trustedProxies.length > 0 && !isDefault) {
-    const why = 'their kernels say nothing about the nodes behind them, so only silence counts there';
-    const text = `kernel evidence: not for connections from --trusted-proxies ${trustedProxies.join(', ')}: ${why}`;
-    found.push(warn(null, text));
-  }
-  for (const { host, port } of listen) {
-    if (!isLoopback(host)) continue;
-    const isTrusted = trustOf(trustedProxies)(host === 'localhost' ? '127.0.0.1' : host);
-    if (isTrusted && !isDefault) continue;
-    const what = `kernel evidence: --listen ${addressAndPort(host, port)} is reached from this machine only`;
-    const proxy = 'clients come through a proxy on it, so only their silence counts';
-    const other = 'clients come through another program on this machine, and its kernel answers for them';
-    const advice = 'name it with --trusted-proxies; rule 2 still works';
-    found.push(
-      isTrusted ? warn(null, `${what}: ${proxy}`) : warn('HSW_PROXY_NOT_TRUSTED', `${what}: ${other}: ${advice}`),
-    );
-  }
-  return found;
-}
-
-/** Calls `ask` with a connection of this process to itself. */
-function withLoopback<T>(ask: (socket: Socket) => T): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const server = createServer((socket) => socket.on('error', () => {}).resume());
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const client = connect({ port: portOf(server), host: '127.0.0.1' }, () => {
-        const answer = ask(client);
-        client.destroy();
-        server.close(() => resolve(answer));
-      });
-      client.once('error', reject);
-    });
-  });
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
 function readToken({ adminTokenFile }: Config): {
@@ -272,6 +209,18 @@ async function frontProxiesAt(admin: HostPort, token: string | undefined): Promi
     }));
   } catch {
     return undefined;
+  }
+}
+
+/** Where the evidence of the running watchdog's streams comes from. */
+async function streamFindings({ admin }: Config, token: string | undefined): Promise<readonly Finding[]> {
+  try {
+    const { text } = await askAdmin(admin, 'GET', '/streams', token);
+    const { streams } = fieldsOf(parseJson(text));
+    const finding = Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined;
+    return finding === undefined ? [] : [finding];
+  } catch {
+    return [];
   }
 }
 

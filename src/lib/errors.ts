@@ -46,7 +46,7 @@ export const ERRORS = {
   HSW_MACHINE_KEY_DUPLICATED: {},
   HSW_CONNECTION_REFUSED: {},
   HSW_LIMIT_REACHED: {},
-  HSW_PROXY_SOCKETS_HIDDEN: {},
+  HSW_PROXY_SOCKETS_HIDDEN: { check: true },
   HSW_PROXY_NOT_TRUSTED: { check: true },
   HSW_CLIENT_ADDRESSES_HIDDEN: { check: true },
   HSW_UPGRADE_HEADER_LOST: { check: true },

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { runCheck } from '../../src/commands/check.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { Harness } from '../support/harness.ts';
+import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
 import { freePort } from '../support/process.ts';
 
@@ -81,7 +81,8 @@ describe('runCheck', () => {
       `ok    Headscale at ${url}: answers, v0.29.2`,
       'ok    Noise key: the same as that of the running Headscale',
       'ok    API key: accepted, 1 node',
-      expect.stringMatching(/^(ok|warn) +kernel evidence: /),
+      expect.stringMatching(/^(ok|warn) +(\[.*\] )?kernel evidence: /),
+      expect.stringMatching(/^ok {4}kernel evidence behind a proxy: /),
       expect.stringMatching(/^ok {4}--listen 0\.0\.0\.0:\d+: free$/),
       expect.stringMatching(/^ok {4}--admin 127\.0\.0\.1:\d+: free$/),
     ]);
@@ -97,7 +98,6 @@ describe('runCheck', () => {
     expect(good.lines).toContainEqual(
       expect.stringMatching(/^ok {4}certificate .*: for DNS:localhost.*, until 21\d\d-/),
     );
-    expect(good.lines).toContainEqual(expect.stringMatching(/^warn {2}kernel evidence: not for .*127\.0\.0\.1/));
     expect(good.passed).toBe(true);
     for (const key of ['renewed-key.pem', 'nowhere.pem']) {
       const bad = await check({ upstream: url, listen: await listen(key) });
@@ -196,7 +196,7 @@ describe('runCheck', () => {
     );
     expect(lines[2]).toMatch(/^warn {2}Noise key: read, but not compared/);
     expect(lines[3]).toMatch(/^fail {2}\[HSW_NODES_LIST_FAILED\] API key: /);
-    expect(lines).toHaveLength(7);
+    expect(lines).toHaveLength(8);
     expect(passed).toBe(false);
   });
 
@@ -285,10 +285,33 @@ describe('runCheck', () => {
     expect(trusting.lines.join()).not.toContain('gateway');
   });
 
-  test("warns if it listens only on this machine, because this machine's kernel would answer for the clients", async () => {
+  test("warns if only this machine reaches it, and no proxy there is trusted: this machine's kernel would answer for the clients", async () => {
     const { url } = await headscale();
-    const { lines } = await check({ upstream: url, listen: `127.0.0.1:${await freePort()}` });
-    if (process.platform === 'linux') expect(lines).toContainEqual(expect.stringMatching(/^warn .*this machine only/));
+    const flags = { upstream: url, listen: `127.0.0.1:${await freePort()}` };
+    const warning = expect.stringMatching(/^warn {2}\[HSW_PROXY_NOT_TRUSTED\] .*this machine only.*--trusted-proxies/);
+    expect((await check({ ...flags, trustedProxies: 'none' })).lines).toContainEqual(warning);
+    expect((await check(flags)).lines).not.toContainEqual(warning);
+  });
+
+  test('says where the evidence of the running watchdog comes from', async () => {
+    const upstream = await harness.upstream((_request, socket) => {
+      socket.on('error', () => {});
+      socket.on('end', () => socket.end());
+      socket.resume().write(SWITCHING);
+    });
+    const running = await harness.watchdog(upstream.url, { trustedProxies: '127.0.0.1' });
+    const flags = {
+      ...{ upstream: upstream.url, listen: `127.0.0.1:${running.port}` },
+      admin: running.admin.replace('http://', ''),
+    };
+    const ofStreams = ({ lines }: Checked) => lines.filter((line) => line.includes('kernel evidence of the'));
+    expect(ofStreams(await check(flags))).toEqual([]);
+    const client = harness.client(running.port);
+    client.write(upgradeHead('/ts2021', ''));
+    expect(await readHead(client)).toBe(SWITCHING);
+    expect(ofStreams(await check(flags))).toEqual([
+      "warn  [HSW_PROXY_SOCKETS_HIDDEN] kernel evidence of the 1 open stream: 0 from the client's own connection, 0 from the proxy's, 1 without (address_hidden): see docs/proxies.md",
+    ]);
   });
 
   test('--json prints each finding with its level, its code and its text', async () => {
