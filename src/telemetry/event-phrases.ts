@@ -67,7 +67,7 @@ export const RELEASED: Readonly<Record<ReleaseReason, string>> = {
 export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
   dead: 'nobody answers at its other end, and the node is back on a new stream',
   silent: 'its client has been silent for longer than silent-after, and the node is back on a new stream',
-  gone: 'its client has acknowledged nothing for as long as gone-after allows',
+  gone: 'its client has acknowledged nothing for as long as gone-after allows, or has left the proxy in front',
   upstream_silent: 'Headscale has sent nothing on it for more than two minutes',
   surplus: 'its node has too many streams, and this one has no session or has been silent for longest',
 };
@@ -79,7 +79,7 @@ export const VERDICT: Readonly<Record<ContestVerdict, string>> = {
   newcomer_ended: 'the new stream ended first, and the old one stays',
 };
 
-export const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
+const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   client_closed: 'ended: the client closed it',
   client_error: "ended: the client's connection broke",
   client_left_early: 'ended: the client left before Headscale answered',
@@ -123,44 +123,64 @@ function whyDead({ source, kernel, contestedMs }: EventOf<'stream_severed'>): st
   return `its kernel answered none of the last ${unansweredProbes} probes, ${span(contestedMs)} after the node had come back (${last})`;
 }
 
-/** What a proxy's connection to the client shows. `source` says how it was found. */
-export function whatProxyShows(source: EvidenceSource, kernel: KernelEvidence): string {
-  const [by, user] = source.kind === 'proxy' ? [source.by, source.user] : ['address', 'unknown'];
-  const whose =
-    by === 'port' ? "the proxy's connection to it" : "every connection of the proxy to the client's address";
-  const shows = `as ${whose} shows (socket of user ${user})`;
-  const { ended, unackedSegments, retransmits, unansweredProbes, receivedAgoMs } = kernel;
-  if (ended) return `its client has left the proxy, ${shows}`;
-  const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
-  if (unackedSegments > 0 && retransmits > 0) {
-    return `its kernel acknowledged nothing through ${retransmits} retransmissions, ${shows} (${last})`;
-  }
-  return `its kernel answered none of the proxy's last ${unansweredProbes} probes, ${shows} (${last})`;
+export function describeClosing(
+  { stream, reason, lifetimeMs, gone }: EventOf<'stream_closed'>,
+  nameOf: NameOf,
+): string {
+  const why =
+    gone?.kernel === undefined
+      ? WHY_CLOSED[reason]
+      : `was severed as gone: ${whatProxyShows(gone.source, gone.kernel)}`;
+  return `${streamOf(stream, nameOf)} from ${stream.remoteAddress} ${why} (it lasted ${span(lifetimeMs)}).`;
 }
 
-/** Why nothing is known about the connections of a proxy's clients, and what to do. */
-const HIDDEN: Readonly<Record<NoEvidence, string>> = {
-  kernel_unavailable: 'Linux cannot be asked here',
-  netlink_unavailable:
-    'Linux cannot be asked about them here; allow netlink sockets (systemd: RestrictAddressFamilies=AF_NETLINK)',
-  proxy_elsewhere:
-    'it runs on another machine or in another network namespace; run the watchdog in the same one (Compose: network_mode: service:NAME)',
-  several_proxies:
-    'a further proxy stands in front of it, and only that one sees them; put the watchdog behind the outermost proxy, or do without',
-  address_hidden: 'it does not say who its clients are; have it send X-Forwarded-For or the PROXY protocol',
-  socket_not_found:
-    'it has no connection with the address and port that it names; check that it sends the port of its own client (X-Real-Port)',
+/** Why a client behind a proxy is gone, as its connection to that proxy shows, or every connection that may be its. */
+function whatProxyShows(source: EvidenceSource, kernel: KernelEvidence): string {
+  const [by, user] = source.kind === 'proxy' ? [source.by, source.user] : ['address', 'unknown'];
+  const proxy = `the proxy (user ${user})`;
+  const { ended, unackedSegments, retransmits, unansweredProbes, receivedAgoMs } = kernel;
+  if (ended) {
+    return by === 'port'
+      ? `its client's connection to ${proxy} has ended`
+      : `every connection from its client's address to ${proxy} has ended`;
+  }
+  const where = by === 'port' ? `on its connection to ${proxy}` : `on any connection from its address to ${proxy}`;
+  const last = `its last sign of life was ${span(receivedAgoMs)} ago`;
+  return unackedSegments > 0 && retransmits > 0
+    ? `its kernel acknowledged nothing through ${count(retransmits, 'retransmission')} ${where}; ${last}`
+    : `its kernel did not answer the last ${count(unansweredProbes, 'probe')} ${where}; ${last}`;
+}
+
+/** Why nothing is known about the clients of a proxy, and what to do. */
+const HIDDEN: Readonly<Record<NoEvidence, readonly [why: string, advice: string]>> = {
+  kernel_unavailable: ['Linux cannot be asked here', 'Run the watchdog on Linux, with the package koffi.'],
+  netlink_unavailable: ['Linux cannot be asked about its connections', 'Allow netlink sockets.'],
+  proxy_elsewhere: [
+    'it runs on another machine or in another network namespace',
+    "Run the watchdog in the proxy's network namespace (Compose: network_mode: service:NAME), or on its machine.",
+  ],
+  several_proxies: [
+    'another proxy stands in front of it, and only that one sees them',
+    'Put the watchdog directly behind the outermost proxy.',
+  ],
+  address_hidden: ['it does not say who they are', 'Have it send X-Forwarded-For or the PROXY protocol.'],
+  socket_not_found: [
+    'it has no connection with the address and port that it names',
+    'Check that it sends the port of its own client (X-Real-Port).',
+  ],
 };
 
 export function describeHiddenSockets({ address, reason, detail }: EventOf<'proxy_sockets_hidden'>): string {
-  const why = detail === undefined ? HIDDEN[reason] : `${HIDDEN[reason]} (${detail})`;
-  return `The connections between the proxy at ${address} and its clients cannot be seen: ${why}. So the watchdog cannot tell when a client behind it has vanished: a dead stream is severed only once it is silent past --silent-after, and --gone-after does nothing. See docs/proxies.md.`;
+  const [why, advice] = HIDDEN[reason];
+  const because = detail === undefined ? why : `${why} (${detail})`;
+  const effect = '--gone-after does nothing for them, and a dead stream is severed only after --silent-after';
+  return `The watchdog cannot see clients of the proxy at ${address}, because ${because}. So ${effect}. ${advice} See docs/proxies.md.`;
 }
 
 export function describeFoundSockets({ address, user, by }: EventOf<'proxy_sockets_found'>): string {
-  const what = `The proxy at ${address} runs on this machine (user ${user}), and Linux shows its connections to its clients`;
-  if (by === 'port') return `${what}: each stream is judged by its client's own connection.`;
-  return `${what}. It does not send the client's port, so a stream is judged by all connections to its client's address: nodes behind one NAT cannot be told apart. See docs/proxies.md for the line to add.`;
+  const what = `Linux shows the connections between the proxy at ${address} (user ${user}) and its clients, so the watchdog notices when a client vanishes`;
+  if (by === 'port') return `${what}. The proxy sends each client's port, so every client counts for itself.`;
+  return `${what}. The proxy does not send the client's port, so all connections from a client's address count: if several nodes share an address, a dead stream stays while one of them is alive. See docs/proxies.md for the line that sends the port.`;
 }
 
 export function describeRefusal({ reason, address, detail }: EventOf<'connection_refused'>): string {

@@ -5,6 +5,7 @@ import type { EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
 import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/stream.ts';
 import {
   count,
+  describeClosing,
   describeDrain,
   describeFoundSockets,
   describeHandshake,
@@ -21,9 +22,7 @@ import {
   RELEASED,
   streamOf,
   VERDICT,
-  WHY_CLOSED,
   WOULD_SEVER,
-  whatProxyShows,
   whyUpstreamRefused,
 } from './event-phrases.ts';
 
@@ -92,10 +91,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     level: ({ reason }) => (SEVERED_WITHOUT_CONTEST.has(reason) ? 'info' : 'debug'),
     subject: ({ stream, reason, gone }) => ({ ...about(stream), reason, ...(gone && { kernel: gone.kernel }) }),
     fields: ({ lifetimeMs, gone }) => ({ lifetimeMs: Math.round(lifetimeMs), evidence: gone?.source.kind }),
-    sentence: ({ stream, reason, lifetimeMs, gone }, nameOf) => {
-      const shown = gone?.kernel === undefined ? '' : `: ${whatProxyShows(gone.source, gone.kernel)}`;
-      return `${streamOf(stream, nameOf)} from ${stream.remoteAddress} ${WHY_CLOSED[reason]}${shown} (it lasted ${span(lifetimeMs)}).`;
-    },
+    sentence: describeClosing,
   },
   contest_opened: {
     level: 'info',

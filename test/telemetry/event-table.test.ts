@@ -40,6 +40,76 @@ describe('describeEvent', () => {
     );
   });
 
+  const byPort = { kind: 'proxy', by: 'port', user: 'caddy' } as const;
+  const byAddress = { kind: 'proxy', by: 'address', user: 'www-data' } as const;
+  const unacked = { ...kernel, unackedSegments: 2, retransmits: 1, unansweredProbes: 0 };
+
+  test.each([
+    [byPort, kernel, 'its kernel did not answer the last 3 probes on its connection to the proxy (user caddy)'],
+    [
+      byAddress,
+      kernel,
+      'its kernel did not answer the last 3 probes on any connection from its address to the proxy (user www-data)',
+    ],
+    [
+      byPort,
+      unacked,
+      'its kernel acknowledged nothing through 1 retransmission on its connection to the proxy (user caddy)',
+    ],
+  ])('behind a proxy it says whose connection showed it: %o', (source, seen, why) => {
+    const last = 'its last sign of life was 1 min 1 s ago';
+    expect(name({ ...severed, source, kernel: seen })).toBe(
+      `router-1's old stream 12 from 203.0.113.7:4242 was severed: ${why}; ${last}, and the node is back on stream 15 from 198.51.100.9:1.`,
+    );
+    const gone = { source, kernel: seen };
+    expect(name({ kind: 'stream_closed', stream: old, reason: 'gone', lifetimeMs: 60_000, gone })).toBe(
+      `router-1's stream 12 from 203.0.113.7:4242 was severed as gone: ${why}; ${last} (it lasted 1 min).`,
+    );
+  });
+
+  test.each([
+    [byPort, "its client's connection to the proxy (user caddy) has ended"],
+    [byAddress, "every connection from its client's address to the proxy (user www-data) has ended"],
+  ])('of a client that has left its proxy: %o', (source, why) => {
+    const left = { ...kernel, receivedAgoMs: 0, unansweredProbes: 0, ended: true };
+    expect(name({ ...severed, source, kernel: left })).toContain(
+      ` was severed: ${why}, and the node is back on stream 15`,
+    );
+    const gone = { source, kernel: left };
+    // It has not waited for gone-after, so it must not say that.
+    expect(name({ kind: 'stream_closed', stream: old, reason: 'gone', lifetimeMs: 60_000, gone })).toBe(
+      `router-1's stream 12 from 203.0.113.7:4242 was severed as gone: ${why} (it lasted 1 min).`,
+    );
+  });
+
+  test.each([
+    ['port', /\(user caddy\) and its clients.* every client counts for itself\.$/],
+    ['address', /\(user caddy\).* if several nodes share an address, .*docs\/proxies\.md for the line/],
+  ] as const)('of a proxy that Linux shows, by %s: what follows', (by, sentence) => {
+    const found = { kind: 'proxy_sockets_found', address: '127.0.0.1', user: 'caddy', by } as const;
+    expect(name(found)).toMatch(sentence);
+  });
+
+  test.each([
+    [
+      'netlink_unavailable',
+      /because Linux cannot be asked about its connections \(it is forbidden\)\. So .*Allow netlink/,
+    ],
+    ['proxy_elsewhere', /because it runs on another machine or .*\. So .*network_mode: service:NAME/],
+    ['several_proxies', /because another proxy stands in front of it.*\. So .*behind the outermost proxy/],
+    ['address_hidden', /because it does not say who they are\. So .*X-Forwarded-For/],
+    ['socket_not_found', /because it has no connection with .*\. So .*X-Real-Port/],
+  ] as const)('of a proxy whose clients it cannot see, %s: why, what follows, and what to do', (reason, sentence) => {
+    const detail = reason === 'netlink_unavailable' ? 'it is forbidden' : undefined;
+    const said = name({ kind: 'proxy_sockets_hidden', address: '172.18.0.5', reason, detail });
+    expect(said).toMatch(/^The watchdog cannot see clients of the proxy at 172\.18\.0\.5, /);
+    expect(said).toContain(
+      'So --gone-after does nothing for them, and a dead stream is severed only after --silent-after.',
+    );
+    expect(said).toMatch(sentence);
+    expect(said).toMatch(/ See docs\/proxies\.md\.$/);
+  });
+
   test('shows the key if the node has no name', () => {
     const stranger = { ...old, machineKey: keyOf(2) };
     expect(name({ kind: 'stream_opened', stream: stranger })).toMatch(/^mkey:00000002…'s stream 12 was opened from /);
