@@ -135,6 +135,30 @@ describe('deploy/compose and deploy/kubernetes, read by their own programs', () 
     ]);
   });
 
+  test('with compose.caddy.yaml, the watchdog is in the network namespace of Caddy, and Caddy understands its file', async () => {
+    const { services, ports } = await compose(['compose.yaml', 'compose.caddy.yaml']);
+    expect(services.sort()).toEqual(['caddy', 'grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
+    expect(ports.filter((port) => !port.startsWith('grafana'))).toEqual([
+      'caddy :80 80',
+      'caddy :443 443',
+      'caddy 127.0.0.1:9191 9191',
+    ]);
+    const { services: overrides } = parse(read('compose', 'compose.caddy.yaml'), { logLevel: 'silent' });
+    expect(overrides.watchdog.network_mode).toBe('service:caddy');
+    // The name that Prometheus asks for is now Caddy's.
+    const [{ targets }] = parse(read('compose', 'targets.yaml'));
+    expect(targets).toEqual(overrides.caddy.networks.default.aliases.map((name: string) => `${name}:9191`));
+    const config = loadConfig(
+      { listen: overrides.watchdog.command.at(-1) },
+      { path: 'watchdog.yaml', text: read('compose', 'watchdog.yaml') },
+    );
+    expect(config.listen).toMatchObject([{ host: '127.0.0.1', port: 8081, tls: undefined }]);
+    expect(config.trustedProxies).toContain('127.0.0.0/8');
+    const caddyfile = join(DEPLOY, 'compose', 'Caddyfile');
+    expect(readFileSync(caddyfile, 'utf8')).toContain('reverse_proxy 127.0.0.1:8081');
+    await run('caddy', ['validate', '--adapter', 'caddyfile', '--config', caddyfile]);
+  });
+
   test('the check finds a mistake in compose.yaml', async () => {
     const wrong = join(folder, 'compose.yaml');
     writeFileSync(wrong, read('compose', 'compose.yaml').replace('healthcheck:', 'healthchek:'));
