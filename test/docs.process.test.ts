@@ -7,7 +7,13 @@ import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../src/config/load.ts';
 import { SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../src/config/settings.ts';
 import { CONTEST_VERDICTS, HANDSHAKE_RESULTS, REFUSAL_REASONS } from '../src/streams/events.ts';
-import { CLOSE_REASONS, SEVER_REASONS, STREAM_KINDS } from '../src/streams/stream.ts';
+import {
+  CLOSE_REASONS,
+  type EvidenceSource,
+  type NoEvidence,
+  SEVER_REASONS,
+  STREAM_KINDS,
+} from '../src/streams/stream.ts';
 import { EVENT_KINDS } from '../src/telemetry/event-table.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { Harness } from './support/harness.ts';
@@ -60,6 +66,18 @@ describe('the reference', () => {
     for (const value of [...STREAM_KINDS, ...causes, ...CONTEST_VERDICTS, ...HANDSHAKE_RESULTS, ...REFUSAL_REASONS]) {
       expect(reference).toContain(`\`${value}\``);
     }
+  });
+
+  test('names every source of evidence, and every reason why there is none', () => {
+    const sources: Record<EvidenceSource['kind'], true> = { direct: true, proxy: true, none: true };
+    const reasons: Record<NoEvidence, true> = {
+      ...{ kernel_unavailable: true, netlink_unavailable: true, proxy_elsewhere: true },
+      ...{ several_proxies: true, address_hidden: true, socket_not_found: true },
+    };
+    const row = /^\| `evidence` .*$/m.exec(pages.get('docs/api.md') ?? '')?.[0];
+    for (const value of Object.keys({ ...sources, ...reasons })) expect(row).toContain(`\`${value}\``);
+    for (const source of Object.keys(sources))
+      expect(rows.get('headscale_watchdog_streams_by_evidence')).toContain(`\`${source}\``);
   });
 
   test('names every kind of event', () => {

@@ -93,7 +93,7 @@ export const SETTINGS = {
     takes: '<addresses>',
     byDefault: '127.0.0.0/8,::1',
     isList: true,
-    help: 'addresses or ranges of the proxies in front of the watchdog, or none; the watchdog believes the client address that they send, and does not ask the kernel about their connections',
+    help: 'addresses or ranges of the proxies in front of the watchdog, or none; the watchdog believes the client address that they send, and asks Linux about the connections of those on this machine',
   },
   acmeWebroot: {
     group: 'Clients',
@@ -126,21 +126,21 @@ export const SETTINGS = {
     takes: '<duration|off>',
     byDefault: '120s',
     read: duration('10s', '24h', 'off'),
-    help: 'how long a client may acknowledge nothing before its stream ends; clients give up after 120s, so a shorter time may end a stream that would have recovered',
+    help: 'how long a client may acknowledge nothing before its stream ends; clients give up after 120s, so a shorter time may end a stream that would have recovered; behind a proxy it works if the proxy is on this machine',
   },
   probeIdle: {
     group: 'Takeover',
     takes: '<duration|off>',
     byDefault: 'off',
     read: duration(SHORTEST_PROBE_IDLE, '2h', 'off'),
-    help: 'how long a connection may be quiet before its client is probed, to notice without traffic that it is gone; off by default, because probes wake phones',
+    help: 'how long a connection may be quiet before its client is probed, to notice without traffic that it is gone; off by default, because probes wake phones; behind a proxy it does nothing, so let the proxy probe',
   },
   hold: {
     group: 'Takeover',
     takes: '<duration|auto|off>',
     byDefault: 'auto',
     read: hold,
-    help: 'how long a new stream may wait for the verdict on an old one, which takes up to 3s, or longer on a slow connection; if it would take longer than this, the stream does not wait; auto: it waits for the verdict if Headscale is older than 0.27 and may refuse a second stream, and otherwise not at all',
+    help: 'how long a new stream may wait for the verdict on an old one, which takes up to 3s, or longer on a slow connection; if it would take longer than this, or nothing shows the client behind a proxy, the stream does not wait; auto: it waits for the verdict if Headscale is older than 0.27 and may refuse a second stream, and otherwise not at all',
   },
   observeOnly: {
     group: 'Takeover',

@@ -22,7 +22,6 @@ export interface MetricsSource extends NodeSeriesSource {
   /** Undefined without Redis. */
   redisUp(): boolean | undefined;
   keyMatches(): boolean | undefined;
-  /** Whether the watchdog can ask Linux about a client's connection. */
   /** Whether Linux can be asked about clients' connections to us, and to proxies on this machine. */
   readonly evidenceAvailable: { direct(): boolean; proxy(): boolean };
   evidenceSourceOf(stream: Stream): EvidenceSource['kind'];
