@@ -17,7 +17,7 @@ function stream(id: number, more: Partial<StreamView>): StreamView {
     ...({ id: id as StreamView['id'], replica: null, kind: 'control', machineKey: null, node: null } as const),
     ...{ remoteAddress: '203.0.113.7:4711', openedAt: now, lastHeardAt: now, upstreamLastHeardAt: now },
     ...({ bytesReceived: 0, bytesSent: 0, state: 'open', heldUntil: null, closeReason: null } as const),
-    ...{ wouldSever: null, evidence: DIRECT, kernel: KERNEL, contests: [], ...more },
+    ...{ wouldSever: null, capabilityVersion: null, evidence: DIRECT, kernel: KERNEL, contests: [], ...more },
   };
 }
 
