@@ -87,7 +87,7 @@ const SORT_KEYS: Readonly<Record<string, (stream: StreamView) => string | number
   address: ({ remoteAddress }) => remoteAddress,
   opened: ({ openedAt }) => openedAt,
   heard: ({ lastHeardAt }) => lastHeardAt,
-  rtt: ({ kernel }) => kernel?.rttMs ?? Number.POSITIVE_INFINITY,
+  rtt: ({ kernel }) => (kernel === null || kernel.ended ? Number.POSITIVE_INFINITY : kernel.rttMs),
   bytes: ({ bytesReceived, bytesSent }) => bytesReceived + bytesSent,
   state: ({ state }) => state,
 };
