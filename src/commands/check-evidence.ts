@@ -10,7 +10,7 @@ import { loadKernel } from '../liveness/kernel.ts';
 import { loadSockDiag, type SockDiagOrNot } from '../liveness/sock-diag.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import type { EvidenceSource } from '../streams/stream.ts';
-import { type Finding, fail, ok, warn } from './findings.ts';
+import { type Finding, ok, warn } from './findings.ts';
 
 const SILENCE_ONLY = 'so only their silence shows that they are gone, and gone-after does nothing for them';
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { EvidenceView } from '../../src/admin/views.ts';
-import { evidenceFindings, type Finding, streamEvidenceFinding } from '../../src/commands/check-evidence.ts';
+import { evidenceFindings, streamEvidenceFinding } from '../../src/commands/check-evidence.ts';
+import type { Finding } from '../../src/commands/findings.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { loadSockDiag } from '../../src/liveness/sock-diag.ts';
