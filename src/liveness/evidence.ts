@@ -122,7 +122,10 @@ export function isGoneBehindProxy(
 ): boolean {
   if (endedForMs !== undefined) return endedForMs >= LEFT_FOR_MS;
   if (evidence.receivedAgoMs < goneAfterMs) return false;
-  return unackedForMs >= goneAfterMs || evidence.unansweredProbes >= PROXY_SURE.probes;
+  const { unansweredProbes, unackedSegments, retransmits } = evidence;
+  if (unackedForMs >= goneAfterMs || unansweredProbes >= PROXY_SURE.probes) return true;
+  // Data ends the proxy's probing. What could not be delivered then says the same as the next probe would have said.
+  return unansweredProbes > 0 && unackedSegments > 0 && retransmits >= PROXY_SURE.retransmits;
 }
 
 /** The socket that looks most alive, to show in place of several. */

@@ -121,6 +121,11 @@ describe('behind a proxy', () => {
     expect(gone({ receivedAgoMs: 40_000, unansweredProbes: 1 })).toBe(false);
     expect(gone({ receivedAgoMs: 29_999, unansweredProbes: 2 })).toBe(false);
     expect(gone({ receivedAgoMs: 30_000, unansweredProbes: 2 })).toBe(true);
+    // Headscale sent something while the proxy was probing.
+    const interrupted = { receivedAgoMs: 30_000, unansweredProbes: 1, unackedSegments: 1 };
+    expect([gone({ ...interrupted, retransmits: 1 }), gone({ ...interrupted, retransmits: 2 })]).toEqual([false, true]);
+    // Without a probe before it, the outage may have begun a moment ago.
+    expect(gone({ ...interrupted, unansweredProbes: 0, retransmits: 6 }, 7000)).toBe(false);
     expect([gone({ ended: true }, 0, 0), gone({ ended: true }, 0, 4000)]).toEqual([false, true]);
   });
 
