@@ -1,8 +1,8 @@
 import type { AddressInfo } from 'node:net';
 import type { Minute } from '../history/minutes.ts';
 import type { ErrorCode } from '../lib/errors.ts';
-import type { Disagreement, NodeState } from '../nodes/presence.ts';
-import type { EventKind, FrontProxyEvent, Silence } from '../streams/events.ts';
+import type { NodeState } from '../nodes/presence.ts';
+import type { Disagreement, EventKind, FrontProxyEvent, Silence } from '../streams/events.ts';
 import type {
   CloseReason,
   EvidenceSource,

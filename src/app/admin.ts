@@ -16,6 +16,7 @@ import { version } from '../lib/version.ts';
 import type { Kernel } from '../liveness/kernel.ts';
 import type { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { allPresences, type NodePresence, type PresenceStream, type Sightings } from '../nodes/presence.ts';
+import type { Reconciler } from '../nodes/reconcile.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -49,6 +50,7 @@ export interface AdminOptions {
   readonly checkup: Checkup;
   readonly directory: NodeDirectory;
   readonly sightings: Sightings;
+  readonly reconciler: Reconciler;
   readonly live: LiveConfig;
   readonly keys: KeyFiles;
   readonly listeners: readonly ClientListener[];
@@ -191,12 +193,12 @@ function ownPresences(options: AdminOptions): readonly NodePresence[] {
 }
 
 function presencesWith<S extends PresenceStream>(
-  { clock, directory, sightings }: AdminOptions,
+  { clock, directory, sightings, reconciler }: AdminOptions,
   streamsAt: (now: number) => ReadonlyMap<MachineKey, readonly S[]>,
 ): readonly NodePresence<S>[] {
   const now = clock.dateOf(clock.now()).getTime();
   const facts = { listed: directory.all(), isListed: directory.loaded, sightings, streams: streamsAt(now) };
-  return allPresences({ ...facts, disagreementOf: () => undefined }, now);
+  return allPresences({ ...facts, disagreementOf: (key) => reconciler.disagreementOf(key) }, now);
 }
 
 /** The figures and warnings at the top of the status page. */

@@ -15,7 +15,6 @@ import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts
 import { Patrol } from '../liveness/patrol.ts';
 import { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { loadSockDiag } from '../liveness/sock-diag.ts';
-import { Sightings } from '../nodes/presence.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -38,6 +37,7 @@ import { type Logger, logEvents } from '../telemetry/log.ts';
 import { startAdmin } from './admin.ts';
 import { KeyFiles } from './key-files.ts';
 import { LiveConfig, type ReloadOutcome } from './live-config.ts';
+import { followNodes } from './nodes.ts';
 import { type DrainTerms, drainTermsOf, Shutdown } from './shutdown.ts';
 import { warnOfCertificates, warnOfMissing } from './start-warnings.ts';
 
@@ -117,12 +117,6 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     nodesOf: (stream) => directory.nodesOf(stream),
     mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
-  const sightings = new Sightings({
-    clock,
-    isNode: (key) => !directory.loaded || directory.nodeOf(key) !== undefined,
-    streamsOf: (key) => registry.ofMachineKey(key).length,
-  });
-  events.listen(sightings.listen);
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
 
   // Build the way of a connection.
@@ -144,6 +138,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const frontProxies = buildFrontProxies(services, pipeline.gateways);
   const listeners = buildListeners(config, services, pipeline, frontProxies);
   const patrol = buildPatrol(services, acceptor);
+  const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas });
 
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.
   const reconsider = (): void => {
@@ -187,6 +182,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     async closeRest() {
       upstream.connections.endAll();
       patrol.close();
+      reconciler.close();
       proxySockets.close();
       keys.close();
       await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
@@ -195,7 +191,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
 
   // Listen.
   const admin = startAdmin({
-    ...{ ...services, ...pipeline, sightings, frontProxies, listeners, reload },
+    ...{ ...services, ...pipeline, sightings, reconciler, frontProxies, listeners, reload },
     token: adminToken,
     isDraining: () => shutdown.isDraining,
   });

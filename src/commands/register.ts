@@ -6,7 +6,7 @@ import { readConfigFile } from '../config/file.ts';
 import { loadConfig } from '../config/load.ts';
 import { kebabCase } from '../config/problems.ts';
 import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
-import { type Config, LOG_LEVELS } from '../config/types.ts';
+import { type Config, LOG_LEVELS, RECONCILE_MODES } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
@@ -189,6 +189,7 @@ export function addCompletion(program: Command): void {
 
 const CHOICES: Readonly<Record<string, readonly string[]>> = {
   '--log-level': LOG_LEVELS,
+  '--reconcile': RECONCILE_MODES,
   '--state': LISTED_STATES,
   '--kind': STREAM_KINDS,
 };

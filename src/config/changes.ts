@@ -56,6 +56,7 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
     ['trusted-proxies', config.trustedProxies.join(', ') || 'none'],
     ['acme-webroot', config.acmeWebroot ?? 'none'],
     ...policyTexts(config.policy),
+    ['reconcile', config.reconcile],
     ['upstream-silent-sever', String(config.upstreamSilentSever)],
     ['drain', durationOrOff(config.drainMs)],
     ...limitTexts(config),

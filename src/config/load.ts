@@ -151,6 +151,7 @@ function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' 
     admin: settings.admin,
     adminTokenFile: settings.adminTokenFile,
     policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
+    reconcile: settings.reconcile,
     upstreamSilentSever: settings.upstreamSilentSever,
     drainMs: settings.drain,
     limits: limitsOf(settings),

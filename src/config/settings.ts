@@ -16,7 +16,7 @@ import {
   yesOrNo,
 } from './readers.ts';
 import { redisUrl } from './redis.ts';
-import { type Cidr, LOG_LEVELS } from './types.ts';
+import { type Cidr, LOG_LEVELS, RECONCILE_MODES } from './types.ts';
 
 /** What `--help` shows for a setting. */
 export interface SettingHelp {
@@ -147,6 +147,13 @@ export const SETTINGS = {
     byDefault: false,
     read: yesOrNo,
     help: 'judge, log and count, but hold and sever nothing; limits still refuse new connections and requests',
+  },
+  reconcile: {
+    group: 'Takeover',
+    takes: '<off|report|heal>',
+    byDefault: 'report',
+    read: oneOf(RECONCILE_MODES),
+    help: 'what to do if Headscale shows a connected node as offline, or keeps the stream of a deleted one: report it, or heal: end the stream as well; needs an API key; never ends streams of observe-only nodes',
   },
   upstreamSilentSever: {
     group: 'Takeover',

@@ -21,6 +21,7 @@ export interface Config {
   readonly policy: NodePolicy;
   /** The first rule that matches a node applies to it. */
   readonly rules: readonly NodeRule[];
+  readonly reconcile: ReconcileMode;
   /** Whether to sever a control stream if Headscale is silent on it for too long. */
   readonly upstreamSilentSever: boolean;
   /** The time over which a stop spreads the ends of the streams; 0: all at once. */
@@ -33,6 +34,11 @@ export interface Config {
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }
+
+/** What to do where Headscale and the watchdog disagree about a node. */
+export const RECONCILE_MODES = ['off', 'report', 'heal'] as const;
+
+export type ReconcileMode = (typeof RECONCILE_MODES)[number];
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 

@@ -42,6 +42,7 @@ export const ERRORS = {
   HSW_UPSTREAM_PROTOCOL_MISMATCHED: {},
   HSW_NODES_LIST_FAILED: { check: true },
   HSW_NODE_METRICS_DISABLED: {},
+  HSW_NODE_DISAGREES: {},
   // Clients, and the proxies in front of the watchdog.
   HSW_MACHINE_KEY_DUPLICATED: {},
   HSW_CONNECTION_REFUSED: {},

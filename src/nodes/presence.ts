@@ -1,7 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { WatchdogEvent } from '../streams/events.ts';
+import type { Disagreement, WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, KernelEvidence, Stream } from '../streams/stream.ts';
 
 /*
@@ -33,15 +33,6 @@ export const NODE_STATES: readonly NodeState[] = [
   'unknown',
 ];
 
-/** How a node and Headscale disagree, if it lasts: see `reconcile.ts`. */
-export type Disagreement =
-  /** It is connected here, and Headscale shows it as offline. */
-  | 'shown_offline'
-  /** It has no stream here, and Headscale shows it as online. */
-  | 'shown_online'
-  /** It was deleted in Headscale, and its stream is still open. */
-  | 'deleted';
-
 /** A control stream of a node, here or at another replica. */
 export interface PresenceStream {
   readonly state: Stream['state']['kind'];
@@ -60,12 +51,14 @@ export interface NodeFacts<S extends PresenceStream> {
   /** Its control streams that are not closed. */
   readonly streams: readonly S[];
   readonly sighting: Sighting | undefined;
-  readonly disagreement: Disagreement | undefined;
+  /** How it disagrees with Headscale, if it lasts: see `reconcile.ts`. */
+  readonly disagreement: { readonly kind: Disagreement; readonly node: NodeInfo } | undefined;
 }
 
 /** The presence of one node at one moment. */
 export interface NodePresence<S extends PresenceStream = PresenceStream> {
   readonly machineKey: MachineKey;
+  /** As Headscale lists it, or listed it before it was deleted. */
   readonly node: NodeInfo | undefined;
   readonly state: NodeState;
   readonly disagreement: Disagreement | undefined;
@@ -87,7 +80,8 @@ export interface NodePresence<S extends PresenceStream = PresenceStream> {
 
 /** Puts together what is known about a node. */
 export function presenceOf<S extends PresenceStream>(facts: NodeFacts<S>, now: number): NodePresence<S> {
-  const { machineKey, node, disagreement, sighting } = facts;
+  const { machineKey, node, sighting } = facts;
+  const disagreement = facts.disagreement?.kind;
   const streams = [...facts.streams].sort((a, b) => a.openedAt - b.openedAt);
   const open = streams.filter(({ state }) => state === 'open');
   const current = open.at(-1) ?? streams.findLast(({ state }) => state === 'held' || state === 'connecting');
@@ -95,7 +89,7 @@ export function presenceOf<S extends PresenceStream>(facts: NodeFacts<S>, now: n
   const signs = [...streams.map(({ lastSignAt }) => lastSignAt), sighting?.lastSeenAt ?? Number.NEGATIVE_INFINITY];
   const lastSignAt = Math.max(...signs);
   return {
-    ...{ machineKey, node, disagreement, streams, current },
+    ...{ machineKey, node: node ?? facts.disagreement?.node, disagreement, streams, current },
     state: stateOf(facts, current?.state, now),
     connectedSince: open.length > 0 ? Math.min(...since) : undefined,
     lastSignAt: Number.isFinite(lastSignAt) ? lastSignAt : undefined,
@@ -111,7 +105,7 @@ export interface AllFacts<S extends PresenceStream> extends Pick<NodeFacts<S>, '
   readonly listed: readonly NodeInfo[];
   readonly streams: ReadonlyMap<MachineKey, readonly S[]>;
   readonly sightings: Sightings;
-  disagreementOf(key: MachineKey): Disagreement | undefined;
+  disagreementOf(key: MachineKey): NodeFacts<S>['disagreement'];
 }
 
 /** The presence of each node that Headscale lists, and of each machine key with a stream. Without a list: of each that was seen. */
@@ -136,7 +130,7 @@ function stateOf(
   current: PresenceStream['state'] | undefined,
   now: number,
 ): NodeState {
-  if (disagreement === 'deleted') return 'deleted';
+  if (disagreement?.kind === 'deleted') return 'deleted';
   if (isListed && node === undefined) return 'unknown';
   if (isExpired(nodesOf(node), now)) return 'expired';
   if (disagreement !== undefined) return 'disagrees';
@@ -150,18 +144,18 @@ export function isConnected({ connectedSince, state }: NodePresence): boolean {
 }
 
 /** All nodes of a machine. There are several while it is not clear which of its logins is active. */
-function nodesOf(node: NodeInfo | undefined): readonly NodeInfo[] {
+export function nodesOf(node: NodeInfo | undefined): readonly NodeInfo[] {
   return node === undefined ? [] : [node, ...(node.others ?? [])];
 }
 
 /** Several nodes of one machine count as online if one is, because it may be the one that is active. */
-function shownOnline(nodes: readonly NodeInfo[]): boolean | undefined {
+export function shownOnline(nodes: readonly NodeInfo[]): boolean | undefined {
   if (nodes.some(({ online }) => online === true)) return true;
   return nodes.length > 0 && nodes.every(({ online }) => online === false) ? false : undefined;
 }
 
 /** Several nodes of one machine count as expired if all are. */
-function isExpired(nodes: readonly NodeInfo[], now: number): boolean {
+export function isExpired(nodes: readonly NodeInfo[], now: number): boolean {
   return nodes.length > 0 && nodes.every(({ expiry }) => expiry !== undefined && expiry.getTime() <= now);
 }
 

@@ -1,4 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type {
   CloseReason,
@@ -25,6 +26,16 @@ export type WatchedFile = 'Noise key' | 'API key' | 'OAuth client' | 'certificat
 export type Silence =
   | { readonly on: 'requests' }
   | { readonly on: 'streams'; readonly silent: number; readonly of: number };
+
+/** How a node and Headscale disagree. */
+export type Disagreement =
+  /** It is connected here, and Headscale shows it as offline. */
+  | 'shown_offline'
+  /** It has no stream here, and Headscale shows it as online. */
+  | 'shown_online'
+  /** It was deleted in Headscale, and its stream is still open. */
+  | 'deleted';
+export const DISAGREEMENTS: readonly Disagreement[] = ['shown_offline', 'shown_online', 'deleted'];
 
 /** Why a hold ended. */
 export type ReleaseReason = 'old_streams_answered' | 'old_streams_ended' | 'hold_over' | 'error';
@@ -87,6 +98,20 @@ export type WatchdogEvent =
       readonly addresses: readonly [string, string];
       /** How long rule 2 rests for this key. */
       readonly restMs: number;
+    }
+  /** What Headscale shows of a node contradicts its streams here, and it lasts: see `nodes/reconcile.ts`. */
+  | {
+      readonly kind: 'node_disagrees';
+      readonly machineKey: MachineKey;
+      /** As Headscale lists it, or listed it before it was deleted. */
+      readonly node: NodeInfo;
+      readonly disagreement: Disagreement;
+      readonly forMs: number;
+      /** Undefined if it has none. */
+      readonly stream: Stream | undefined;
+      readonly lastSignAgoMs: number | undefined;
+      /** Whether its stream is ended, so that both sides agree again. */
+      readonly isEnded: boolean;
     }
   | { readonly kind: 'nodes_listed'; readonly nodes: number }
   | { readonly kind: 'nodes_list_failed'; readonly detail: string }

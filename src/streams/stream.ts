@@ -41,6 +41,10 @@ export type CloseReason =
   | 'not_reading'
   /** Headscale sent nothing for too long, and `upstream-silent-sever` is on. */
   | 'upstream_silent'
+  /** Headscale showed its node as offline, and `reconcile` is `heal`. */
+  | 'shown_offline'
+  /** Its node was deleted in Headscale, and `reconcile` is `heal`. */
+  | 'node_deleted'
   /** The watchdog stopped. */
   | 'shutdown';
 export const CLOSE_REASONS: readonly CloseReason[] = [
@@ -60,12 +64,29 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'gone',
   'not_reading',
   'upstream_silent',
+  'shown_offline',
+  'node_deleted',
   'shutdown',
 ];
 
-/** Why a stream is severed: rule 1, rule 2, gone without a newcomer, Headscale fell silent, or its node has too many. */
-export type SeverReason = 'dead' | 'silent' | 'gone' | 'upstream_silent' | 'surplus';
-export const SEVER_REASONS: readonly SeverReason[] = ['dead', 'silent', 'gone', 'upstream_silent', 'surplus'];
+/** Why a stream is severed, or would be. */
+export type SeverReason =
+  /** Rule 1. */
+  | 'dead'
+  /** Rule 2. */
+  | 'silent'
+  /** Gone without a newcomer. */
+  | 'gone'
+  /** Headscale fell silent. */
+  | 'upstream_silent'
+  /** Its node has too many. */
+  | 'surplus'
+  /** Its node and Headscale disagree: see `nodes/reconcile.ts`. */
+  | 'shown_offline'
+  | 'node_deleted';
+export const SEVER_REASONS: readonly SeverReason[] = [
+  ...(['dead', 'silent', 'gone', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'] as const),
+];
 
 export type StreamState =
   /** Not forwarded to Headscale yet: the kernel of the old stream's client is being probed. */

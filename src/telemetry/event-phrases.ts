@@ -41,8 +41,50 @@ export function count(number: number, noun: string): string {
 }
 
 /** The addresses of two machines with one key. They are equal if both machines are behind one NAT or proxy. */
-export function machinesAt([one, other]: readonly [string, string]): string {
+function machinesAt([one, other]: readonly [string, string]): string {
   return one === other ? `two machines at ${one}` : `two machines, at ${one} and ${other},`;
+}
+
+export function describeDisagreement(event: EventOf<'node_disagrees'>): string {
+  const { machineKey, node, disagreement, forMs, stream, lastSignAgoMs, isEnded } = event;
+  const name = nameOrKey(machineKey, () => node.name || undefined);
+  const its = stream === undefined ? 'stream' : `stream ${stream.id} from ${stream.remoteAddress}`;
+  switch (disagreement) {
+    case 'shown_offline': {
+      const sign = lastSignAgoMs === undefined ? '' : `, last sign of life ${span(lastSignAgoMs)} ago`;
+      const what = `${name} is connected (${its}${sign}), but Headscale has shown it as offline for ${span(forMs)}`;
+      return isEnded
+        ? `${what}. The stream is ended, so that the node comes back and Headscale notices.`
+        : `${what}. Sever the stream to set Headscale right, or let --reconcile heal do it.`;
+    }
+    case 'shown_online':
+      return `Headscale has shown ${name} as online for ${span(forMs)}, but it has no stream here: it reaches Headscale by another way, or Headscale still holds an old session of it.`;
+    case 'deleted': {
+      const what = `${name} was deleted in Headscale, but its ${its} is still open`;
+      return isEnded
+        ? `${what}. It is ended now.`
+        : `${what}. Sever it, so that the node notices, or let --reconcile heal do it.`;
+    }
+    default:
+      return disagreement satisfies never;
+  }
+}
+
+export function describeDuplicate(event: EventOf<'machine_key_duplicated'>, nameOf: NameOf): string {
+  const { machineKey, addresses, restMs } = event;
+  return `Duplicate machine key: ${machinesAt(addresses)} use the machine key of ${nameOrKey(machineKey, nameOf)} and keep ending each other's streams. Delete tailscaled's state on the clone, and log it in again. For the next ${span(restMs)}, silence alone severs no stream of this key.`;
+}
+
+export function describeReload({ changes, needRestart }: EventOf<'settings_reloaded'>): string {
+  const changed = changes.length === 0 ? 'nothing has changed' : changes.join(', ');
+  const waiting = needRestart.length === 0 ? '' : ` These wait for a restart: ${needRestart.join(', ')}.`;
+  return `Settings reloaded: ${changed}.${waiting}`;
+}
+
+export function describeSilence({ upstream, silence }: EventOf<'upstream_silent'>): string {
+  return silence.on === 'requests'
+    ? `Headscale accepts connections at ${upstream} but does not answer: clients get 504. Check its log and its load, and restart it.`
+    : `Headscale has sent nothing on ${silence.silent} of ${silence.of} control streams for more than two minutes. Unless these nodes wait for a login, it hangs: check its log and its load, and restart it.`;
 }
 
 const UNIDENTIFIED: Readonly<Record<Exclude<HandshakeResult, 'identified'>, string>> = {
@@ -70,6 +112,8 @@ export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
   gone: 'its client has acknowledged nothing for as long as gone-after allows, or has left the proxy in front',
   upstream_silent: 'Headscale has sent nothing on it for more than two minutes',
   surplus: 'its node has too many streams, and this one has no session or has been silent for longest',
+  shown_offline: 'Headscale shows its node as offline although it is connected',
+  node_deleted: 'its node was deleted in Headscale',
 };
 
 export const VERDICT: Readonly<Record<ContestVerdict, string>> = {
@@ -97,6 +141,8 @@ const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   not_reading:
     "was severed: the client's machine answered, but the client read nothing for as long as gone-after allows, as a frozen program does",
   upstream_silent: 'was severed: Headscale had sent nothing on it for more than two minutes',
+  shown_offline: 'was severed: Headscale showed its node as offline, although it was connected',
+  node_deleted: 'was severed: its node was deleted in Headscale',
   shutdown: 'ended: the watchdog stopped',
 };
 

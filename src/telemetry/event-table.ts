@@ -6,17 +6,20 @@ import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/st
 import {
   count,
   describeClosing,
+  describeDisagreement,
   describeDrain,
+  describeDuplicate,
   describeFoundSockets,
   describeHandshake,
   describeHiddenAddresses,
   describeHiddenSockets,
   describeLostHeader,
   describeRefusal,
+  describeReload,
   describeSevering,
+  describeSilence,
   describeUntrustedProxy,
   LIMITED,
-  machinesAt,
   nameOrKey,
   nodeOf,
   RELEASED,
@@ -141,8 +144,18 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_MACHINE_KEY_DUPLICATED',
     subject: ({ machineKey }) => ({ machineKey }),
     fields: ({ addresses, restMs }) => ({ addresses, restMs }),
-    sentence: ({ machineKey, addresses, restMs }, nameOf) =>
-      `Duplicate machine key: ${machinesAt(addresses)} use the machine key of ${nameOrKey(machineKey, nameOf)} and keep ending each other's streams. Delete tailscaled's state on the clone, and log it in again. For the next ${span(restMs)}, silence alone severs no stream of this key.`,
+    sentence: describeDuplicate,
+  },
+  node_disagrees: {
+    // What is healed needs nobody, and another way to Headscale may be meant so.
+    level: ({ isEnded, disagreement }) => (isEnded || disagreement === 'shown_online' ? 'info' : 'warn'),
+    code: 'HSW_NODE_DISAGREES',
+    subject: ({ machineKey, stream, disagreement }) => ({
+      ...(stream === undefined ? {} : about(stream)),
+      ...{ machineKey, reason: disagreement },
+    }),
+    fields: ({ forMs, lastSignAgoMs, isEnded }) => ({ forMs: Math.round(forMs), lastSignAgoMs, isEnded }),
+    sentence: describeDisagreement,
   },
   nodes_listed: {
     level: 'info',
@@ -177,11 +190,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     level: ({ needRestart }) => (needRestart.length > 0 ? 'warn' : 'info'),
     code: 'HSW_RESTART_REQUIRED',
     fields: ({ changes, needRestart }) => ({ changes, needRestart }),
-    sentence: ({ changes, needRestart }) => {
-      const changed = changes.length === 0 ? 'nothing has changed' : changes.join(', ');
-      const waiting = needRestart.length === 0 ? '' : ` These wait for a restart: ${needRestart.join(', ')}.`;
-      return `Settings reloaded: ${changed}.${waiting}`;
-    },
+    sentence: describeReload,
   },
   settings_reload_failed: {
     level: 'error',
@@ -213,10 +222,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_UPSTREAM_SILENT',
     subject: ({ silence }) => ({ reason: silence.on }),
     fields: ({ upstream, silence: { on: _, ...counts } }) => ({ upstream, ...counts }),
-    sentence: ({ upstream, silence }) =>
-      silence.on === 'requests'
-        ? `Headscale accepts connections at ${upstream} but does not answer: clients get 504. Check its log and its load, and restart it.`
-        : `Headscale has sent nothing on ${silence.silent} of ${silence.of} control streams for more than two minutes. Unless these nodes wait for a login, it hangs: check its log and its load, and restart it.`,
+    sentence: describeSilence,
   },
   upstream_refused: {
     // A node without its control stream is cut off. A relay that is switched off refuses all day.
@@ -338,7 +344,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
 
 /** Reasons for which the watchdog ends a stream without a `stream_severed` before it. */
 const SEVERED_WITHOUT_CONTEST: ReadonlySet<string> = new Set([
-  ...['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'],
+  ...['gone', 'not_reading', 'upstream_silent', 'shown_offline', 'node_deleted', 'severed_by_operator'],
 ]);
 
 /** Every kind of event, for `kind=` of `/events`. */

@@ -3,6 +3,7 @@ import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/ke
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import { isConnected, NODE_STATES, type NodePresence } from '../nodes/presence.ts';
+import { DISAGREEMENTS } from '../streams/events.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
 
 /** The samples of one family for one node. */
@@ -102,6 +103,16 @@ export function createPresenceMetrics(
       const counts = new Map(NODE_STATES.map((state) => [state, 0]));
       for (const { state } of nodes) counts.set(state, (counts.get(state) ?? 0) + 1);
       for (const [state, number] of counts) this.set({ state }, number);
+    },
+  });
+  new Gauge({
+    name: `${prefix}nodes_disagreeing`,
+    help: 'Nodes about which Headscale and the watchdog disagree, by how they do.',
+    labelNames: ['reason'],
+    registers,
+    collect() {
+      for (const reason of DISAGREEMENTS)
+        this.set({ reason }, nodes.filter(({ disagreement }) => disagreement === reason).length);
     },
   });
   return (latest, most) => {

@@ -5,6 +5,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { NodeHealth, PresenceView } from '../../src/admin/views.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { formatNoiseKey, type NoiseKey } from '../../src/identity/noise.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
@@ -28,7 +30,7 @@ function machine(id: string, name: string, more: object = {}): Machine {
 }
 
 /** A watchdog in front of a stand-in whose API lists `says.nodes`; without `apiKey` there is no API key. */
-async function bench(nodes: readonly Machine[], { apiKey = true, flags = {} } = {}) {
+async function bench(nodes: readonly Machine[], { apiKey = true, flags = {}, clock = systemClock as Clock } = {}) {
   const says = { nodes: nodes.map(({ listed }) => listed) };
   const upstream = await harness.upstream(
     (_request, socket) => {
@@ -45,7 +47,7 @@ async function bench(nodes: readonly Machine[], { apiKey = true, flags = {} } = 
   harness.defer(() => rmSync(folder, { recursive: true }));
   writeFileSync(join(folder, 'api.key'), 'the-key\n');
   const given = apiKey ? { headscaleApiKeyFile: join(folder, 'api.key'), ...flags } : flags;
-  const running = await harness.watchdog(upstream.url, given, noiseKeyOf(recorded));
+  const running = await harness.watchdog(upstream.url, given, noiseKeyOf(recorded), { clock });
   if (apiKey) await until(() => running.events.some(({ kind }) => kind === 'nodes_listed'), 'the nodes are listed');
   const connect = async ({ key }: Machine) => {
     const client = harness.client(running.port);
@@ -188,4 +190,100 @@ describe('GET /nodes/NODE and /nodes/NODE/health', () => {
       },
     });
   });
+});
+
+/** Lets virtual time pass. What Headscale is asked meanwhile, it answers in the time between two steps. */
+async function passing(clock: FakeClock, seconds: number): Promise<void> {
+  for (let i = 0; i < seconds; i++) {
+    clock.advance(1000);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+describe('--reconcile', () => {
+  /** A watchdog on a virtual clock, and a client whose session is under way. */
+  async function session(reconcile: string, flags: object = {}) {
+    const clock = new FakeClock();
+    const phone = machine('1', 'phone');
+    const on = await bench([phone, machine('2', 'printer')], { flags: { reconcile, ...flags }, clock });
+    const client = await on.connect(phone);
+    client.resume();
+    client.write(Buffer.from([4, 0, 2, 1, 2]));
+    await until(() => on.events.some(({ kind }) => kind === 'stream_opened'), 'the stream is there');
+    await until(async () => (await get(`${on.admin}/streams`)).text.includes('"bytesReceived": 5'), 'the record came');
+    const pass = (seconds: number) => passing(clock, seconds);
+    const told = () => on.events.filter(({ kind }) => kind === 'node_disagrees');
+    return { ...on, client, phone, pass, told };
+  }
+
+  test('report: a connected node that is shown as offline disagrees, and its stream stays', async () => {
+    const { pass, told, list, admin, ask } = await session('report');
+    await pass(40);
+    expect(told()).toMatchObject([{ disagreement: 'shown_offline', isEnded: false }]);
+    const [node] = (await list('?state=disagrees')).nodes;
+    expect(node).toMatchObject({ name: 'phone', disagreement: 'shown_offline', streams: [{ id: 1, state: 'open' }] });
+    expect((await ask('/nodes/phone/health')).status).toBe(200);
+    const { events } = (await ask<{ events: object[] }>('/events?kind=node_disagrees')).body;
+    expect(events).toMatchObject([
+      {
+        ...{ level: 'warn', code: 'HSW_NODE_DISAGREES', reason: 'shown_offline', stream: 1 },
+        sentence: expect.stringMatching(
+          /^phone is connected \(stream 1 from 127\.0\.0\.1:\d+, last sign of life .* ago\), but Headscale has shown it as offline for 3\d s\. Sever the stream to set Headscale right, or let --reconcile heal do it\.$/,
+        ),
+      },
+    ]);
+    const samples = await scrape(admin);
+    expect(samples.get('headscale_watchdog_nodes_disagreeing{reason="shown_offline"}')).toBe(1);
+    expect(samples.get('headscale_watchdog_nodes{state="disagrees"}')).toBe(1);
+  });
+
+  test('heal: its stream is ended once', async () => {
+    const { pass, told, client, events, admin } = await session('heal');
+    await pass(40);
+    await until(() => client.readableEnded, 'the client is disconnected');
+    client.destroy();
+    expect(told()).toMatchObject([{ disagreement: 'shown_offline', isEnded: true }]);
+    await until(() => events.some(({ kind }) => kind === 'stream_closed'), 'the stream is closed');
+    expect(events.filter(({ kind }) => kind === 'stream_closed')).toMatchObject([{ reason: 'shown_offline' }]);
+    const closed = 'headscale_watchdog_streams_closed_total{kind="control",reason="shown_offline"}';
+    expect((await scrape(admin)).get(closed)).toBe(1);
+  });
+
+  test('heal: the stream of a deleted node is ended', async () => {
+    const { pass, says, client, told } = await session('heal');
+    says.nodes = says.nodes.slice(1);
+    await pass(40);
+    await until(() => client.readableEnded, 'the client is disconnected');
+    expect(told()).toMatchObject([{ disagreement: 'deleted', node: { name: 'phone' }, isEnded: true }]);
+  });
+
+  test('heal: an observe-only node is reported only', async () => {
+    const { pass, told, client, events } = await session('heal', { observeOnly: true });
+    await pass(40);
+    expect(told()).toMatchObject([{ disagreement: 'shown_offline', isEnded: false }]);
+    expect(events.filter(({ kind }) => kind === 'would_sever')).toMatchObject([{ reason: 'shown_offline' }]);
+    expect(client.readyState).toBe('open');
+  });
+
+  test('off: nothing is told', async () => {
+    const { pass, told, list } = await session('off');
+    await pass(40);
+    expect(told()).toEqual([]);
+    expect((await list()).nodes[0]?.state).toBe('connected');
+  });
+});
+
+test('a second login on one machine shows its new node within five seconds', async () => {
+  const clock = new FakeClock();
+  const phone = machine('1', 'phone', { online: true });
+  const { connect, list, says } = await bench([phone], { clock, flags: { hold: 'off' } });
+  await connect(phone);
+  await passing(clock, 20);
+  // The owner logs in as another user: the client comes back on a new stream, and Headscale shows both for some seconds.
+  await connect(phone);
+  const more = { id: '2', nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'phone', givenName: 'phone-of-bob' };
+  says.nodes = [...says.nodes, { ...phone.listed, ...more, user: { name: 'bob' }, lastSeen: new Date().toISOString() }];
+  await passing(clock, 5);
+  await until(async () => (await list()).nodes[0]?.name === 'phone-of-bob', 'the new node is shown');
+  expect((await list()).nodes).toMatchObject([{ user: 'bob', others: [{ name: 'phone', user: 'alice' }] }]);
 });

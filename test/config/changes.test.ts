@@ -26,6 +26,7 @@ const OTHER_VALUES: Readonly<Record<string, unknown>> = {
   '<duration>': '11s',
   '<duration|off>': '11s',
   '<duration|auto|off>': '1s',
+  '<off|report|heal>': 'heal',
   switch: true,
 };
 
@@ -48,6 +49,7 @@ silent-after: 10s
 gone-after: off
 hold: 1500ms
 observe-only: true
+reconcile: heal
 upstream-silent-sever: true
 drain: off
 metrics: { max-nodes: 0 }
@@ -64,6 +66,7 @@ log-level: debug
         'gone-after: 2m → off',
         'hold: auto → 1500ms',
         'observe-only: false → true',
+        'reconcile: report → heal',
         'upstream-silent-sever: false → true',
         'drain: 20s → off',
         'metrics.max-nodes: 1000 → 0',

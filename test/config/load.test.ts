@@ -33,6 +33,7 @@ describe('loadConfig', () => {
         observeOnly: false,
       },
       rules: [],
+      reconcile: 'report',
       upstreamSilentSever: false,
       drainMs: 20_000,
       limits: {

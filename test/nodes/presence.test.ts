@@ -49,9 +49,17 @@ describe('the state of a node', () => {
       { node: nodeInfo('a', { expiry: new Date(NOW + 1) }), streams: [stream('open', 9)] },
     ],
     ['unknown', 'Headscale does not list it', { node: undefined, streams: [stream('open', 60)] }],
-    ['deleted', 'it was deleted', { node: undefined, disagreement: 'deleted', streams: [stream('open', 60)] }],
-    ['disagrees', 'Headscale shows it as offline', { disagreement: 'shown_offline', streams: [stream('open', 60)] }],
-    ['disagrees', 'Headscale shows it as online', { disagreement: 'shown_online' }],
+    [
+      'deleted',
+      'it was deleted',
+      { node: undefined, disagreement: { kind: 'deleted', node: nodeInfo('a') }, streams: [stream('open', 60)] },
+    ],
+    [
+      'disagrees',
+      'Headscale shows it as offline',
+      { disagreement: { kind: 'shown_offline', node: nodeInfo('a') }, streams: [stream('open', 60)] },
+    ],
+    ['disagrees', 'Headscale shows it as online', { disagreement: { kind: 'shown_online', node: nodeInfo('a') } }],
   ])('is %s if %s', (state, _why, facts) => {
     expect(presence(facts).state).toBe(state);
   });
@@ -59,8 +67,10 @@ describe('the state of a node', () => {
   test('counts as connected for a probe if it is connected here, whatever Headscale shows', () => {
     const open = [stream('open', 60)];
     expect(isConnected(presence({ streams: open }))).toBe(true);
-    expect(isConnected(presence({ streams: open, disagreement: 'shown_offline' }))).toBe(true);
-    expect(isConnected(presence({ disagreement: 'shown_online' }))).toBe(false);
+    expect(isConnected(presence({ streams: open, disagreement: { kind: 'shown_offline', node: nodeInfo('a') } }))).toBe(
+      true,
+    );
+    expect(isConnected(presence({ disagreement: { kind: 'shown_online', node: nodeInfo('a') } }))).toBe(false);
     expect(isConnected(presence({ streams: [stream('held', 1)] }))).toBe(false);
     expect(isConnected(presence({ streams: open, node: nodeInfo('a', expired) }))).toBe(false);
     expect(isConnected(presence({ streams: open, node: undefined }))).toBe(false);

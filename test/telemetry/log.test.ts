@@ -66,9 +66,46 @@ describe('logEvents', () => {
   });
 
   test.each([
+    [
+      ...(['shown_offline', false, 'warn'] as const),
+      'phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s. Sever the stream to set Headscale right, or let --reconcile heal do it.',
+    ],
+    [
+      ...(['shown_offline', true, 'info'] as const),
+      'phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s. The stream is ended, so that the node comes back and Headscale notices.',
+    ],
+    [
+      ...(['shown_online', false, 'info'] as const),
+      'Headscale has shown phone-1 as online for 31 s, but it has no stream here: it reaches Headscale by another way, or Headscale still holds an old session of it.',
+    ],
+    [
+      ...(['deleted', false, 'warn'] as const),
+      'phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open. Sever it, so that the node notices, or let --reconcile heal do it.',
+    ],
+    [
+      ...(['deleted', true, 'info'] as const),
+      'phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open. It is ended now.',
+    ],
+  ] as const)('a node that disagrees: %s, ended: %s', (disagreement, isEnded, level, msg) => {
+    const on = disagreement === 'shown_online' ? undefined : stream;
+    const facts = { disagreement, isEnded, forMs: 31_000, stream: on, lastSignAgoMs: on && 2000 };
+    const line = lineOf({ kind: 'node_disagrees', machineKey: ALICE, node: phone, ...facts }, null);
+    expect(line).toMatchObject({
+      level,
+      event: 'node_disagrees',
+      reason: disagreement,
+      machineKey: `mkey:${ALICE}`,
+      msg,
+    });
+    expect(line.code).toBe(level === 'warn' ? 'HSW_NODE_DISAGREES' : undefined);
+  });
+
+  test.each([
     ['gone', 'info', 'was severed as gone: its client acknowledged neither data nor probes'],
     ['not_reading', 'info', "was severed: the client's machine answered, but the client read nothing"],
     ['upstream_silent', 'info', 'was severed: Headscale had sent nothing on it for more than two minutes'],
+    ['shown_offline', 'info', 'was severed: Headscale showed its node as offline, although it was connected'],
+    ['node_deleted', 'info', 'was severed: its node was deleted in Headscale'],
     ['severed_by_operator', 'info', 'was severed by an operator'],
     ['client_closed', 'debug', 'ended: the client closed it'],
   ] as const)('a stream that closed as %s: %s', (reason, level, why) => {

@@ -6,7 +6,15 @@ const KEPT = 300;
 const SHOWN = 120;
 const RECOVERIES = ['upstream_up', 'redis_up', 'settings_reloaded'];
 /** Why the watchdog itself ends a stream, with no contest before. */
-const ENDED_BY_US = ['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus'];
+const ENDED_BY_US = [
+  'gone',
+  'not_reading',
+  'severed_by_operator',
+  'upstream_silent',
+  'surplus',
+  'shown_offline',
+  'node_deleted',
+];
 
 /**
  * Whether the watchdog, or somebody through it, ended or would have ended a stream.
