@@ -82,12 +82,14 @@ export class ProxySockets {
   readonly #userOf: (uid: number) => string;
   /** Where clients of proxies connect to, the last one found first. With it, one short question finds a client. */
   #listeners: readonly Endpoint[] = [];
-  readonly #byAddress = new Map<string, { readonly at: Instant; readonly sockets: readonly TcpSocket[] }>();
+  readonly #byAddress = new Map<string, { readonly at: Instant; readonly evidence: readonly KernelEvidence[] }>();
   /** Until when the time spent on looking through all connections has been earned. It may lie a little ahead. */
   #earnedUntil: Instant;
   readonly #clients = new Set<ProxiedClient>();
   #surveying: Promise<void> | undefined;
   #nextSurveyAt: Instant;
+  /** By cookie. */
+  #lasting: ReadonlyMap<bigint, Lasting> = new Map();
   readonly #reported = new Set<string>();
 
   constructor({ clock, emit, diag, userOf = userName }: ProxySocketsOptions) {
@@ -157,15 +159,15 @@ export class ProxySockets {
   /** What Linux says about every connection of this user to that address. @returns undefined if it cannot be asked now. */
   evidenceAt(address: string, uid: number): readonly KernelEvidence[] | undefined {
     const now = this.#clock.now();
-    let known = this.#byAddress.get(address);
-    if (known === undefined || now - known.at >= ADDRESS_KNOWN_FOR_MS) {
-      const sockets = this.#lookThrough({ remoteAddress: address });
-      if (sockets === undefined) return undefined;
-      if (this.#byAddress.size >= MOST_ADDRESSES) this.#byAddress.clear();
-      known = { at: now, sockets };
-      this.#byAddress.set(address, known);
-    }
-    return known.sockets.filter((socket) => isOfProxy(socket, uid)).map(evidenceOf);
+    const key = `${uid} ${address}`;
+    const known = this.#byAddress.get(key);
+    if (known !== undefined && now - known.at < ADDRESS_KNOWN_FOR_MS) return known.evidence;
+    const sockets = this.#lookThrough({ remoteAddress: address });
+    if (sockets === undefined) return undefined;
+    const evidence = sockets.filter((socket) => isOfProxy(socket, uid)).map(evidenceOf);
+    if (this.#byAddress.size >= MOST_ADDRESSES) this.#byAddress.clear();
+    this.#byAddress.set(key, { at: now, evidence });
+    return evidence;
   }
 
   async #surveyNow(): Promise<void> {
@@ -185,18 +187,32 @@ export class ProxySockets {
       if (others === undefined) byAddress.set(address, [socket]);
       else others.push(socket);
     }
+    const lasting = new Map<bigint, Lasting>();
+    const surveyOf = (sockets: readonly TcpSocket[]): Survey =>
+      surveyFrom(
+        sockets.map((socket) => {
+          const evidence = evidenceOf(socket);
+          const since = lastingSince(this.#lasting.get(socket.cookie), evidence, now);
+          lasting.set(socket.cookie, since);
+          return surveyed(evidence, since, now);
+        }),
+      );
+    // Thousands of clients may share one address, so they share what was seen there, too.
+    const shared = new Map<string, Survey>();
     for (const client of clients) {
       const { socket: own, address, uid } = client;
-      if (own === undefined) {
-        client.note(
-          (byAddress.get(address) ?? []).filter((socket) => isOfProxy(socket, uid)),
-          now,
-        );
-      } else {
+      if (own !== undefined) {
         const socket = byNumbers.get(numbersOf(own.connection));
-        client.note([socket?.cookie === own.cookie ? socket : undefined], now);
+        if (socket?.cookie === own.cookie) client.note(surveyOf([socket]));
+        else client.noteLeft(now);
+        continue;
       }
+      const key = `${uid} ${address}`;
+      const known = shared.get(key) ?? surveyOf((byAddress.get(address) ?? []).filter((each) => isOfProxy(each, uid)));
+      shared.set(key, known);
+      client.note(known);
     }
+    this.#lasting = lasting;
   }
 
   /** The proxy's connection with this client. */
@@ -250,8 +266,8 @@ export class ProxiedClient implements ProxiedConnection {
   /** Undefined without the client's port: then every connection of the proxy to `address` may be the client's. */
   readonly socket: ProxySocket | undefined;
   readonly #sockets: ProxySockets;
-  #surveyed: readonly SurveyedSocket[] = [];
-  #lasting = new Map<bigint, Lasting>();
+  #survey: Survey = surveyFrom([]);
+  #leftSince: Instant | undefined;
 
   constructor(
     sockets: ProxySockets,
@@ -280,36 +296,47 @@ export class ProxiedClient implements ProxiedConnection {
 
   /** What the last survey saw, and for how long surveys have seen the same. Empty if it saw nothing. */
   get surveyed(): readonly SurveyedSocket[] {
-    return this.#surveyed;
+    return this.#survey.sockets;
   }
 
   /** What there is to show without asking Linux: of several connections, the one that looks most alive. */
   get lastEvidence(): KernelEvidence | undefined {
-    return liveliest(this.#surveyed.map(({ evidence }) => evidence));
+    return this.#survey.liveliest;
   }
 
-  /** Notes what a survey has seen. @param sockets undefined stands for a connection that is there no longer. */
-  note(sockets: readonly (TcpSocket | undefined)[], now: Instant): void {
-    const before = this.#lasting;
-    this.#lasting = new Map();
-    this.#surveyed = sockets.map((socket) => {
-      const evidence = socket === undefined ? LEFT : evidenceOf(socket);
-      const cookie = socket?.cookie ?? 0n;
-      const lasting = lastingSince(before.get(cookie), evidence, now);
-      this.#lasting.set(cookie, lasting);
-      const { unackedSince = now, endedSince } = lasting;
-      return {
-        evidence,
-        unackedForMs: now - unackedSince,
-        endedForMs: endedSince === undefined ? undefined : now - endedSince,
-      };
-    });
+  /** Notes what a survey has seen of the connections that may be the client's. */
+  note(survey: Survey): void {
+    this.#survey = survey;
+  }
+
+  /** Notes that a survey has not seen the client's connection. */
+  noteLeft(now: Instant): void {
+    this.#leftSince ??= now;
+    this.#survey = surveyFrom([{ evidence: LEFT, unackedForMs: 0, endedForMs: now - this.#leftSince }]);
   }
 
   /** Call this when the client's stream has closed. */
   close(): void {
     this.#sockets.forget(this);
   }
+}
+
+/** What a survey has seen of one client's connections. */
+interface Survey {
+  readonly sockets: readonly SurveyedSocket[];
+  readonly liveliest: KernelEvidence | undefined;
+}
+
+function surveyFrom(sockets: readonly SurveyedSocket[]): Survey {
+  return { sockets, liveliest: liveliest(sockets.map(({ evidence }) => evidence)) };
+}
+
+function surveyed(evidence: KernelEvidence, { unackedSince, endedSince }: Lasting, now: Instant): SurveyedSocket {
+  return {
+    evidence,
+    unackedForMs: unackedSince === undefined ? 0 : now - unackedSince,
+    endedForMs: endedSince === undefined ? undefined : now - endedSince,
+  };
 }
 
 function lastingSince(before: Lasting | undefined, evidence: KernelEvidence, now: Instant): Lasting {

@@ -246,6 +246,16 @@ describe('ProxySockets, the survey', () => {
     expect(diag.asked.dump).toBe(2);
   });
 
+  test('thousands of clients at one address, without ports: what was seen there is kept once', async () => {
+    const many = 4000;
+    for (let i = 0; i < many; i++) diag.open(LISTENER, `203.0.113.7:${1000 + i}`, { uid: CADDY });
+    const clients = Array.from({ length: many }, () => clientOf(through('203.0.113.7')));
+    const [first, last] = [clients[0] as ProxiedClient, clients.at(-1) as ProxiedClient];
+    expect(await survey(first)).toHaveLength(many);
+    expect(last.surveyed).toBe(first.surveyed);
+    expect(last.sockets()).toBe(first.sockets());
+  });
+
   test('a client whose stream has closed is looked for no longer', async () => {
     const client = clientOf(through('203.0.113.7'));
     client.close();
