@@ -1,9 +1,9 @@
-import type { NodeInfo } from '../identity/node-info.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { NoAnswerError } from '../lib/errors.ts';
 import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
 import { LazyAgent, TIMED_OUT, undici } from './agent.ts';
 import type { NodesAccess } from './capabilities.ts';
+import type { ListedNodes } from './node-list.ts';
 import { NodeRequests, type NodesLimits } from './node-requests.ts';
 import { CHECK_TIMEOUT_MS } from './silence.ts';
 
@@ -25,7 +25,7 @@ export interface HeadscaleApi {
    *
    * @throws Error that says what was asked, what came back, and what to do. It never contains a key, a secret or a token.
    */
-  nodes(access: NodesAccess): Promise<readonly NodeInfo[]>;
+  nodes(access: NodesAccess): Promise<ListedNodes>;
   close(): Promise<void>;
 }
 

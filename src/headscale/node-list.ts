@@ -2,10 +2,11 @@ import { type MachineKey, parseMachineKey, parseNodeKey } from '../identity/keys
 import type { NodeInfo } from '../identity/node-info.ts';
 import { fieldsOf, type JsonFields, parseJson, stringOf } from '../lib/json.ts';
 
+/** A list of nodes. If some of an answer's nodes could not be read, it says how many: they are missing, but still exist. */
+export type ListedNodes = readonly NodeInfo[] & { readonly unreadable?: number };
+
 /** The nodes in an answer, or why it could not be read. */
-type NodeList =
-  | { readonly ok: true; readonly nodes: readonly NodeInfo[] }
-  | { readonly ok: false; readonly why: string };
+type NodeList = { readonly ok: true; readonly nodes: ListedNodes } | { readonly ok: false; readonly why: string };
 
 /** The name of the list in an answer. In 0.22 nodes are machines, and in the v2 API they are devices. */
 export type NodeListName = 'nodes' | 'machines' | 'devices';
@@ -21,16 +22,21 @@ export function readNodeList(text: string, name: NodeListName): NodeList {
   const list = fieldsOf(answer)[name];
   if (!Array.isArray(list)) return { ok: false, why: `has no list '${name}'` };
   const byKey = new Map<MachineKey, NodeInfo[]>();
+  let unreadable = 0;
   for (const item of list as unknown[]) {
     const node = nodeOf(fieldsOf(item), name);
-    if (node === undefined) continue;
+    if (node === undefined) {
+      unreadable += 1;
+      continue;
+    }
     const nodes = byKey.get(node.machineKey);
     if (nodes === undefined) byKey.set(node.machineKey, [node]);
     else nodes.push(node);
   }
   // A single unreadable node may be broken. If all are unreadable, the format has changed.
   if (byKey.size === 0 && list.length > 0) return { ok: false, why: `has no readable node among ${list.length}` };
-  return { ok: true, nodes: [...byKey.values()].map(currentNodeOf) };
+  const nodes = [...byKey.values()].map(currentNodeOf);
+  return { ok: true, nodes: unreadable === 0 ? nodes : Object.assign(nodes, { unreadable }) };
 }
 
 function nodeOf(fields: JsonFields, name: NodeListName): NodeInfo | undefined {

@@ -1,10 +1,9 @@
-import type { NodeInfo } from '../identity/node-info.ts';
 import { type Clock, type Instant, plus } from '../lib/clock.ts';
 import { codeOf, reasonOf } from '../lib/errors.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import { LazyAgent, TIMED_OUT, undici } from './agent.ts';
 import type { NodesAccess } from './capabilities.ts';
-import { type NodeListName, readNodeList } from './node-list.ts';
+import { type ListedNodes, type NodeListName, readNodeList } from './node-list.ts';
 
 export interface NodesLimits {
   /** The time limit for the whole answer. */
@@ -58,7 +57,7 @@ export class NodeRequests {
     this.#agent = new LazyAgent(limits.timeoutMs, limits.maxAnswerBytes);
   }
 
-  nodes(access: NodesAccess): Promise<readonly NodeInfo[]> {
+  nodes(access: NodesAccess): Promise<ListedNodes> {
     switch (access.by) {
       case 'API key':
         return this.#nodesByKey(access.apiKey, access.paths);
@@ -151,7 +150,7 @@ export class NodeRequests {
     }
   }
 
-  #read(request: Request, { text }: Answer, name: NodeListName): readonly NodeInfo[] {
+  #read(request: Request, { text }: Answer, name: NodeListName): ListedNodes {
     const list = readNodeList(text, name);
     if (list.ok) return list.nodes;
     throw this.#failed(request, `200, but the answer ${list.why}; ${POINT_AT_HEADSCALE}`);

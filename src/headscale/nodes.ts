@@ -5,6 +5,7 @@ import { reasonOf } from '../lib/errors.ts';
 import { type Rate, TokenBucket } from '../lib/token-bucket.ts';
 import type { Emit } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
+import type { ListedNodes } from './node-list.ts';
 
 type StreamIdentity = Pick<Stream, 'machineKey' | 'openedAt' | 'loginEndedAt'>;
 
@@ -29,7 +30,7 @@ const MAX_GAP_MS = 60_000;
 interface NodeDirectoryOptions {
   readonly clock: Clock;
   /** Asks Headscale for all nodes. Rejects with an error that says what was asked, what came back, and what to do. */
-  readonly list: () => Promise<readonly NodeInfo[]>;
+  readonly list: () => Promise<ListedNodes>;
   readonly emit: Emit;
 }
 
@@ -39,7 +40,7 @@ interface NodeDirectoryOptions {
  */
 export class NodeDirectory {
   readonly #clock: Clock;
-  readonly #list: () => Promise<readonly NodeInfo[]>;
+  readonly #list: () => Promise<ListedNodes>;
   readonly #emit: Emit;
   readonly #listeners = new Set<() => void>();
   #state: 'at rest' | 'running' | 'closed' = 'at rest';
@@ -47,6 +48,7 @@ export class NodeDirectory {
   #era = 0;
   #nodes: ReadonlyMap<MachineKey, NodeInfo> = new Map();
   #loaded = false;
+  #isWhole = true;
 
   /** Keys that were seen but are not listed, oldest first. */
   readonly #wanted = new Set<MachineKey>();
@@ -100,6 +102,11 @@ export class NodeDirectory {
 
   all(): readonly NodeInfo[] {
     return [...this.#nodes.values()];
+  }
+
+  /** Whether every node in Headscale's last list could be read. */
+  get isWhole(): boolean {
+    return this.#isWhole;
   }
 
   /** When the request was sent whose answer is the present list; undefined before the first answer. */
@@ -271,7 +278,9 @@ export class NodeDirectory {
     const counts = (): boolean => this.#state === 'running' && this.#era === era;
     try {
       const nodes = await this.#list();
-      if (counts()) this.#listed(new Map(nodes.map((node) => [node.machineKey, node])), askedAt);
+      if (!counts()) return;
+      this.#isWhole = (nodes.unreadable ?? 0) === 0;
+      this.#listed(new Map(nodes.map((node) => [node.machineKey, node])), askedAt);
     } catch (error) {
       if (counts()) this.#failed(reasonOf(error));
     }

@@ -30,6 +30,8 @@ const MOST_MISSING = 3;
 /** Headscale's list of nodes, as `NodeDirectory` keeps it. */
 interface ListedNodes {
   readonly loaded: boolean;
+  /** Whether every node in it could be read. */
+  readonly isWhole: boolean;
   /** When the request was sent whose answer is the present list. */
   readonly listedAt: Instant | undefined;
   all(): readonly NodeInfo[];
@@ -113,7 +115,7 @@ export class Reconciler {
     for (const [key, { kind }] of this.#suspicions)
       if (kind === 'deleted' ? nodes.has(key) : !nodes.has(key)) this.#suspicions.delete(key);
     // A list that cannot be believed proves no deletion, neither as the first nor as the second.
-    const isPlausible = isPlausibleAfter(this.#known, nodes);
+    const isPlausible = directory.isWhole && isPlausibleAfter(this.#known, nodes);
     if (isPlausible) this.#findDeleted(nodes, listedAt);
     this.#settle(listedAt, isPlausible);
     this.#forgetOld();

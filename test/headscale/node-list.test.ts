@@ -127,8 +127,8 @@ describe('readNodeList', () => {
     [entry('b', { machineKey: machineKey('B') })],
     [entry('b', { nodeKey: 'nodekey:b' })],
     [entry('b', { nodeKey: { text: nodeKey('b') } })],
-  ])('leaves out an unreadable node: %j', (odd) => {
-    expect(nodes(odd, entry('a'))).toEqual([nodeInfo('a')]);
+  ])('leaves out an unreadable node, and counts it: %j', (odd) => {
+    expect(nodes(odd, entry('a'))).toEqual(Object.assign([nodeInfo('a')], { unreadable: 1 }));
   });
 
   test('reads when a node was last seen, when its key expires, and whether it is ephemeral', () => {

@@ -1,3 +1,4 @@
+import type { ListedNodes } from '../../src/headscale/node-list.ts';
 import { NodeDirectory } from '../../src/headscale/nodes.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
@@ -21,7 +22,7 @@ export function bench(mode: 'off' | 'report' | 'heal' = 'report') {
   const streams = new Map<MachineKey, Open[]>();
   const world = {
     mode,
-    nodes: [] as readonly NodeInfo[] | Error,
+    nodes: [] as ListedNodes | Error,
     observed: new Set<MachineKey>(),
     /** Keys with a stream at another replica; undefined: Redis is down. */
     elsewhere: new Set<MachineKey>() as ReadonlySet<MachineKey> | undefined,

@@ -307,6 +307,19 @@ describe('an API that is away, fails or answers nonsense', () => {
     expect(ended).toEqual([]);
   });
 
+  test('a list with a node that cannot be read proves no deletion', async () => {
+    const { opened, pass, listing, world, ended } = bench('heal');
+    await listing(up(A), B, C);
+    opened(A);
+    await pass(30);
+    world.nodes = Object.assign([B, C], { unreadable: 1 });
+    await pass(20 * MINUTE);
+    expect(ended).toEqual([]);
+    world.nodes = [B, C];
+    await pass(10 * MINUTE);
+    expect(ended).toHaveLength(1);
+  });
+
   test('a nonsense list between two that lack a node is not the second of them', async () => {
     const { opened, pass, listing, world, ended, directory } = bench('heal');
     await listing(up(A), up(B));

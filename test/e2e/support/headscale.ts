@@ -153,6 +153,14 @@ export class Headscale {
     await this.#command('nodes', 'rename', '--identifier', node.id, givenName);
   }
 
+  async delete(node: ListedNode): Promise<void> {
+    await this.#command('nodes', 'delete', '--identifier', node.id, '--force');
+  }
+
+  async expire(node: ListedNode): Promise<void> {
+    await this.#command('nodes', 'expire', '--identifier', node.id);
+  }
+
   /** Admits a node whose login waits for its owner, as the owner would. Only for 0.29. */
   async admit(authUrl: string): Promise<void> {
     const authId = authUrl.slice(authUrl.lastIndexOf('/') + 1);

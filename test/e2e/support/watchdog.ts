@@ -1,4 +1,4 @@
-import type { Readiness, StreamView } from '../../../src/admin/views.ts';
+import type { PresenceView, Readiness, StreamView } from '../../../src/admin/views.ts';
 import type { EventKind } from '../../../src/streams/events.ts';
 import type { KernelEvidence } from '../../../src/streams/stream.ts';
 import { programs } from './build.ts';
@@ -12,7 +12,9 @@ import { until } from './wait.ts';
 const PINO_WARN = 40;
 const PINO_ERROR = 50;
 /** Why the watchdog ends a stream with no contest before. */
-const SEVERED_ALONE = ['gone', 'not_reading', 'upstream_silent', 'severed_by_operator'];
+const SEVERED_ALONE = [
+  ...['gone', 'not_reading', 'upstream_silent', 'shown_offline', 'node_deleted', 'severed_by_operator'],
+];
 
 /** What the watchdog logged as it severed a stream. */
 export interface Severing {
@@ -104,6 +106,23 @@ export class Watchdog {
     const { status, body } = await this.#lab.reach.get(this.#admin, '/streams');
     if (status !== 200) throw new Error(`/streams: ${status} ${body}`);
     return (JSON.parse(body) as { readonly streams: readonly StreamView[] }).streams;
+  }
+
+  /** What it says about a node, by its name. @throws when nobody knows it. */
+  async node(name: string): Promise<PresenceView> {
+    const { status, body } = await this.#lab.reach.get(this.#admin, `/nodes/${name}`);
+    if (status !== 200) throw new Error(`/nodes/${name}: ${status} ${body}`);
+    return JSON.parse(body) as PresenceView;
+  }
+
+  async nodes(): Promise<readonly PresenceView[]> {
+    const { body } = await this.#lab.reach.get(this.#admin, '/nodes');
+    return (JSON.parse(body) as { readonly nodes: readonly PresenceView[] }).nodes;
+  }
+
+  /** The status with which it answers a probe of a node. */
+  async health(name: string): Promise<number> {
+    return (await this.#lab.reach.get(this.#admin, `/nodes/${name}/health`)).status;
   }
 
   /** The control streams that come from `address`, a host's; behind a proxy no port is known. */
