@@ -1,12 +1,12 @@
 /** The rooms of src, from the ground up. Each may use those before it, and none after it. */
 const ROOMS = [
   ...['lib', 'identity', 'config', 'streams', 'liveness', 'takeover', 'nodes'],
-  ...['proxy', 'headscale', 'pipeline', 'replicas'],
+  ...['proxy', 'headscale', 'pipeline', 'replicas', 'notify'],
   ...['telemetry', 'history', 'admin', 'service', 'demo', 'app', 'commands'],
 ];
 
 /** These meet the outside, each another part of it: app joins them, and they do not know each other. */
-const SHELL = ['proxy', 'headscale', 'replicas', 'admin', 'service'];
+const SHELL = ['proxy', 'headscale', 'replicas', 'notify', 'admin', 'service'];
 
 /** One library, one file (commander: the commands). */
 const LIBRARIES = {
@@ -16,7 +16,7 @@ const LIBRARIES = {
   koffi: '(liveness/(kernel|sock-diag)|service/service-manager)',
   'pino(-pretty)?': 'telemetry/log',
   'prom-client': 'telemetry/(metrics|node-metrics)',
-  undici: 'headscale/agent',
+  undici: '(headscale/agent|notify/delivery)',
   ws: 'admin/live',
   yaml: 'config/yaml',
 };

@@ -43,6 +43,14 @@ takesSettings(program.command('check'))
     process.exitCode = await runCheck(() => settingsOf(command), options, process.stdout);
   });
 
+takesSettings(program.command('notify'))
+  .description("send a test to each target of the file's notify:, and say how it went")
+  .addOption(new Option('--test', 'send the test').makeOptionMandatory())
+  .action(async (_flags, command: Command) => {
+    const { sendTests } = await import('./commands/check.ts');
+    process.exitCode = await sendTests(settingsOf(command), process.stdout);
+  });
+
 addOperatorCommands(program, nextSignal);
 addCompletion(program);
 

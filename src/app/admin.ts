@@ -17,6 +17,7 @@ import type { Kernel } from '../liveness/kernel.ts';
 import type { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { allPresences, type NodePresence, type PresenceStream, type Sightings } from '../nodes/presence.ts';
 import type { Reconciler } from '../nodes/reconcile.ts';
+import type { Notifier } from '../notify/notifier.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -55,6 +56,7 @@ export interface AdminOptions {
   readonly keys: KeyFiles;
   readonly listeners: readonly ClientListener[];
   readonly frontProxies: FrontProxies;
+  readonly notifier: Notifier;
   /** The token that requests must send; undefined if they need none. */
   readonly token: string | undefined;
   isDraining(): boolean;
@@ -113,6 +115,7 @@ function startMetrics(options: AdminOptions): Metrics {
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
     frontProxies: () => options.frontProxies.standing(),
     presences: () => ownPresences(options),
+    notificationsWaiting: () => options.notifier.waiting,
     certificateExpires: () => options.keys.firstCertificateToExpire,
     nodeOf: (key) => directory.nodeOf(key),
     isNode: (key) => isKnownNode(directory, key),

@@ -1,13 +1,15 @@
 import { type BigIntStats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { isSigned } from '../config/notify.ts';
 import {
   type Certificate,
   readApiKey,
   readCertificate,
   readNoiseKey,
+  readNotifySecret,
   readOauthClientSecret,
 } from '../config/secrets.ts';
-import type { Config } from '../config/types.ts';
+import type { Config, NotifyTarget } from '../config/types.ts';
 import type { Credentials } from '../headscale/capabilities.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
@@ -21,7 +23,7 @@ export interface KeyFilesOptions {
   readonly emit: Emit;
 }
 
-type KeyPaths = Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'oauthClientFile'>;
+type KeyPaths = Pick<Config, 'noiseKeyFile' | 'apiKeyFile' | 'oauthClientFile'> & Partial<Pick<Config, 'notify'>>;
 
 /** Called when a key file has changed and has been read again. */
 export interface KeyFileUsers {
@@ -30,6 +32,7 @@ export interface KeyFileUsers {
   credentials(): void;
   /** @param listener the position in `listen`. */
   certificate(listener: number, certificate: Certificate): void;
+  notifySecrets(): void;
 }
 
 /** The keys and certificates from files. A changed file is read again. If it cannot be used, the old key stays in use. */
@@ -38,9 +41,12 @@ export class KeyFiles {
   readonly #noise: KeyFile<NoiseKey>;
   readonly #api: KeyFile<string>;
   readonly #oauth: KeyFile<string>;
+  /** By path: keys for signatures, and tokens. */
+  readonly #signing: KeyFile<ReadonlyMap<string, string>>;
+  readonly #tokens: KeyFile<ReadonlyMap<string, string>>;
   /** By position in `listen`. That list changes only with a restart. */
   readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
-  #users: KeyFileUsers = { noiseKey() {}, credentials() {}, certificate() {} };
+  #users: KeyFileUsers = { noiseKey() {}, credentials() {}, certificate() {}, notifySecrets() {} };
   #timer: Timer | undefined;
   #closed = false;
 
@@ -62,6 +68,14 @@ export class KeyFiles {
       ([path]) => readOauthClientSecret(path),
       () => this.#users.credentials(),
     );
+    const secrets = (signed: boolean) =>
+      new KeyFile<ReadonlyMap<string, string>>(
+        'secret for notifications',
+        (paths) => new Map(paths.map((path) => [path, readNotifySecret(path, signed)])),
+        () => this.#users.notifySecrets(),
+      );
+    this.#signing = secrets(true);
+    this.#tokens = secrets(false);
     this.#certificates = config.listen.map(({ tls }, i) => {
       if (tls === undefined) return undefined;
       const read = ([certFile, keyFile = '']: Paths): Certificate => readCertificate({ certFile, keyFile });
@@ -100,6 +114,12 @@ export class KeyFiles {
     return { apiKey: this.#api.value, oauthClientSecret: this.#oauth.value };
   }
 
+  /** What the target's `secret-file` holds; undefined without one. */
+  notifySecretOf(target: NotifyTarget): string | undefined {
+    const { secretFile } = target;
+    return secretFile && (isSigned(target) ? this.#signing : this.#tokens).value?.get(secretFile);
+  }
+
   /**
    * Reads the key files of a configuration, but does not use the keys yet.
    *
@@ -107,11 +127,21 @@ export class KeyFiles {
    * @throws StartError when a file cannot be used.
    */
   prepare(config: KeyPaths): () => () => void {
-    const { noiseKeyFile, apiKeyFile, oauthClientFile } = config;
+    const { noiseKeyFile, apiKeyFile, oauthClientFile, notify = [] } = config;
+    const secretsOf = (signed: boolean): Paths | undefined => {
+      const [first, ...more] = new Set(
+        notify.flatMap((target) =>
+          target.secretFile !== undefined && isSigned(target) === signed ? [target.secretFile] : [],
+        ),
+      );
+      return first === undefined ? undefined : [first, ...more];
+    };
     const uses = [
       this.#noise.prepare(noiseKeyFile === undefined ? undefined : [noiseKeyFile]),
       this.#api.prepare(apiKeyFile === undefined ? undefined : [apiKeyFile]),
       this.#oauth.prepare(oauthClientFile === undefined ? undefined : [oauthClientFile]),
+      this.#signing.prepare(secretsOf(true)),
+      this.#tokens.prepare(secretsOf(false)),
     ];
     return () => {
       const undos = uses.map((use) => use());
@@ -128,7 +158,7 @@ export class KeyFiles {
 
   /** Reads again what has changed. It compares inodes, because a file watcher loses a file that is replaced. */
   async look(): Promise<void> {
-    for (const file of [this.#noise, this.#api, this.#oauth, ...this.#certificates]) {
+    for (const file of [this.#noise, this.#api, this.#oauth, this.#signing, this.#tokens, ...this.#certificates]) {
       if (file !== undefined) await this.#lookAt(file);
     }
   }

@@ -15,6 +15,8 @@ import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts
 import { Patrol } from '../liveness/patrol.ts';
 import { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { loadSockDiag } from '../liveness/sock-diag.ts';
+import { poster } from '../notify/delivery.ts';
+import { Notifier } from '../notify/notifier.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -140,6 +142,9 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const patrol = buildPatrol(services, acceptor);
   const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas });
 
+  const notifier = new Notifier({ ...services, emit, replicas, poster: poster(), random: Math.random });
+  events.listen(notifier.listen);
+
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.
   const reconsider = (): void => {
     live.forgetPolicies();
@@ -150,8 +155,10 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     noiseKey: () => checkup.keyChanged(),
     credentials: () => directory.keyChanged(),
     certificate: (i, certificate) => listeners[i]?.useCertificate(certificate),
+    notifySecrets: () => notifier.apply(),
   });
   directory.onChange(reconsider);
+  directory.onRefresh(() => notifier.nodesListed());
   directory.onConfirmed(() => {
     if (live.config.rules.length > 0) reconsider();
   });
@@ -170,6 +177,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
         if (after.logLevel !== before.logLevel) log.level = after.logLevel;
         reconsider();
         checkup.keyChanged();
+        notifier.apply();
         if (access() === undefined) directory.stop();
         else directory.start();
       },
@@ -185,13 +193,14 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
       reconciler.close();
       proxySockets.close();
       keys.close();
+      await notifier.close();
       await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
     },
   });
 
   // Listen.
   const admin = startAdmin({
-    ...{ ...services, ...pipeline, sightings, reconciler, frontProxies, listeners, reload },
+    ...{ ...services, ...pipeline, sightings, reconciler, frontProxies, listeners, reload, notifier },
     token: adminToken,
     isDraining: () => shutdown.isDraining,
   });

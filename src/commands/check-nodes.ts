@@ -138,6 +138,7 @@ function describe(policy: NodePolicy, version: string | undefined): string {
     `gone-after ${durationOrOff(policy.goneAfterMs)}`,
     `probe-idle ${durationOrOff(policy.probeIdleMs)}`,
     `hold ${holdOf(policy, version)}`,
+    `offline-after ${durationOrOff(policy.offlineAfterMs)}`,
     ...(policy.observeOnly ? ['observe-only: no stream is held or severed'] : []),
   ].join(', ');
 }

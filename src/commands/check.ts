@@ -1,13 +1,16 @@
 import { createServer } from 'node:net';
 import type { Overview, StreamView } from '../admin/views.ts';
-import { readAdminToken, readCertificate, readNoiseKey } from '../config/secrets.ts';
-import type { Config, HostPort } from '../config/types.ts';
+import { formatTarget, isSigned } from '../config/notify.ts';
+import { readAdminToken, readCertificate, readNoiseKey, readNotifySecret } from '../config/secrets.ts';
+import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
-import { addressAndPort } from '../lib/addresses.ts';
+import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
-import { NoAnswerError, reasonOf } from '../lib/errors.ts';
+import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
 import { fieldsOf, parseJson } from '../lib/json.ts';
+import { deliverOnce, poster } from '../notify/delivery.ts';
+import { testMessage } from '../notify/messages.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
@@ -69,6 +72,7 @@ async function* findings(
     const listed = await listNodes(api, config, headscale.version);
     yield* listed.findings;
     yield* certificateFindings(config);
+    yield* findingsOfTargets(config);
     yield* await evidenceFindings(config);
     const { token, findings: ofToken } = readToken(config);
     yield* ofToken;
@@ -233,4 +237,63 @@ async function canListen(where: HostPort, flag: string): Promise<readonly Findin
   } catch (error) {
     return problemsOf(error);
   }
+}
+
+/** Sends a test to each target, once, and prints a line for each. @returns 1 if one failed, 3 if there are no targets. */
+export async function sendTests({ notify }: Config, out: { write(text: string): unknown }): Promise<ExitCode> {
+  if (notify.length === 0) {
+    out.write('nobody to notify: add notify: to the file that --config names\n');
+    return EXIT.nothing;
+  }
+  const { post, close } = poster();
+  try {
+    // All at once, because a receiver that hangs takes ten seconds.
+    const tests = await Promise.all(notify.map((target) => testOf(target, post)));
+    for (const [i, { code, detail }] of tests.entries()) {
+      const what = `target ${i + 1} (${formatTarget(notify[i] as NotifyTarget)})`;
+      out.write(`${code === undefined ? 'ok   ' : `fail  [${code}]`} ${what}: ${detail}\n`);
+    }
+    return tests.every(({ code }) => code === undefined) ? EXIT.done : EXIT.failed;
+  } finally {
+    await close();
+  }
+}
+
+async function testOf(
+  target: NotifyTarget,
+  post: Parameters<typeof deliverOnce>[0]['post'],
+): Promise<{ readonly code?: ErrorCode; readonly detail: string }> {
+  try {
+    const { secretFile } = target;
+    const secret = secretFile === undefined ? undefined : readNotifySecret(secretFile, isSigned(target));
+    const message = testMessage(systemClock.dateOf(systemClock.now()));
+    const { kind, detail } = await deliverOnce({ clock: systemClock, post }, target, secret, message);
+    if (kind === 'sent') return { detail };
+    return { code: kind === 'failed' ? 'HSW_NOTIFICATION_DELAYED' : 'HSW_NOTIFICATION_DROPPED', detail };
+  } catch (error) {
+    if (error instanceof StartError) return { code: error.code, detail: error.message };
+    throw error;
+  }
+}
+
+/** What `check` says about the targets. Nothing is sent: that is what `notify --test` is for. */
+function findingsOfTargets({ notify }: Config): readonly Finding[] {
+  return notify.flatMap((target, i): readonly Finding[] => {
+    const what = `notify: target ${i + 1} (${formatTarget(target)})`;
+    const { url, secretFile, types, nodes } = target;
+    try {
+      if (secretFile !== undefined) readNotifySecret(secretFile, isSigned(target));
+    } catch (error) {
+      if (error instanceof StartError) return [{ level: 'fail', code: error.code, text: `${what}: ${error.message}` }];
+      throw error;
+    }
+    const whose = nodes === undefined ? '' : ', of some nodes';
+    const found: Finding[] = [ok(`${what}: ${types.join(', ')}${whose}`)];
+    const doubt = (text: string): void => void found.push(warn(null, `${what}: ${text}`));
+    if (url.protocol === 'http:' && !isLoopback(url.hostname.replace(/^\[|\]$/g, '')))
+      doubt('http is not encrypted: write https if the receiver speaks it');
+    if (isSigned(target) && secretFile === undefined)
+      doubt('not signed, so the receiver cannot know who sends: set secret-file');
+    return found;
+  });
 }

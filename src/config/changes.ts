@@ -20,7 +20,10 @@ export function changesBetween(before: Config, after: Config): Changes {
       return is === was || is === undefined ? [] : [`${key}: ${was} → ${is}`];
     });
   };
-  return { changes: [...differ(changeable), ...changedRules(before, after)], needRestart: differ(fixed) };
+  return {
+    changes: [...differ(changeable), ...changedRules(before, after), ...changedTargets(before, after)],
+    needRestart: differ(fixed),
+  };
 }
 
 function fixed({
@@ -87,17 +90,26 @@ function policyTexts(policy: NodePolicy): readonly (readonly [string, string])[]
     ['probe-idle', durationOrOff(policy.probeIdleMs)],
     ['hold', formatHold(policy.hold)],
     ['observe-only', String(policy.observeOnly)],
+    ['offline-after', durationOrOff(policy.offlineAfterMs)],
   ];
 }
 
 function changedRules({ rules: before }: Config, { rules: after }: Config): readonly string[] {
-  if (before.length !== after.length) return [`nodes: ${countOf(before.length)} → ${countOf(after.length)}`];
+  if (before.length !== after.length)
+    return [`nodes: ${countOf(before.length, 'rule')} → ${countOf(after.length, 'rule')}`];
   // load.ts built both, and gives the members of a rule always the same order.
   return JSON.stringify(before) === JSON.stringify(after) ? [] : ['nodes: changed'];
 }
 
-function countOf(rules: number): string {
-  return rules === 1 ? '1 rule' : `${rules} rules`;
+/** Only their number, because URLs may hold secrets. */
+function changedTargets({ notify: before }: Config, { notify: after }: Config): readonly string[] {
+  const number = (targets: Config['notify']): string => countOf(targets.length, 'target');
+  if (before.length !== after.length) return [`notify: ${number(before)} → ${number(after)}`];
+  return JSON.stringify(before) === JSON.stringify(after) ? [] : ['notify: changed'];
+}
+
+function countOf(number: number, noun: string): string {
+  return number === 1 ? `1 ${noun}` : `${number} ${noun}s`;
 }
 
 /** A duration as text; `off` for 0, which means never in `NodePolicy`. */

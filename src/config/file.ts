@@ -1,8 +1,8 @@
 import { StartError } from '../lib/errors.ts';
 import { nearest } from '../lib/text.ts';
-import { type Given, kebabCase, type Position, type Problem, quoted } from './problems.ts';
+import { type Given, kebabCase, type Position, type Problem, quoted, withoutUrls } from './problems.ts';
 import { readSmallFile } from './secrets.ts';
-import { isList, LISTEN_SETTINGS, RULE_SETTINGS, SETTING_NAMES } from './settings.ts';
+import { isList, LISTEN_SETTINGS, RULE_MATCHES, RULE_SETTINGS, SETTING_NAMES, TARGET_SETTINGS } from './settings.ts';
 import { aliasText, type Entry, readYaml, type Value } from './yaml.ts';
 
 /** The text of a file of settings. */
@@ -47,6 +47,7 @@ export interface FileSettings {
   /** An item that is a mapping has a map of its entries as its value. */
   readonly lists: ReadonlyMap<string, readonly Given[]>;
   readonly rules: readonly FileRule[];
+  readonly targets: readonly FileTarget[];
   readonly problems: readonly Problem[];
 }
 
@@ -54,6 +55,17 @@ export interface FileRule {
   readonly at: Position;
   readonly settings: ReadonlyMap<string, Given>;
   /** False if part of it could not be read. Then a missing setting is not reported: it may be the one that is misspelt. */
+  readonly isWhole: boolean;
+}
+
+/** An item of `notify:`. */
+export interface FileTarget {
+  readonly at: Position;
+  readonly settings: ReadonlyMap<string, Given>;
+  /** Undefined if it has no `events`. */
+  readonly events: { readonly at: Position; readonly items: readonly Given[] } | undefined;
+  /** Undefined if it has no `nodes`. */
+  readonly nodes: readonly FileRule[] | undefined;
   readonly isWhole: boolean;
 }
 
@@ -70,7 +82,7 @@ export function settingsOfFile(text: string | undefined): FileSettings {
   return new SettingsOfFile(root);
 }
 
-const NOTHING: FileSettings = { settings: new Map(), lists: new Map(), rules: [], problems: [] };
+const NOTHING: FileSettings = { settings: new Map(), lists: new Map(), rules: [], targets: [], problems: [] };
 
 /** The one setting that is nested in the file. */
 const METRICS_MAX_NODES = 'metricsMaxNodes';
@@ -95,6 +107,8 @@ function byKey(names: readonly string[]): ReadonlyMap<string, string> {
 const SETTING_KEYS = byKey(SETTING_NAMES.filter((name) => name !== METRICS_MAX_NODES));
 const LISTEN_KEYS = byKey(Object.keys(LISTEN_SETTINGS));
 const RULE_KEYS = byKey(Object.keys(RULE_SETTINGS));
+const MATCH_KEYS = byKey(Object.keys(RULE_MATCHES));
+const TARGET_KEYS = byKey(Object.keys(TARGET_SETTINGS));
 const METRICS_KEYS: ReadonlyMap<string, string> = new Map([['max-nodes', METRICS_MAX_NODES]]);
 
 type Mapping = Extract<Value, { readonly kind: 'mapping' }>;
@@ -110,11 +124,16 @@ const RULE_EXAMPLE = "{ name: 'router-*', silent-after: 10s }";
 const MOST_RULES = 500;
 const TOO_MANY_RULES = `a rule too many, ${MOST_RULES} at most: write one rule for many nodes, by user or by a name like 'router-*'`;
 
+const TARGET_EXAMPLE = '{ url: https://ntfy.sh/TOPIC, format: ntfy }';
+const MATCH_EXAMPLE = "{ name: 'router-*' }";
+const MOST_TARGETS = 50;
+
 class SettingsOfFile implements FileSettings {
   readonly settings = new Map<string, Given>();
   readonly lists = new Map<string, readonly Given[]>();
   readonly problems: Problem[] = [];
   rules: readonly FileRule[] = [];
+  targets: readonly FileTarget[] = [];
 
   constructor(root: Value) {
     if (root.kind === 'mapping') this.#addRoot(root.entries);
@@ -122,12 +141,13 @@ class SettingsOfFile implements FileSettings {
   }
 
   #addRoot(entries: readonly Entry[]): void {
-    for (const entry of this.#knownEntries(entries, [...SETTING_KEYS.keys(), 'metrics', 'nodes'])) {
+    for (const entry of this.#knownEntries(entries, [...SETTING_KEYS.keys(), 'metrics', 'nodes', 'notify'])) {
       const { key, value } = entry;
       const name = SETTING_KEYS.get(key);
       if (name !== undefined && isList(name)) this.lists.set(name, this.#itemsOf(entry));
       else if (name !== undefined) this.#addScalar(this.settings, name, entry);
       else if (key === 'nodes') this.rules = this.#rulesOf(entry);
+      else if (key === 'notify') this.targets = this.#targetsOf(entry);
       else if (value.kind === 'mapping') this.#addEntries(this.settings, value.entries, METRICS_KEYS);
       else this.#misfit(key, value, 'metrics: { max-nodes: 1000 }');
     }
@@ -168,6 +188,43 @@ class SettingsOfFile implements FileSettings {
       if (item.kind !== 'mapping') this.#misfit('a rule', item, RULE_EXAMPLE);
       const isWhole = item.kind === 'mapping' && this.#addEntries(settings, item.entries, RULE_KEYS);
       return { at: item.at, settings, isWhole };
+    });
+  }
+
+  #targetsOf({ key, value }: KnownEntry): readonly FileTarget[] {
+    const items = value.kind === 'list' ? value.items : [value];
+    const beyond = items[MOST_TARGETS];
+    if (beyond !== undefined) this.#problem(beyond.at, `a target too many, ${MOST_TARGETS} at most: remove some`);
+    return items.slice(0, MOST_TARGETS).flatMap((item) => {
+      if (item.kind === 'mapping') return [this.#targetOf(item)];
+      this.#misfit(key, item, `a list of targets, each like - ${TARGET_EXAMPLE}`);
+      return [];
+    });
+  }
+
+  #targetOf({ entries, at }: Mapping): FileTarget {
+    const settings = new Map<string, Given>();
+    const before = this.problems.length;
+    let events: FileTarget['events'];
+    let nodes: FileTarget['nodes'];
+    for (const entry of this.#knownEntries(entries, [...TARGET_KEYS.keys(), 'events', 'nodes'])) {
+      if (entry.key === 'events') events = { at: entry.value.at, items: this.#itemsOf(entry) };
+      else if (entry.key === 'nodes') nodes = this.#matchesOf(entry);
+      else this.#addScalar(settings, TARGET_KEYS.get(entry.key) ?? entry.key, entry);
+    }
+    return { at, settings, events, nodes, isWhole: this.problems.length === before };
+  }
+
+  /** The conditions that say which nodes a target is notified of: one mapping, or a list of them. */
+  #matchesOf({ key, value }: KnownEntry): readonly FileRule[] {
+    const items = value.kind === 'list' ? value.items : [value];
+    if (items.length === 0) this.#problem(value.at, 'nodes: the list is empty: write a condition, or remove the line');
+    return items.slice(0, MOST_RULES).flatMap((item) => {
+      const settings = new Map<string, Given>();
+      if (item.kind !== 'mapping') this.#misfit(key, item, `conditions like ${MATCH_EXAMPLE}, or a list of them`);
+      else if (this.#addEntries(settings, item.entries, MATCH_KEYS) && settings.size === 0)
+        this.#problem(item.at, `nodes: has no condition: write one like ${MATCH_EXAMPLE}`);
+      return [{ at: item.at, settings, isWhole: true }];
     });
   }
 
@@ -225,7 +282,7 @@ function misfitText(value: Value, needed: string): string {
     case 'alias':
       return aliasText(value.name);
     case 'scalar':
-      return `${quoted(value.value)} cannot be used here: write ${needed}`;
+      return `${quoted(withoutUrls(value.value))} cannot be used here: write ${needed}`;
     case 'list':
       return `a list cannot be used here: write ${needed}`;
     case 'mapping':
@@ -236,7 +293,7 @@ function misfitText(value: Value, needed: string): string {
 }
 
 function twice(word: string, first: Position): string {
-  return `${quoted(word)} is set twice, first in line ${first.line}: remove one`;
+  return `${quoted(withoutUrls(word))} is set twice, first in line ${first.line}: remove one`;
 }
 
 function unknown(word: string, known: readonly string[]): string {
@@ -244,5 +301,5 @@ function unknown(word: string, known: readonly string[]): string {
   if (elsewhere !== undefined) return `${quoted(word)} ${elsewhere}`;
   const near = nearest(word, known);
   const advice = near === undefined ? `write one of ${known.join(', ')}` : `did you mean ${near}?`;
-  return `${quoted(word)} is not a setting here: ${advice}`;
+  return `${quoted(withoutUrls(word))} is not a setting here: ${advice}`;
 }

@@ -2,8 +2,9 @@ import { UsageError } from '../lib/errors.ts';
 import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './checks.ts';
 import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.ts';
 import { readListens } from './listen.ts';
+import { readTarget } from './notify.ts';
 import { type Given, kebabCase, type Position, type Problem } from './problems.ts';
-import { readEach, readTrustedProxies } from './readers.ts';
+import { present, readEach, readTrustedProxies } from './readers.ts';
 import { ownName } from './redis.ts';
 import {
   isList,
@@ -31,6 +32,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
   const lists = readLists(fromFlags.lists, fromFile.lists);
   const { values } = readEach(SINGLE_SETTINGS, given);
   const rules = fromFile.rules.map((rule) => readRule(rule, values, given, flags.observeOnly === true));
+  const targets = fromFile.targets.map((target) => readTarget(target, given));
   const problems: readonly Problem[] = [
     ...unknownFlags(flags),
     // Read the settings of the file that a flag overrides too: a mistake there is still a mistake.
@@ -43,6 +45,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
     ...tokenProblems(values, given),
     ...probeProblems(values, given),
     ...rules.flatMap((rule) => rule.problems),
+    ...targets.flatMap((target) => target.problems),
   ];
   if (problems.length > 0) {
     throw new UsageError('HSW_CONFIG_INVALID', [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems)]);
@@ -50,6 +53,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
   return {
     ...configOf(values as Settings),
     rules: rules.map(({ rule }) => rule),
+    notify: targets.flatMap(({ target }) => (target === undefined ? [] : [target])),
     listen: lists.listens.map(({ listen }) => listen),
     trustedProxies: lists.trustedProxies,
   };
@@ -120,7 +124,7 @@ function missingInRule({ at, settings, isWhole }: FileRule): readonly Problem[] 
 }
 
 function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): NodeRule {
-  const { name, user, machineKey, nodeKey, silentAfter, goneAfter, probeIdle, hold, observeOnly } = read;
+  const { name, user, machineKey, nodeKey, silentAfter, goneAfter, probeIdle, hold, observeOnly, offlineAfter } = read;
   return {
     match: present({ name, user, machineKey, nodeKey }),
     policy: present({
@@ -130,18 +134,14 @@ function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): Node
       hold,
       // --observe-only holds for every node, whatever a rule of the file says.
       observeOnly: observeOnly === undefined ? undefined : observeOnly || isObserveOnlyForAll,
+      offlineAfterMs: offlineAfter,
     }),
   };
 }
 
-/** The members that are not undefined. */
-function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
-  const entries = Object.entries(values).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
-}
-
-function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' | 'rules'> {
-  const { silentAfter, goneAfter, probeIdle, hold, observeOnly, upstreamRate, upstreamBurst } = settings;
+function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' | 'rules' | 'notify'> {
+  const { silentAfter, goneAfter, probeIdle, hold, observeOnly, offlineAfter } = settings;
+  const { upstreamRate, upstreamBurst } = settings;
   return {
     upstream: settings.upstream,
     noiseKeyFile: settings.noiseKey,
@@ -150,7 +150,10 @@ function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' 
     acmeWebroot: settings.acmeWebroot,
     admin: settings.admin,
     adminTokenFile: settings.adminTokenFile,
-    policy: { silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
+    policy: {
+      ...{ silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
+      offlineAfterMs: offlineAfter,
+    },
     reconcile: settings.reconcile,
     upstreamSilentSever: settings.upstreamSilentSever,
     drainMs: settings.drain,

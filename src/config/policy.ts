@@ -1,6 +1,6 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
-import type { Config, NodePolicy, NodeRule } from './types.ts';
+import type { Config, NodeMatch, NodePolicy, NodeRule } from './types.ts';
 
 /** What is known of the node that a policy is for. */
 export interface Who {
@@ -73,6 +73,7 @@ function mostCareful(policy: NodePolicy, changes: readonly Partial<NodePolicy>[]
     // A hold is short and ends no stream, so no value is more careful than another.
     hold: policy.hold,
     observeOnly: changes.some((change) => change.observeOnly ?? policy.observeOnly),
+    offlineAfterMs: longestOrNever(changes.map((change) => change.offlineAfterMs ?? policy.offlineAfterMs)),
   };
 }
 
@@ -86,13 +87,13 @@ export function ruleFor(
   config: Pick<Config, 'rules'>,
   who: Who,
 ): { readonly index: number; readonly rule: NodeRule } | undefined {
-  const index = config.rules.findIndex((rule) => matches(rule, who));
+  const index = config.rules.findIndex(({ match }) => matchesNode(match, who));
   const rule = config.rules[index];
   return rule === undefined ? undefined : { index, rule };
 }
 
-/** Whether a node matches every condition of a rule. A condition on something that Headscale has not told us does not match. */
-function matches({ match }: NodeRule, { machineKey, node }: Who): boolean {
+/** Whether a node matches every condition. A condition on something that Headscale has not told us does not match. */
+export function matchesNode(match: NodeMatch, { machineKey, node }: Who): boolean {
   if (match.machineKey !== undefined && match.machineKey !== machineKey) return false;
   if (match.nodeKey !== undefined && match.nodeKey !== node?.nodeKey) return false;
   if (match.user !== undefined && match.user !== node?.user) return false;

@@ -33,6 +33,11 @@ export function quoted(value: unknown): string {
   return secretIn(text) ?? `'${printable(text, LONGEST_QUOTE)}'`;
 }
 
+/** Text in which the paths of URLs are hidden. Somebody may have written a URL with a secret where no URL belongs. */
+export function withoutUrls(value: unknown): string {
+  return String(value).replace(/\b(https?:\/\/)\S+/gi, '$1…');
+}
+
 /** Text of a file, for a message. A text that contains a key is not shown at all. */
 export function shown(text: string, longest: number): string {
   const secret = secretIn(text);
@@ -46,8 +51,8 @@ function secretIn(text: string): string | undefined {
   return /hskey-/i.test(text) ? 'a key of Headscale' : undefined;
 }
 
-/** The start of Headscale's API keys, and of public keys, which are not paths either. */
-const KEY_START = /^\s*(hskey-|hsapi|mkey:|nodekey:)/i;
+/** The start of Headscale's API keys, of secrets for notifications, and of public keys, which are not paths either. */
+const KEY_START = /^\s*(hskey-|hsapi|mkey:|nodekey:|whsec_|tk_)/i;
 /** Headscale's older API keys: a prefix, a dot and a secret, of letters, digits, hyphens and underscores. */
 const OLD_API_KEY = /^\s*[\w-]{5,20}\.[\w-]{20,}\s*$/;
 /** What follows `privkey:`. */

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { parseDuration, parseSize } from '../lib/units.ts';
-import { type Given, looksLikeKey, type Problem, quoted } from './problems.ts';
+import { type Given, looksLikeKey, type Problem, quoted, withoutUrls } from './problems.ts';
 import type { Cidr, Hold, HostPort } from './types.ts';
 
 /** Why a value cannot be used, and what to write instead. */
@@ -46,6 +46,12 @@ export function readEach<Table extends Readonly<Record<string, Readable<unknown>
     else problems.push({ at: source?.at ?? 'flag', name, text: value.why });
   }
   return { values: values as Partial<ValuesOf<Table>>, problems };
+}
+
+/** The members that are not undefined. */
+export function present<T extends object>(values: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  const entries = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
 }
 
 /** YAML reads `30` as a number. It becomes text again here, so that the message can say which unit is missing. */
@@ -125,7 +131,7 @@ export const yesOrNo: Reader<boolean> = (given) => {
 export function oneOf<Word extends string>(words: readonly Word[]): Reader<Word> {
   return scalar((text) => {
     const word = words.find((each) => each === text);
-    return word ?? new Invalid(`${quoted(text)} is unknown: write one of ${words.join(', ')}`);
+    return word ?? new Invalid(`${quoted(withoutUrls(text))} is unknown: write one of ${words.join(', ')}`);
   });
 }
 
@@ -180,6 +186,13 @@ export const upstreamUrl: Reader<URL> = scalar((text) => {
   }
   return url;
 });
+
+/** Where notifications go. No message shows it, because the path of such a URL is often a secret. */
+export const notifyUrl: Reader<URL> = (given) => {
+  const url = typeof given === 'string' && URL.canParse(given) ? new URL(given) : undefined;
+  if (url !== undefined && /^https?:$/.test(url.protocol) && url.hostname !== '') return url;
+  return new Invalid('this is not a URL for notifications: write https://HOST/PATH');
+};
 
 /** A URL for a message, without its user and password. */
 export function withoutUser(url: string): string {

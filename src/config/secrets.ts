@@ -193,6 +193,32 @@ export function readOauthClientSecret(path: string): string {
   });
 }
 
+/**
+ * Reads the secret of a target of notifications.
+ *
+ * @param isSigned whether it is a key for signatures, `whsec_` and base64; otherwise it is a token.
+ * @throws StartError as `readSecretLine` does, and when it is no such key.
+ */
+export function readNotifySecret(path: string, isSigned: boolean): string {
+  const expected = isSigned
+    ? 'it should hold one line, whsec_ and a key in base64, as `echo whsec_$(openssl rand -base64 32)` prints'
+    : "it should hold one line, the receiver's token";
+  const missing = isSigned
+    ? 'make one with `echo whsec_$(openssl rand -base64 32)` and put it there'
+    : "put the receiver's token there";
+  const line: SecretLine = {
+    ...{ code: 'HSW_NOTIFY_SECRET_UNREADABLE', flag: 'notify: secret-file', path, expected },
+    advice: { missing, folder: 'name the file in it that holds the secret' },
+    badCharacters: 'holds characters that cannot be sent in a header',
+  };
+  const secret = readSecretLine(line);
+  if (!isSigned || WEBHOOK_SECRET.test(secret)) return secret;
+  throw unusable(line, 'holds no key for signatures');
+}
+
+/** Standard Webhooks asks for 24 to 64 bytes. */
+const WEBHOOK_SECRET = /^whsec_[A-Za-z0-9+/]{32,86}={0,2}$/;
+
 const NOISE_KEY_FORM =
   "it should read 'privkey:' and 64 hex digits, as in the file that Headscale's noise.private_key_path names";
 

@@ -3,6 +3,7 @@ import {
   duration,
   hold,
   hostPort,
+  notifyUrl,
   oneOf,
   plainName,
   publicKey,
@@ -16,11 +17,20 @@ import {
   yesOrNo,
 } from './readers.ts';
 import { redisUrl } from './redis.ts';
-import { type Cidr, LOG_LEVELS, RECONCILE_MODES } from './types.ts';
+import { type Cidr, LOG_LEVELS, NOTIFY_FORMATS, RECONCILE_MODES } from './types.ts';
 
 /** What `--help` shows for a setting. */
 export interface SettingHelp {
-  readonly group: 'Headscale' | 'Clients' | 'Admin server' | 'Takeover' | 'Stop' | 'Limits' | 'Replicas' | 'Output';
+  readonly group:
+    | 'Headscale'
+    | 'Clients'
+    | 'Admin server'
+    | 'Takeover'
+    | 'Stop'
+    | 'Limits'
+    | 'Replicas'
+    | 'Notifications'
+    | 'Output';
   /** The argument of the flag, as in `<duration>`; undefined for a switch. */
   readonly takes?: string;
   /** The default as an operator would write it; undefined if there is no default. */
@@ -283,6 +293,13 @@ export const SETTINGS = {
     read: plainName,
     help: "this watchdog's name among the replicas; by default the name of the machine",
   },
+  offlineAfter: {
+    group: 'Notifications',
+    takes: '<duration|off>',
+    byDefault: '2m',
+    read: duration('10s', '24h', 'off'),
+    help: "how long a node must be away before it counts as offline for notifications (the file's notify:); off: it never does",
+  },
   metricsMaxNodes: {
     group: 'Output',
     takes: '<number>',
@@ -329,6 +346,15 @@ export const LISTEN_SETTINGS = {
 
 export type ListenSettings = ValuesOf<typeof LISTEN_SETTINGS>;
 
+/** The single settings of a target in the file's `notify:`. */
+export const TARGET_SETTINGS = {
+  url: { read: notifyUrl },
+  format: { read: oneOf(NOTIFY_FORMATS), byDefault: 'standard' },
+  secretFile: { read: secretFile() },
+} as const;
+
+export type TargetSettings = ValuesOf<typeof TARGET_SETTINGS>;
+
 /** The conditions of a rule in the file's `nodes:`. They say to which nodes it applies. */
 export const RULE_MATCHES = {
   name: { read: word('a name') },
@@ -345,6 +371,7 @@ export const RULE_SETTINGS = {
   probeIdle: { read: SETTINGS.probeIdle.read },
   hold: { read: SETTINGS.hold.read },
   observeOnly: { read: SETTINGS.observeOnly.read },
+  offlineAfter: { read: SETTINGS.offlineAfter.read },
 } as const;
 
 export type RuleSettings = ValuesOf<typeof RULE_SETTINGS>;

@@ -22,6 +22,8 @@ export interface Config {
   /** The first rule that matches a node applies to it. */
   readonly rules: readonly NodeRule[];
   readonly reconcile: ReconcileMode;
+  /** Who is notified of what. */
+  readonly notify: readonly NotifyTarget[];
   /** Whether to sever a control stream if Headscale is silent on it for too long. */
   readonly upstreamSilentSever: boolean;
   /** The time over which a stop spreads the ends of the streams; 0: all at once. */
@@ -75,6 +77,8 @@ export interface NodePolicy {
   readonly hold: Hold;
   /** Whether to judge, log and count only: nothing is held or severed. */
   readonly observeOnly: boolean;
+  /** How long a node must be away before it counts as offline; 0: it never does. */
+  readonly offlineAfterMs: number;
 }
 
 /** How long to hold newcomers: as Headscale's version needs it, up to a fixed time, or not at all. */
@@ -91,7 +95,7 @@ export interface NodeRule {
 }
 
 /** The nodes to which a rule applies. A node must match every condition. */
-interface NodeMatch {
+export interface NodeMatch {
   /** A glob: `*` is any text, `?` any character. */
   readonly name?: string;
   readonly user?: string;
@@ -99,6 +103,30 @@ interface NodeMatch {
   readonly machineKey?: string;
   /** 64 hex digits, in lower case. */
   readonly nodeKey?: string;
+}
+
+/** What notifications are about. */
+export const NOTICE_TYPES = [
+  ...(['node.offline', 'node.online', 'node.duplicate', 'node.expiring', 'node.disagrees'] as const),
+  ...(['upstream.down', 'upstream.up', 'key.mismatch', 'takeover'] as const),
+] as const;
+
+export type NoticeType = (typeof NOTICE_TYPES)[number];
+
+export const NOTIFY_FORMATS = ['standard', 'ntfy', 'gotify', 'slack', 'discord', 'text'] as const;
+
+export type NotifyFormat = (typeof NOTIFY_FORMATS)[number];
+
+/** An item of the file's `notify:`. */
+export interface NotifyTarget {
+  /** Often a secret: show it only with `formatTarget`. */
+  readonly url: URL;
+  readonly format: NotifyFormat;
+  /** The path of a file with the secret that signs notifications, or with the receiver's token. */
+  readonly secretFile: string | undefined;
+  readonly types: readonly NoticeType[];
+  /** A node must match one of them; undefined: every node. */
+  readonly nodes: readonly NodeMatch[] | undefined;
 }
 
 export interface Limits {

@@ -3,15 +3,8 @@ import type { Clock } from '../lib/clock.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { EventKind, WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
-import {
-  describeEvent,
-  type EventSubject,
-  errorCodeOf,
-  type Level,
-  levelOf,
-  type NameOf,
-  subjectOf,
-} from '../telemetry/event-table.ts';
+import type { EventSubject } from '../telemetry/event-phrases.ts';
+import { describeEvent, errorCodeOf, type Level, levelOf, type NameOf, subjectOf } from '../telemetry/event-table.ts';
 import { type Minute, Minutes } from './minutes.ts';
 
 /** One event, described with what was known when it happened. */

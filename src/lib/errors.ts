@@ -27,6 +27,10 @@ export const ERRORS = {
   HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_EXPIRING: { check: true },
   HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
+  HSW_NOTIFY_SECRET_UNREADABLE: { exit: 1, check: true },
+  // Notifications.
+  HSW_NOTIFICATION_DELAYED: {},
+  HSW_NOTIFICATION_DROPPED: {},
   // Listening, systemd, and what the kernel and Node offer.
   HSW_LISTEN_FAILED: { exit: 1, check: true },
   HSW_INHERITED_SOCKET_INVALID: { exit: 1 },

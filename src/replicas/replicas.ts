@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
 import type { RedisSettings } from '../config/types.ts';
-import type { MachineKey } from '../identity/keys.ts';
+import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import { type Clock, plus, type Timer } from '../lib/clock.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
@@ -183,6 +183,17 @@ export class Replicas implements StreamDirectory {
   /** @returns the streams of all other replicas that answer, as `/streams` shows them. */
   remoteStreams(): Promise<readonly object[]> {
     return this.#options.link.isUp ? this.#members.streams() : Promise.resolve([]);
+  }
+
+  /** @returns the machine keys that have a session on another replica that answers. */
+  async remoteKeys(): Promise<ReadonlySet<MachineKey>> {
+    const keys = new Set<MachineKey>();
+    for (const stream of await this.remoteStreams()) {
+      const { kind, state, machineKey } = stream as { kind?: unknown; state?: unknown; machineKey?: unknown };
+      const key = typeof machineKey === 'string' ? parseMachineKey(machineKey) : undefined;
+      if (key !== undefined && kind === 'control' && state === 'open') keys.add(key);
+    }
+    return keys;
   }
 
   /** Asks another replica to sever one of its streams. @returns whether that replica is there. */

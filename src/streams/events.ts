@@ -20,7 +20,7 @@ export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replaye
 export const HANDSHAKE_RESULTS: readonly HandshakeResult[] = ['identified', 'unreadable', 'missing', 'replayed'];
 
 /** A file that is read again when it changes. */
-export type WatchedFile = 'Noise key' | 'API key' | 'OAuth client' | 'certificate';
+export type WatchedFile = 'Noise key' | 'API key' | 'OAuth client' | 'certificate' | 'secret for notifications';
 
 /** Where Headscale is silent: it answers no request, or it sends nothing on `silent` of its `of` control streams. */
 export type Silence =
@@ -201,6 +201,25 @@ export type WatchdogEvent =
   | { readonly kind: 'redis_down'; readonly url: string; readonly detail: string }
   /** A message there is not signed with our Noise key. Once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
+  /** `target` never shows the path of a URL. */
+  | { readonly kind: 'notification_sent'; readonly target: string; readonly worksAgain: boolean }
+  /** An attempt failed, and the watchdog will try again. */
+  | {
+      readonly kind: 'notification_delayed';
+      readonly target: string;
+      readonly detail: string;
+      /** False if this target has failed since it last worked. */
+      readonly isNews: boolean;
+    }
+  | {
+      readonly kind: 'notification_dropped';
+      readonly target: string;
+      readonly reason: NotificationLoss;
+      readonly detail: string;
+      readonly count: number;
+      /** False if this target has failed since it last worked. */
+      readonly isNews: boolean;
+    }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
 
 /** Whose socket showed that a client is gone, and what Linux said about it. */
@@ -244,6 +263,16 @@ export type FrontProxyEvent =
 
 export type LostHeader = 'upgrade' | 'handshake';
 export const LOST_HEADERS: readonly LostHeader[] = ['upgrade', 'handshake'];
+
+/** Why a notification was not delivered. */
+export type NotificationLoss = 'refused' | 'expired' | 'overflow' | 'stopped' | 'removed';
+export const NOTIFICATION_LOSSES: readonly NotificationLoss[] = [
+  'refused',
+  'expired',
+  'overflow',
+  'stopped',
+  'removed',
+];
 
 /** Why a connection was closed before, or with, its first request. */
 export type RefusalReason =

@@ -15,9 +15,27 @@ import type {
   NoEvidence,
   SeverReason,
   Stream,
+  StreamId,
+  StreamKind,
 } from '../streams/stream.ts';
 
 type NameOf = (key: MachineKey) => string | undefined;
+
+/** What an event is about. The log, `/events` and the page use these names. */
+export interface EventSubject {
+  readonly machineKey?: MachineKey | undefined;
+  readonly stream?: StreamId;
+  readonly streamKind?: StreamKind;
+  /** The newcomer for which this stream was severed, or the old stream of a contest. */
+  readonly otherStream?: StreamId;
+  /** `address:port`. The address alone if the event is about more than one connection. */
+  readonly remoteAddress?: string | undefined;
+  /** An identifier: a close reason, a verdict, a limit, … */
+  readonly reason?: string;
+  /** Time since the client's last byte. */
+  readonly silentMs?: number;
+  readonly kernel?: KernelEvidence | undefined;
+}
 
 /** `router-1's stream 12`, or `Stream 12 (relay)` if it belongs to no node. */
 export function streamOf(stream: Stream, nameOf: NameOf, word = 'stream'): string {

@@ -2,7 +2,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import { type ErrorCode, reasonOf } from '../lib/errors.ts';
 import { span } from '../lib/units.ts';
 import type { EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
-import type { KernelEvidence, Stream, StreamId, StreamKind } from '../streams/stream.ts';
+import type { Stream } from '../streams/stream.ts';
 import {
   count,
   describeClosing,
@@ -19,6 +19,7 @@ import {
   describeSevering,
   describeSilence,
   describeUntrustedProxy,
+  type EventSubject,
   LIMITED,
   nameOrKey,
   nodeOf,
@@ -33,22 +34,6 @@ import {
 export type NameOf = (key: MachineKey) => string | undefined;
 
 export type Level = 'debug' | 'info' | 'warn' | 'error';
-
-/** What an event is about. The log, `/events` and the page use these names. */
-export interface EventSubject {
-  readonly machineKey?: MachineKey | undefined;
-  readonly stream?: StreamId;
-  readonly streamKind?: StreamKind;
-  /** The newcomer for which this stream was severed, or the old stream of a contest. */
-  readonly otherStream?: StreamId;
-  /** `address:port`. The address alone if the event is about more than one connection. */
-  readonly remoteAddress?: string | undefined;
-  /** An identifier: a close reason, a verdict, a limit, … */
-  readonly reason?: string;
-  /** Time since the client's last byte. */
-  readonly silentMs?: number;
-  readonly kernel?: KernelEvidence | undefined;
-}
 
 /**
  * How one kind of event is reported. Each column is its own function, so that a log at level `info` never builds the
@@ -330,6 +315,26 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_UPGRADE_HEADER_LOST',
     subject: ({ address, header }) => ({ remoteAddress: address, reason: header }),
     sentence: describeLostHeader,
+  },
+  notification_sent: {
+    level: ({ worksAgain }) => (worksAgain ? 'info' : 'debug'),
+    fields: ({ target }) => ({ target }),
+    sentence: ({ target }) => `A notification was delivered to target ${target}.`,
+  },
+  notification_delayed: {
+    level: warnOnce,
+    code: 'HSW_NOTIFICATION_DELAYED',
+    fields: ({ target, detail }) => ({ target, detail }),
+    sentence: ({ target, detail }) =>
+      `A notification could not be delivered to target ${target} (${detail}): the watchdog tries again, for an hour.`,
+  },
+  notification_dropped: {
+    level: warnOnce,
+    code: 'HSW_NOTIFICATION_DROPPED',
+    subject: ({ reason }) => ({ reason }),
+    fields: ({ target, detail, count: dropped }) => ({ target, detail, count: dropped }),
+    sentence: ({ target, detail, count: dropped }) =>
+      `${count(dropped, 'notification')} for target ${target} ${dropped === 1 ? 'was' : 'were'} dropped: ${detail}.`,
   },
   internal_error: {
     level: 'error',

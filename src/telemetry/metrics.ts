@@ -6,6 +6,7 @@ import {
   HANDSHAKE_RESULTS,
   LIMITS,
   LOST_HEADERS,
+  NOTIFICATION_LOSSES,
   REFUSAL_REASONS,
   type WatchdogEvent,
 } from '../streams/events.ts';
@@ -36,6 +37,8 @@ export interface MetricsSource extends NodeSeriesSource {
   frontProxies(): readonly FrontProxyEvent[];
   /** Every node. Only streams of this watchdog count. */
   presences(): readonly NodePresence[];
+  /** How many notifications wait to be delivered. */
+  notificationsWaiting(): number;
   /** When the first of the listeners' certificates expires; undefined if no listener uses TLS. */
   certificateExpires(): Date | undefined;
   readonly version: string;
@@ -124,6 +127,7 @@ interface Counters {
   readonly upstreamRefused: Counter<'status'>;
   readonly lostHeaders: Counter<'header'>;
   readonly limited: Counter<'limit'>;
+  readonly notifications: Counter<'result'>;
   readonly internalErrors: Counter;
 }
 
@@ -171,6 +175,15 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'connection_refused':
       counters.refused.inc({ reason: event.reason });
       break;
+    case 'notification_sent':
+      counters.notifications.inc({ result: 'sent' });
+      break;
+    case 'notification_delayed':
+      counters.notifications.inc({ result: 'delayed' });
+      break;
+    case 'notification_dropped':
+      counters.notifications.inc({ result: event.reason }, event.count);
+      break;
     case 'internal_error':
       counters.internalErrors.inc();
       break;
@@ -212,6 +225,11 @@ function createCounters(registers: PromRegistry[]): Counters {
       'Requests for /ts2021 without a header that Headscale needs, because a proxy in front has removed it.',
     ),
     limited: make('limits_reached_total', ['limit'], 'What was refused because it exceeded a limit, by limit.'),
+    notifications: make(
+      'notifications_total',
+      ['result'],
+      'Notifications that were sent, attempts that will be repeated (delayed), and notifications that were dropped, by why.',
+    ),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
   beginAtZero(counters);
@@ -229,6 +247,7 @@ function beginAtZero({
   upstreamRefused,
   limited,
   lostHeaders,
+  notifications,
 }: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
@@ -241,6 +260,7 @@ function beginAtZero({
   for (const header of LOST_HEADERS) lostHeaders.inc({ header }, 0);
   for (const limit of LIMITS) limited.inc({ limit }, 0);
   for (const status of REFUSED_STATUSES) upstreamRefused.inc({ status }, 0);
+  for (const result of ['sent', 'delayed', ...NOTIFICATION_LOSSES]) notifications.inc({ result }, 0);
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 
@@ -316,6 +336,7 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
     () => source.keyMatches(),
   );
   gauge('connections', 'Connections of clients that are open.', () => source.connections());
+  gauge('notifications_waiting', 'Notifications that wait to be delivered.', () => source.notificationsWaiting());
   gauge('held_streams', 'New streams that are held back.', () => source.held());
   gauge('paced_streams', 'New streams that wait for their turn at Headscale.', () => source.paced());
   gauge('redis_up', 'Whether Redis could be used when last tried: 1 or 0; NaN without --redis.', () =>

@@ -44,6 +44,7 @@ function open() {
     noiseKey: () => changed.push('Noise key'),
     credentials: () => changed.push('credentials'),
     certificate: () => {},
+    notifySecrets: () => {},
   });
   keys.watch();
   return keys;

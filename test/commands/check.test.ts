@@ -89,6 +89,29 @@ describe('runCheck', () => {
     expect(passed).toBe(true);
   });
 
+  test('targets of notifications: what they are told, and what is not safe, without their secrets', async () => {
+    const { url } = await headscale();
+    const token = join(folder, 'token');
+    writeFileSync(token, 'tk_1234567890');
+    const file = `notify:
+  - { url: https://ntfy.example/SECRET, format: ntfy, secret-file: ${token}, events: node.on*, nodes: { name: a } }
+  - { url: 'http://hooks.example/SECRET', events: takeover }
+  - { url: https://hooks.example/SECRET, secret-file: ${token} }
+`;
+    const { lines, passed } = await check({ upstream: url, noiseKey, headscaleApiKeyFile }, undefined, file);
+    expect(lines.filter((line) => line.includes('notify:'))).toEqual([
+      'ok    notify: target 1 (ntfy, https://ntfy.example/…): node.online, of some nodes',
+      'ok    notify: target 2 (standard, http://hooks.example/…): takeover',
+      'warn  notify: target 2 (standard, http://hooks.example/…): http is not encrypted: write https if the receiver speaks it',
+      'warn  notify: target 2 (standard, http://hooks.example/…): not signed, so the receiver cannot know who sends: set secret-file',
+      expect.stringMatching(
+        /^fail {2}\[HSW_NOTIFY_SECRET_UNREADABLE\] notify: target 3 .*: holds no key for signatures; /,
+      ),
+    ]);
+    expect(passed).toBe(false);
+    expect(lines.join()).not.toMatch(/SECRET\b(?!_)|1234567890/);
+  });
+
   test('a certificate shows its names and its expiry; a wrong key or a missing file fails', async () => {
     const { url } = await headscale();
     const tls = (name: string): string => new URL(`../support/tls/${name}`, import.meta.url).pathname;
@@ -342,7 +365,7 @@ describe('runCheck --node', () => {
       const { url } = await headscale();
       const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, node, RULES);
       expect(lines.at(-1)).toBe(
-        'ok    node phone-1 (id 3, user alice): rule 2 of the file: silent-after 10s, gone-after 2m, probe-idle 10s, hold auto (off: Headscale v0.29.2)',
+        'ok    node phone-1 (id 3, user alice): rule 2 of the file: silent-after 10s, gone-after 2m, probe-idle 10s, hold auto (off: Headscale v0.29.2), offline-after 2m',
       );
       expect(passed).toBe(true);
     },

@@ -247,3 +247,16 @@ describe('headscale-watchdog completion', () => {
     expect(done.stderr).toContain('bash, zsh, fish');
   });
 });
+
+describe('headscale-watchdog notify', () => {
+  test('needs --test, and exits with how it went', async () => {
+    const file = fileWith("notify: { url: 'http://127.0.0.1:1/SECRET', format: text }\n");
+    const sent = run(harness, 'notify', '--test', '--config', file);
+    expect((await sent.ended).code).toBe(1);
+    expect(sent.stdout).toBe('fail  [HSW_NOTIFICATION_DELAYED] target 1 (text, http://127.0.0.1:1/…): ECONNREFUSED\n');
+    const without = run(harness, 'notify', '--config', file);
+    expect((await without.ended).code).toBe(2);
+    expect(without.stderr).toContain("required option '--test'");
+    expect(sent.stderr + without.stderr).not.toContain('SECRET');
+  });
+});

@@ -41,6 +41,7 @@ probe-idle: 20s
 hold: off
 observe-only: true
 reconcile: off
+offline-after: 3m
 upstream-silent-sever: true
 drain: 5s
 redis: rediss://watchdog@redis.example:6380/2
@@ -83,9 +84,11 @@ log-level: warn
         probeIdleMs: 20_000,
         hold: { kind: 'off' },
         observeOnly: true,
+        offlineAfterMs: 180_000,
       },
       rules: [],
       reconcile: 'off',
+      notify: [],
       upstreamSilentSever: true,
       drainMs: 5000,
       redis: {
@@ -106,7 +109,7 @@ log-level: warn
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(SETTING_NAMES).toHaveLength(38);
+    expect(SETTING_NAMES).toHaveLength(39);
   });
 
   test('reads rules in their order, each with only its own settings', () => {
@@ -171,7 +174,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, log-level, metrics, nodes"
+      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, log-level, metrics, nodes, notify"
     `);
   });
 

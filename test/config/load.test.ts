@@ -31,9 +31,11 @@ describe('loadConfig', () => {
         probeIdleMs: 0,
         hold: { kind: 'auto' },
         observeOnly: false,
+        offlineAfterMs: 120_000,
       },
       rules: [],
       reconcile: 'report',
+      notify: [],
       upstreamSilentSever: false,
       drainMs: 20_000,
       limits: {

@@ -13,6 +13,7 @@ const policy: NodePolicy = {
   probeIdleMs: 0,
   hold: { kind: 'auto' },
   observeOnly: false,
+  offlineAfterMs: 120_000,
 };
 const who: Who = { machineKey, node: nodeInfo('a', { nodeKey, name: 'router-1', user: 'alice' }) };
 const unknown: Who = { machineKey, node: undefined };

@@ -18,7 +18,7 @@ describe('loadConfig reports each mistake in a rule with its place and what to w
     expect(
       told('nodes:\n  - name: a\n  - hold: off\n  - {}\n  -\n  - word\n  - { nam: a, hold: off }\n'),
     ).toMatchInlineSnapshot(`
-      "watchdog.yaml:2:5: a rule must say what is different for these nodes: add one of silent-after, gone-after, probe-idle, hold, observe-only
+      "watchdog.yaml:2:5: a rule must say what is different for these nodes: add one of silent-after, gone-after, probe-idle, hold, observe-only, offline-after
       watchdog.yaml:3:5: a rule must say which nodes it is about: add one of name, user, machine-key, node-key
       watchdog.yaml:4:5: a rule must say which nodes it is about: add one of name, user, machine-key, node-key
       watchdog.yaml:5:4: a rule: has no value: write { name: 'router-*', silent-after: 10s }, or remove the line
