@@ -3,7 +3,7 @@ import type { Instant } from '../lib/clock.ts';
 import type { EvidenceSource, KernelEvidence } from '../streams/stream.ts';
 import { isOutstanding, liveliest, receivedAt } from './evidence.ts';
 import type { Kernel, SocketTimeouts } from './kernel.ts';
-import type { ProxiedClient } from './proxy-sockets.ts';
+import type { ProxiedClient } from './proxied-client.ts';
 
 /** The TCP timeouts that a stream's policy asks for, in milliseconds. 0: off. */
 export interface TcpTimeouts {

@@ -3,7 +3,7 @@ import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { type Emit, reportWouldSever } from '../streams/events.ts';
 import type { KernelEvidence, Stream } from '../streams/stream.ts';
 import { isGoneBehindProxy, isOutstanding } from './evidence.ts';
-import type { ProxiedClient } from './proxy-sockets.ts';
+import type { ProxiedClient } from './proxied-client.ts';
 
 const EVERY_MS = 4000;
 /** If a round is this late, our process was blocked, and data that arrived meanwhile has not been read yet. */

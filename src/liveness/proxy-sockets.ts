@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs';
 import { addressBytes, addressText, type Connection, type Endpoint } from '../lib/addresses.ts';
 import { type Clock, type Instant, plus } from '../lib/clock.ts';
 import type { Emit } from '../streams/events.ts';
-import type { EvidenceSource, KernelEvidence, NoEvidence } from '../streams/stream.ts';
-import { liveliest, type SurveyedSocket } from './evidence.ts';
-import type { BoundConnection, DumpFilter, TcpSocket } from './inet-diag.ts';
-import type { ProxiedConnection } from './liveness-check.ts';
+import type { KernelEvidence, NoEvidence } from '../streams/stream.ts';
+import type { SurveyedSocket } from './evidence.ts';
+import type { DumpFilter, TcpSocket } from './inet-diag.ts';
+import { LEFT, ProxiedClient, type ProxySocket, type Survey, surveyFrom } from './proxied-client.ts';
 import type { SockDiagFailure, SockDiagOrNot } from './sock-diag.ts';
 
 /** The way from a client to us. `proxy` is the end of the connection to us that the nearest proxy has. */
@@ -43,6 +43,8 @@ const LOOK_THROUGH_COST = 20;
 const LOOK_THROUGH_ADVANCE_MS = 50;
 /** Longer than one look takes for thousands of connections. On a busy machine it waits for its turn, which costs nobody. */
 const LONGEST_LOOK_MS = 10;
+/** How often a survey looks for clients on other ports, if nothing was found of some. */
+const LEARN_PORTS_EVERY_MS = 60_000;
 /** A survey takes about 3 µs for each connection, and at most a hundredth of the time. */
 const SURVEY_EVERY_MS_PER_SOCKET = 0.3;
 /** What was found for an address counts for this long. */
@@ -51,18 +53,6 @@ const MOST_ADDRESSES = 256;
 
 /** The client is still on such a connection, or has just left it. All other states begin with the proxy's own end. */
 const COUNTED: readonly TcpSocket['state'][] = ['established', 'close_wait'];
-
-/** What is said of a connection that is there no longer. */
-const LEFT: KernelEvidence = {
-  ...{ unackedSegments: 0, unsentBytes: 0, ackedBytes: 0, retransmits: 0, unansweredProbes: 0 },
-  ...{ receivedAgoMs: 0, rttMs: 0, rttvarMs: 0, ended: true },
-};
-
-/** One connection of a proxy. A new connection with the same numbers has another cookie. */
-interface ProxySocket {
-  readonly connection: BoundConnection;
-  readonly cookie: bigint;
-}
 
 /** Since when the surveys have seen a connection like this. */
 interface Lasting {
@@ -88,6 +78,9 @@ export class ProxySockets {
   readonly #clients = new Set<ProxiedClient>();
   #surveying: Promise<void> | undefined;
   #nextSurveyAt: Instant;
+  /** The ports on which clients without a known port were found, by the user of their proxy. */
+  readonly #ports = new Map<number, Set<number>>();
+  #learnedAt: Instant;
   /** By cookie. */
   #lasting: ReadonlyMap<bigint, Lasting> = new Map();
   readonly #reported = new Set<string>();
@@ -99,6 +92,7 @@ export class ProxySockets {
     this.#userOf = userOf;
     this.#earnedUntil = clock.now();
     this.#nextSurveyAt = clock.now();
+    this.#learnedAt = clock.now();
   }
 
   /** Whether Linux can be asked about the connections of other programs. */
@@ -174,18 +168,17 @@ export class ProxySockets {
     if (!this.#diag.ok) return;
     const startedAt = this.#clock.now();
     const clients = [...this.#clients];
-    const dump = await this.#diag.sockDiag.dump({ states: COUNTED });
+    const ports = this.#portsToSurvey(clients, startedAt);
+    const dump = await this.#diag.sockDiag.dump({ states: COUNTED, ...(ports && { localPorts: ports }) });
     const now = this.#clock.now();
     if (!dump.ok) return;
     this.#nextSurveyAt = plus(startedAt, SURVEY_EVERY_MS_PER_SOCKET * dump.sockets.length);
-    const byNumbers = new Map<string, TcpSocket>();
+    const byCookie = new Map<bigint, TcpSocket>();
     const byAddress = new Map<string, TcpSocket[]>();
+    for (const { socket, address } of clients) if (socket === undefined) byAddress.set(address, []);
     for (const socket of dump.sockets) {
-      byNumbers.set(numbersOf(socket), socket);
-      const { address } = socket.remote;
-      const others = byAddress.get(address);
-      if (others === undefined) byAddress.set(address, [socket]);
-      else others.push(socket);
+      byCookie.set(socket.cookie, socket);
+      byAddress.get(socket.remote.address)?.push(socket);
     }
     const lasting = new Map<bigint, Lasting>();
     const surveyOf = (sockets: readonly TcpSocket[]): Survey =>
@@ -202,9 +195,9 @@ export class ProxySockets {
     for (const client of clients) {
       const { socket: own, address, uid } = client;
       if (own !== undefined) {
-        const socket = byNumbers.get(numbersOf(own.connection));
-        if (socket?.cookie === own.cookie) client.note(surveyOf([socket]));
-        else client.noteLeft(now);
+        const socket = byCookie.get(own.cookie);
+        if (socket === undefined) client.noteLeft(now);
+        else client.note(surveyOf([socket]));
         continue;
       }
       const key = `${uid} ${address}`;
@@ -213,6 +206,33 @@ export class ProxySockets {
       client.note(known);
     }
     this.#lasting = lasting;
+    if (ports === undefined) this.#learnPorts(clients, byAddress);
+  }
+
+  /**
+   * The ports of the proxies' listeners, so that Linux reports no other connections. Undefined if some are not known: then it
+   * reports all, at most once a minute for clients of which nothing was found. Before a stream ends, all ports are looked at.
+   */
+  #portsToSurvey(clients: readonly ProxiedClient[], now: Instant): readonly number[] | undefined {
+    const isUnknown = ({ socket, uid }: ProxiedClient): boolean => socket === undefined && !this.#ports.has(uid);
+    const isNew = clients.some(isUnknown);
+    const isUnseen = clients.some(({ socket, surveyed }) => socket === undefined && surveyed.length === 0);
+    if (isNew || (isUnseen && now - this.#learnedAt >= LEARN_PORTS_EVERY_MS)) {
+      this.#learnedAt = now;
+      return undefined;
+    }
+    const exact = clients.flatMap(({ socket }) => (socket === undefined ? [] : [socket.connection.local.port]));
+    return [...new Set([...exact, ...[...this.#ports.values()].flatMap((each) => [...each])])];
+  }
+
+  #learnPorts(clients: readonly ProxiedClient[], byAddress: ReadonlyMap<string, readonly TcpSocket[]>): void {
+    this.#ports.clear();
+    for (const { socket, uid, address } of clients) {
+      if (socket !== undefined) continue;
+      const ports = this.#ports.get(uid) ?? new Set();
+      this.#ports.set(uid, ports);
+      for (const each of byAddress.get(address) ?? []) if (isOfProxy(each, uid)) ports.add(each.local.port);
+    }
   }
 
   /** The proxy's connection with this client. */
@@ -257,80 +277,6 @@ export class ProxySockets {
   }
 }
 
-/** A client behind a proxy, and its connection to that proxy as far as Linux shows it. */
-export class ProxiedClient implements ProxiedConnection {
-  readonly source: EvidenceSource;
-  readonly address: string;
-  /** The user that the proxy runs as. */
-  readonly uid: number;
-  /** Undefined without the client's port: then every connection of the proxy to `address` may be the client's. */
-  readonly socket: ProxySocket | undefined;
-  readonly #sockets: ProxySockets;
-  #survey: Survey = surveyFrom([]);
-  #leftSince: Instant | undefined;
-
-  constructor(
-    sockets: ProxySockets,
-    source: EvidenceSource,
-    address: string,
-    uid: number,
-    socket: ProxySocket | undefined,
-  ) {
-    this.#sockets = sockets;
-    this.source = source;
-    this.address = address;
-    this.uid = uid;
-    this.socket = socket;
-  }
-
-  get isExact(): boolean {
-    return this.socket !== undefined;
-  }
-
-  sockets(): readonly KernelEvidence[] | undefined {
-    if (this.source.kind === 'none') return undefined;
-    if (this.socket === undefined) return this.#sockets.evidenceAt(this.address, this.uid);
-    const evidence = this.#sockets.evidenceOf(this.socket);
-    return evidence && [evidence];
-  }
-
-  /** What the last survey saw, and for how long surveys have seen the same. Empty if it saw nothing. */
-  get surveyed(): readonly SurveyedSocket[] {
-    return this.#survey.sockets;
-  }
-
-  /** What there is to show without asking Linux: of several connections, the one that looks most alive. */
-  get lastEvidence(): KernelEvidence | undefined {
-    return this.#survey.liveliest;
-  }
-
-  /** Notes what a survey has seen of the connections that may be the client's. */
-  note(survey: Survey): void {
-    this.#survey = survey;
-  }
-
-  /** Notes that a survey has not seen the client's connection. */
-  noteLeft(now: Instant): void {
-    this.#leftSince ??= now;
-    this.#survey = surveyFrom([{ evidence: LEFT, unackedForMs: 0, endedForMs: now - this.#leftSince }]);
-  }
-
-  /** Call this when the client's stream has closed. */
-  close(): void {
-    this.#sockets.forget(this);
-  }
-}
-
-/** What a survey has seen of one client's connections. */
-interface Survey {
-  readonly sockets: readonly SurveyedSocket[];
-  readonly liveliest: KernelEvidence | undefined;
-}
-
-function surveyFrom(sockets: readonly SurveyedSocket[]): Survey {
-  return { sockets, liveliest: liveliest(sockets.map(({ evidence }) => evidence)) };
-}
-
 function surveyed(evidence: KernelEvidence, { unackedSince, endedSince }: Lasting, now: Instant): SurveyedSocket {
   return {
     evidence,
@@ -363,10 +309,6 @@ function evidenceOf({ evidence, state, timer, timerInMs }: TcpSocket): KernelEvi
   if (evidence === undefined) return LEFT;
   if (state !== 'established') return { ...evidence, ended: true };
   return timer === 'keepalive' ? { ...evidence, nextProbeInMs: timerInMs } : evidence;
-}
-
-function numbersOf({ local, remote }: Connection): string {
-  return `${local.address} ${local.port} ${remote.address} ${remote.port}`;
 }
 
 /** `user caddy`, or `user 998` where the system has no name for it. */

@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { type Instant, plus } from '../../src/lib/clock.ts';
 import { ClientConnection, enableKeepAlive, type TcpTimeouts } from '../../src/liveness/client-connection.ts';
 import type { Kernel } from '../../src/liveness/kernel.ts';
-import { ProxiedClient, type ProxySockets } from '../../src/liveness/proxy-sockets.ts';
+import { ProxiedClient } from '../../src/liveness/proxied-client.ts';
+import type { ProxySockets } from '../../src/liveness/proxy-sockets.ts';
 import type { KernelEvidence } from '../../src/streams/stream.ts';
 
 const QUIET: KernelEvidence = {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isStreamSilent } from '../../src/headscale/silence.ts';
 import type { SurveyedSocket } from '../../src/liveness/evidence.ts';
 import { Patrol } from '../../src/liveness/patrol.ts';
-import type { ProxiedClient } from '../../src/liveness/proxy-sockets.ts';
+import type { ProxiedClient } from '../../src/liveness/proxied-client.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { type KernelEvidence, type Stream, setState } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { type ClientPath, type ProxiedClient, ProxySockets } from '../../src/liveness/proxy-sockets.ts';
+import type { ProxiedClient } from '../../src/liveness/proxied-client.ts';
+import { type ClientPath, ProxySockets } from '../../src/liveness/proxy-sockets.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { endpoint, FakeSockDiag, QUIET } from '../support/fake-sock-diag.ts';
@@ -254,6 +255,27 @@ describe('ProxySockets, the survey', () => {
     expect(await survey(first)).toHaveLength(many);
     expect(last.surveyed).toBe(first.surveyed);
     expect(last.sockets()).toBe(first.sockets());
+  });
+
+  test('Linux reports only connections on the ports of the proxies, once these are known', async () => {
+    diag.open(LISTENER, PHONE, { uid: CADDY });
+    const exact = clientOf(through(PHONE));
+    await survey(exact);
+    expect(diag.ports).toEqual([443]);
+    diag.open('192.0.2.1:8443', '203.0.113.8:1', { uid: CADDY });
+    const byAddress = clientOf(through('203.0.113.8'));
+    await survey(byAddress);
+    expect(diag.ports).toBeUndefined();
+    expect(await survey(byAddress)).toHaveLength(1);
+    expect(diag.ports).toEqual([443, 8443]);
+  });
+
+  test('a client of which nothing was found is looked for on all ports, once a minute', async () => {
+    const client = clientOf(through('203.0.113.8'));
+    await survey(client);
+    diag.open('192.0.2.1:8443', '203.0.113.8:1', { uid: CADDY });
+    expect(await survey(client)).toEqual([]);
+    expect(await survey(client, 60_000)).toHaveLength(1);
   });
 
   test('a client whose stream has closed is looked for no longer', async () => {

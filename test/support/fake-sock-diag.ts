@@ -16,6 +16,8 @@ export class FakeSockDiag implements SockDiag {
   readonly sockets = new Set<TcpSocket>();
   /** How often each question was asked. */
   readonly asked = { find: 0, list: 0, dump: 0 };
+  /** The ports that the last dump asked for. */
+  ports: readonly number[] | undefined;
   /** Linux does not answer any more. */
   fails = false;
   /** Called when a question begins, as what it costs. */
@@ -56,15 +58,17 @@ export class FakeSockDiag implements SockDiag {
 
   dump(filter: DumpFilter): ReturnType<SockDiag['dump']> {
     this.asked.dump += 1;
+    this.ports = filter.localPorts;
     return Promise.resolve(this.#matching(filter));
   }
 
-  #matching({ remoteAddress, remotePort }: DumpFilter): ReturnType<SockDiag['list']> {
+  #matching({ remoteAddress, remotePort, localPorts }: DumpFilter): ReturnType<SockDiag['list']> {
     if (this.fails) return FAILURE;
     const sockets = [...this.sockets].filter(
-      ({ remote }) =>
+      ({ local, remote }) =>
         (remoteAddress === undefined || remote.address === remoteAddress) &&
-        (remotePort === undefined || remote.port === remotePort),
+        (remotePort === undefined || remote.port === remotePort) &&
+        (localPorts?.includes(local.port) ?? true),
     );
     return { ok: true, sockets };
   }
