@@ -24,7 +24,8 @@ import { startStunResponder } from './stun-responder.ts';
  * A stand-in for Headscale. It speaks enough of the control protocol that a real tailscaled logs in and stays connected.
  *
  * As in Headscale: the Noise handshake with its early payload, HTTP/2 inside, the answers to `/key`, `/health` and
- * `/version`, the map stream with its keepalives, and what happens to a node's second map stream (see `MapStreams`).
+ * `/version`, the map stream with its keepalives, what happens to a node's second map stream, and what a refusing version tells
+ * a node about itself (see `MapStreams`).
  * Different from Headscale:
  *
  * - Every client is logged in at once. Auth keys are ignored, node keys never expire, nothing is written to disk.

@@ -94,13 +94,22 @@ export type OnControlEvent = (event: ControlEvent) => void;
 /** What happens to a node's second map stream. Headscale 0.23.0-alpha6 to alpha11 refuse it, 0.23.0 and later accept it. */
 export type SecondStream = 'refuse' | 'accept';
 
+/** Headscale gathers what has changed, and tells it so often. Source: headscale `hscontrol/types/config.go`, tuning.batch_change_delay. */
+const TELL_EVERY_MS = 800;
+
+interface OpenStream {
+  readonly stream: ControlStream;
+  readonly tellChange: () => void;
+}
+
 /**
  * The open map streams of each node. As in Headscale 0.23.0-alpha10 (`hscontrol/noise.go`, NoisePollNetMapHandler;
  * `mapSessions`), a stream is open from its request until the request's context ends, because the client reset it or the
  * connection ended. Nothing checks whether the client is alive.
  */
 export class MapStreams {
-  readonly #open = new Map<number, Set<ControlStream>>();
+  readonly #open = new Map<number, Set<OpenStream>>();
+  readonly #changed = new Set<number>();
   readonly #secondStream: SecondStream;
   readonly #clock: Clock;
   readonly #emit: OnControlEvent;
@@ -120,11 +129,37 @@ export class MapStreams {
 
   /** All open streams, node by node, the oldest first. */
   list(): readonly ControlStream[] {
-    return [...this.#open.values()].flatMap((streams) => [...streams]);
+    return [...this.#open.values()].flatMap((streams) => [...streams].map(({ stream }) => stream));
   }
 
-  /** Opens a stream. @returns a function to call when the stream ends; undefined if the stream is refused. */
-  open(client: ControlClient, node: ControlNode): (() => void) | undefined {
+  /**
+   * Has a node's open stream told that the node has changed, with the next batch. The versions that refuse a second stream tell
+   * every stream of every node, and do not leave out the node itself, although they mean to (`hscontrol/notifier/notifier.go`,
+   * NotifyWithIgnore). So a node that is refused makes Headscale speak to its dead stream. Here only the node itself is told.
+   */
+  nodeChanged({ id }: ControlNode): void {
+    if (this.#secondStream !== 'refuse') return;
+    if (this.#changed.size === 0) {
+      this.#clock.after(TELL_EVERY_MS - (this.#clock.now() % TELL_EVERY_MS), () => this.#tellChanges());
+    }
+    this.#changed.add(id);
+  }
+
+  #tellChanges(): void {
+    const changed = [...this.#changed];
+    this.#changed.clear();
+    for (const id of changed) {
+      for (const { tellChange } of this.#open.get(id) ?? []) tellChange();
+    }
+  }
+
+  /**
+   * Opens a stream.
+   *
+   * @param tellChange says on the stream that the node has changed.
+   * @returns a function to call when the stream ends; undefined if the stream is refused.
+   */
+  open(client: ControlClient, node: ControlNode, tellChange: () => void): (() => void) | undefined {
     const started = this.#clock.now();
     const at = this.#clock.dateOf(started);
     const hostname = hostnameOf(node);
@@ -135,11 +170,12 @@ export class MapStreams {
       return undefined;
     }
     const stream: ControlStream = { streamId: ++this.#lastId, client, hostname, openedAt: at };
-    streams.add(stream);
+    const open: OpenStream = { stream, tellChange };
+    streams.add(open);
     this.#open.set(node.id, streams);
     this.#emit({ kind: 'stream accepted', at, stream, openStreams: streams.size });
     return () => {
-      if (!streams.delete(stream)) return;
+      if (!streams.delete(open)) return;
       if (streams.size === 0 && this.#open.get(node.id) === streams) this.#open.delete(node.id);
       const ended = this.#clock.now();
       const lastedMs = ended - started;

@@ -92,7 +92,7 @@ function answerMap(api: MachineApi, client: ControlClient, stream: ServerHttp2St
 function update(api: MachineApi, client: ControlClient, stream: ServerHttp2Stream, request: MapRequest): void {
   const { NodeKey, DiscoKey, Endpoints, Hostinfo } = request;
   const report = withoutGaps({ NodeKey, DiscoKey, Endpoints, Hostinfo });
-  api.nodes.save(client.machineKey, report, api.clock.dateOf(api.clock.now()));
+  api.mapStreams.nodeChanged(api.nodes.save(client.machineKey, report, api.clock.dateOf(api.clock.now())));
   respondEmpty(stream);
 }
 
@@ -103,28 +103,18 @@ function openMapStream(
   node: ControlNode,
   request: MapRequest,
 ): void {
-  // A read-only stream is served like any other, but does not count as the node's stream.
-  const end = request.ReadOnly ? () => {} : api.mapStreams.open(client, node);
-  if (end === undefined) {
-    respondEmpty(stream);
-    return;
-  }
-  stream.once('close', end);
-  streamMap(api, stream, node, request, api.relayFor(client));
-}
-
-function streamMap(
-  api: MachineApi,
-  stream: ServerHttp2Stream,
-  node: ControlNode,
-  request: MapRequest,
-  relay: Relay,
-): void {
   const { clock } = api;
   const now = (): Date => clock.dateOf(clock.now());
   const send = (message: object): void => {
     stream.write(encodeMapMessage(message, request.Compress));
   };
+  // A read-only stream is served like any other, but does not count as the node's stream.
+  const end = request.ReadOnly ? () => {} : api.mapStreams.open(client, node, () => send(selfChange(now())));
+  if (end === undefined) {
+    respondEmpty(stream);
+    return;
+  }
+  stream.once('close', end);
   const intervalMs = api.keepaliveMs();
   let timer: Timer;
   const keepAlive = (): void => {
@@ -134,7 +124,7 @@ function streamMap(
     });
   };
   stream.respond({ ':status': 200 });
-  send(fullMap(node, request.Version ?? 0, relay, now()));
+  send(fullMap(node, request.Version ?? 0, api.relayFor(client), now()));
   keepAlive();
   stream.once('close', () => timer.cancel());
 }
@@ -204,16 +194,25 @@ function loggedOut(): object {
   return { ...loggedIn(), NodeKeyExpired: true, MachineAuthorized: false };
 }
 
+const RULES = {
+  PacketFilter: [{ SrcIPs: ['*'], DstPorts: [{ IP: '*', Ports: { First: 0, Last: 65535 } }] }],
+  SSHPolicy: { rules: [] },
+};
+
 /** The first message of a map stream: the node itself, no peers, and a packet filter that allows everything. */
 function fullMap(node: ControlNode, version: number, relay: Relay, now: Date): object {
   return {
     ...selfMap(node, version, relay, now),
     Peers: [],
     DNSConfig: {},
-    PacketFilter: [{ SrcIPs: ['*'], DstPorts: [{ IP: '*', Ports: { First: 0, Last: 65535 } }] }],
+    ...RULES,
     UserProfiles: [USER],
-    SSHPolicy: { rules: [] },
   };
+}
+
+/** What a refusing Headscale tells a node about a change of its own: the rules anew, since it is not among its own peers. */
+function selfChange(now: Date): object {
+  return { ControlTime: now.toISOString(), ...RULES, UserProfiles: [USER] };
 }
 
 /** The answer to a read-only request: the node and the relays. */

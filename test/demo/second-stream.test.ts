@@ -1,7 +1,11 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, until } from '../support/harness.ts';
 import { answer, connection, controlServer, follow, MAP, REGISTER, simulatedNode } from './control-lab.ts';
+
+/** As long as Headscale gathers changes. */
+const BATCH_MS = 800;
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -65,6 +69,27 @@ describe('control server, second stream of a node', () => {
     await Promise.all([one.accepted(), other.accepted()]);
     expect(server.refusals).toBe(0);
     expect(server.streams()).toHaveLength(2);
+  });
+
+  test.each(['refuse', 'accept'] as const)('%s: who hears what a node reports about itself', async (secondStream) => {
+    const clock = new FakeClock();
+    const { server } = await controlServer(harness, { secondStream, clock });
+    const machine = generateNoiseKey();
+    const [own, other] = [await connection(harness, server.url, machine), await connection(harness, server.url)];
+    const streams: ReturnType<typeof follow>[] = [];
+    for (const each of [own, other]) {
+      await answer(each, '/machine/register', REGISTER);
+      streams.push(follow(each));
+    }
+    await until(() => streams.every(({ messages }) => messages.length === 1), 'both streams');
+    const newcomer = await connection(harness, server.url, machine);
+    await answer(newcomer, '/machine/map', { ...MAP, OmitPeers: true });
+    clock.advance(BATCH_MS);
+    // Whatever was sent on its stream came before this answer.
+    for (const each of [own, other]) await answer(each, '/machine/map', { ...MAP, OmitPeers: true, ReadOnly: true });
+    const [told, toldOther] = streams.map(({ messages }) => messages.slice(1));
+    expect(told).toMatchObject(secondStream === 'refuse' ? [{ PacketFilter: [{ SrcIPs: ['*'] }] }] : []);
+    expect(toldOther).toEqual([]);
   });
 
   test('accepting: the new stream is accepted beside the old one', async () => {
