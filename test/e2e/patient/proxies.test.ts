@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { type Certificate, certificateFor, listenWithTls } from '../support/certificate.ts';
 import { printFigures, seconds } from '../support/figures.ts';
+import { expectEvidenceFrom } from '../support/fronts.ts';
 import { Headscale } from '../support/headscale.ts';
 import { useLab } from '../support/lab.ts';
 import { Phone } from '../support/phone.ts';
@@ -63,7 +64,7 @@ describe.concurrent('behind another proxy; Headscale 0.29.2', () => {
   }
 
   it.each(SETUPS)(
-    '$proxy.name: a phone logs in, rule 2 severs its old stream, and /streams shows its own address',
+    '$proxy.name: a phone logs in, its old stream is severed when it is back, and /streams shows its own address',
     async (setup) => {
       const { watchdog, url } = await start(setup);
       const phone = new Phone(here.lab, `phone-${SETUPS.indexOf(setup)}`);
@@ -83,14 +84,15 @@ describe.concurrent('behind another proxy; Headscale 0.29.2', () => {
       printFigures(`behind ${setup.proxy.name}`, [
         ['its streams come from', `${old.remoteAddress}, then ${stream.remoteAddress}`],
         ['start → Running', seconds(backMs)],
-        ['last heard → severed', seconds(severing.silentMs)],
+        ['last heard → severed', `${seconds(severing.silentMs)}, as ${severing.reason}`],
       ]);
-      expect(old).toMatchObject({ kernel: null, state: 'open' });
-      expect(stream).toMatchObject({ kernel: null, state: 'open' });
-      expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
+      for (const each of [old, stream]) {
+        expect(each.state).toBe('open');
+        expectEvidenceFrom({ by: setup.watchdogListens === 'plainly' ? 'address' : 'port', user: 'root' }, each);
+      }
+      if (severing.reason === 'silent') expect(severing.silentMs).toBeGreaterThanOrEqual(SILENT_AFTER_MS);
       expect(severing.silentMs).toBeLessThanOrEqual(Math.max(SILENT_AFTER_MS, 1_000 + backMs) + TOLERANCE_MS);
-      expect(metrics.sum('takeovers_total', 'evidence="silence"')).toBe(1);
-      expect(metrics.sum('takeovers_total', 'evidence="kernel"')).toBe(0);
+      expect(metrics.sum('takeovers_total')).toBe(1);
       expect((await headscale.connections()).get(phone.name)).toBe(1);
       expect(watchdog.errors()).toEqual([]);
       await phone.shutDown();

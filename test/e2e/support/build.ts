@@ -24,6 +24,7 @@ export const programs = {
   stunServer: join(BIN, 'stun-server'),
   webClient: join(BIN, 'web-client'),
   watchdog: join(PROJECT, 'dist', 'cli.js'),
+  controlServer: join(PROJECT, 'dist', 'demo', 'control-server-main.js'),
 } as const;
 
 /** @throws with all that is missing, and what to do about it. */
@@ -37,6 +38,8 @@ export function checkRequirements(): void {
   if (!answers('haproxy', ['-v'])) missing.push('haproxy: apt-get install haproxy');
   if (!answers('nginx', ['-v'])) missing.push('nginx: apt-get install nginx-light');
   if (!answers('caddy', ['version'])) missing.push('caddy: apt-get install caddy');
+  if (!answers('apache2', ['-v'])) missing.push('apache2: apt-get install apache2');
+  if (!answers('setpriv', ['--version'])) missing.push('setpriv: apt-get install util-linux');
   if (!answers('pebble', ['-help'])) missing.push('pebble, an ACME server: apt-get install pebble');
   if (!answers('lego', ['--version'])) missing.push('lego, an ACME client: apt-get install lego');
   if (!answers('certbot', ['--version'])) missing.push('certbot, another: apt-get install certbot');

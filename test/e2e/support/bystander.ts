@@ -17,9 +17,16 @@ export class Bystander {
     this.#stream = stream;
   }
 
-  static async logIn(lab: Lab, headscale: Headscale, watchdog: Watchdog, name: string): Promise<Bystander> {
+  /** @param url where it finds the watchdog; another proxy's where there is one. */
+  static async logIn(
+    lab: Lab,
+    headscale: Headscale,
+    watchdog: Watchdog,
+    name: string,
+    url = watchdog.url,
+  ): Promise<Bystander> {
     const phone = new Phone(lab, name);
-    await phone.logIn(watchdog.url, await headscale.authKey());
+    await phone.logIn(url, await headscale.authKey());
     return new Bystander(watchdog, phone, await watchdog.onlyStreamFrom(phone.host.address));
   }
 

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { programs } from './build.ts';
 import { type Child, jsonLines } from './child.ts';
 import type { Lab } from './lab.ts';
 import { onHost } from './network.ts';
@@ -6,7 +7,6 @@ import { ended } from './reach.ts';
 import { until } from './wait.ts';
 
 const PORT = 8080;
-const PROGRAM = 'src/demo/control-server-main.ts';
 
 /** The stand-in control server, as a process on the lab's server. */
 export class ControlServer {
@@ -24,7 +24,7 @@ export class ControlServer {
     const listen = `${lab.server.address}:${PORT}`;
     const noiseKeyFile = join(lab.folder('control-server'), 'noise_private.key');
     const flags = ['--listen', listen, '--noise-key', noiseKeyFile, '--second-stream', secondStream];
-    const command = onHost(lab.server, process.execPath, '--import', 'tsx', PROGRAM, ...flags);
+    const command = onHost(lab.server, process.execPath, programs.controlServer, ...flags);
     const child = lab.start('control server', command);
     await until('control server', { timeoutMs: 20_000, giveUp: () => ended(child) }, async () => {
       const { status } = await lab.reach.get(listen, '/key?v=142');

@@ -56,6 +56,7 @@ export class Headscale {
   readonly noiseKeyFile: string;
   #child: Child | undefined;
   #apiKey: string | undefined;
+  readonly #authKeys = new Map<string, Promise<string>>();
 
   private constructor(lab: Lab, version: HeadscaleVersion) {
     this.#lab = lab;
@@ -87,7 +88,14 @@ export class Headscale {
     await this.#command('users', 'create', name);
   }
 
-  async authKey(user = USER): Promise<string> {
+  /** A reusable one. */
+  authKey(user = USER): Promise<string> {
+    const key = this.#authKeys.get(user) ?? this.#newAuthKey(user);
+    this.#authKeys.set(user, key);
+    return key;
+  }
+
+  async #newAuthKey(user: string): Promise<string> {
     const made = [
       'preauthkeys',
       'create',

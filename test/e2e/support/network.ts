@@ -5,6 +5,9 @@ const DEVICE = 'eth0';
 const BRIDGE = 'br0';
 const SUBNET = '10.88.0';
 const PREFIX_LENGTH = 24;
+/** Of a router's inner side. */
+const INNER_BRIDGE = 'br1';
+const INNER_SUBNET = '10.89';
 
 /** A network namespace with one address, on the switch of its network. */
 export interface Host {
@@ -13,6 +16,8 @@ export interface Host {
   readonly address: string;
   /** The switch's end of its cable. */
   readonly port: string;
+  /** The router behind which it is: the only one who sees its address. */
+  readonly behind?: Host;
 }
 
 /**
@@ -40,26 +45,56 @@ export class Network {
     return network;
   }
 
-  /** A new host; every host ever made here has an address of its own. */
-  addHost(name: string): Promise<Host> {
-    return this.#change(() => this.#addHost(name));
+  /**
+   * A new host; every host ever made here has an address of its own.
+   *
+   * @param behind a router: all hosts behind it have its address to everybody else.
+   */
+  addHost(name: string, behind?: Host): Promise<Host> {
+    return this.#change(() => this.#addHost(name, behind));
   }
 
-  async #addHost(name: string): Promise<Host> {
+  /** A new host that is a router with NAT, for hosts behind it. */
+  addRouter(name: string): Promise<Host> {
+    return this.#change(async () => {
+      const router = await this.#addHost(name);
+      await run('ip', '-n', router.namespace, 'link', 'add', INNER_BRIDGE, 'type', 'bridge', 'forward_delay', '0');
+      await run('ip', '-n', router.namespace, 'link', 'set', INNER_BRIDGE, 'addrgenmode', 'none', 'up');
+      const inner = `${innerSubnet(router)}.254/${PREFIX_LENGTH}`;
+      await run('ip', '-n', router.namespace, 'address', 'add', inner, 'dev', INNER_BRIDGE);
+      await run('ip', 'netns', 'exec', router.namespace, 'sysctl', '-qw', 'net.ipv4.ip_forward=1');
+      const chain = `chain leaving { type nat hook postrouting priority 100; oifname "${DEVICE}" masquerade; }`;
+      await run('ip', 'netns', 'exec', router.namespace, 'nft', `table ip nat { ${chain}; }`);
+      return router;
+    });
+  }
+
+  async #addHost(name: string, behind?: Host): Promise<Host> {
     const number = ++this.#made;
     const port = `port${number}`;
-    const host = { name, namespace: `${this.#prefix}-${name}-${number}`, address: `${SUBNET}.${number}`, port };
+    const subnet = behind === undefined ? SUBNET : innerSubnet(behind);
+    const [others, bridge] = behind === undefined ? [this.#switch, BRIDGE] : [behind.namespace, INNER_BRIDGE];
+    const host: Host = {
+      name,
+      namespace: `${this.#prefix}-${name}-${number}`,
+      address: `${subnet}.${number}`,
+      port,
+      ...(behind === undefined ? {} : { behind }),
+    };
     await run('ip', 'netns', 'add', host.namespace);
     this.#hosts.set(host.namespace, host);
     await run(
       ...(['ip', 'link', 'add', 'name', DEVICE, 'netns', host.namespace, 'type', 'veth'] as const),
-      ...(['peer', 'name', port, 'netns', this.#switch] as const),
+      ...(['peer', 'name', port, 'netns', others] as const),
     );
-    await run('ip', '-n', this.#switch, 'link', 'set', port, 'master', BRIDGE, 'addrgenmode', 'none', 'up');
+    await run('ip', '-n', others, 'link', 'set', port, 'master', bridge, 'addrgenmode', 'none', 'up');
     await run('ip', '-n', host.namespace, 'link', 'set', 'lo', 'up');
     // No IPv6 address may appear later: a client would take that for a change of network.
     await run('ip', '-n', host.namespace, 'link', 'set', DEVICE, 'addrgenmode', 'none', 'up');
     await run('ip', '-n', host.namespace, 'address', 'add', `${host.address}/${PREFIX_LENGTH}`, 'dev', DEVICE);
+    if (behind !== undefined) {
+      await run('ip', '-n', host.namespace, 'route', 'add', `${SUBNET}.0/${PREFIX_LENGTH}`, 'via', `${subnet}.254`);
+    }
     return host;
   }
 
@@ -74,7 +109,8 @@ export class Network {
       const cutAt = performance.now();
       // Others would notice that nobody answers their ARP requests; on the Internet nobody tells them.
       const nobody = `02:de:ad:00:00:${Number(host.address.split('.')[3]).toString(16).padStart(2, '0')}`;
-      for (const other of this.#others(host)) await introduce(other, host.address, nobody);
+      if (host.behind !== undefined) await introduce(host.behind, host.address, nobody, INNER_BRIDGE);
+      else for (const other of this.#others(host)) await introduce(other, host.address, nobody);
       return cutAt;
     });
   }
@@ -152,7 +188,7 @@ export class Network {
   }
 
   #others(host: Host): readonly Host[] {
-    return [...this.#hosts.values()].filter((other) => other !== host);
+    return [...this.#hosts.values()].filter((other) => other !== host && other.behind === undefined);
   }
 
   /** Hosts that are set apart reach all but each other. */
@@ -191,9 +227,14 @@ function onNamespace(namespace: string, command: string, ...args: readonly strin
   return ['ip', ['netns', 'exec', namespace, command, ...args]] as const;
 }
 
+/** The first three numbers of the addresses behind a router. */
+function innerSubnet(router: Host): string {
+  return `${INNER_SUBNET}.${router.address.split('.')[3]}`;
+}
+
 /** Tells `host` once and for all who has an address. */
-async function introduce(host: Host, address: string, mac: string): Promise<void> {
-  const entry = ['neighbour', 'replace', address, 'lladdr', mac, 'dev', DEVICE, 'nud', 'permanent'];
+async function introduce(host: Host, address: string, mac: string, device = DEVICE): Promise<void> {
+  const entry = ['neighbour', 'replace', address, 'lladdr', mac, 'dev', device, 'nud', 'permanent'];
   await run('ip', '-n', host.namespace, ...entry);
 }
 

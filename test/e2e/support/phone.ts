@@ -50,6 +50,12 @@ export class Phone {
     return this.#host;
   }
 
+  /** Where it is to start next. */
+  moveTo(host: Host): void {
+    if (this.#host !== undefined) throw new Error(`${this.name} is somewhere else`);
+    this.#host = host;
+  }
+
   get daemon(): Child {
     if (this.#daemon === undefined) throw new Error(`tailscaled of ${this.name} does not run`);
     return this.#daemon;

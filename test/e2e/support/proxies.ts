@@ -1,7 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { PROJECT } from './build.ts';
 import type { Certificate } from './certificate.ts';
+import { run } from './child.ts';
 import type { Lab } from './lab.ts';
 import { type Host, onHost } from './network.ts';
 import { ended } from './reach.ts';
@@ -20,6 +21,8 @@ export interface ProxyProgram {
   readonly name: string;
   readonly command: (file: string) => readonly [string, readonly string[]];
   readonly configuration: (between: Between, folder: string) => string;
+  /** As whom it runs; by default as root, as everything here does. */
+  readonly user?: string;
 }
 
 /** As Headscale's documentation has it, but for addresses, paths, and `http2 on`, which Debian's nginx has not. */
@@ -133,6 +136,56 @@ export const documentedCaddy: ProxyProgram = {
     )}`,
 };
 
+/** Without TLS. @param more a directive of its `reverse_proxy`. */
+export function plainCaddy(name: string, more = '', user?: string): ProxyProgram {
+  return {
+    name,
+    command: caddy.command,
+    configuration: ({ listen, watchdog }) =>
+      `{\n  admin off\n  auto_https off\n}\nhttp://${listen} {\n  reverse_proxy ${watchdog} {\n    ${more}\n  }\n}\n`,
+    ...(user === undefined ? {} : { user }),
+  };
+}
+
+/** As docs/proxies.md has it, but without TLS. @param listenMore parameters of `listen`. */
+export function plainNginx(name: string, listenMore = ''): ProxyProgram {
+  return {
+    name,
+    command: nginx.command,
+    configuration: ({ listen, watchdog }, folder) =>
+      inNginx(
+        folder,
+        withReal(
+          documented('nginx'),
+          ['127.0.0.1:8081', watchdog],
+          ['listen 443 ssl', `listen ${listen} ${listenMore}`],
+        ).replace(/^ *ssl_certificate.*\n/gm, ''),
+      ),
+  };
+}
+
+const APACHE_MODULES = ['mpm_event', 'authz_core', 'proxy', 'proxy_http'];
+
+/** As Debian has it; its own processes run as www-data. */
+export const apache: ProxyProgram = {
+  name: 'Apache',
+  command: (file) => ['apache2', ['-DFOREGROUND', '-f', file]],
+  configuration: ({ listen, watchdog }, folder) => `
+ServerRoot ${folder}
+DefaultRuntimeDir ${folder}
+PidFile ${folder}/pid
+ErrorLog "|/bin/cat"
+ServerName server
+User www-data
+Group www-data
+${APACHE_MODULES.map((name) => `LoadModule ${name}_module /usr/lib/apache2/modules/mod_${name}.so`).join('\n')}
+Listen ${listen}
+ProxyPreserveHost On
+ProxyTimeout 3600
+ProxyPass / http://${watchdog}/ upgrade=ANY
+`,
+};
+
 const haproxyCommand: ProxyProgram['command'] = (file) => ['haproxy', ['-db', '-f', file]];
 const HAPROXY_DEFAULTS = 'defaults\n  timeout connect 5s\n\n';
 
@@ -148,32 +201,65 @@ export const haproxyHttp: ProxyProgram = {
     )}`,
 };
 
-/** @param send `send-proxy` or `send-proxy-v2`. */
-export function haproxyTcp(send: string): ProxyProgram {
+/** Has HAProxy probe its idle clients as Caddy does; it gives up itself after a minute. */
+export const CLIENT_PROBES = 'option clitcpka\n  clitcpka-idle 15s\n  clitcpka-intvl 15s\n  clitcpka-cnt 3';
+
+/**
+ * As docs/proxies.md has it, but without TLS.
+ *
+ * @param tells how it says who its client is.
+ * @param more lines of its frontend.
+ */
+export function plainHaproxyHttp(name: string, tells = 'option forwardfor', more = ''): ProxyProgram {
+  return {
+    name,
+    command: haproxyCommand,
+    configuration: ({ listen, watchdog }) =>
+      `${HAPROXY_DEFAULTS}${withReal(
+        documented('haproxy'),
+        ['bind :443 ssl crt /etc/haproxy/hs.example.com.pem', `bind ${listen}`],
+        ['option forwardfor', `${tells}\n  ${more}`],
+        ['http-request set-header X-Forwarded-Proto https', ''],
+        ['127.0.0.1:8081', watchdog],
+      )}`,
+  };
+}
+
+/**
+ * @param send `send-proxy` or `send-proxy-v2`.
+ * @param more lines of its frontend.
+ */
+export function haproxyTcp(send: string, more = ''): ProxyProgram {
   return {
     name: `HAProxy, mode tcp, ${send}`,
     command: haproxyCommand,
     configuration: ({ listen, watchdog }) =>
       `${HAPROXY_DEFAULTS}${withReal(
         documented('haproxy', 1),
-        ['bind :443', `bind ${listen}`],
+        ['bind :443', `bind ${listen}\n  ${more}`],
         ['127.0.0.1:8443', watchdog],
         ['send-proxy-v2', send],
       )}`,
   };
 }
 
-/** Starts one on the lab's server; it answers when this resolves. */
+/** Starts one, on the lab's server by default; it answers when this resolves. */
 export async function startProxy(
   lab: Lab,
-  { name, command, configuration }: ProxyProgram,
+  { name, command, configuration, user }: ProxyProgram,
   between: Between,
 ): Promise<void> {
   const folder = lab.folder(`proxy-${between.listen.split(':')[1]}`);
   const file = join(folder, 'configuration');
   writeFileSync(file, configuration(between, folder));
   const [program, args] = command(file);
-  const child = lab.start(name, onHost(between.host ?? lab.server, program, ...args), {
+  const as = user === undefined ? [] : ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups'];
+  if (user !== undefined) {
+    await run('chown', '-R', `${user}:`, folder);
+    chmodSync(dirname(folder), 0o711);
+  }
+  const [first = program, ...rest] = [...as, program, ...args];
+  const child = lab.start(name, onHost(between.host ?? lab.server, first, ...rest), {
     HOME: folder,
     XDG_DATA_HOME: folder,
     XDG_CONFIG_HOME: folder,
