@@ -22,6 +22,7 @@ export default defineConfig({
           include: ['test/e2e/*.test.ts'],
           pool: 'forks',
           maxWorkers: 1,
+          maxConcurrency: 10,
           fileParallelism: false,
           sequence: { groupOrder: 1 },
         },
