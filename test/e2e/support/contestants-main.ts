@@ -14,13 +14,11 @@ import type { ContestsReport } from './contestants.ts';
  * been quiet for a while opens a second stream beside the one it has, keeps both for as long as the watchdog asks about
  * the old one, and then wants an answer on both. It goes on with the newer one.
  *
- *     contestants-main.ts URL NODES ROUNDS
+ *     contestants-main.ts URL NODES ROUNDS QUIET_MS
  *
  * Says in one line of JSON how it went, a `ContestsReport`, and stays until it is ended.
  */
 
-/** The kernel sends a probe only on a line that has been quiet for a second. */
-const QUIET_MS = 2_000;
 /** 1.5 s eagerly, 10 s calmly, and a little. */
 const ASKED_ABOUT_MS = 12_500;
 /** The nodes do not come all at once. */
@@ -75,14 +73,14 @@ class Contestant {
   }
 }
 
-async function main([url = '', nodes = '', rounds = '']: readonly string[]): Promise<void> {
+async function main([url = '', nodes = '', rounds = '', quietMs = '']: readonly string[]): Promise<void> {
   const contestants = Array.from({ length: Number(nodes) }, (_, i) => {
     return new Contestant(`contestant-${i}`, new URL(url), (i / Number(nodes)) * SPREAD_MS);
   });
   await Promise.all(contestants.map((each) => each.start()));
   const results: (boolean | undefined)[] = [];
   for (let round = 0; round < Number(rounds); round++) {
-    await delay(QUIET_MS);
+    await delay(Number(quietMs));
     results.push(...(await Promise.all(contestants.map((each) => each.contest()))));
   }
   const report: ContestsReport = {
