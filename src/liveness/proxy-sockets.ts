@@ -43,10 +43,12 @@ const LOOK_THROUGH_COST = 20;
 const LOOK_THROUGH_ADVANCE_MS = 50;
 /** Longer than one look takes for thousands of connections. On a busy machine it waits for its turn, which costs nobody. */
 const LONGEST_LOOK_MS = 10;
+/** With more ports, Linux reports all: most are of the proxies' own connections to an address that is also a client's. */
+const MOST_PORTS = 32;
 /** How often a survey looks for clients on other ports, if nothing was found of some. */
 const LEARN_PORTS_EVERY_MS = 60_000;
-/** A survey takes about 3 µs for each connection, and at most a hundredth of the time. */
-const SURVEY_EVERY_MS_PER_SOCKET = 0.3;
+/** A survey takes about 12 µs for each connection, with all that follows from it, and at most a hundredth of the time. */
+const SURVEY_EVERY_MS_PER_SOCKET = 1.2;
 /** What was found for an address counts for this long. */
 const ADDRESS_KNOWN_FOR_MS = 200;
 const MOST_ADDRESSES = 256;
@@ -222,7 +224,8 @@ export class ProxySockets {
       return undefined;
     }
     const exact = clients.flatMap(({ socket }) => (socket === undefined ? [] : [socket.connection.local.port]));
-    return [...new Set([...exact, ...[...this.#ports.values()].flatMap((each) => [...each])])];
+    const ports = new Set([...exact, ...[...this.#ports.values()].flatMap((each) => [...each])]);
+    return ports.size > MOST_PORTS ? undefined : [...ports];
   }
 
   #learnPorts(clients: readonly ProxiedClient[], byAddress: ReadonlyMap<string, readonly TcpSocket[]>): void {

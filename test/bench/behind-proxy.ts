@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Contender, type Running, start, watchdog } from './contenders.ts';
 import type { Load } from './load.ts';
@@ -92,6 +92,7 @@ async function withBoth(
 
 function nginxWith(headers: string, folder: string): Contender {
   mkdirSync(folder, { recursive: true });
+  for (const each of [folder, join(folder, '..')]) chmodSync(each, 0o777);
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((n) => `${n}_temp_path ${folder}/${n};`);
   const file = join(folder, 'nginx.conf');
   writeFileSync(
@@ -116,7 +117,9 @@ http {
 }
 `,
   );
-  return { name: 'nginx', port: NGINX_PORT, command: ['nginx', '-c', file, '-g', 'daemon off;'] };
+  // A user of its own, so that its connections are told from those of the load, which come from the same address.
+  const asNobody = ['setpriv', '--reuid', 'nobody', '--clear-groups'];
+  return { name: 'nginx', port: NGINX_PORT, command: [...asNobody, 'nginx', '-c', file, '-g', 'daemon off;'] };
 }
 
 /** @throws when the streams do not have the evidence that is to be measured. */
