@@ -78,25 +78,37 @@ export interface NodePresence<S extends PresenceStream = PresenceStream> {
   readonly keyExpiresAt: number | undefined;
 }
 
-/** Puts together what is known about a node. */
+/** Puts together what is known about a node. It runs for each node at each scrape, so it makes few objects. */
 export function presenceOf<S extends PresenceStream>(facts: NodeFacts<S>, now: number): NodePresence<S> {
-  const { machineKey, node, sighting } = facts;
-  const disagreement = facts.disagreement?.kind;
-  const streams = [...facts.streams].sort((a, b) => a.openedAt - b.openedAt);
-  const open = streams.filter(({ state }) => state === 'open');
-  const current = open.at(-1) ?? streams.findLast(({ state }) => state === 'held' || state === 'connecting');
-  const since = [...open.map(({ openedAt }) => openedAt), sighting?.connectedSince ?? Number.POSITIVE_INFINITY];
-  const signs = [...streams.map(({ lastSignAt }) => lastSignAt), sighting?.lastSeenAt ?? Number.NEGATIVE_INFINITY];
-  const lastSignAt = Math.max(...signs);
+  const { machineKey, node, sighting, disagreement } = facts;
+  const streams = facts.streams.length < 2 ? facts.streams : facts.streams.toSorted((a, b) => a.openedAt - b.openedAt);
+  const nodes = nodesOf(node);
+  let current: S | undefined;
+  let connectedSince: number | undefined;
+  let lastSignAt = sighting?.lastSeenAt;
+  for (const stream of streams) {
+    const isOpen = stream.state === 'open';
+    if (isOpen) connectedSince ??= Math.min(stream.openedAt, sighting?.connectedSince ?? stream.openedAt);
+    if (isOpen || (isAboutToOpen(stream) && current?.state !== 'open')) current = stream;
+    if (lastSignAt === undefined || stream.lastSignAt > lastSignAt) lastSignAt = stream.lastSignAt;
+  }
   return {
-    ...{ machineKey, node: node ?? facts.disagreement?.node, disagreement, streams, current },
-    state: stateOf(facts, current?.state, now),
-    connectedSince: open.length > 0 ? Math.min(...since) : undefined,
-    lastSignAt: Number.isFinite(lastSignAt) ? lastSignAt : undefined,
-    shownOnline: shownOnline(nodesOf(node)),
-    shownLastSeenAt: latest(nodesOf(node).map(({ lastSeen }) => lastSeen)),
-    keyExpiresAt: keyExpiresAt(nodesOf(node), now),
+    machineKey,
+    node: node ?? disagreement?.node,
+    state: stateOf(facts, nodes, current?.state, now),
+    disagreement: disagreement?.kind,
+    streams,
+    current,
+    connectedSince,
+    lastSignAt,
+    shownOnline: shownOnline(nodes),
+    shownLastSeenAt: latest(nodes),
+    keyExpiresAt: keyExpiresAt(nodes, now),
   };
+}
+
+function isAboutToOpen({ state }: PresenceStream): boolean {
+  return state === 'held' || state === 'connecting';
 }
 
 /** What is known about all nodes. */
@@ -127,12 +139,13 @@ export function allPresences<S extends PresenceStream>(facts: AllFacts<S>, now: 
 
 function stateOf(
   { node, isListed, disagreement }: NodeFacts<PresenceStream>,
+  nodes: readonly NodeInfo[],
   current: PresenceStream['state'] | undefined,
   now: number,
 ): NodeState {
   if (disagreement?.kind === 'deleted') return 'deleted';
   if (isListed && node === undefined) return 'unknown';
-  if (isExpired(nodesOf(node), now)) return 'expired';
+  if (isExpired(nodes, now)) return 'expired';
   if (disagreement !== undefined) return 'disagrees';
   if (current === undefined) return 'offline';
   return current === 'open' ? 'connected' : 'connecting';
@@ -145,7 +158,8 @@ export function isConnected({ connectedSince, state }: NodePresence): boolean {
 
 /** All nodes of a machine. There are several while it is not clear which of its logins is active. */
 export function nodesOf(node: NodeInfo | undefined): readonly NodeInfo[] {
-  return node === undefined ? [] : [node, ...(node.others ?? [])];
+  if (node === undefined) return [];
+  return node.others === undefined ? [node] : [node, ...node.others];
 }
 
 /** Several nodes of one machine count as online if one is, because it may be the one that is active. */
@@ -161,15 +175,24 @@ export function isExpired(nodes: readonly NodeInfo[], now: number): boolean {
 
 /** Of several nodes' keys, the first that is still to expire. */
 function keyExpiresAt(nodes: readonly NodeInfo[], now: number): number | undefined {
-  const dates = nodes.flatMap(({ expiry }) => (expiry === undefined ? [] : [expiry.getTime()]));
-  if (isExpired(nodes, now)) return Math.max(...dates);
-  const future = dates.filter((date) => date > now);
-  return future.length > 0 ? Math.min(...future) : undefined;
+  let next: number | undefined;
+  let last: number | undefined;
+  for (const { expiry } of nodes) {
+    const at = expiry?.getTime();
+    if (at === undefined) continue;
+    if (at > now && (next === undefined || at < next)) next = at;
+    if (last === undefined || at > last) last = at;
+  }
+  return isExpired(nodes, now) ? last : next;
 }
 
-function latest(dates: readonly (Date | undefined)[]): number | undefined {
-  const known = dates.flatMap((date) => (date === undefined ? [] : [date.getTime()]));
-  return known.length > 0 ? Math.max(...known) : undefined;
+function latest(nodes: readonly NodeInfo[]): number | undefined {
+  let last: number | undefined;
+  for (const { lastSeen } of nodes) {
+    const at = lastSeen?.getTime();
+    if (at !== undefined && (last === undefined || at > last)) last = at;
+  }
+  return last;
 }
 
 /** How long ago a client last gave a sign of life: its kernel, or its bytes if the kernel's evidence is not known. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { MessageSigner } from '../../src/replicas/signer.ts';
-import { acceptStream, Harness, until } from '../support/harness.ts';
-import { initiations, noiseKeyOf } from '../support/initiations.ts';
+import { acceptStream, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { aMachineKey, freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { run } from '../support/process.ts';
 import { RedisServer } from '../support/redis.ts';
 
@@ -85,6 +85,21 @@ test('headscale-watchdog sever: an id that two watchdogs have severs nothing, an
   expect(severed(a)).toBe(false);
   expect(await command(`${ofA}/1`)).toMatchObject({ code: 0, said: expect.stringContaining('stream 1 of') });
   await until(() => severed(a), 'A severs its own');
+});
+
+test('a node whose stream is at another watchdog is connected, also for a probe of this one', async () => {
+  const upstream = await harness.upstream(acceptStream);
+  const one = (replicaName: string) =>
+    harness.watchdog(upstream.url, { redis: redis.url, replicaName }, noiseKeyOf(recorded));
+  const [a, b] = [await one('a'), await one('b')];
+  await until(() => [a, b].every(({ events }) => events.some(({ kind }) => kind === 'redis_up')), 'both have joined');
+  const client = harness.client(b.port);
+  client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
+  expect(await readHead(client)).toBe(SWITCHING);
+  const health = async () => (await fetch(`${a.admin}/nodes/mkey:${aMachineKey}/health`)).status;
+  await until(async () => (await health()) === 200, 'it is connected');
+  const node = await (await fetch(`${a.admin}/nodes/mkey:${aMachineKey}`)).json();
+  expect(node).toMatchObject({ state: 'connected', streams: [{ id: 1, replica: expect.stringMatching(/^b#/) }] });
 });
 
 test('a watchdog that does not answer is left out after a second', async () => {
