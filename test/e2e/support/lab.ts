@@ -66,8 +66,10 @@ export class Lab {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#children.map((child) => child.end('SIGKILL')));
+    const ended = Promise.all(this.#children.map((child) => child.end('SIGKILL')));
+    // What a program has started itself, as Apache does, holds the program's output open until its namespace is emptied.
     await this.network.close();
+    await ended;
     rmSync(this.#directory, { recursive: true, force: true, maxRetries: 3 });
   }
 }

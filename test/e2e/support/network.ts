@@ -110,7 +110,7 @@ export class Network {
       // Others would notice that nobody answers their ARP requests; on the Internet nobody tells them.
       const nobody = `02:de:ad:00:00:${Number(host.address.split('.')[3]).toString(16).padStart(2, '0')}`;
       if (host.behind !== undefined) await introduce(host.behind, host.address, nobody, INNER_BRIDGE);
-      else for (const other of this.#others(host)) await introduce(other, host.address, nobody);
+      else await Promise.all(this.#others(host).map((other) => introduce(other, host.address, nobody)));
       return cutAt;
     });
   }
