@@ -54,7 +54,9 @@ describe('nginx in front, without any flag for it; Headscale 0.29.2', () => {
     const { body } = await lab.reach.get(watchdog.admin, '/overview');
     expect(JSON.parse(body).frontProxies).toMatchObject([{ sentence: expect.stringContaining(flag) }]);
     const where = ['--upstream', headscale.url, '--listen', new URL(watchdog.url).host, '--admin', watchdog.admin];
-    expect((await command(lab, 'check', ...where)).stdout).toMatch(/^warn {2}proxies in front: .*--trusted-proxies/m);
+    expect((await command(lab, 'check', ...where)).stdout).toMatch(
+      /^warn {2}\[HSW_PROXY_NOT_TRUSTED\] proxies in front: .*--trusted-proxies/m,
+    );
     await phone.shutDown();
   });
 
