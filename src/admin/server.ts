@@ -29,7 +29,10 @@ export function createAdminServer(backend: AdminBackend, { clock, token, adminHo
   const routes = routesOf({ backend, assets: readAssets(), access, sessions });
   const live = new LiveFeed({ clock, history: backend.history, view: backend.eventView });
   const server = createServer((request, response) => answer(request, response, { routes, access, backend }));
-  server.on('upgrade', (request, socket: Socket, head) => upgrade(request, socket, head, { live, access, backend }));
+  server.on('upgrade', (request: IncomingMessage, _stream, head) => {
+    // On Node 26, the stream of an upgrade with a body is not its socket.
+    upgrade(request, request.socket, head, { live, access, backend });
+  });
   const connections = new OpenConnections();
   server.prependListener('connection', (socket: Socket) => connections.add(socket));
   // Node's own closeAllConnections leaves out upgraded connections.

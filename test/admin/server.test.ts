@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import type { KernelOrNot } from '../../src/liveness/kernel.ts';
-import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { closed, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { get } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 
@@ -146,6 +146,16 @@ describe('/events, /nodes, /overview and POST /streams/ID/sever', () => {
 });
 
 describe('access control over HTTP', () => {
+  test('an upgrade that announces a body is refused, and its connection closes', async () => {
+    const { admin } = await bench();
+    const client = harness.client(Number(new URL(admin).port));
+    const head = 'POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n';
+    client.write(`${head}Content-Length: 3\r\n\r\n`);
+    expect(await readHead(client)).toMatch(/^HTTP\/1\.1 404 /);
+    client.resume().end();
+    await closed(client);
+  });
+
   const EVIL = { host: 'evil.example:9191' };
 
   test('DNS rebinding: a request with a foreign Host header gets only the health checks and the empty page', async () => {
