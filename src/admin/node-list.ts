@@ -48,7 +48,7 @@ function shownStream(stream: StreamView, now: number): ShownStream {
     ...{ id, replica, state, remoteAddress },
     openedAt: Date.parse(stream.openedAt),
     lastSignAt: now - lastSignAgoMs(now - heardAt, kernel ?? undefined),
-    rttMs: kernel?.rttMs ?? null,
+    rttMs: kernel === null || kernel.ended ? null : kernel.rttMs,
     // A replica of another version may not send these.
     evidence: stream.evidence ?? NO_EVIDENCE,
     capabilityVersion: stream.capabilityVersion ?? null,

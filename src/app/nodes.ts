@@ -9,7 +9,7 @@ import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import type { Events } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
-import type { Stream } from '../streams/stream.ts';
+import type { KernelEvidence, Stream } from '../streams/stream.ts';
 import type { LiveConfig } from './live-config.ts';
 
 interface NodesOptions {
@@ -38,7 +38,7 @@ export function followNodes(options: NodesOptions): {
     ...{ clock, directory, streamsOf, emit: events.emit },
     mode: () => live.config.reconcile,
     elsewhere: replicas && (() => keysElsewhere(replicas)),
-    lastSignAgoMs: (stream) => lastSignAgoMs(clock.now() - stream.heardAt, acceptor.evidenceOf(stream)),
+    lastSignAgoMs: (stream) => lastSignAgoMs(clock.now() - stream.heardAt, ownEvidenceOf(acceptor, stream)),
     isObserved: ({ machineKey }, node) => policyForAny(live.config, machineKey, nodesOf(node)).observeOnly,
     end: (stream, reason) => acceptor.sever(stream, reason),
   });
@@ -46,6 +46,12 @@ export function followNodes(options: NodesOptions): {
   events.listen(reconciler.listen);
   directory.onRefresh(() => reconciler.listed());
   return { sightings, reconciler };
+}
+
+/** Evidence that proves a client live: that of its own connection, and not of any connection to its address. */
+function ownEvidenceOf(acceptor: StreamAcceptor, stream: Stream): KernelEvidence | undefined {
+  const source = acceptor.sourceOf(stream);
+  return source.kind === 'proxy' && source.by === 'address' ? undefined : acceptor.evidenceOf(stream);
 }
 
 function controlStreamsOf(registry: Registry, key: MachineKey): readonly Stream[] {

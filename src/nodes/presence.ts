@@ -195,9 +195,12 @@ function latest(nodes: readonly NodeInfo[]): number | undefined {
   return last;
 }
 
-/** How long ago a client last gave a sign of life: its kernel, or its bytes if the kernel's evidence is not known. */
+/**
+ * How long ago a client last gave a sign of life: its kernel, or its bytes if the kernel's evidence is not known. A connection
+ * that the client has left is no sign of life, and nothing is known any more of when it was the last.
+ */
 export function lastSignAgoMs(heardAgoMs: number, kernel: KernelEvidence | undefined): number {
-  return kernel === undefined ? heardAgoMs : Math.min(heardAgoMs, kernel.receivedAgoMs);
+  return kernel === undefined || kernel.ended ? heardAgoMs : Math.min(heardAgoMs, kernel.receivedAgoMs);
 }
 
 /** What the watchdog remembers of a machine key. */

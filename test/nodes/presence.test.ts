@@ -126,6 +126,8 @@ describe('presence', () => {
     const evidence = (receivedAgoMs: number) => ({ ...kernel, receivedAgoMs, rttMs: 1, rttvarMs: 1 });
     expect([lastSignAgoMs(500_000, evidence(20_000)), lastSignAgoMs(500, evidence(20_000))]).toEqual([20_000, 500]);
     expect(lastSignAgoMs(500_000, undefined)).toBe(500_000);
+    // The client has left its proxy: nothing of it is a sign of life now.
+    expect(lastSignAgoMs(500_000, { ...evidence(0), ended: true })).toBe(500_000);
   });
 });
 
