@@ -82,6 +82,8 @@ export class ProxiedClient implements ProxiedConnection {
 
   /** Notes what a survey has seen of the connections that may be the client's. */
   note(survey: Survey): void {
+    // A dump may miss a connection that is there.
+    this.#leftSince = undefined;
     this.#survey = survey;
   }
 

@@ -199,6 +199,17 @@ describe('ProxySockets, the survey', () => {
     expect(await survey(client)).toMatchObject([{ endedForMs: 4000 }]);
   });
 
+  test('a survey that misses a connection once does not count from then on', async () => {
+    const socket = diag.open(LISTENER, PHONE, { uid: CADDY });
+    const client = clientOf(through(PHONE));
+    for (let i = 0; i < 2; i++) {
+      diag.sockets.delete(socket);
+      expect(await survey(client)).toMatchObject([{ endedForMs: 0 }]);
+      diag.sockets.add(socket);
+      expect(await survey(client)).toMatchObject([{ endedForMs: undefined }]);
+    }
+  });
+
   test('a client that came while the dump was under way is not judged by it', async () => {
     const first = clientOf(through('203.0.113.7'));
     const surveying = proxies.survey();
