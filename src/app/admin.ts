@@ -119,7 +119,10 @@ function startMetrics(options: AdminOptions): Metrics {
     certificateExpires: () => options.keys.firstCertificateToExpire,
     nodeOf: (key) => directory.nodeOf(key),
     isNode: (key) => isKnownNode(directory, key),
-    rttMsOf: (stream) => options.acceptor.evidenceOf(stream)?.rttMs,
+    rttMsOf: (stream) => {
+      const kernel = options.acceptor.evidenceOf(stream);
+      return kernel?.ended ? undefined : kernel?.rttMs;
+    },
     maxNodes: () => live.config.metricsMaxNodes,
     version,
   });
