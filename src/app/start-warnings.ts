@@ -1,3 +1,4 @@
+import { certificateProblems } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { ErrorCode } from '../lib/errors.ts';
@@ -28,17 +29,18 @@ export function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kerne
   }
 }
 
-const WARN_OF_CERTIFICATE_MS = 14 * 86_400_000;
-
-/** Warns of certificates that have expired or expire soon. */
-export function warnOfCertificates(log: Logger, { listen }: Config, keys: KeyFiles, now: Date): void {
+/** Warns of certificates that clients refuse, or soon will. */
+export function warnOfCertificates(
+  log: Logger,
+  { listen }: Config,
+  keys: Pick<KeyFiles, 'certificateOf'>,
+  now: Date,
+): void {
   for (const [i, { tls }] of listen.entries()) {
-    const expires = keys.certificateOf(i)?.expires;
-    if (expires === undefined || expires.getTime() > now.getTime() + WARN_OF_CERTIFICATE_MS) continue;
-    const text = expires < now ? 'has expired' : 'expires within two weeks';
-    log.warn(
-      { code: 'HSW_CERTIFICATE_EXPIRING' satisfies ErrorCode, file: tls?.certFile, expires },
-      `a certificate ${text}: renew it; the watchdog reads the file again when it changes`,
-    );
+    const certificate = keys.certificateOf(i);
+    if (certificate === undefined) continue;
+    const { expires } = certificate;
+    for (const { code, text } of certificateProblems(certificate, now))
+      log.warn({ code, file: tls?.certFile, expires }, `a certificate ${text}`);
   }
 }

@@ -1,7 +1,13 @@
 import { createServer } from 'node:net';
 import type { Overview, StreamView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
-import { readAdminToken, readCertificate, readNoiseKey, readNotifySecret } from '../config/secrets.ts';
+import {
+  certificateProblems,
+  readAdminToken,
+  readCertificate,
+  readNoiseKey,
+  readNotifySecret,
+} from '../config/secrets.ts';
 import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
@@ -133,11 +139,13 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
   return listen.flatMap(({ tls }) => {
     if (tls === undefined) return [];
     try {
-      const { expires, names, key } = readCertificate(tls);
+      const certificate = readCertificate(tls);
+      const { expires, names, key } = certificate;
       key.fill(0);
-      const text = `certificate ${tls.certFile}: for ${names}, until ${expires.toISOString().slice(0, 10)}`;
-      const isExpired = expires < systemClock.dateOf(systemClock.now());
-      return [isExpired ? fail('HSW_CERTIFICATE_EXPIRING', `${text}: clients refuse it: renew it`) : ok(text)];
+      const what = `certificate ${tls.certFile}`;
+      const problems = certificateProblems(certificate, systemClock.dateOf(systemClock.now()));
+      if (problems.length === 0) return [ok(`${what}: for ${names}, until ${expires.toISOString().slice(0, 10)}`)];
+      return problems.map(({ level, code, text }) => ({ level, code, text: `${what} for ${names} ${text}` }));
     } catch (error) {
       return problemsOf(error);
     }

@@ -264,6 +264,33 @@ export interface Certificate {
   readonly expires: Date;
   /** The hosts for which it is valid, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
   readonly names: string;
+  readonly isSelfSigned: boolean;
+}
+
+const WARN_OF_EXPIRY_MS = 14 * 86_400_000;
+
+export interface CertificateProblem {
+  readonly level: 'warn' | 'fail';
+  readonly code: 'HSW_CERTIFICATE_EXPIRING' | 'HSW_CERTIFICATE_SELF_SIGNED';
+  readonly text: string;
+}
+
+/** Why clients refuse a certificate, or soon will. `serve` and `check` both say it. */
+export function certificateProblems(
+  { expires, isSelfSigned }: Pick<Certificate, 'expires' | 'isSelfSigned'>,
+  now: Date,
+): readonly CertificateProblem[] {
+  const problems: CertificateProblem[] = [];
+  const code = 'HSW_CERTIFICATE_EXPIRING';
+  if (expires <= now) problems.push({ level: 'fail', code, text: 'has expired, so clients refuse it: renew it' });
+  else if (expires.getTime() <= now.getTime() + WARN_OF_EXPIRY_MS)
+    problems.push({ level: 'warn', code, text: 'expires within two weeks: renew it' });
+  if (isSelfSigned) {
+    const text =
+      'is self-signed, so only clients that were told to trust it accept it: use one of a certificate authority that they know';
+    problems.push({ level: 'warn', code: 'HSW_CERTIFICATE_SELF_SIGNED', text });
+  }
+  return problems;
 }
 
 /**
@@ -280,7 +307,10 @@ export function readCertificate({ certFile, keyFile }: CertificateFiles): Certif
       createPrivateKey(key),
     );
     if (belong(found, privateKey)) {
-      return { cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'no host' };
+      return {
+        ...{ cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'no host' },
+        isSelfSigned: found.checkIssued(found),
+      };
     }
   } catch (error) {
     key.fill(0);

@@ -26,6 +26,7 @@ export const ERRORS = {
   HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_EXPIRING: { check: true },
+  HSW_CERTIFICATE_SELF_SIGNED: { check: true },
   HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
   HSW_NOTIFY_SECRET_UNREADABLE: { exit: 1, check: true },
   // Notifications.

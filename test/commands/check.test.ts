@@ -115,15 +115,24 @@ describe('runCheck', () => {
   test('a certificate shows its names and its expiry; a wrong key or a missing file fails', async () => {
     const { url } = await headscale();
     const tls = (name: string): string => new URL(`../support/tls/${name}`, import.meta.url).pathname;
-    const listen = async (key: string): Promise<string> =>
-      `https://127.0.0.1:${await freePort()}?cert=${tls('cert.pem')}&key=${tls(key)}`;
-    const good = await check({ upstream: url, listen: await listen('key.pem'), trustedProxies: '127.0.0.1' });
+    const listen = async (cert: string, key: string): Promise<string> =>
+      `https://127.0.0.1:${await freePort()}?cert=${tls(cert)}&key=${tls(key)}`;
+    const checkWith = async (cert: string, key: string) =>
+      check({ upstream: url, listen: await listen(cert, key), trustedProxies: '127.0.0.1' });
+    const good = await checkWith('issued-cert.pem', 'issued-key.pem');
     expect(good.lines).toContainEqual(
-      expect.stringMatching(/^ok {4}certificate .*: for DNS:localhost.*, until 21\d\d-/),
+      expect.stringMatching(/^ok {4}certificate .*: for DNS:issued.example, until 21\d\d-/),
     );
     expect(good.passed).toBe(true);
+    const selfSigned = await checkWith('cert.pem', 'key.pem');
+    expect(selfSigned.lines).toContainEqual(
+      expect.stringMatching(
+        /^warn {2}\[HSW_CERTIFICATE_SELF_SIGNED\] certificate .* for DNS:localhost.* is self-signed/,
+      ),
+    );
+    expect(selfSigned.passed).toBe(true);
     for (const key of ['renewed-key.pem', 'nowhere.pem']) {
-      const bad = await check({ upstream: url, listen: await listen(key) });
+      const bad = await checkWith('cert.pem', key);
       expect(bad.lines).toContainEqual(
         expect.stringMatching(
           /^fail {2}\[HSW_CERTIFICATE_UNREADABLE\] --listen: the key .*(does not belong to the certificate|no such file)/,
