@@ -47,4 +47,13 @@ describe('src', () => {
     expect(files.size).toBeLessThanOrEqual(150);
     expect(lines / files.size).toBeGreaterThan(120);
   });
+
+  test('loads no schema of the admin API while it runs: it uses only their types', () => {
+    const schemas = [join('admin', 'views.ts'), join('admin', 'openapi.ts')];
+    const loaded = [...files].flatMap(([path, text]) => {
+      const imports = /^(import|export)(?! type\b)[^;]*?from '([^']*\/(views|openapi)\.ts)'/gm;
+      return schemas.includes(path) ? [] : [...text.matchAll(imports)].map(([found]) => [path, found]);
+    });
+    expect(loaded).toEqual([]);
+  });
 });

@@ -1,5 +1,6 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type ApiErrorCode, ERRORS } from '../lib/errors.ts';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
+import type { Problem } from './views.ts';
 
 /**
  * Headers of every response. The page may load its own files and talk to its own server only. No other site may frame it or
@@ -20,18 +21,58 @@ const HEADERS = {
 const MAX_INDENTED_ITEMS = 200;
 
 export function sendJson(response: ServerResponse, status: number, value: object): void {
+  send(response, status, 'application/json; charset=utf-8', jsonText(value));
+}
+
+function jsonText(value: object): string {
   const isLong = Object.values(value).some((each) => Array.isArray(each) && each.length > MAX_INDENTED_ITEMS);
-  const text = isLong ? JSON.stringify(value) : JSON.stringify(value, undefined, 2);
-  send(response, status, 'application/json; charset=utf-8', `${text}\n`);
+  return `${isLong ? JSON.stringify(value) : JSON.stringify(value, undefined, 2)}\n`;
 }
 
 export function sendText(response: ServerResponse, status: number, text: string): void {
   send(response, status, 'text/plain; charset=utf-8', `${text}\n`);
 }
 
-/** Answers an error as `{ "code", "message" }`, with the status that belongs to the code. */
-export function sendError(response: ServerResponse, code: ApiErrorCode, message: string): void {
-  sendJson(response, ERRORS[code].status, { code, message });
+/** Answers an error as a problem (RFC 9457), with the status that belongs to the code. */
+export function sendError(response: ServerResponse, code: ApiErrorCode, detail: string): void {
+  sendProblem(response, problemOf(code, detail));
+}
+
+/** @param problem may have more members than every problem has. */
+export function sendProblem(response: ServerResponse, problem: Omit<Problem, 'code'> & { code: ErrorCode }): void {
+  const { contentType, text } = problemText(problem);
+  send(response, problem.status, contentType, text);
+}
+
+export function problemOf<Code extends ErrorCode>(
+  code: Code,
+  detail: string,
+  status: number = statusOf(code),
+): Omit<Problem, 'code'> & { readonly code: Code } {
+  return { type: 'about:blank', title: STATUS_CODES[status] ?? '', status, detail, code };
+}
+
+function statusOf(code: ErrorCode): number {
+  const seen = ERRORS[code];
+  return 'status' in seen ? seen.status : 500;
+}
+
+/** A problem as a whole response, for a socket without a `ServerResponse`. */
+export function problemResponse(problem: Problem): Buffer {
+  const { contentType, text } = problemText(problem);
+  const body = Buffer.from(text);
+  const lines = [
+    `HTTP/1.1 ${problem.status} ${problem.title}`,
+    ...Object.entries({ ...HEADERS, 'Content-Type': contentType }).map(([name, value]) => `${name}: ${value}`),
+    ...(problem.status === 401 ? ['WWW-Authenticate: Bearer'] : []),
+    `Content-Length: ${body.length}`,
+    'Connection: close',
+  ];
+  return Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), body]);
+}
+
+function problemText(problem: object): { readonly contentType: string; readonly text: string } {
+  return { contentType: 'application/problem+json; charset=utf-8', text: jsonText(problem) };
 }
 
 export function send(response: ServerResponse, status: number, contentType: string, body: string): void {

@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
 import type { History, HistoryEntry } from '../history/history.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
+import type { ErrorCode } from '../lib/errors.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import { printable } from '../lib/text.ts';
 import { isConnected, type NodePresence } from '../nodes/presence.ts';
@@ -10,7 +12,7 @@ import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
 import { eventQuery } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
-import { readBody, send, sendError, sendJson, sendText } from './responses.ts';
+import { problemOf, readBody, send, sendError, sendJson, sendProblem, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
 import type { EventView, Overview, Readiness, StreamView } from './views.ts';
 
@@ -51,6 +53,7 @@ export function routesOf({ backend, assets, access, sessions }: RoutesOptions): 
     ...files,
     ['/healthz', publicRoute(({ response }) => sendText(response, 200, 'ok'))],
     ['/readyz', publicRoute(readiness(backend))],
+    ['/openapi.json', publicRoute(description)],
     ...readingRoutes(backend, access),
     ['/reload', { methods: ['POST'], isPublic: false, answer: reload(backend) }],
     ['/streams/:id/sever', { methods: ['POST'], isPublic: false, answer: sever(backend) }],
@@ -118,11 +121,16 @@ function readiness(backend: AdminBackend): Answer {
   };
 }
 
+/** The description is read when it is asked for, which is rare, so that it takes no memory. */
+const description: Answer = async ({ response }) => {
+  send(response, 200, 'application/json', await readFile(new URL('./openapi.json', import.meta.url), 'utf8'));
+};
+
 function reload(backend: AdminBackend): Answer {
   return ({ response }) => {
     const outcome = backend.reload();
     if (outcome.ok) sendJson(response, 200, outcome);
-    else sendJson(response, 422, { message: 'Not reloaded: nothing has changed.', ...outcome });
+    else sendProblem(response, { ...problemOf(outcome.code, 'Not reloaded: nothing has changed.', 422), ...outcome });
   };
 }
 
@@ -143,7 +151,12 @@ const MAX_LOGIN_BYTES = 8 * 1024;
 function login(access: AccessControl, sessions: Sessions): Answer {
   return async ({ request, response }) => {
     const body = await readBody(request, MAX_LOGIN_BYTES);
-    if (body === undefined || !access.isToken(tokenIn(body))) {
+    if (body === undefined) {
+      response.setHeader('Connection', 'close');
+      sendError(response, 'HSW_ADMIN_BODY_TOO_LARGE', `Send at most ${MAX_LOGIN_BYTES} bytes: { "token": "…" }.`);
+      return;
+    }
+    if (!access.isToken(tokenIn(body))) {
       sendError(
         response,
         'HSW_ADMIN_TOKEN_WRONG',
@@ -226,7 +239,9 @@ export interface AdminBackend {
    */
   sever(id: StreamId, replica: string | undefined): 'severed' | 'ending' | 'unknown' | 'asked';
   /** Reads flags and file again, and applies them. */
-  reload(): { readonly ok: boolean };
+  reload():
+    | { readonly ok: true }
+    | { readonly ok: false; readonly code: ErrorCode; readonly problems: readonly string[] };
   /** Reports an error in our own code. */
   failed(during: string, error: unknown): void;
 }

@@ -1,13 +1,14 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Clock } from '../lib/clock.ts';
-import { type ApiErrorCode, ERRORS } from '../lib/errors.ts';
+import { type ApiErrorCode, codeOf, ERRORS } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
 import { type AccessControl, type AccessRequest, createAccessControl, type Refusal, Sessions } from './access.ts';
 import { eventQuery } from './event-list.ts';
 import { LiveFeed } from './live.ts';
 import { ParameterError } from './parameters.ts';
-import { sendError } from './responses.ts';
+import { problemOf, problemResponse, sendError } from './responses.ts';
 import { type AdminBackend, type Route, readAssets, routesOf } from './routes.ts';
 
 interface AdminServerOptions {
@@ -33,6 +34,7 @@ export function createAdminServer(backend: AdminBackend, { clock, token, adminHo
     // On Node 26, the stream of an upgrade with a body is not its socket.
     upgrade(request, request.socket, head, { live, access, backend });
   });
+  server.on('clientError', (error, socket) => refuseRequest(socket, error));
   const connections = new OpenConnections();
   server.prependListener('connection', (socket: Socket) => connections.add(socket));
   // Node's own closeAllConnections leaves out upgraded connections.
@@ -137,19 +139,23 @@ function upgrade(
   }
 }
 
-function refuseUpgrade(socket: Socket, code: ApiErrorCode, message: string): void {
-  const { status } = ERRORS[code];
-  const body = Buffer.from(`${JSON.stringify({ code, message }, undefined, 2)}\n`);
-  const lines = [
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
-    'Content-Type: application/json; charset=utf-8',
-    `Content-Length: ${body.length}`,
-    'Connection: close',
-  ];
-  socket.end(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`), body]));
+function refuseUpgrade(socket: Socket, code: ApiErrorCode, detail: string): void {
+  socket.end(problemResponse(problemOf(code, detail)));
   // Without reading, we would not notice when the client closes.
   socket.resume().setTimeout(LINGER_MS, () => socket.destroy());
 }
+
+/** Answers what Node could not read as a request. */
+function refuseRequest(socket: Duplex, error: Error): void {
+  const [status, detail] = REQUEST_ERRORS[codeOf(error) ?? ''] ?? [400, 'This is not an HTTP request.'];
+  if (!socket.writable) socket.destroy();
+  else socket.end(problemResponse(problemOf('HSW_ADMIN_REQUEST_INVALID', detail, status)), () => socket.destroy());
+}
+
+const REQUEST_ERRORS: Readonly<Record<string, readonly [status: number, detail: string]>> = {
+  HPE_HEADER_OVERFLOW: [431, 'The head of the request is too large.'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'The request did not arrive in time.'],
+};
 
 function accessRequestOf({ headers }: IncomingMessage, isSensitive: boolean): AccessRequest {
   const { host, origin, authorization, cookie } = headers;

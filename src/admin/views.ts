@@ -1,207 +1,342 @@
-import type { AddressInfo } from 'node:net';
-import type { Minute } from '../history/minutes.ts';
-import type { ErrorCode } from '../lib/errors.ts';
-import type { NodeState } from '../nodes/presence.ts';
-import type { Disagreement, EventKind, FrontProxyEvent, Silence } from '../streams/events.ts';
-import type {
-  CloseReason,
-  EvidenceSource,
-  KernelEvidence,
-  NoEvidence,
-  SeverReason,
-  Stream,
-  StreamId,
-  StreamKind,
+import { z } from 'zod';
+import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
+import { NODE_STATES } from '../nodes/presence.ts';
+import { DISAGREEMENTS, type FrontProxyEvent, type Silence } from '../streams/events.ts';
+import {
+  CLOSE_REASONS,
+  type EvidenceSource,
+  type NoEvidence,
+  SEVER_REASONS,
+  STREAM_KINDS,
+  type Stream,
+  type StreamId,
 } from '../streams/stream.ts';
-import type { Level } from '../telemetry/event-table.ts';
+import { EVENT_KINDS, type Level } from '../telemetry/event-table.ts';
 
-/**
- * The answers of the admin API, for the server that gives them, the commands and the status page. Times are ISO 8601, and
- * null is what is unknown or does not apply. docs/api.md explains each name.
+/*
+ * The answers of the admin API, for the server that gives them, the commands and the status page. The types come from the
+ * schemas, and so does the description in openapi.json, so they cannot differ. Times are ISO 8601, and null is what is unknown
+ * or does not apply.
+ *
+ * The running watchdog uses only the types. It never loads the schemas or zod.
  */
 
-/** A node as Headscale lists it. */
-export interface NodeView {
-  readonly id: string;
-  readonly name: string;
-  readonly user: string;
-  /** `nodekey:<64 hex>` */
-  readonly nodeKey: string;
-}
+/** What a schema describes. An answer is never changed. */
+type View<Schema extends z.ZodType> = ReadOnly<z.infer<Schema>>;
 
-/** A stream in `/streams`. */
-export interface StreamView {
-  readonly id: StreamId;
-  /** The replica that has the stream; null if there is only one watchdog. */
-  readonly replica: string | null;
-  readonly kind: StreamKind;
-  /** `mkey:<64 hex>` */
-  readonly machineKey: string | null;
-  readonly node: NodeView | null;
-  /** The client's capability version, from its handshake. */
-  readonly capabilityVersion: number | null;
-  readonly remoteAddress: string;
-  readonly openedAt: string;
-  readonly lastHeardAt: string;
-  readonly upstreamLastHeardAt: string | null;
-  readonly bytesReceived: number;
-  readonly bytesSent: number;
-  readonly state: Stream['state']['kind'];
-  readonly heldUntil: string | null;
-  /** The reason, while the stream is closing. */
-  readonly closeReason: CloseReason | null;
-  /** The reason for which the watchdog would sever the stream if it did more than observe. */
-  readonly wouldSever: SeverReason | null;
-  readonly evidence: EvidenceView;
-  /** What the evidence is. For a client behind a proxy, it may be some seconds old. */
-  readonly kernel: KernelEvidence | null;
-  readonly contests: readonly StreamContestView[];
-}
+type ReadOnly<T> = T extends string | number | boolean | null
+  ? T
+  : T extends readonly (infer Item)[]
+    ? readonly ReadOnly<Item>[]
+    : { readonly [Name in keyof T]: ReadOnly<T[Name]> };
 
-/** Where the evidence about a stream's client comes from. */
-export interface EvidenceView {
-  readonly source: EvidenceSource['kind'];
-  /** How the proxy's connection to the client was found; null if it is not about a proxy's connection. */
-  readonly by: 'port' | 'address' | null;
-  /** The user that the proxy runs as. */
-  readonly user: string | null;
-  /** Why there is no evidence. */
-  readonly reason: NoEvidence | null;
-}
+const time = z.iso.datetime();
+const count = z.int().min(0);
+const milliseconds = z.number();
+const machineKey = z.string().regex(/^mkey:[0-9a-f]{64}$/);
+const nodeKey = z.string().regex(/^nodekey:[0-9a-f]{64}$/);
+const streamId = z.int().min(1) as unknown as z.ZodType<StreamId>;
+const streamKind = z.enum(STREAM_KINDS);
+const streamState = z.enum([
+  'held',
+  'connecting',
+  'open',
+  'closing',
+  'closed',
+] satisfies readonly Stream['state']['kind'][]);
+const errorCode = z
+  .enum(Object.keys(ERRORS) as ErrorCode[])
+  .meta({ id: 'ErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
+const apiErrorCode = z
+  .enum(Object.entries(ERRORS).flatMap(([code, seen]) => ('status' in seen ? [code as ApiErrorCode] : [])))
+  .meta({ id: 'ApiErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
+const eventKind = z.enum(EVENT_KINDS).meta({ id: 'EventKind' });
+const replica = z.string().nullable().describe('The replica that has the stream; null if there is only one watchdog.');
 
-/** A contest, seen from one of its two streams. */
-interface StreamContestView {
-  readonly role: 'old' | 'newcomer';
-  /** The other stream, and its replica. */
-  readonly otherStream: StreamId;
-  readonly otherReplica: string | null;
-  readonly openedAt: string;
-  /** What the verdict depends on, and when there will be one. */
-  readonly waitingFor: string | null;
-  readonly until: string | null;
-}
+const nodeView = z
+  .strictObject({ id: z.string(), name: z.string(), user: z.string(), nodeKey })
+  .meta({ id: 'NodeName', description: 'A node as Headscale lists it.' });
 
-/** An event in `/events` and in the live feed. */
-export interface EventView {
-  /** Counts up, with gaps. */
-  readonly seq: number;
-  readonly time: string;
-  readonly level: Level;
-  /** Of a warning or an error: see docs/errors.md. */
-  readonly code: ErrorCode | null;
-  readonly kind: EventKind;
-  /** `mkey:<64 hex>` */
-  readonly machineKey: string | null;
-  readonly node: NodeView | null;
-  readonly stream: StreamId | null;
-  readonly streamKind: StreamKind | null;
-  /** The old stream of a contest, or the newcomer that a severed stream made room for. */
-  readonly otherStream: StreamId | null;
-  readonly remoteAddress: string | null;
-  /** An identifier: a close reason, a verdict, a limit, … */
-  readonly reason: string | null;
-  /** Since the client's last byte. */
-  readonly silentMs: number | null;
-  readonly kernel: KernelEvidence | null;
-  /** What happened and why, in one sentence. */
-  readonly sentence: string;
-}
+export type NodeView = View<typeof nodeView>;
 
-/** An entry of `/nodes`: a node that Headscale lists, or a machine key that has a stream or had one. */
-export interface PresenceView {
-  /** `mkey:<64 hex>` */
-  readonly machineKey: string;
-  readonly id: string | null;
-  readonly name: string | null;
-  readonly user: string | null;
-  readonly nodeKey: string | null;
-  /** The machine's other nodes, while it is not clear which one is active. */
-  readonly others: readonly NodeView[];
-  /** In the tailnet. */
-  readonly addresses: readonly string[];
-  readonly tags: readonly string[];
-  readonly os: string | null;
-  /** Tailscale's version. */
-  readonly clientVersion: string | null;
-  /** From the newest handshake of an open stream. */
-  readonly capabilityVersion: number | null;
-  readonly isEphemeral: boolean | null;
-  readonly state: NodeState;
-  /** How the watchdog and Headscale disagree about it. */
-  readonly disagreement: Disagreement | null;
-  /** Since when it has had an open stream. */
-  readonly connectedSince: string | null;
-  /** Of its newest stream. */
-  readonly remoteAddress: string | null;
-  readonly rttMs: number | null;
-  readonly evidence: EvidenceView | null;
-  /** When the watchdog last had a sign of it. */
-  readonly lastSignAt: string | null;
-  /** Whether Headscale shows it as online, and when it last saw it. */
-  readonly shownOnline: boolean | null;
-  readonly shownLastSeenAt: string | null;
-  readonly keyExpiresAt: string | null;
-  readonly streams: readonly NodeStreamView[];
-}
+const evidenceView = z
+  .strictObject({
+    source: z.enum(['direct', 'proxy', 'none'] satisfies readonly EvidenceSource['kind'][]),
+    by: z.enum(['port', 'address']).nullable().describe("How the proxy's connection to the client was found."),
+    user: z.string().nullable().describe('The user that the proxy runs as.'),
+    reason: z
+      .enum([
+        'kernel_unavailable',
+        'netlink_unavailable',
+        'proxy_elsewhere',
+        'several_proxies',
+        'address_hidden',
+        'socket_not_found',
+      ] satisfies readonly NoEvidence[])
+      .nullable()
+      .describe('Why there is no evidence.'),
+  })
+  .meta({ id: 'Evidence', description: "Where the evidence about a stream's client comes from." });
 
-/** A control stream in an entry of `/nodes`. `/streams` shows the rest. */
-interface NodeStreamView {
-  readonly id: StreamId;
-  readonly replica: string | null;
-  readonly state: Stream['state']['kind'];
-  readonly evidence: EvidenceView;
-}
+export type EvidenceView = View<typeof evidenceView>;
 
-/** What `/nodes/NODE/health` says. */
-export interface NodeHealth {
-  readonly machineKey: string;
-  readonly name: string | null;
-  readonly connected: boolean;
-  readonly state: NodeState;
-  readonly connectedSince: string | null;
-  readonly lastSignAt: string | null;
-}
+const kernelView = z
+  .strictObject({
+    unackedSegments: count.describe('Segments that were sent and are not acknowledged yet.'),
+    unsentBytes: count.describe("Bytes not sent yet: Linux will send them next, or the client's window is full."),
+    ackedBytes: count.describe('Bytes that the client has acknowledged so far.'),
+    retransmits: count.describe('Retransmission timeouts in a row.'),
+    unansweredProbes: count.describe('Probes in a row that were not answered.'),
+    receivedAgoMs: milliseconds.describe("Time since the client's kernel last sent any segment."),
+    rttMs: milliseconds.describe('The round trip.'),
+    rttvarMs: milliseconds.describe('How much the round trip varies.'),
+    ended: z.boolean().exactOptional().describe("Only of a proxy's connection: the client has left it."),
+    nextProbeInMs: milliseconds
+      .exactOptional()
+      .describe("Only of a proxy's connection: when the proxy probes next, if it does."),
+  })
+  .meta({ id: 'Kernel', description: "What Linux knows about a client's TCP connection." });
 
-/** What `/readyz` says. */
-export interface Readiness {
-  readonly ready: boolean;
-  readonly draining: boolean;
-  /** Where clients connect; null for a listener that does not listen. */
-  readonly listen: readonly (AddressInfo | null)[];
-  readonly upstream: {
-    readonly url: string;
-    /** Null until the first check has ended. */
-    readonly up: boolean | null;
-    /** Where Headscale is silent, if it accepts connections and does not answer. */
-    readonly silentOn: Silence['on'] | null;
-    readonly isHeadscale: boolean | null;
-    /** Why Headscale is down. */
-    readonly detail: string | null;
-    readonly version: string | null;
-  };
-  readonly noiseKeyMatches: boolean | null;
-}
+const streamContestView = z
+  .strictObject({
+    role: z.enum(['old', 'newcomer']),
+    otherStream: streamId,
+    otherReplica: z.string().nullable(),
+    openedAt: time,
+    waitingFor: z.string().nullable().describe('What the verdict depends on.'),
+    until: time.nullable().describe('When there will be a verdict.'),
+  })
+  .meta({ id: 'Contest', description: 'A contest, seen from one of its two streams.' });
 
-/** What `/overview` says: the head of the status page. */
-export interface Overview extends Readiness {
-  readonly version: string;
-  readonly now: string;
-  readonly observeOnly: boolean;
-  /** Whether the admin server asks for a token. */
-  readonly needsToken: boolean;
-  readonly duplicateKeys: number;
-  /** Whether Redis is up; null if no Redis is configured. */
-  readonly redisUp: boolean | null;
-  /** Problems with the proxies in front of the watchdog. */
-  readonly frontProxies: readonly {
-    readonly kind: FrontProxyEvent['kind'];
-    readonly code: ErrorCode | null;
-    readonly remoteAddress: string;
-    readonly sentence: string;
-  }[];
-  /** How many there are, how many of them are contested, and how many are in each state. */
-  readonly streams: Readonly<Record<'total' | 'contested' | Stream['state']['kind'], number>>;
-  readonly lastHour: { readonly takeovers: number; readonly gone: number; readonly minutes: readonly Minute[] };
-  /** The `seq` of the newest event. */
-  readonly lastSeq: number;
-}
+const streamView = z
+  .strictObject({
+    id: streamId,
+    replica,
+    kind: streamKind,
+    machineKey: machineKey.nullable(),
+    node: nodeView.nullable(),
+    capabilityVersion: count.nullable().describe("Tailscale's number for what the client can, from its handshake."),
+    remoteAddress: z.string(),
+    openedAt: time,
+    lastHeardAt: time.describe('When the client last sent a byte.'),
+    upstreamLastHeardAt: time.nullable().describe('When Headscale last sent a byte.'),
+    bytesReceived: count,
+    bytesSent: count,
+    state: streamState,
+    heldUntil: time.nullable(),
+    closeReason: z.enum(CLOSE_REASONS).nullable().describe('Why a stream with the state `closing` ends.'),
+    wouldSever: z
+      .enum(SEVER_REASONS)
+      .nullable()
+      .describe('Why the watchdog would sever the stream if it did more than observe.'),
+    evidence: evidenceView,
+    kernel: kernelView.nullable().describe('For a client behind a proxy, it may be some seconds old.'),
+    contests: z.array(streamContestView),
+  })
+  .meta({ id: 'Stream', description: 'One upgraded connection.' });
+
+export type StreamView = View<typeof streamView>;
+
+export const streamList = z
+  .strictObject({ total: count.describe('How many match.'), streams: z.array(streamView) })
+  .meta({ id: 'Streams' });
+
+export type StreamList = View<typeof streamList>;
+
+export const eventView = z
+  .strictObject({
+    seq: z.int().min(1).describe('Counts up, with gaps.'),
+    time,
+    level: z.enum(['debug', 'info', 'warn', 'error'] satisfies readonly Level[]),
+    code: errorCode.nullable().describe('Of a warning or an error.'),
+    kind: eventKind,
+    machineKey: machineKey.nullable(),
+    node: nodeView.nullable(),
+    stream: streamId.nullable(),
+    streamKind: streamKind.nullable(),
+    otherStream: streamId
+      .nullable()
+      .describe('The old stream of a contest, or the newcomer for which a stream was severed.'),
+    remoteAddress: z.string().nullable(),
+    reason: z.string().nullable().describe('An identifier: a close reason, a verdict, a limit, …'),
+    silentMs: milliseconds.nullable().describe("Since the client's last byte."),
+    kernel: kernelView.nullable(),
+    sentence: z.string().describe('What happened and why.'),
+  })
+  .meta({ id: 'Event' });
+
+export type EventView = View<typeof eventView>;
+
+export const eventList = z
+  .strictObject({
+    lastSeq: count.describe('The `seq` of the newest event of all.'),
+    events: z.array(eventView).describe('Oldest first.'),
+  })
+  .meta({ id: 'Events' });
+
+export type EventList = View<typeof eventList>;
+
+const nodeStreamView = z
+  .strictObject({ id: streamId, replica, state: streamState, evidence: evidenceView })
+  .meta({ id: 'NodeStream', description: 'A control stream of a node. `/streams` shows the rest.' });
+
+export const presenceView = z
+  .strictObject({
+    machineKey,
+    id: z.string().nullable(),
+    name: z.string().nullable(),
+    user: z.string().nullable(),
+    nodeKey: nodeKey.nullable(),
+    others: z.array(nodeView).describe("The machine's other nodes, while it is not clear which one is active."),
+    addresses: z.array(z.string()).describe('In the tailnet.'),
+    tags: z.array(z.string()),
+    os: z.string().nullable(),
+    clientVersion: z.string().nullable().describe("Tailscale's version."),
+    capabilityVersion: count.nullable().describe('From the newest handshake of an open stream.'),
+    isEphemeral: z.boolean().nullable(),
+    state: z.enum(NODE_STATES),
+    disagreement: z.enum(DISAGREEMENTS).nullable().describe('How the watchdog and Headscale disagree about it.'),
+    connectedSince: time.nullable().describe('Since when it has had an open stream without a gap.'),
+    remoteAddress: z.string().nullable().describe('Of its newest stream.'),
+    rttMs: milliseconds.nullable(),
+    evidence: evidenceView.nullable(),
+    lastSignAt: time.nullable().describe('When the watchdog last had a sign of it.'),
+    shownOnline: z.boolean().nullable().describe('Whether Headscale shows it as online.'),
+    shownLastSeenAt: time.nullable().describe('When Headscale last saw it.'),
+    keyExpiresAt: time.nullable(),
+    streams: z.array(nodeStreamView).describe('Oldest first.'),
+  })
+  .meta({ id: 'Node', description: 'A node that Headscale lists, or a machine key that has a stream or had one.' });
+
+export type PresenceView = View<typeof presenceView>;
+
+export const nodeList = z
+  .strictObject({ total: count.describe('How many match.'), nodes: z.array(presenceView) })
+  .meta({ id: 'Nodes' });
+
+export type NodeList = View<typeof nodeList>;
+
+export const nodeHealth = z
+  .strictObject({
+    machineKey,
+    name: z.string().nullable(),
+    connected: z.boolean(),
+    state: z.enum(NODE_STATES),
+    connectedSince: time.nullable(),
+    lastSignAt: time.nullable(),
+  })
+  .meta({ id: 'NodeHealth' });
+
+export type NodeHealth = View<typeof nodeHealth>;
+
+const listenAddress = z.strictObject({ address: z.string(), family: z.string(), port: count });
+
+export const readiness = z
+  .strictObject({
+    ready: z.boolean(),
+    draining: z.boolean(),
+    listen: z
+      .array(listenAddress.nullable())
+      .describe('Where clients connect; null for a listener that does not listen.'),
+    upstream: z.strictObject({
+      url: z.string(),
+      up: z.boolean().nullable().describe('Null until the first check has ended.'),
+      silentOn: z
+        .enum(['requests', 'streams'] satisfies readonly Silence['on'][])
+        .nullable()
+        .describe('Where Headscale is silent, if it accepts connections and does not answer.'),
+      isHeadscale: z.boolean().nullable(),
+      detail: z.string().nullable().describe('Why Headscale is down.'),
+      version: z.string().nullable(),
+    }),
+    noiseKeyMatches: z.boolean().nullable(),
+  })
+  .meta({ id: 'Readiness' });
+
+export type Readiness = View<typeof readiness>;
+
+export const shortReadiness = z
+  .strictObject({ ready: z.boolean() })
+  .meta({ id: 'ShortReadiness', description: 'What a request without the token is told.' });
+
+const minute = z.strictObject({
+  at: time.describe('When the minute began.'),
+  streams: count.describe('The highest number of streams that were open at the same time.'),
+  takeovers: count,
+  gone: count,
+});
+
+export const overview = readiness
+  .extend({
+    version: z.string(),
+    now: time,
+    observeOnly: z.boolean(),
+    needsToken: z.boolean().describe('Whether the admin server asks for a token.'),
+    duplicateKeys: count,
+    redisUp: z.boolean().nullable().describe('Null if no Redis is configured.'),
+    frontProxies: z
+      .array(
+        z.strictObject({
+          kind: z.enum([
+            'proxy_not_trusted',
+            'client_addresses_hidden',
+            'upgrade_header_lost',
+          ] satisfies readonly FrontProxyEvent['kind'][]),
+          code: errorCode.nullable(),
+          remoteAddress: z.string(),
+          sentence: z.string(),
+        }),
+      )
+      .describe('Problems with the proxies in front of the watchdog.'),
+    streams: z
+      .strictObject({
+        ...{ total: count, contested: count },
+        ...{ held: count, connecting: count, open: count, closing: count, closed: count },
+      })
+      .describe('How many there are, how many of them are contested, and how many are in each state.'),
+    lastHour: z.strictObject({
+      takeovers: count,
+      gone: count,
+      minutes: z.array(minute).describe('Oldest first; the last one is the current minute.'),
+    }),
+    lastSeq: count.describe('The `seq` of the newest event.'),
+  })
+  .meta({ id: 'Overview', description: 'The head of the status page.' });
+
+export type Overview = View<typeof overview>;
+
+export const severed = z.strictObject({ severed: streamId }).meta({ id: 'Severed' });
+
+export const askedToSever = z
+  .strictObject({ asked: streamId })
+  .meta({ id: 'AskedToSever', description: 'Another replica was asked to sever the stream.' });
+
+export const reloaded = z
+  .strictObject({
+    ok: z.literal(true),
+    changes: z.array(z.string()).describe('For a person to read: `silent-after: 30s → 10s`.'),
+    needRestart: z.array(z.string()).describe('Changed settings that apply only after a restart.'),
+  })
+  .meta({ id: 'Reloaded' });
+
+export const done = z.strictObject({ ok: z.literal(true) }).meta({ id: 'Done' });
+
+export const problem = z
+  .strictObject({
+    type: z.literal('about:blank'),
+    title: z.string().describe('What the status means.'),
+    status: z.int().min(400).max(599),
+    detail: z.string().describe('What went wrong, with which value, and what to do.'),
+    code: apiErrorCode,
+  })
+  .meta({ id: 'Problem', description: 'An error, as in RFC 9457.' });
+
+export type Problem = View<typeof problem>;
+
+export const reloadProblem = problem
+  .extend({
+    ok: z.literal(false),
+    code: errorCode,
+    problems: z.array(z.string()).describe('Every mistake in the settings.'),
+  })
+  .meta({ id: 'ReloadProblem', description: 'The settings were not reloaded, and nothing has changed.' });

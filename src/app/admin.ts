@@ -233,7 +233,11 @@ function overviewOf(options: AdminOptions, history: History): Omit<Overview, 'ne
       sentence: describeEvent(event, () => undefined),
     })),
     streams: { total: registry.size, contested, ...byState },
-    lastHour: { takeovers: sum((minute) => minute.takeovers), gone: sum((minute) => minute.gone), minutes },
+    lastHour: {
+      takeovers: sum((minute) => minute.takeovers),
+      gone: sum((minute) => minute.gone),
+      minutes: minutes.map((minute) => ({ ...minute, at: new Date(minute.at).toISOString() })),
+    },
     lastSeq: history.lastSeq,
   };
 }

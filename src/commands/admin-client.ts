@@ -1,5 +1,5 @@
 import { request } from 'node:http';
-import type { EventView, PresenceView, StreamView } from '../admin/views.ts';
+import type { EventList, NodeList, PresenceView, StreamList } from '../admin/views.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { readAdminToken } from '../config/secrets.ts';
 import type { Config, HostPort } from '../config/types.ts';
@@ -65,20 +65,9 @@ export interface Api {
   reload(): Promise<ReloadOutcome>;
 }
 
-export interface StreamsAnswer {
-  readonly total: number;
-  readonly streams: readonly StreamView[];
-}
-
-export interface EventsAnswer {
-  readonly lastSeq: number;
-  readonly events: readonly EventView[];
-}
-
-export interface NodesAnswer {
-  readonly total: number;
-  readonly nodes: readonly PresenceView[];
-}
+export type StreamsAnswer = StreamList;
+export type EventsAnswer = EventList;
+export type NodesAnswer = NodeList;
 
 export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'adminTokenFile'>): Api {
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
@@ -119,9 +108,10 @@ function refused(path: string, { status, text }: AdminAnswer): StartError {
 
 /** The error in an answer. It may also be text: something else may listen at that address. */
 export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readonly message: string } {
-  const { code, message } = fieldsOf(parseJson(text));
-  if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof message === 'string') {
-    return { code: code as ExitErrorCode, message };
+  // A watchdog of an earlier version has `message` in place of `detail`.
+  const { code, message, detail = message } = fieldsOf(parseJson(text));
+  if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof detail === 'string') {
+    return { code: code as ExitErrorCode, message: detail };
   }
   return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
 }

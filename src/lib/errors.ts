@@ -2,7 +2,7 @@
 interface Seen {
   /** 1: something failed. 2: the command was used wrongly. 3: nothing matched. */
   readonly exit?: 1 | 2 | 3;
-  readonly status?: 400 | 401 | 403 | 404 | 405 | 409 | 500 | 503;
+  readonly status?: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 500 | 503;
   /** `check` finds it. It exits with 1 if anything failed, whatever `exit` is. */
   readonly check?: true;
 }
@@ -67,6 +67,8 @@ export const ERRORS = {
   HSW_ADMIN_ORIGIN_NOT_ALLOWED: { exit: 1, status: 403 },
   HSW_ADMIN_PATH_UNKNOWN: { exit: 1, status: 404 },
   HSW_ADMIN_METHOD_NOT_ALLOWED: { exit: 1, status: 405 },
+  HSW_ADMIN_REQUEST_INVALID: { exit: 1, status: 400 },
+  HSW_ADMIN_BODY_TOO_LARGE: { exit: 1, status: 413 },
   HSW_ADMIN_FULL: { exit: 1, status: 503 },
   HSW_ADMIN_ANSWER_UNEXPECTED: { exit: 1 },
   HSW_PARAMETER_INVALID: { exit: 2, status: 400 },

@@ -5,7 +5,7 @@ describe('readAssets', () => {
   test('finds the page and every file that the page loads, and serves nothing else', () => {
     const assets = readAssets();
     const html = assets.get('/')?.text ?? '';
-    const named = [...html.matchAll(/(?:src|href)="(\/page\/[^"]+)"/g)].map(([, path]) => path);
+    const named = [...html.matchAll(/(?:src|href)="(page\/[^"]+)"/g)].map(([, path]) => `/${path}`);
     const imported = [...assets].flatMap(([, { text }]) =>
       [...text.matchAll(/from '\.\/([\w-]+\.js)'/g)].map(([, name]) => `/page/${name}`),
     );
@@ -19,6 +19,15 @@ describe('readAssets', () => {
     const assets = readAssets(new URL('file:///nowhere/page/'));
     expect([...assets.keys()]).toEqual(['/']);
     expect(assets.get('/')?.text).toContain('run npm run build again');
+  });
+
+  test('the page names its files and routes relative to itself, so that a proxy may serve it under a path of its own', () => {
+    for (const [path, { text }] of readAssets()) {
+      const absolute = [...text.matchAll(/(?:href|src|action)="\/[^"]*"|(?:ask|fetch|URL)\(['`]\/[^'`]*/g)].map(
+        ([found]) => found,
+      );
+      expect([path, absolute]).toEqual([path, []]);
+    }
   });
 
   test('the page uses no other host and no inline script or style, which its Content-Security-Policy would block', () => {

@@ -12,55 +12,55 @@ export function setRequestTimeout(ms) {
 }
 
 /**
- * @param {string} path
+ * @param {string} path relative to the page, because a proxy may serve the page under a path of its own
  * @param {RequestInit} [options]
  * @returns {Promise<any>}
  */
 async function ask(path, options) {
   const signal = AbortSignal.timeout(timeoutMs);
   const response = await fetch(path, { ...options, credentials: 'same-origin', signal });
-  if (response.status === 401 && path !== '/login') throw new NeedsLogin();
+  if (response.status === 401 && path !== 'login') throw new NeedsLogin();
   const text = await response.text();
   if (!response.ok) throw new Error(messageIn(text) || `${path}: ${response.status}`);
   return JSON.parse(text);
 }
 
 /**
- * The message of an error. A proxy in between may send a body that is not ours.
+ * What an error says. A proxy in between may send a body that is not ours.
  *
  * @param {string} text
  */
 function messageIn(text) {
   try {
-    return String(JSON.parse(text).message);
+    return String(JSON.parse(text).detail);
   } catch {
     return text.trim();
   }
 }
 
 /** @returns {Promise<Overview>} */
-export const getOverview = () => ask('/overview');
+export const getOverview = () => ask('overview');
 
 /** @returns {Promise<{ total: number, streams: StreamView[] }>} */
-export const getStreams = () => ask('/streams');
+export const getStreams = () => ask('streams');
 
 /** @returns {Promise<{ nodes: PresenceView[] }>} */
-export const getNodes = () => ask('/nodes');
+export const getNodes = () => ask('nodes');
 
 /**
  * @param {Record<string, string>} query
  * @returns {Promise<{ lastSeq: number, events: EventView[] }>}
  */
-export const getEvents = (query) => ask(`/events?${new URLSearchParams(query)}`);
+export const getEvents = (query) => ask(`events?${new URLSearchParams(query)}`);
 
 /** @param {StreamView} stream */
 export const severStream = ({ id, replica }) =>
-  ask(`/streams/${id}/sever${replica === null ? '' : `?${new URLSearchParams({ replica })}`}`, { method: 'POST' });
+  ask(`streams/${id}/sever${replica === null ? '' : `?${new URLSearchParams({ replica })}`}`, { method: 'POST' });
 
 /** @param {string} token */
-export const logIn = (token) => ask('/login', { method: 'POST', body: JSON.stringify({ token }) });
+export const logIn = (token) => ask('login', { method: 'POST', body: JSON.stringify({ token }) });
 
-export const logOut = () => ask('/logout', { method: 'POST' });
+export const logOut = () => ask('logout', { method: 'POST' });
 
 const RECONNECT_MS = 3000;
 
@@ -72,7 +72,7 @@ const RECONNECT_MS = 3000;
  * @param {(isLive: boolean) => void} onLink called when the connection opens and closes
  */
 export function listen(after, onEvent, onLink) {
-  const url = new URL(`/events/live?after=${after()}`, location.href);
+  const url = new URL(`events/live?after=${after()}`, location.href);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   const socket = new WebSocket(url);
   socket.onopen = () => onLink(true);

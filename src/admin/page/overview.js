@@ -1,4 +1,3 @@
-/** @import { Minute } from '../../history/minutes.ts' */
 /** @import { Overview } from '../views.ts' */
 import { byId, drawing, element } from './dom.js';
 import { clockTime } from './format.js';
@@ -99,7 +98,7 @@ const HEIGHT = 30;
 /**
  * A bar chart with one bar for each minute.
  *
- * @param {readonly Minute[]} minutes
+ * @param {Overview['lastHour']['minutes']} minutes
  * @param {'streams' | 'takeovers' | 'gone'} what
  */
 function chart(minutes, what) {

@@ -1,0 +1,284 @@
+import { z } from 'zod';
+import { STREAM_KINDS } from '../streams/stream.ts';
+import { EVENT_KINDS } from '../telemetry/event-table.ts';
+import { NODE_SORT_COLUMNS } from './node-list.ts';
+import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
+import {
+  askedToSever,
+  done,
+  eventList,
+  eventView,
+  nodeHealth,
+  nodeList,
+  overview,
+  presenceView,
+  problem,
+  readiness,
+  reloaded,
+  reloadProblem,
+  severed,
+  shortReadiness,
+  streamList,
+} from './views.ts';
+
+/*
+ * The description of the admin API. A test writes it to openapi.json, which the running watchdog serves, so this file and zod
+ * are never loaded there.
+ */
+
+/** An answer in JSON with its schema, or text of another type. */
+type Content = z.ZodType | { readonly text: string };
+
+interface Answer {
+  readonly description: string;
+  readonly content?: Content;
+}
+
+interface Operation {
+  readonly method: 'get' | 'post';
+  readonly path: string;
+  readonly summary: string;
+  /** Whether it answers requests without the token. */
+  readonly isPublic?: true;
+  /** What `:id` in the path is. */
+  readonly id?: z.ZodType;
+  readonly query?: z.ZodObject;
+  readonly body?: z.ZodType;
+  /** By status. `default` is for every error that is not listed. */
+  readonly answers: Readonly<Record<number, Answer>>;
+}
+
+const ok = (description: string, content: Content): Answer => ({ description, content });
+const failed = (description: string): Answer => ({ description, content: problem });
+
+/** Several of these words, with commas between them. */
+function words(all: readonly string[]): z.ZodType {
+  return z.string().describe(`One of these, or several with commas between them: ${all.join(', ')}.`);
+}
+
+function column(all: readonly string[]): z.ZodType {
+  return z
+    .enum(all.flatMap((name) => [name, `-${name}`]))
+    .describe('What to sort by. A leading - sorts in descending order.');
+}
+
+const text = z.string().describe('Any text that is in an item.');
+const anyNode = z.string().describe('The name, id, machine key or node key of a node.');
+const ofNode = { id: anyNode } as const;
+const limit = (most: number) => z.int().min(1).max(most);
+const eventFilter = {
+  node: anyNode,
+  stream: z.int().min(1).describe('The id of a stream.'),
+  kind: words(EVENT_KINDS),
+};
+const unknownNode = { 404: failed('Nobody knows this node.'), 409: failed('Several nodes match.') };
+
+export const OPERATIONS: readonly Operation[] = [
+  {
+    ...{ method: 'get', path: '/streams', summary: 'The streams that are not closed.' },
+    query: z.object({
+      state: words(LISTED_STATES),
+      kind: words(STREAM_KINDS),
+      node: anyNode,
+      q: text,
+      sort: column(SORT_COLUMNS),
+      limit: z.int().min(0).max(100_000),
+      offset: z.int().min(0).max(100_000),
+    }),
+    answers: { 200: ok('The streams that match.', streamList), 400: failed('A parameter cannot be used.') },
+  },
+  {
+    ...{ method: 'post', path: '/streams/:id/sever', summary: 'Severs a stream.' },
+    id: z.int().min(1).describe('The id of a stream.'),
+    query: z.object({ replica: z.string().describe('The replica that has the stream.') }),
+    answers: {
+      200: ok('It is severed.', severed),
+      202: ok('Another replica was asked to sever it.', askedToSever),
+      404: failed('There is no such stream.'),
+      409: failed('It is ending already.'),
+    },
+  },
+  {
+    ...{ method: 'get', path: '/nodes', summary: 'Every node, connected or not.' },
+    query: z.object({
+      state: words(['connected', 'connecting', 'offline', 'expired', 'deleted', 'disagrees', 'unknown']),
+      q: text,
+      sort: column(NODE_SORT_COLUMNS),
+    }),
+    answers: { 200: ok('The nodes that match.', nodeList), 400: failed('A parameter cannot be used.') },
+  },
+  {
+    ...{ method: 'get', path: '/nodes/:id', summary: 'One node.', ...ofNode },
+    answers: { 200: ok('The node.', presenceView), ...unknownNode },
+  },
+  {
+    ...{ method: 'get', path: '/nodes/:id/health', summary: 'Whether a node is connected, for probes.', ...ofNode },
+    answers: {
+      200: ok('It is connected.', nodeHealth),
+      503: ok('It is not connected.', nodeHealth),
+      ...unknownNode,
+    },
+  },
+  {
+    ...{ method: 'get', path: '/events', summary: 'What happened recently, oldest first.' },
+    query: z.object({
+      after: z.int().min(0).describe('Only events with a larger `seq`. Without it, the newest events.'),
+      limit: limit(20_000).default(100),
+      ...eventFilter,
+    }),
+    answers: { 200: ok('The events that match.', eventList), 400: failed('A parameter cannot be used.') },
+  },
+  {
+    ...{ method: 'get', path: '/events/live', summary: 'The events as they happen, over WebSocket.' },
+    query: z.object({
+      after: z.int().min(0).describe('First send the events with a larger `seq`.'),
+      limit: limit(20_000).describe('Has no effect here.'),
+      ...eventFilter,
+    }),
+    answers: {
+      101: ok('A WebSocket. Each message is one event.', eventView),
+      400: failed('A parameter cannot be used.'),
+      503: failed('Too many clients are listening.'),
+    },
+  },
+  {
+    ...{ method: 'get', path: '/overview', summary: 'The state of Headscale, of the keys and of the streams.' },
+    answers: { 200: ok('The head of the status page.', overview) },
+  },
+  {
+    ...{ method: 'post', path: '/reload', summary: 'Reads the settings again and applies them.' },
+    answers: {
+      200: ok('They apply.', reloaded),
+      422: ok('They cannot be used, and nothing has changed.', reloadProblem),
+    },
+  },
+  {
+    ...{ method: 'post', path: '/login', summary: 'Logs a browser in.', isPublic: true },
+    body: z.object({ token: z.string() }),
+    answers: {
+      200: ok('The answer has a cookie.', done),
+      401: failed('This is not the token.'),
+      413: failed('The body is too large.'),
+    },
+  },
+  {
+    ...{ method: 'post', path: '/logout', summary: "Ends the login of the request's cookie.", isPublic: true },
+    answers: { 200: ok('The answer deletes the cookie.', done) },
+  },
+  {
+    ...{ method: 'get', path: '/metrics', summary: 'For Prometheus.' },
+    answers: { 200: ok("Prometheus's text format.", { text: 'text/plain' }) },
+  },
+  {
+    ...{ method: 'get', path: '/healthz', summary: 'Whether the process answers.', isPublic: true },
+    answers: { 200: ok('It does.', { text: 'text/plain' }) },
+  },
+  {
+    ...{ method: 'get', path: '/readyz', summary: 'Whether clients can connect.', isPublic: true },
+    answers: {
+      200: ok('They can. Without the token, the answer is short.', z.union([readiness, shortReadiness])),
+      503: ok('They cannot.', z.union([readiness, shortReadiness])),
+    },
+  },
+  {
+    ...{ method: 'get', path: '/openapi.json', summary: 'This description.', isPublic: true },
+    answers: { 200: ok('OpenAPI 3.1.', z.looseObject({ openapi: z.literal('3.1.1') })) },
+  },
+];
+
+/** The description as OpenAPI 3.1. */
+export function describeApi(): object {
+  const paths: Record<string, Record<string, object>> = {};
+  for (const operation of OPERATIONS) {
+    const path = operation.path.replace(':id', '{id}');
+    paths[path] = { ...paths[path], [operation.method]: operationObject(operation) };
+  }
+  return {
+    openapi: '3.1.1',
+    info: {
+      title: 'The admin API of headscale-watchdog',
+      version: '1',
+      description:
+        'Times are ISO 8601. Names that end in `Ms` are durations in milliseconds. Later versions may add members and words.',
+      license: { name: 'BSD-3-Clause', identifier: 'BSD-3-Clause' },
+    },
+    servers: [{ url: '.' }],
+    security: [{ token: [] }, { login: [] }, {}],
+    paths,
+    components: {
+      schemas: componentSchemas(),
+      responses: { Problem: responseObject(failed('Any other error.')) },
+      securitySchemes: {
+        token: { type: 'http', scheme: 'bearer', description: 'If the watchdog was started with a token.' },
+        login: { type: 'apiKey', in: 'cookie', name: 'headscale_watchdog', description: 'From POST /login.' },
+      },
+    },
+  };
+}
+
+function operationObject({ method, path, summary, isPublic, id, query, body, answers }: Operation): object {
+  const parameters = [
+    ...(id === undefined ? [] : [{ name: 'id', in: 'path', required: true, ...described(id) }]),
+    ...Object.entries(query?.shape ?? {}).map(([name, type]) => ({
+      name,
+      in: 'query',
+      ...described(type as z.ZodType),
+    })),
+  ];
+  const responses = Object.entries(answers).map(([status, answer]) => [status, responseObject(answer)]);
+  return {
+    operationId: [method, ...path.split(/[^a-z]+/)].filter((word) => word !== '').join('_'),
+    summary,
+    ...(isPublic && { security: [] }),
+    ...(parameters.length > 0 && { parameters }),
+    ...(body && { requestBody: { required: true, content: { 'application/json': { schema: schemaOf(body) } } } }),
+    responses: { ...Object.fromEntries(responses), default: { $ref: '#/components/responses/Problem' } },
+  };
+}
+
+function responseObject({ description, content }: Answer): object {
+  if (content === undefined) return { description };
+  if ('text' in content) return { description, content: { [content.text]: { schema: { type: 'string' } } } };
+  const type = PROBLEMS.has(content) ? 'application/problem+json' : 'application/json';
+  return { description, content: { [type]: { schema: schemaOf(content) } } };
+}
+
+const PROBLEMS: ReadonlySet<Content> = new Set([problem, reloadProblem]);
+
+/** A parameter's description stands beside its schema. */
+function described(type: z.ZodType): object {
+  const { description, ...schema } = schemaOf(type) as { readonly description?: string };
+  return description === undefined ? { schema } : { description, schema };
+}
+
+/** @returns a reference if the schema has a name. */
+function schemaOf(type: z.ZodType): object {
+  const all = z.toJSONSchema(type, { ...OPTIONS, reused: 'inline' });
+  const { $schema, $defs, id, ...schema } = all;
+  return id === undefined ? (referring(schema) as object) : { $ref: referenceTo(String(id)) };
+}
+
+function componentSchemas(): object {
+  const { schemas } = z.toJSONSchema(z.globalRegistry, { ...OPTIONS, uri: referenceTo });
+  const entries = Object.entries(schemas).map(([name, { $schema, $id, id, ...schema }]) => [name, schema]);
+  return Object.fromEntries(entries.sort(([a], [b]) => (String(a) < String(b) ? -1 : 1)));
+}
+
+const referenceTo = (name: string): string => `#/components/schemas/${name}`;
+
+/** Definitions that zod puts beside a schema are components of the document. */
+function referring(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value).replaceAll('"#/$defs/', '"#/components/schemas/'));
+}
+
+const OPTIONS = {
+  io: 'output',
+  override({ jsonSchema }) {
+    // A client must not refuse what a later version adds.
+    delete jsonSchema.additionalProperties;
+    // The format says it, and the pattern fills three lines.
+    if (jsonSchema.format === 'date-time') delete jsonSchema.pattern;
+    if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+    if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+  },
+} as const satisfies Parameters<typeof z.toJSONSchema>[1];
