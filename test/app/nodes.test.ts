@@ -107,7 +107,7 @@ describe('GET /nodes', () => {
     expect(await names('?q=nobody')).toEqual([]);
     expect(await ask('/nodes?state=on')).toMatchObject({
       status: 400,
-      body: { message: expect.stringContaining("state='on' is unknown. Use one of connected, connecting, offline") },
+      body: { detail: expect.stringContaining("state='on' is unknown. Use one of connected, connecting, offline") },
     });
     expect((await ask('/nodes?sort=age')).status).toBe(400);
   });
@@ -186,7 +186,7 @@ describe('GET /nodes/NODE and /nodes/NODE/health', () => {
       status: 409,
       body: {
         code: 'HSW_NODE_AMBIGUOUS',
-        message: `Several nodes are called '1': write the machine key, ${phone.listed.machineKey} or ${other.listed.machineKey}.`,
+        detail: `Several nodes are called '1': write the machine key, ${phone.listed.machineKey} or ${other.listed.machineKey}.`,
       },
     });
   });
