@@ -1,8 +1,11 @@
 import { type Instant, plus } from '../lib/clock.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 
-/** What rule 1 says about a client. `unknown`: there is no evidence, or not enough. */
-export type Liveness = 'dead' | 'answers' | 'unknown';
+/**
+ * What rule 1 says about a client. `left`: it has closed its connection to the proxy in front, which still holds ours.
+ * `unknown`: there is no evidence, or not enough.
+ */
+export type Liveness = 'dead' | 'left' | 'answers' | 'unknown';
 
 const SHORTEST_WAIT_MS = 450;
 /**

@@ -234,6 +234,7 @@ class WatchingCheck implements LivenessCheck {
   liveness(): Liveness {
     const sockets = this.#connection.sockets();
     if (sockets === undefined || sockets.length === 0) return 'unknown';
+    if (sockets.every(({ ended }) => ended === true)) return 'left';
     if (sockets.every((each) => isDeadBehindProxy(each, this.#inDoubt))) return 'dead';
     return this.#answeredAt === undefined ? 'unknown' : 'answers';
   }

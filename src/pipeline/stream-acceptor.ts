@@ -17,6 +17,7 @@ import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/dir
 import { type Emit, type GoneBehindProxy, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import {
+  CLOSES_WITH,
   type CloseReason,
   type EvidenceSource,
   isLive,
@@ -135,7 +136,7 @@ export class StreamAcceptor {
       evidence: () => connection.evidence(),
       probe: () => connection.probe(),
       stopProbing: () => connection.stopProbing(),
-      sever: (because: 'dead' | 'silent') => tunnel.end(because === 'dead' ? 'severed_dead' : 'severed_silent'),
+      sever: (because) => tunnel.end(CLOSES_WITH[because]),
       forward: () => this.#forward(stream, tunnel),
     };
     this.#options.takeover.admit(contestant, found.elsewhere);

@@ -5,6 +5,7 @@ import type {
   CloseReason,
   EvidenceSource,
   KernelEvidence,
+  LossReason,
   NoEvidence,
   SeverReason,
   Stream,
@@ -12,8 +13,8 @@ import type {
 } from './stream.ts';
 
 /** How a contest ended. `old_ended` and `newcomer_ended`: that stream ended by itself before there was a verdict. */
-export type ContestVerdict = 'dead' | 'silent' | 'old_ended' | 'newcomer_ended';
-export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'silent', 'old_ended', 'newcomer_ended'];
+export type ContestVerdict = LossReason | 'old_ended' | 'newcomer_ended';
+export const CONTEST_VERDICTS: readonly ContestVerdict[] = ['dead', 'left', 'silent', 'old_ended', 'newcomer_ended'];
 
 /** `replayed`: it is readable, but the watchdog has seen it before. */
 export type HandshakeResult = 'identified' | 'unreadable' | 'missing' | 'replayed';

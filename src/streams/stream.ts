@@ -29,6 +29,8 @@ export type CloseReason =
   | 'limit'
   /** The node had too many streams, and `leastNeeded` chose this one. */
   | 'surplus'
+  /** Its client has closed its connection to the proxy in front, and its node is back on a newer stream. */
+  | 'client_left'
   /** Rule 1: the client's kernel does not answer. */
   | 'severed_dead'
   /** Rule 2: the client was silent for longer than the threshold, and its node is back on a newer stream. */
@@ -58,6 +60,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'upstream_unanswered',
   'limit',
   'surplus',
+  'client_left',
   'severed_dead',
   'severed_silent',
   'severed_by_operator',
@@ -69,12 +72,25 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'shutdown',
 ];
 
-/** Why a stream is severed, or would be. */
-export type SeverReason =
+/** Why an old stream loses a contest. */
+export type LossReason =
   /** Rule 1. */
   | 'dead'
+  /** Rule 1, but the client ended it itself: the proxy in front has only not told us yet. */
+  | 'left'
   /** Rule 2. */
-  | 'silent'
+  | 'silent';
+
+/** How a stream that loses a contest is closed. */
+export const CLOSES_WITH = {
+  dead: 'severed_dead',
+  left: 'client_left',
+  silent: 'severed_silent',
+} as const satisfies Record<LossReason, CloseReason>;
+
+/** Why a stream is severed, or would be. */
+export type SeverReason =
+  | LossReason
   /** Gone without a newcomer. */
   | 'gone'
   /** Headscale fell silent. */
@@ -85,7 +101,7 @@ export type SeverReason =
   | 'shown_offline'
   | 'node_deleted';
 export const SEVER_REASONS: readonly SeverReason[] = [
-  ...(['dead', 'silent', 'gone', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'] as const),
+  ...(['dead', 'left', 'silent', 'gone', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'] as const),
 ];
 
 export type StreamState =
@@ -138,7 +154,7 @@ export function isLive(stream: Stream): boolean {
 
 /** Whether the stream is closing because it lost a contest or an operator severed it. */
 export function isBeingSevered({ state }: Stream): boolean {
-  return state.kind === 'closing' && state.reason.startsWith('severed_');
+  return state.kind === 'closing' && (state.reason === 'client_left' || state.reason.startsWith('severed_'));
 }
 
 /**

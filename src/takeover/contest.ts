@@ -1,6 +1,6 @@
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import type { LivenessCheck } from '../liveness/liveness-check.ts';
-import type { Stream } from '../streams/stream.ts';
+import type { LossReason, Stream } from '../streams/stream.ts';
 import { judge, type Question, type Verdict } from './judge.ts';
 
 /** The part of the question that comes from the configuration and the guard. */
@@ -18,7 +18,7 @@ export class Contest {
   readonly #clock: Clock;
   readonly #check: LivenessCheck;
   readonly #terms: () => ContestTerms;
-  readonly #onSever: (because: 'dead' | 'silent') => void;
+  readonly #onSever: (because: LossReason) => void;
   readonly #onWait: () => void;
   #timer: Timer | undefined;
   #verdict: Verdict | undefined;
@@ -31,7 +31,7 @@ export class Contest {
     readonly check: LivenessCheck;
     /** Read again for each judgement, because a reload may have changed them. */
     readonly terms: () => ContestTerms;
-    readonly onSever: (because: 'dead' | 'silent') => void;
+    readonly onSever: (because: LossReason) => void;
     /** Called when both streams stay for now. */
     readonly onWait: () => void;
   }) {

@@ -1,5 +1,6 @@
 import { type Instant, plus } from '../lib/clock.ts';
 import type { Liveness } from '../liveness/evidence.ts';
+import type { LossReason } from '../streams/stream.ts';
 
 /** Everything that decides a contest between an old stream and the newcomer of its node. */
 export interface Question {
@@ -17,7 +18,7 @@ export interface Question {
 }
 
 export type Verdict =
-  | { readonly kind: 'sever'; readonly because: 'dead' | 'silent' }
+  | { readonly kind: 'sever'; readonly because: LossReason }
   /** Nothing changes before `until`. Undefined: nothing changes before the newcomer's first record. */
   | {
       readonly kind: 'wait';
@@ -31,8 +32,8 @@ const SETTLES_AFTER_MS = 1000;
 /** Applies the takeover rules in their order: dead, silent, otherwise both streams stay. A pure function. */
 export function judge(question: Question): Verdict {
   const { now, kernel, oldHeardAt, silentAfterMs, suspendedUntil, newcomerFirstRecordAt } = question;
-  // Rule 1, dead: the client's kernel does not answer.
-  if (kernel === 'dead') return { kind: 'sever', because: 'dead' };
+  // Rule 1, dead: the client's kernel does not answer, or the client has left.
+  if (kernel === 'dead' || kernel === 'left') return { kind: 'sever', because: kernel };
   // Rule 2, silent: the client sent nothing for the threshold, and the newcomer is settled.
   const silentAt = plus(oldHeardAt, silentAfterMs);
   if (now < silentAt) return { kind: 'wait', waitingFor: 'silence', until: silentAt };

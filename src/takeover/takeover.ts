@@ -9,6 +9,7 @@ import {
   isBeingSevered,
   isLive,
   type KernelEvidence,
+  type LossReason,
   type Stream,
   setState,
 } from '../streams/stream.ts';
@@ -22,7 +23,7 @@ export interface Contestant extends CheckedConnection {
   /** Where its evidence comes from. Undefined for streams of other replicas. */
   readonly source?: EvidenceSource;
   /** Closes the upstream connection first, then the client's. */
-  sever(because: 'dead' | 'silent'): void;
+  sever(because: LossReason): void;
   /** Forwards the stream to Headscale. Called at most once. */
   forward(): void;
   /** Only for newcomers of other replicas: whether that replica still has the stream. The contest is judged again once it is known. */
@@ -308,7 +309,7 @@ export class Takeover {
     }
   }
 
-  #sever(old: Entry, newcomer: Stream, because: 'dead' | 'silent'): void {
+  #sever(old: Entry, newcomer: Stream, because: LossReason): void {
     const { contestant } = old;
     const { stream } = contestant;
     if (!isLive(stream)) return;
@@ -324,12 +325,14 @@ export class Takeover {
     const answers = old.check.liveness() === 'answers';
     const kernel = contestant.evidence();
     const { source } = contestant;
-    this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, source, kernel, answers });
+    // A client that has left is no takeover: it ended its stream itself.
+    if (because !== 'left')
+      this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, source, kernel, answers });
     for (const contest of old.contests) this.#entries.get(contest.newcomer)?.hold?.waitFor(stream);
     contestant.sever(because);
     // Last, because the guard's findings may sever other streams.
     if (because === 'dead') this.duplicates.foundDead(stream);
-    else this.duplicates.severed(stream, newcomer, loserAnswers(contestant, kernel, answers));
+    if (because === 'silent') this.duplicates.severed(stream, newcomer, loserAnswers(contestant, kernel, answers));
   }
 }
 
@@ -344,6 +347,7 @@ function loserAnswers(
 
 function verdictOf(reason: CloseReason): ContestVerdict {
   if (reason === 'severed_dead') return 'dead';
+  if (reason === 'client_left') return 'left';
   if (reason === 'severed_silent') return 'silent';
   return 'old_ended';
 }

@@ -126,6 +126,7 @@ export const RELEASED: Readonly<Record<ReleaseReason, string>> = {
 
 export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
   dead: 'nobody answers at its other end, and the node is back on a new stream',
+  left: 'its client has closed its connection to the proxy in front, and the node is back on a new stream',
   silent: 'its client has been silent for longer than silent-after, and the node is back on a new stream',
   gone: 'its client has acknowledged nothing for as long as gone-after allows, or has left the proxy in front',
   upstream_silent: 'Headscale has sent nothing on it for more than two minutes',
@@ -136,6 +137,7 @@ export const WOULD_SEVER: Readonly<Record<SeverReason, string>> = {
 
 export const VERDICT: Readonly<Record<ContestVerdict, string>> = {
   dead: 'the old stream was dead',
+  left: "the old stream's client had left the proxy in front",
   silent: 'the old stream had been silent for too long',
   old_ended: 'the old stream ended by itself',
   newcomer_ended: 'the new stream ended first, and the old one stays',
@@ -152,6 +154,7 @@ const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   upstream_unanswered: 'ended: Headscale accepted the connection but did not answer',
   surplus: 'was closed: its node had too many streams, and this one had no session or had been silent for longest',
   limit: 'ended: it waited too long for its turn at Headscale, and the client tries again',
+  client_left: 'ended: the client had closed its connection to the proxy in front, and the node was back',
   severed_dead: 'is closed: it was severed because nobody answered at its other end and the node was back',
   severed_silent: 'is closed: it was severed because its client was silent for too long and the node was back',
   severed_by_operator: 'was severed by an operator',

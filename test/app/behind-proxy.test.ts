@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/lib/clock.ts';
 import { loadSockDiag } from '../../src/liveness/sock-diag.ts';
 import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from '../support/harness.ts';
-import { get } from '../support/http.ts';
+import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 
 const harness = new Harness();
@@ -76,7 +76,7 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
     ['port', byPort],
     ['address', byAddress],
   ])(
-    'the client has left the proxy, and the node comes back: rule 1, by %s, and it says whose socket it was',
+    'the client has left the proxy, and the node comes back: its old stream ends, by %s, and is no takeover',
     async (by, headersFor) => {
       const { watchdog, port } = await behind(headersFor);
       const old = await opens(port, '127.0.0.2');
@@ -87,9 +87,15 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
       old.end();
       await until(() => old.closed || old.readableEnded || old.writableFinished, 'the FIN is sent');
       await opens(port, '127.0.0.3');
-      const severed = () => watchdog.events.find(({ kind }) => kind === 'stream_severed');
-      await until(() => severed() !== undefined, 'the old stream is severed');
-      expect(severed()).toMatchObject({ reason: 'dead', source: { kind: 'proxy', by }, kernel: { ended: true } });
+      const ofKind = (wanted: string) => watchdog.events.filter(({ kind }) => kind === wanted);
+      await until(() => ofKind('stream_closed').length > 0, 'the old stream has ended');
+      expect(ofKind('stream_closed')).toMatchObject([{ reason: 'client_left', stream: { id: 1 } }]);
+      expect(ofKind('contest_ended')).toMatchObject([{ verdict: 'left' }]);
+      expect(ofKind('stream_severed')).toEqual([]);
+      const metrics = await scrape(watchdog.admin);
+      expect(metrics.get('headscale_watchdog_contests_total{verdict="left"}')).toBe(1);
+      expect(metrics.get('headscale_watchdog_contests_total{verdict="dead"}')).toBe(0);
+      expect(metrics.get('headscale_watchdog_takeovers_total{evidence="kernel"}')).toBe(0);
     },
   );
 

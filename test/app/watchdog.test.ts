@@ -208,7 +208,9 @@ describe('startWatchdog', () => {
         CLOSE_REASONS.map((reason) => `streams_closed_total{kind="${kind}",reason="${reason}"}`),
       ),
       ...HANDSHAKE_RESULTS.map((result) => `handshakes_total{result="${result}"}`),
-      ...['dead', 'silent', 'old_ended', 'newcomer_ended'].map((verdict) => `contests_total{verdict="${verdict}"}`),
+      ...['dead', 'left', 'silent', 'old_ended', 'newcomer_ended'].map(
+        (verdict) => `contests_total{verdict="${verdict}"}`,
+      ),
       ...['kernel', 'silence'].map((evidence) => `takeovers_total{evidence="${evidence}"}`),
       ...['hold', 'contest', 'stream_lifetime'].map((name) => `${name}_seconds_count`),
     ];

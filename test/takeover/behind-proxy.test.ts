@@ -41,7 +41,7 @@ const TWO_PROBES = { unansweredProbes: 2, receivedAgoMs: 40_000, nextProbeInMs: 
 
 describe('Takeover behind a proxy on this machine', () => {
   test('dead already, by retransmissions or by probes of the proxy: severed at once, and the newcomer waits only for the closing', () => {
-    for (const dead of [{ unackedSegments: 1, retransmits: 2 }, TWO_PROBES, { ended: true }]) {
+    for (const dead of [{ unackedSegments: 1, retransmits: 2 }, TWO_PROBES]) {
       const { old } = oldBehindProxy(dead);
       const newcomer = opens();
       expect(old.severedBecause).toBe('dead');
@@ -50,6 +50,34 @@ describe('Takeover behind a proxy on this machine', () => {
       expect(newcomer.forwardedAt).toBe(bench.clock.now());
       newcomer.leaves();
     }
+  });
+
+  test('the client has closed its connection to the proxy: no takeover, and the newcomer waits only for the closing', () => {
+    for (const sockets of [[{ ended: true }], [{ ended: true }, { ended: true }]]) {
+      const { old } = oldBehindProxy(...sockets);
+      const newcomer = opens();
+      expect(old.severedBecause).toBe('left');
+      expect(old.stream.state).toMatchObject({ reason: 'client_left' });
+      expect(newcomer.stream.state.kind).toBe('held');
+      bench.clock.advance(2);
+      expect(newcomer.forwardedAt).toBe(bench.clock.now());
+      newcomer.leaves();
+    }
+    expect(bench.verdicts()).toEqual(['left', 'left']);
+    expect(bench.events.filter(({ kind }) => kind === 'stream_severed')).toEqual([]);
+  });
+
+  test('of several connections one has ended, and the others are dead: dead', () => {
+    const { old } = behindProxy(false, { ended: true }, TWO_PROBES);
+    opens();
+    expect(old.severedBecause).toBe('dead');
+  });
+
+  test('observe-only: the one that has left would have been ended, and stays', () => {
+    bench.observeOnly = true;
+    const { old } = oldBehindProxy({ ended: true });
+    opens();
+    expect([old.severedAt, old.stream.wouldSever]).toEqual([undefined, 'left']);
   });
 
   test('nothing is under way: the newcomer is not held, and the client is never probed', () => {

@@ -4,9 +4,11 @@ import type { ProxiedConnection } from '../../src/liveness/liveness-check.ts';
 import { Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import { Registry } from '../../src/streams/registry.ts';
 import {
+  CLOSES_WITH,
   type CloseReason,
   type EvidenceSource,
   type KernelEvidence,
+  type LossReason,
   type Stream,
   setState,
 } from '../../src/streams/stream.ts';
@@ -83,7 +85,7 @@ export class FakePeer implements Contestant {
   readonly line: FakeLine;
   forwardedAt: Instant | undefined;
   severedAt: Instant | undefined;
-  severedBecause: 'dead' | 'silent' | undefined;
+  severedBecause: LossReason | undefined;
   /** Set by a test whose client stands behind a proxy: then its line is never probed. */
   behindProxy: ProxiedConnection | undefined;
   source: EvidenceSource = { kind: 'direct' };
@@ -124,11 +126,11 @@ export class FakePeer implements Contestant {
     this.speaksFirst();
   }
 
-  sever(because: 'dead' | 'silent'): void {
+  sever(because: LossReason): void {
     if (this.severedAt !== undefined) throw new Error('severed twice');
     this.severedAt = this.#bench.clock.now();
     this.severedBecause = because;
-    this.#close(because === 'dead' ? 'severed_dead' : 'severed_silent', this.#bench.closingTakesMs);
+    this.#close(CLOSES_WITH[because], this.#bench.closingTakesMs);
   }
 
   /** Its client's first whole record. */

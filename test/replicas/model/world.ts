@@ -3,9 +3,11 @@ import { NOWHERE_ELSE } from '../../../src/streams/directory.ts';
 import { Events, type WatchdogEvent } from '../../../src/streams/events.ts';
 import { Registry } from '../../../src/streams/registry.ts';
 import {
+  CLOSES_WITH,
   type CloseReason,
   isLive,
   type KernelEvidence,
+  type LossReason,
   type Stream,
   type StreamId,
   setState,
@@ -68,8 +70,8 @@ export class Peer implements Contestant {
     setState(this.stream, { kind: 'open' });
   }
 
-  sever(because: 'dead' | 'silent'): void {
-    this.#close(because === 'dead' ? 'severed_dead' : 'severed_silent');
+  sever(because: LossReason): void {
+    this.#close(CLOSES_WITH[because]);
   }
 
   /** Its client sends a whole record. */
