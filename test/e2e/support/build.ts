@@ -19,6 +19,7 @@ export const programs = {
      */
     '0.30-dev': process.env.HEADSCALE_DEV ?? join(BIN, 'headscale-dev'),
     '0.29.2': join(BIN, 'headscale'),
+    '0.28.0': join(BIN, 'headscale-0.28'),
     '0.23.0': join(BIN, 'headscale-0.23'),
   },
   stunServer: join(BIN, 'stun-server'),
@@ -72,6 +73,7 @@ export async function buildPrograms(): Promise<void> {
   ]);
   for (const [version, folder] of [
     ['0.29.2', 'headscale'],
+    ['0.28.0', 'headscale-0.28'],
     ['0.23.0', 'headscale-0.23'],
   ] as const) {
     const wanted = [...flags, programs.headscale[version], 'github.com/juanfont/headscale/cmd/headscale'];

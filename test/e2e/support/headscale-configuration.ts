@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { HeadscaleOptions } from './headscale.ts';
 
-export type HeadscaleVersion = '0.30-dev' | '0.29.2' | '0.23.0';
+export type HeadscaleVersion = '0.30-dev' | '0.29.2' | '0.28.0' | '0.23.0';
 
 export const HEADSCALE_PORT = 8080;
 /** Prometheus metrics; 0.29 has its `/debug/` there as well. */
@@ -12,7 +12,7 @@ export const STUN_PORT = 3478;
 export function configuration(
   folder: string,
   serverUrl: string,
-  { gatherWritesMs, relayAt }: Pick<HeadscaleOptions, 'gatherWritesMs' | 'relayAt'>,
+  { gatherWritesMs, relayAt, ephemeralAfterMs }: Omit<HeadscaleOptions, 'version'>,
 ): string {
   const settings = {
     server_url: relayAt ?? serverUrl,
@@ -33,6 +33,7 @@ export function configuration(
     unix_socket: join(folder, 'headscale.sock'),
     unix_socket_permission: '0700',
     logtail: { enabled: false },
+    ...(ephemeralAfterMs === undefined ? {} : { ephemeral_node_inactivity_timeout: `${ephemeralAfterMs}ms` }),
     ...(gatherWritesMs === undefined ? {} : { tuning: { node_store_batch_timeout: `${gatherWritesMs}ms` } }),
   };
   return JSON.stringify(settings, undefined, 2);

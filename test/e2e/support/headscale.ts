@@ -31,6 +31,8 @@ export interface HeadscaleOptions {
   readonly gatherWritesMs?: number;
   /** The server URL, with https, at which clients find Headscale's embedded relay; default: there is none. */
   readonly relayAt?: string;
+  /** After how long offline an ephemeral node is deleted: more than 65 s. Default: Headscale's, 2 minutes. */
+  readonly ephemeralAfterMs?: number;
 }
 
 /** A node as Headscale's API lists it. */
