@@ -73,7 +73,7 @@ export async function buildPrograms(): Promise<void> {
   ]);
   for (const [version, folder] of [
     ['0.29.2', 'headscale'],
-    ['0.28.0', 'headscale-0.28'],
+    ['0.28.0', 'headscale-0.28.0'],
     ['0.23.0', 'headscale-0.23'],
   ] as const) {
     const wanted = [...flags, programs.headscale[version], 'github.com/juanfont/headscale/cmd/headscale'];

@@ -1,4 +1,4 @@
-module headscale-watchdog/e2e/headscale-0.28
+module headscale-watchdog/e2e/headscale-0.28.0
 
 go 1.26.4
 
