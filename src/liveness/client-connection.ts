@@ -52,8 +52,11 @@ export type OtherEnd = 'waiting client' | 'upstream';
 export function enableKeepAlive(kernel: Kernel | undefined, socket: Socket, other: OtherEnd): void {
   const idleMs = other === 'upstream' ? KEEPALIVE_IDLE_MS : WAITING_IDLE_MS;
   if (kernel === undefined) keepAliveByNode(socket, true);
-  else
-    kernel.applyTimeouts(socket, { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES });
+  else {
+    const timeouts = { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES };
+    // A client's connection may have served other requests before.
+    kernel.applyTimeouts(socket, timeouts, other === 'upstream');
+  }
 }
 
 /** For systems without a `Kernel`. Before Node 26, Node sets interval and count itself: ten probes, one second apart. */

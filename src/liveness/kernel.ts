@@ -17,8 +17,12 @@ export interface SocketTimeouts {
 export interface Kernel {
   /** @returns undefined when the connection is gone or is not a TCP connection. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;
-  /** Sets all timeouts, and ends the probing that `probe` started. */
-  applyTimeouts(socket: Socket, timeouts: SocketTimeouts): void;
+  /**
+   * Sets all timeouts, and ends the probing that `probe` started. If they are set already, it does nothing.
+   *
+   * @param isNew whether nobody has set any on this socket: then keepalive and user timeout are still off.
+   */
+  applyTimeouts(socket: Socket, timeouts: SocketTimeouts, isNew?: boolean): void;
   /** Changes only TCP_USER_TIMEOUT. A timer that is running already is not shortened. */
   setUserTimeout(socket: Socket, ms: number): void;
   /** Sends a keepalive probe as soon as the connection has been quiet for one second. This suspends the timeouts. */
@@ -92,17 +96,35 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info, 0);
     },
-    applyTimeouts(socket, timeouts) {
+    applyTimeouts(socket, timeouts, isNew = false) {
       const fd = fdOf(socket);
-      if (fd !== undefined) applyTimeouts((level, option, to) => set(fd, level, option, to), timeouts);
+      if (fd === undefined) return;
+      if (areAlreadySet(socket, timeouts)) return;
+      noteSet(socket, timeouts);
+      const { userTimeoutMs, idleMs, everyMs, probes } = timeouts;
+      if (!isNew) {
+        // This comes first: with an unanswered probe, setting the user timeout could end the connection.
+        set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+        set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
+      } else if (userTimeoutMs > 0) {
+        set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
+      }
+      set(fd, IPPROTO_TCP, TCP_KEEPCNT, probes);
+      set(fd, IPPROTO_TCP, TCP_KEEPINTVL, Math.ceil(everyMs / 1000));
+      set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+      // This comes last: with keepalive on, the idle time counts from the last segment of the other end.
+      set(fd, IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
     },
     setUserTimeout(socket, ms) {
       const fd = fdOf(socket);
-      if (fd !== undefined) set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
+      if (fd === undefined) return;
+      noteSet(socket, undefined);
+      set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
     },
     probe(socket) {
       const fd = fdOf(socket);
       if (fd === undefined) return;
+      noteSet(socket, undefined);
       // With a user timeout, Linux would drop a connection that was quiet for that long at the first unanswered probe.
       set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
       set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES_BEFORE_DROP);
@@ -114,18 +136,23 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
   };
 }
 
-function applyTimeouts(
-  set: (level: number, option: number, to: number) => void,
-  { userTimeoutMs, idleMs, everyMs, probes }: SocketTimeouts,
-): void {
-  // This comes first: with an unanswered probe, setting the user timeout could end the connection.
-  set(SOL_SOCKET, SO_KEEPALIVE, 0);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
-  set(IPPROTO_TCP, TCP_KEEPCNT, probes);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, Math.ceil(everyMs / 1000));
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  // This comes last: with keepalive on, the idle time counts from the last segment of the other end.
-  set(IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
+/** The timeouts that a socket has. Undefined if they are not known, or if some have been changed since. */
+const TIMEOUTS = Symbol('timeouts');
+
+function noteSet(socket: Socket, timeouts: SocketTimeouts | undefined): void {
+  (socket as { [TIMEOUTS]?: SocketTimeouts | undefined })[TIMEOUTS] = timeouts;
+}
+
+/** Whether a socket has exactly these timeouts: it asked for two plain pages, for example. */
+function areAlreadySet(socket: Socket, { userTimeoutMs, idleMs, everyMs, probes }: SocketTimeouts): boolean {
+  const last = (socket as { [TIMEOUTS]?: SocketTimeouts | undefined })[TIMEOUTS];
+  return (
+    last !== undefined &&
+    last.userTimeoutMs === userTimeoutMs &&
+    last.idleMs === idleMs &&
+    last.everyMs === everyMs &&
+    last.probes === probes
+  );
 }
 
 /** Reads a `struct tcp_info` of at least `TCP_INFO_LENGTH` bytes that begins at `start`. */

@@ -84,6 +84,40 @@ describe('kernelOf', () => {
     ]);
   });
 
+  test('applyTimeouts on a new socket: what is off anyway is not switched off', () => {
+    const { kernel, calls } = bench();
+    kernel.applyTimeouts(socketWith(7), { userTimeoutMs: 0, idleMs: 75_000, everyMs: 15_000, probes: 9 }, true);
+    expect(calls).toEqual([
+      [7, IPPROTO_TCP, TCP_KEEPCNT, 9],
+      [7, IPPROTO_TCP, TCP_KEEPINTVL, 15],
+      [7, SOL_SOCKET, SO_KEEPALIVE, 1],
+      [7, IPPROTO_TCP, TCP_KEEPIDLE, 75],
+    ]);
+    kernel.applyTimeouts(socketWith(8), { userTimeoutMs: 9000, idleMs: 75_000, everyMs: 15_000, probes: 9 }, true);
+    expect(calls[4]).toEqual([8, IPPROTO_TCP, TCP_USER_TIMEOUT, 9000]);
+  });
+
+  test('applyTimeouts does nothing where these timeouts are set already, unless something was changed since', () => {
+    const { kernel, calls } = bench();
+    const socket = socketWith(7);
+    const timeouts = { userTimeoutMs: 120_000, idleMs: 75_000, everyMs: 15_000, probes: 9 };
+    const callsOf = (act: () => void): number => {
+      const before = calls.length;
+      act();
+      return calls.length - before;
+    };
+    expect(callsOf(() => kernel.applyTimeouts(socket, timeouts))).toBe(6);
+    expect(callsOf(() => kernel.applyTimeouts(socket, { ...timeouts }))).toBe(0);
+    for (const other of [{ userTimeoutMs: 1 }, { idleMs: 1 }, { everyMs: 1 }, { probes: 1 }]) {
+      expect(callsOf(() => kernel.applyTimeouts(socket, { ...timeouts, ...other }))).toBe(6);
+    }
+    kernel.applyTimeouts(socket, timeouts);
+    kernel.probe(socket);
+    expect(callsOf(() => kernel.applyTimeouts(socket, timeouts))).toBe(6);
+    kernel.setUserTimeout(socket, 1000);
+    expect(callsOf(() => kernel.applyTimeouts(socket, timeouts))).toBe(6);
+  });
+
   test('a failed call, or a socket without a descriptor, gives no evidence', () => {
     expect(bench(() => {}, -1).kernel.evidenceOf(socketWith(7))).toBeUndefined();
     const { kernel, calls } = bench();
