@@ -314,11 +314,17 @@ function evidenceOf({ evidence, state, timer, timerInMs }: TcpSocket): KernelEvi
   return timer === 'keepalive' ? { ...evidence, nextProbeInMs: timerInMs } : evidence;
 }
 
-/** `user caddy`, or `user 998` where the system has no name for it. */
+/** `caddy`, or `998` where the system has no name for it. Reads `/etc/passwd` once for each user, not for each stream. */
 function userName(uid: number): string {
+  const known = userNames.get(uid);
+  if (known !== undefined) return known;
   const line = passwd().find((each) => each.split(':')[2] === String(uid));
-  return line?.split(':')[0] ?? String(uid);
+  const name = line?.split(':')[0] ?? String(uid);
+  if (line !== undefined) userNames.set(uid, name);
+  return name;
 }
+
+const userNames = new Map<number, string>();
 
 function passwd(): readonly string[] {
   try {
