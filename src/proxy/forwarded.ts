@@ -47,7 +47,10 @@ export function originOf(request: IncomingMessage, claimed: ClaimedConnection | 
         : { kind: 'one_proxy', proxy: endOfProxy(socket), client: nearest, listener: claimed.listener };
     return { ...nearest, path, proto, host: headers.host };
   }
-  const value = (name: string): string | undefined => [headers[name]].flat().join(', ') || undefined;
+  const value = (name: string): string | undefined => {
+    const found = headers[name];
+    return (typeof found === 'string' ? found : found?.join(', ')) || undefined;
+  };
   const told = toldByProxies(value, trust);
   const { address, port } = told.client ?? nearest;
   return {

@@ -15,8 +15,21 @@ export function trustOf(cidrs: readonly Cidr[]): Trust {
     if (bits === undefined) list.addAddress(address, family);
     else list.addSubnet(address, Number(bits), family);
   }
-  return (address) => isIP(address) !== 0 && list.check(address, familyOf(address));
+  // Each check makes an object outside of JavaScript, and a few addresses send most requests.
+  const known = new Map<string, boolean>();
+  return (address) => {
+    let isTrusted = known.get(address);
+    if (isTrusted === undefined) {
+      isTrusted = isIP(address) !== 0 && list.check(address, familyOf(address));
+      if (known.size >= MOST_KNOWN) known.clear();
+      known.set(address, isTrusted);
+    }
+    return isTrusted;
+  };
 }
+
+/** For how many addresses the last answer is kept. */
+const MOST_KNOWN = 1024;
 
 /** The trusted proxies of the current configuration. Cheap to call for every connection: it is rebuilt only after a change. */
 export function currentTrust(configured: () => readonly Cidr[]): () => Trust {

@@ -19,6 +19,15 @@ describe('trustOf', () => {
     expect(trust(address)).toBe(expected);
   });
 
+  test('of many addresses each has its own answer, also when it is asked again', () => {
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < 2000; i++) {
+        const rest = `${i >> 8}.${i & 255}.1`;
+        expect([trust(`10.${rest}`), trust(`11.${rest}`)]).toEqual([true, false]);
+      }
+    }
+  });
+
   test('trusts nobody if no proxy is named', () => {
     expect(trustOf([])('127.0.0.1')).toBe(false);
   });
