@@ -1,11 +1,4 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createPublicKey,
-  diffieHellman,
-  hash,
-  type KeyObject,
-} from 'node:crypto';
+import { createCipheriv, createDecipheriv, createPublicKey, diffieHellman, hash, type KeyObject } from 'node:crypto';
 import { decodeHandshakeHeader, type Initiation, type Parsed, parseInitiation } from './initiation.ts';
 import {
   formatMachineKey,
