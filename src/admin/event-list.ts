@@ -1,26 +1,53 @@
-import type { HistoryEntry, HistoryQuery } from '../history/history.ts';
+import type { History, HistoryEntry, HistoryQuery } from '../history/history.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { EVENT_KINDS, withName } from '../telemetry/event-table.ts';
-import { Parameters } from './parameters.ts';
+import { ParameterError, Parameters } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
-import type { EventView } from './views.ts';
+import type { EventList, EventView } from './views.ts';
 
 const BY_DEFAULT = 100;
 const MOST = 20_000;
 
+type Counted = Pick<History, 'run' | 'lastSeq'>;
+
 /** The parameters of `/events` and of its live feed. @throws ParameterError */
-export function eventQuery(query: URLSearchParams, keysOf: (node: string) => ReadonlySet<MachineKey>): HistoryQuery {
+export function eventQuery(
+  query: URLSearchParams,
+  history: Counted,
+  keysOf: (node: string) => ReadonlySet<MachineKey>,
+): HistoryQuery {
   const given = new Parameters(query, ['after', 'limit', 'node', 'stream', 'kind']);
   const node = given.text('node');
   return {
-    after: given.number('after', 0, Number.MAX_SAFE_INTEGER),
+    after: afterIn(given, history),
     limit: given.number('limit', 1, MOST) ?? BY_DEFAULT,
     machineKeys: node === undefined ? undefined : keysOf(node),
     stream: given.number('stream', 1, Number.MAX_SAFE_INTEGER) as StreamId | undefined,
     kinds: given.words('kind', EVENT_KINDS),
   };
+}
+
+/** The number of the last event that the client knows: a `seq`, or what `next` was. 0 if it is from an earlier run. */
+function afterIn(given: Parameters, { run, lastSeq }: Counted): number | undefined {
+  const [, itsRun = run, seq] = /^(?:([0-9a-z]{1,12})-)?(\d{1,15})$/.exec(given.text('after') ?? '') ?? [];
+  if (seq !== undefined) return itsRun === run && Number(seq) <= lastSeq ? Number(seq) : 0;
+  if (given.text('after') === undefined) return undefined;
+  throw new ParameterError('after= is invalid. Use the seq of an event, or what next was in an answer.');
+}
+
+/** The events that match, and where to go on. */
+export function listEvents(
+  history: Pick<History, 'run' | 'lastSeq' | 'find'>,
+  query: HistoryQuery,
+  view: (entry: HistoryEntry) => EventView,
+): EventList {
+  const { run, lastSeq } = history;
+  const found = history.find(query);
+  const isPart = query.after !== undefined && found.length === query.limit;
+  const next = `${run}-${isPart ? (found.at(-1)?.seq ?? lastSeq) : lastSeq}`;
+  return { lastSeq, next, events: found.map(view) };
 }
 
 /** An entry as `/events` shows it. */

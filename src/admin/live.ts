@@ -52,10 +52,8 @@ export class LiveFeed {
       listener.send(JSON.stringify(this.#options.view(entry)));
       if (listener.bufferedAmount > MAX_BUFFERED_BYTES) listener.terminate();
     };
-    // A number from before a restart may be too high. New events must still be sent.
-    const from = Math.min(query.after ?? 0, history.lastSeq);
     const end = history.onEntry((entry) => {
-      if (matches(entry, query, from)) send(entry);
+      if (matches(entry, query, query.after ?? 0)) send(entry);
     });
     listener.on('error', () => listener.terminate());
     listener.on('close', end);

@@ -8,9 +8,9 @@ import {
   type PresenceStream,
 } from '../nodes/presence.ts';
 import type { Stream } from '../streams/stream.ts';
-import { orderBy, Parameters } from './parameters.ts';
+import { PAGE_PARAMETERS, Parameters, pageOf } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
-import type { EvidenceView, NodeHealth, PresenceView, StreamView } from './views.ts';
+import type { EvidenceView, NodeHealth, NodeList, PresenceView, StreamView } from './views.ts';
 
 /** A node's stream with what `/nodes` shows of it. */
 export interface ShownStream extends PresenceStream {
@@ -110,26 +110,22 @@ const SORT_KEYS: Readonly<Record<string, (node: PresenceView) => string | number
 
 export const NODE_SORT_COLUMNS: readonly string[] = Object.keys(SORT_KEYS);
 
-const NODE_PARAMETERS = ['state', 'q', 'sort'];
+const NODE_PARAMETERS = ['state', 'q', ...PAGE_PARAMETERS];
 
 /**
- * Filters and sorts nodes.
+ * Filters, sorts and pages nodes.
  *
  * @throws ParameterError
  */
-export function listNodes(
-  all: readonly PresenceView[],
-  query: URLSearchParams,
-): { readonly total: number; readonly nodes: readonly PresenceView[] } {
+export function listNodes(all: readonly PresenceView[], query: URLSearchParams): NodeList {
   const given = new Parameters(query, NODE_PARAMETERS);
   const states = given.words<NodeState>('state', NODE_STATES);
   const words = given.text('q')?.toLowerCase();
-  const order = orderBy(SORT_KEYS, given.text('sort'));
   const nodes = all.filter(
     (node) => (states?.has(node.state) ?? true) && (words === undefined || textOf(node).includes(words)),
   );
-  if (order !== undefined) nodes.sort(order);
-  return { total: nodes.length, nodes };
+  const { total, next, page } = pageOf(nodes, given, SORT_KEYS, ({ machineKey }) => machineKey);
+  return { total, next, nodes: page };
 }
 
 /** The text in which a search (`q=`) looks. */

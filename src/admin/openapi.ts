@@ -66,6 +66,12 @@ const text = z.string().describe('Any text that is in an item.');
 const anyNode = z.string().describe('The name, id, machine key or node key of a node.');
 const ofNode = { id: anyNode } as const;
 const limit = (most: number) => z.int().min(1).max(most);
+const page = {
+  limit: limit(100_000),
+  after: z.string().describe('What `next` was in the answer before. Not together with `sort`.'),
+};
+const after = (what: string) =>
+  z.string().describe(`${what} the events after this one: a \`seq\`, or what \`next\` was.`);
 const eventFilter = {
   node: anyNode,
   stream: z.int().min(1).describe('The id of a stream.'),
@@ -82,8 +88,7 @@ export const OPERATIONS: readonly Operation[] = [
       node: anyNode,
       q: text,
       sort: column(SORT_COLUMNS),
-      limit: z.int().min(0).max(100_000),
-      offset: z.int().min(0).max(100_000),
+      ...page,
     }),
     answers: { 200: ok('The streams that match.', streamList), 400: failed('A parameter cannot be used.') },
   },
@@ -104,6 +109,7 @@ export const OPERATIONS: readonly Operation[] = [
       state: words(['connected', 'connecting', 'offline', 'expired', 'deleted', 'disagrees', 'unknown']),
       q: text,
       sort: column(NODE_SORT_COLUMNS),
+      ...page,
     }),
     answers: { 200: ok('The nodes that match.', nodeList), 400: failed('A parameter cannot be used.') },
   },
@@ -122,7 +128,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     ...{ method: 'get', path: '/events', summary: 'What happened recently, oldest first.' },
     query: z.object({
-      after: z.int().min(0).describe('Only events with a larger `seq`. Without it, the newest events.'),
+      after: after('Without it, the newest events; with it,'),
       limit: limit(20_000).default(100),
       ...eventFilter,
     }),
@@ -131,7 +137,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     ...{ method: 'get', path: '/events/live', summary: 'The events as they happen, over WebSocket.' },
     query: z.object({
-      after: z.int().min(0).describe('First send the events with a larger `seq`.'),
+      after: after('First send'),
       limit: limit(20_000).describe('Has no effect here.'),
       ...eventFilter,
     }),

@@ -54,7 +54,7 @@ export class Parameters {
  * @param columns what each column sorts by.
  * @throws ParameterError
  */
-export function orderBy<Item>(
+function orderBy<Item>(
   columns: Readonly<Record<string, (item: Item) => string | number>>,
   text: string | undefined,
 ): ((a: Item, b: Item) => number) | undefined {
@@ -72,6 +72,41 @@ export function orderBy<Item>(
     const [x, y] = [column(a), column(b)];
     return x === y ? 0 : x < y ? -sign : sign;
   };
+}
+
+/** The parameters that `pageOf` reads. */
+export const PAGE_PARAMETERS = ['sort', 'limit', 'after'] as const;
+
+const MOST_ITEMS = 100_000;
+
+/**
+ * Sorts a list and takes a page of it. Pages that are asked for one after the other skip and repeat no item, although items
+ * come and go meanwhile: without `sort=` each item has its fixed place, and a page begins after the last item of the one before.
+ *
+ * @param keyOf the place of an item; no two items have the same.
+ * @throws ParameterError
+ */
+export function pageOf<Item>(
+  items: Item[],
+  given: Parameters,
+  columns: Readonly<Record<string, (item: Item) => string | number>>,
+  keyOf: (item: Item) => string,
+): { readonly total: number; readonly next: string | null; readonly page: readonly Item[] } {
+  const order = orderBy(columns, given.text('sort'));
+  const limit = given.number('limit', 1, MOST_ITEMS);
+  const after = given.text('after');
+  if (after !== undefined && order !== undefined)
+    throw new ParameterError('after= cannot be combined with sort=. Remove one of them.');
+  const total = items.length;
+  if (order !== undefined) return { total, next: null, page: items.sort(order).slice(0, limit) };
+  if (limit === undefined && after === undefined) return { total, next: null, page: items };
+  const placed = items
+    .map((item) => ({ item, key: keyOf(item) }))
+    .filter(({ key }) => after === undefined || key > after);
+  placed.sort((a, b) => (a.key < b.key ? -1 : 1));
+  const page = placed.slice(0, limit);
+  const next = page.length < placed.length ? (page.at(-1)?.key ?? null) : null;
+  return { total, next, page: page.map(({ item }) => item) };
 }
 
 function quoted(text: string): string {

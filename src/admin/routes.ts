@@ -10,7 +10,7 @@ import { printable } from '../lib/text.ts';
 import { isConnected, type NodePresence } from '../nodes/presence.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
-import { eventQuery } from './event-list.ts';
+import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendProblem, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
@@ -76,8 +76,8 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const health: Answer = (exchange) =>
     answerNode(backend, exchange, (found) => [isConnected(found) ? 200 : 503, nodeHealth(found)]);
   const events: Answer = ({ response, query }) => {
-    const found = backend.history.find(eventQuery(query, backend.keysOf));
-    sendJson(response, 200, { lastSeq: backend.history.lastSeq, events: found.map(backend.eventView) });
+    const { history } = backend;
+    sendJson(response, 200, listEvents(history, eventQuery(query, history, backend.keysOf), backend.eventView));
   };
   const overview: Answer = ({ response }) => {
     const whole: Overview = { ...backend.overview(), needsToken };

@@ -128,7 +128,7 @@ function upgrade(
     refuseUpgrade(socket, 'HSW_ADMIN_FULL', 'Too many clients are listening. Poll /events instead.');
   else {
     try {
-      live.take(request, socket, head, eventQuery(query, backend.keysOf));
+      live.take(request, socket, head, eventQuery(query, backend.history, backend.keysOf));
     } catch (error) {
       if (error instanceof ParameterError) refuseUpgrade(socket, 'HSW_PARAMETER_INVALID', error.message);
       else {

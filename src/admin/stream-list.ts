@@ -2,8 +2,8 @@ import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/ke
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type EvidenceSource, type KernelEvidence, STREAM_KINDS, type Stream } from '../streams/stream.ts';
-import { orderBy, Parameters } from './parameters.ts';
-import type { EvidenceView, NodeView, StreamView } from './views.ts';
+import { PAGE_PARAMETERS, Parameters, pageOf } from './parameters.ts';
+import type { EvidenceView, NodeView, StreamList, StreamView } from './views.ts';
 
 /** The part of a contest that `/streams` shows. */
 interface ContestView {
@@ -79,7 +79,6 @@ export const LISTED_STATES = [
   'open',
   'closing',
 ] as const satisfies readonly Stream['state']['kind'][];
-const MAX_LIMIT = 100_000;
 
 const SORT_KEYS: Readonly<Record<string, (stream: StreamView) => string | number>> = {
   id: ({ id }) => id,
@@ -95,7 +94,7 @@ const SORT_KEYS: Readonly<Record<string, (stream: StreamView) => string | number
 export const SORT_COLUMNS: readonly string[] = Object.keys(SORT_KEYS);
 
 /** The parameters of `/streams`. */
-const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', 'sort', 'limit', 'offset'];
+const STREAM_PARAMETERS = ['state', 'kind', 'node', 'q', ...PAGE_PARAMETERS];
 
 /**
  * Filters, sorts and pages streams.
@@ -107,16 +106,13 @@ export function listStreams(
   all: readonly StreamView[],
   query: URLSearchParams,
   keysOf: (node: string) => ReadonlySet<MachineKey>,
-): { readonly total: number; readonly streams: readonly StreamView[] } {
+): StreamList {
   const given = new Parameters(query, STREAM_PARAMETERS);
   const states = given.words<string>('state', LISTED_STATES);
   const kinds = given.words<string>('kind', STREAM_KINDS);
   const node = given.text('node');
   const keys = node === undefined ? undefined : new Set([...keysOf(node)].map(formatMachineKey));
   const words = given.text('q')?.toLowerCase();
-  const offset = given.number('offset', 0, MAX_LIMIT) ?? 0;
-  const limit = given.number('limit', 0, MAX_LIMIT) ?? MAX_LIMIT;
-  const order = orderBy(SORT_KEYS, given.text('sort'));
   const found = all.filter(
     (stream) =>
       (states?.has(stream.state) ?? true) &&
@@ -124,8 +120,13 @@ export function listStreams(
       (keys === undefined || (stream.machineKey !== null && keys.has(stream.machineKey))) &&
       (words === undefined || textOf(stream).includes(words)),
   );
-  if (order !== undefined) found.sort(order);
-  return { total: found.length, streams: found.slice(offset, offset + limit) };
+  const { total, next, page } = pageOf(found, given, SORT_KEYS, placeOf);
+  return { total, next, streams: page };
+}
+
+/** Newer streams of a replica have larger ids. */
+function placeOf({ replica, id }: StreamView): string {
+  return `${replica ?? ''}/${String(id).padStart(16, '0')}`;
 }
 
 /** The text in which a search (`q=`) looks. */

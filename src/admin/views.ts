@@ -51,6 +51,7 @@ const apiErrorCode = z
   .enum(Object.entries(ERRORS).flatMap(([code, seen]) => ('status' in seen ? [code as ApiErrorCode] : [])))
   .meta({ id: 'ApiErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
 const eventKind = z.enum(EVENT_KINDS).meta({ id: 'EventKind' });
+const next = z.string().nullable().describe('Give it as `after=` to get the next page; null if there is none.');
 const replica = z.string().nullable().describe('The replica that has the stream; null if there is only one watchdog.');
 
 const nodeView = z
@@ -138,7 +139,7 @@ const streamView = z
 export type StreamView = View<typeof streamView>;
 
 export const streamList = z
-  .strictObject({ total: count.describe('How many match.'), streams: z.array(streamView) })
+  .strictObject({ total: count.describe('How many match.'), next, streams: z.array(streamView) })
   .meta({ id: 'Streams' });
 
 export type StreamList = View<typeof streamList>;
@@ -170,6 +171,7 @@ export type EventView = View<typeof eventView>;
 export const eventList = z
   .strictObject({
     lastSeq: count.describe('The `seq` of the newest event of all.'),
+    next: z.string().describe('Give it as `after=` to get the events after these, now or later.'),
     events: z.array(eventView).describe('Oldest first.'),
   })
   .meta({ id: 'Events' });
@@ -211,7 +213,7 @@ export const presenceView = z
 export type PresenceView = View<typeof presenceView>;
 
 export const nodeList = z
-  .strictObject({ total: count.describe('How many match.'), nodes: z.array(presenceView) })
+  .strictObject({ total: count.describe('How many match.'), next, nodes: z.array(presenceView) })
   .meta({ id: 'Nodes' });
 
 export type NodeList = View<typeof nodeList>;

@@ -30,18 +30,13 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
     if (first.events.length === 0) console.stderr.write('There are no such events.\n');
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
   }
-  let after = first.lastSeq;
+  let after = first.next;
   for (;;) {
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
-    const { events, lastSeq } = await api.get<EventsAnswer>('/events', {
-      ...query,
-      after: String(after),
-      limit: '1000',
-    });
+    const { events, next } = await api.get<EventsAnswer>('/events', { ...query, after, limit: '1000' });
     for (const event of events) console.stdout.write(textOf(event, options, console));
-    // After a restart the watchdog counts from the beginning. After a full page of a thousand, more may follow.
-    after = lastSeq < after ? 0 : events.length === 1000 ? (events.at(-1)?.seq ?? lastSeq) : lastSeq;
+    after = next;
   }
 }
 

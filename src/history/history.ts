@@ -51,6 +51,8 @@ export interface HistoryPorts {
 
 /** The events of the last day. They are kept in memory, up to a limit. */
 export class History {
+  /** Names this run of the watchdog, because the next run counts its events from the beginning. */
+  readonly run: string;
   readonly #clock: Clock;
   readonly #ports: HistoryPorts;
   readonly #ofNodes: Recent;
@@ -62,6 +64,7 @@ export class History {
 
   constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds) {
     this.#clock = clock;
+    this.run = this.#now().toString(36);
     this.#ports = ports;
     this.#ofNodes = new Recent(bounds.ofNodes);
     this.#ofOthers = new Recent(bounds.ofOthers);

@@ -74,7 +74,8 @@ describe('GET /streams', () => {
     };
     expect(await ids('')).toEqual([3, [1, 2, 3]]);
     expect(await ids('sort=-id&limit=2')).toEqual([3, [3, 2]]);
-    expect(await ids('limit=1&offset=1')).toEqual([3, [2]]);
+    expect(await ids('limit=2')).toEqual([3, [1, 2]]);
+    expect(await ids('limit=2&after=/0000000000000002')).toEqual([3, [3]]);
     expect(await ids('state=held')).toEqual([0, []]);
     expect(await ids('state=held,open&kind=control')).toEqual([3, [1, 2, 3]]);
     expect(await ids('q=127.0.0.1')).toEqual([3, [1, 2, 3]]);
@@ -86,7 +87,7 @@ describe('GET /streams', () => {
   test.each([
     ['state=opne', "state='opne' is unknown. Use one of held, connecting, open, closing."],
     ['sort=constructor', "sort='constructor' is unknown. Use one of id, node"],
-    ['limit=-1', "limit='-1' is invalid. Use a whole number from 0"],
+    ['limit=-1', "limit='-1' is invalid. Use a whole number from 1"],
     ['stat=open', "'stat' is not a parameter here. Use one of state, kind"],
   ])('%s gets 400, with the wrong value and what to use instead', async (query, text) => {
     const { admin } = await bench();

@@ -105,7 +105,8 @@ describe('reload', () => {
     expect(JSON.parse(text)).toEqual({
       ok: false,
       code: 'HSW_CONFIG_INVALID',
-      message: expect.stringContaining('nothing has changed'),
+      ...{ type: 'about:blank', title: 'Unprocessable Entity', status },
+      detail: expect.stringContaining('nothing has changed'),
       problems: [expect.stringContaining(`${file}:1:13: `), expect.stringContaining(`${file}:2:1: `)],
     });
     expect(orders).toEqual(['60000 75000']);
