@@ -2,7 +2,7 @@ import type { History, HistoryEntry, HistoryQuery } from '../history/history.ts'
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
-import { EVENT_KINDS, withName } from '../telemetry/event-table.ts';
+import { EVENT_KINDS, LEVELS, withName } from '../telemetry/event-table.ts';
 import { ParameterError, Parameters } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
 import type { EventList, EventView } from './views.ts';
@@ -18,7 +18,7 @@ export function eventQuery(
   history: Counted,
   keysOf: (node: string) => ReadonlySet<MachineKey>,
 ): HistoryQuery {
-  const given = new Parameters(query, ['after', 'limit', 'node', 'stream', 'kind']);
+  const given = new Parameters(query, ['after', 'limit', 'node', 'stream', 'kind', 'level']);
   const node = given.text('node');
   return {
     after: afterIn(given, history),
@@ -26,6 +26,7 @@ export function eventQuery(
     machineKeys: node === undefined ? undefined : keysOf(node),
     stream: given.number('stream', 1, Number.MAX_SAFE_INTEGER) as StreamId | undefined,
     kinds: given.words('kind', EVENT_KINDS),
+    levels: given.words('level', LEVELS),
   };
 }
 

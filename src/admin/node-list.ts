@@ -18,6 +18,7 @@ export interface ShownStream extends PresenceStream {
   readonly replica: string | null;
   readonly remoteAddress: string;
   readonly rttMs: number | null;
+  readonly isContested: boolean;
   readonly evidence: EvidenceView;
   readonly capabilityVersion: number | null;
 }
@@ -48,6 +49,7 @@ function shownStream(stream: StreamView, now: number): ShownStream {
     ...{ id, replica, state, remoteAddress },
     openedAt: Date.parse(stream.openedAt),
     lastSignAt: now - lastSignAgoMs(now - heardAt, kernel ?? undefined),
+    isContested: stream.contests.length > 0,
     rttMs: kernel === null || kernel.ended ? null : kernel.rttMs,
     // A replica of another version may not send these.
     evidence: stream.evidence ?? NO_EVIDENCE,
@@ -56,7 +58,7 @@ function shownStream(stream: StreamView, now: number): ShownStream {
 }
 
 /** A node as `/nodes` shows it. */
-export function presenceView(presence: NodePresence<ShownStream>): PresenceView {
+export function presenceView(presence: NodePresence<ShownStream>, isDuplicate: boolean): PresenceView {
   const { machineKey, node, state, disagreement, streams, current } = presence;
   return {
     machineKey: formatMachineKey(machineKey),
@@ -78,6 +80,8 @@ export function presenceView(presence: NodePresence<ShownStream>): PresenceView 
     rttMs: current?.rttMs ?? null,
     evidence: current?.evidence ?? null,
     lastSignAt: iso(presence.lastSignAt),
+    isContested: streams.some((stream) => stream.isContested),
+    isDuplicate,
     shownOnline: presence.shownOnline ?? null,
     shownLastSeenAt: iso(presence.shownLastSeenAt),
     keyExpiresAt: iso(presence.keyExpiresAt),
@@ -87,7 +91,7 @@ export function presenceView(presence: NodePresence<ShownStream>): PresenceView 
 
 /** What a probe needs to know about a node. */
 export function nodeHealth(presence: NodePresence<ShownStream>): NodeHealth {
-  const { machineKey, name, state, connectedSince, lastSignAt } = presenceView(presence);
+  const { machineKey, name, state, connectedSince, lastSignAt } = presenceView(presence, false);
   return { machineKey, name, connected: isConnected(presence), state, connectedSince, lastSignAt };
 }
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { STREAM_KINDS } from '../streams/stream.ts';
-import { EVENT_KINDS } from '../telemetry/event-table.ts';
+import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
 import { NODE_SORT_COLUMNS } from './node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
 import {
@@ -8,10 +8,10 @@ import {
   done,
   eventList,
   eventView,
+  nodeDetail,
   nodeHealth,
   nodeList,
   overview,
-  presenceView,
   problem,
   readiness,
   reloaded,
@@ -76,6 +76,7 @@ const eventFilter = {
   node: anyNode,
   stream: z.int().min(1).describe('The id of a stream.'),
   kind: words(EVENT_KINDS),
+  level: words(LEVELS),
 };
 const unknownNode = { 404: failed('Nobody knows this node.'), 409: failed('Several nodes match.') };
 
@@ -115,7 +116,7 @@ export const OPERATIONS: readonly Operation[] = [
   },
   {
     ...{ method: 'get', path: '/nodes/:id', summary: 'One node.', ...ofNode },
-    answers: { 200: ok('The node.', presenceView), ...unknownNode },
+    answers: { 200: ok('The node.', nodeDetail), ...unknownNode },
   },
   {
     ...{ method: 'get', path: '/nodes/:id/health', summary: 'Whether a node is connected, for probes.', ...ofNode },

@@ -14,7 +14,7 @@ import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendProblem, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
-import type { EventView, Overview, Readiness, StreamView } from './views.ts';
+import type { EventView, NodeDetail, Overview, PolicyView, Readiness, StreamView } from './views.ts';
 
 /** One request and its response. */
 interface Exchange {
@@ -71,8 +71,19 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const streams: Answer = async ({ response, query }) =>
     sendJson(response, 200, listStreams(await backend.streams(), query, backend.keysOf));
   const nodes: Answer = async ({ response, query }) =>
-    sendJson(response, 200, listNodes((await backend.nodes()).map(presenceView), query));
-  const node: Answer = (exchange) => answerNode(backend, exchange, (found) => [200, presenceView(found)]);
+    sendJson(
+      response,
+      200,
+      listNodes(
+        (await backend.nodes()).map((each) => presenceView(each, backend.isDuplicate(each.machineKey))),
+        query,
+      ),
+    );
+  const nodeDetail = (found: NodePresence<ShownStream>): NodeDetail => ({
+    ...presenceView(found, backend.isDuplicate(found.machineKey)),
+    policy: backend.policyOf(found),
+  });
+  const node: Answer = (exchange) => answerNode(backend, exchange, (found) => [200, nodeDetail(found)]);
   const health: Answer = (exchange) =>
     answerNode(backend, exchange, (found) => [isConnected(found) ? 200 : 503, nodeHealth(found)]);
   const events: Answer = ({ response, query }) => {
@@ -227,6 +238,10 @@ export interface AdminBackend {
   streams(): Promise<readonly StreamView[]>;
   /** Every node that Headscale lists, and every machine key that has a stream or had one. */
   nodes(): Promise<readonly NodePresence<ShownStream>[]>;
+  /** Whether two machines use this key. */
+  isDuplicate(key: MachineKey): boolean;
+  /** The settings that apply to a node. */
+  policyOf(node: NodePresence): PolicyView;
   /** The figures and warnings at the top of the status page. */
   overview(): Omit<Overview, 'needsToken'>;
   readonly history: History;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
-import { DISAGREEMENTS, type FrontProxyEvent, type Silence } from '../streams/events.ts';
+import { DISAGREEMENTS, type Silence } from '../streams/events.ts';
 import {
   CLOSE_REASONS,
   type EvidenceSource,
@@ -11,7 +11,7 @@ import {
   type Stream,
   type StreamId,
 } from '../streams/stream.ts';
-import { EVENT_KINDS, type Level } from '../telemetry/event-table.ts';
+import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
 
 /*
  * The answers of the admin API, for the server that gives them, the commands and the status page. The types come from the
@@ -37,13 +37,8 @@ const machineKey = z.string().regex(/^mkey:[0-9a-f]{64}$/);
 const nodeKey = z.string().regex(/^nodekey:[0-9a-f]{64}$/);
 const streamId = z.int().min(1) as unknown as z.ZodType<StreamId>;
 const streamKind = z.enum(STREAM_KINDS);
-const streamState = z.enum([
-  'held',
-  'connecting',
-  'open',
-  'closing',
-  'closed',
-] satisfies readonly Stream['state']['kind'][]);
+type StreamState = Stream['state']['kind'];
+const streamState = z.enum(['held', 'connecting', 'open', 'closing', 'closed'] satisfies readonly StreamState[]);
 const errorCode = z
   .enum(Object.keys(ERRORS) as ErrorCode[])
   .meta({ id: 'ErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
@@ -67,13 +62,9 @@ const evidenceView = z
     user: z.string().nullable().describe('The user that the proxy runs as.'),
     reason: z
       .enum([
-        'kernel_unavailable',
-        'netlink_unavailable',
-        'proxy_elsewhere',
-        'several_proxies',
-        'address_hidden',
-        'socket_not_found',
-      ] satisfies readonly NoEvidence[])
+        ...(['kernel_unavailable', 'netlink_unavailable', 'proxy_elsewhere'] satisfies readonly NoEvidence[]),
+        ...(['several_proxies', 'address_hidden', 'socket_not_found'] satisfies readonly NoEvidence[]),
+      ])
       .nullable()
       .describe('Why there is no evidence.'),
   })
@@ -148,7 +139,7 @@ export const eventView = z
   .strictObject({
     seq: z.int().min(1).describe('Counts up, with gaps.'),
     time,
-    level: z.enum(['debug', 'info', 'warn', 'error'] satisfies readonly Level[]),
+    level: z.enum(LEVELS),
     code: errorCode.nullable().describe('Of a warning or an error.'),
     kind: eventKind,
     machineKey: machineKey.nullable(),
@@ -182,7 +173,7 @@ const nodeStreamView = z
   .strictObject({ id: streamId, replica, state: streamState, evidence: evidenceView })
   .meta({ id: 'NodeStream', description: 'A control stream of a node. `/streams` shows the rest.' });
 
-export const presenceView = z
+const presenceView = z
   .strictObject({
     machineKey,
     id: z.string().nullable(),
@@ -203,6 +194,8 @@ export const presenceView = z
     rttMs: milliseconds.nullable(),
     evidence: evidenceView.nullable(),
     lastSignAt: time.nullable().describe('When the watchdog last had a sign of it.'),
+    isContested: z.boolean().describe('Whether one of its streams is contested.'),
+    isDuplicate: z.boolean().describe('Whether two machines use its machine key.'),
     shownOnline: z.boolean().nullable().describe('Whether Headscale shows it as online.'),
     shownLastSeenAt: time.nullable().describe('When Headscale last saw it.'),
     keyExpiresAt: time.nullable(),
@@ -211,6 +204,29 @@ export const presenceView = z
   .meta({ id: 'Node', description: 'A node that Headscale lists, or a machine key that has a stream or had one.' });
 
 export type PresenceView = View<typeof presenceView>;
+
+const policyView = z
+  .strictObject({
+    rule: z.int().min(1).nullable().describe("The rule that matches, by its place in the file's `nodes:`, from 1."),
+    isCertain: z
+      .boolean()
+      .describe('False while it is not clear which rule applies. The most careful values count then.'),
+    silentAfterMs: milliseconds,
+    goneAfterMs: milliseconds.describe('0: never.'),
+    probeIdleMs: milliseconds.describe('0: never.'),
+    hold: z.string().describe('`auto`, `off`, or the longest time: `4s`.'),
+    observeOnly: z.boolean(),
+    offlineAfterMs: milliseconds.describe('0: never.'),
+  })
+  .meta({ id: 'Policy', description: 'The settings that apply to a node.' });
+
+export type PolicyView = View<typeof policyView>;
+
+export const nodeDetail = presenceView
+  .extend({ policy: policyView })
+  .meta({ id: 'NodeDetail', description: 'One node.' });
+
+export type NodeDetail = View<typeof nodeDetail>;
 
 export const nodeList = z
   .strictObject({ total: count.describe('How many match.'), next, nodes: z.array(presenceView) })
@@ -268,22 +284,62 @@ const minute = z.strictObject({
   gone: count,
 });
 
+const FRONT_PROXY_PROBLEMS = ['proxy_not_trusted', 'client_addresses_hidden', 'upgrade_header_lost'] as const;
+const PROBLEM_KINDS = [
+  ...([
+    'upstream_down',
+    'upstream_silent',
+    'upstream_not_headscale',
+    'noise_key_missing',
+    'noise_key_mismatch',
+  ] as const),
+  ...(['machine_keys_duplicated', 'redis_down', 'certificate_expiring', 'certificate_self_signed'] as const),
+  ...FRONT_PROXY_PROBLEMS,
+  ...([
+    'evidence_missing',
+    'observe_only',
+    'draining',
+    'limit_reached',
+    'nodes_list_failed',
+    'settings_reload_failed',
+  ] as const),
+  ...(['key_file_reload_failed', 'notifications_failing'] as const),
+] as const;
+
+export type ProblemKind = (typeof PROBLEM_KINDS)[number];
+
+const standingProblem = z
+  .strictObject({
+    kind: z.enum(PROBLEM_KINDS),
+    level: z.enum(['info', 'warn', 'error']).describe('`info` is what somebody should know but need not mend.'),
+    code: errorCode.nullable(),
+    since: time,
+    sentence: z.string().describe('What is wrong.'),
+    advice: z.string().describe('What to do.'),
+  })
+  .meta({ id: 'StandingProblem', description: 'Something that is wrong now.' });
+
+export type StandingProblem = View<typeof standingProblem>;
+
 export const overview = readiness
   .extend({
     version: z.string(),
     now: time,
+    startedAt: time,
     observeOnly: z.boolean(),
     needsToken: z.boolean().describe('Whether the admin server asks for a token.'),
     duplicateKeys: count,
     redisUp: z.boolean().nullable().describe('Null if no Redis is configured.'),
+    replica: z.string().nullable().describe('The name of this replica; null if there is only one watchdog.'),
+    evidence: z.strictObject({ direct: z.boolean(), proxy: z.boolean() }).describe('Whether Linux tells of both.'),
+    nodesListedAt: time.nullable().describe('When Headscale was last asked for its nodes and answered.'),
+    certificateExpiresAt: time.nullable().describe('Of the certificate that expires first.'),
+    descriptors: z.strictObject({ open: count, limit: count }).nullable().describe('Of this process.'),
+    problems: z.array(standingProblem).describe('What is wrong now, the worst first.'),
     frontProxies: z
       .array(
         z.strictObject({
-          kind: z.enum([
-            'proxy_not_trusted',
-            'client_addresses_hidden',
-            'upgrade_header_lost',
-          ] satisfies readonly FrontProxyEvent['kind'][]),
+          kind: z.enum(FRONT_PROXY_PROBLEMS),
           code: errorCode.nullable(),
           remoteAddress: z.string(),
           sentence: z.string(),

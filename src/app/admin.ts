@@ -1,65 +1,40 @@
 import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { eventView } from '../admin/event-list.ts';
 import { keysOfNode, type ShownStream, streamsByKey } from '../admin/node-list.ts';
+import { Problems } from '../admin/problems.ts';
 import type { AdminBackend } from '../admin/routes.ts';
 import { createAdminServer } from '../admin/server.ts';
 import { streamView } from '../admin/stream-list.ts';
-import type { Overview, Readiness, StreamView } from '../admin/views.ts';
-import type { Checkup } from '../headscale/checkup.ts';
+import type { PolicyView, StreamView } from '../admin/views.ts';
+import { asksForNodes, policyForAny, ruleFor } from '../config/policy.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { History, historyBounds } from '../history/history.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
-import type { Clock } from '../lib/clock.ts';
+import { formatDuration } from '../lib/units.ts';
 import { version } from '../lib/version.ts';
-import type { Kernel } from '../liveness/kernel.ts';
-import type { ProxySockets } from '../liveness/proxy-sockets.ts';
-import { allPresences, type NodePresence, type PresenceStream, type Sightings } from '../nodes/presence.ts';
+import { allPresences, type NodePresence, nodesOf, type PresenceStream, type Sightings } from '../nodes/presence.ts';
 import type { Reconciler } from '../nodes/reconcile.ts';
 import type { Notifier } from '../notify/notifier.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
-import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
-import type { FrontProxies } from '../proxy/front-proxies.ts';
-import type { ClientListener } from '../proxy/listener.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';
-import type { Replicas } from '../replicas/replicas.ts';
 import type { Events } from '../streams/events.ts';
-import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
-import type { Takeover } from '../takeover/takeover.ts';
-import { describeEvent, errorCodeOf } from '../telemetry/event-table.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
-import type { KeyFiles } from './key-files.ts';
-import type { LiveConfig, ReloadOutcome } from './live-config.ts';
+import type { ReloadOutcome } from './live-config.ts';
+import { findProblems, type OverviewOptions, overviewOf, readinessOf } from './overview.ts';
 
 /** The parts of the running watchdog that operators can see or control. */
-export interface AdminOptions {
-  readonly clock: Clock;
+export interface AdminOptions extends OverviewOptions {
   readonly events: Events;
-  readonly registry: Registry;
-  readonly takeover: Takeover;
-  readonly acceptor: StreamAcceptor;
   readonly admission: Admission;
   readonly pacer: Pacer;
-  /** Undefined if the kernel gives no evidence. */
-  readonly kernel: Kernel | undefined;
-  readonly proxySockets: ProxySockets;
-  /** Undefined if this is the only watchdog. */
-  readonly replicas: Replicas | undefined;
-  readonly checkup: Checkup;
-  readonly directory: NodeDirectory;
   readonly sightings: Sightings;
   readonly reconciler: Reconciler;
-  readonly live: LiveConfig;
-  readonly keys: KeyFiles;
-  readonly listeners: readonly ClientListener[];
-  readonly frontProxies: FrontProxies;
   readonly notifier: Notifier;
   /** The token that requests must send; undefined if they need none. */
   readonly token: string | undefined;
-  isDraining(): boolean;
   reload(): ReloadOutcome;
 }
 
@@ -73,6 +48,8 @@ export function startAdmin(options: AdminOptions): Server {
     historyBounds(live.config.limits.history),
   );
   events.listen(history.listen);
+  const problems = new Problems({ clock, find: () => findProblems(options) });
+  events.listen(problems.listen);
   const backend: AdminBackend = {
     history,
     metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
@@ -80,7 +57,9 @@ export function startAdmin(options: AdminOptions): Server {
     readiness: () => readinessOf(options),
     streams: () => allStreamViews(options),
     nodes: () => presences(options),
-    overview: () => overviewOf(options, history),
+    isDuplicate: (key) => options.takeover.duplicates.has(key),
+    policyOf: (node) => policyOf(options, node),
+    overview: () => overviewOf(options, history, problems),
     eventView: (entry) => eventView(entry, directory.nodeOf(entry.subject.machineKey)),
     keysOf: (node) => machineKeysOf(directory, node),
     sever: (id, replica) => sever(options, id, replica),
@@ -132,24 +111,6 @@ function startMetrics(options: AdminOptions): Metrics {
     if (kind === 'settings_reloaded') metrics.reconsider();
   });
   return metrics;
-}
-
-function readinessOf({ listeners, checkup, live, isDraining }: AdminOptions): Readiness {
-  const { up, silentOn, reason, version: headscaleVersion, keyMatches, isHeadscale } = checkup.health;
-  return {
-    ready: listeners.every(({ server }) => server.listening),
-    draining: isDraining(),
-    listen: listeners.map(({ server }) => server.address() as AddressInfo | null),
-    upstream: {
-      url: live.config.upstream.origin,
-      up: up ?? null,
-      silentOn: silentOn ?? null,
-      isHeadscale: isHeadscale ?? null,
-      detail: reason ?? null,
-      version: headscaleVersion ?? null,
-    },
-    noiseKeyMatches: keyMatches ?? null,
-  };
 }
 
 /** The streams of this replica, and of all others that answer. */
@@ -207,38 +168,16 @@ function presencesWith<S extends PresenceStream>(
   return allPresences({ ...facts, disagreementOf: (key) => reconciler.disagreementOf(key) }, now);
 }
 
-/** The figures and warnings at the top of the status page. */
-function overviewOf(options: AdminOptions, history: History): Omit<Overview, 'needsToken'> {
-  const { registry, live, takeover, clock, replicas, frontProxies } = options;
-  const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
-  let contested = 0;
-  for (const stream of registry.all()) {
-    byState[stream.state.kind] += 1;
-    if (takeover.contestsOf(stream).length > 0) contested += 1;
-  }
-  const minutes = history.lastHour();
-  const sum = (of: (minute: (typeof minutes)[number]) => number): number =>
-    minutes.reduce((total, minute) => total + of(minute), 0);
+/** The settings that apply to a node, and the rule that they come from. */
+function policyOf({ live }: AdminOptions, { machineKey, node }: NodePresence): PolicyView {
+  const { config } = live;
+  const nodes = node === undefined ? undefined : nodesOf(node);
+  const isCertain = nodes === undefined ? !asksForNodes(config) || config.rules.length === 0 : nodes.length === 1;
+  const found = isCertain ? ruleFor(config, { machineKey, node }) : undefined;
+  const { hold, ...policy } = policyForAny(config, machineKey, nodes);
   return {
-    version,
-    now: clock.dateOf(clock.now()).toISOString(),
-    ...readinessOf(options),
-    observeOnly: live.config.policy.observeOnly,
-    duplicateKeys: takeover.duplicates.count,
-    redisUp: replicas?.isUp ?? null,
-    frontProxies: frontProxies.standing().map((event) => ({
-      kind: event.kind,
-      code: errorCodeOf(event) ?? null,
-      remoteAddress: event.address,
-      sentence: describeEvent(event, () => undefined),
-    })),
-    streams: { total: registry.size, contested, ...byState },
-    lastHour: {
-      takeovers: sum((minute) => minute.takeovers),
-      gone: sum((minute) => minute.gone),
-      minutes: minutes.map((minute) => ({ ...minute, at: new Date(minute.at).toISOString() })),
-    },
-    lastSeq: history.lastSeq,
+    ...{ rule: found === undefined ? null : found.index + 1, isCertain, ...policy },
+    hold: hold.kind === 'at most' ? formatDuration(hold.ms) : hold.kind,
   };
 }
 

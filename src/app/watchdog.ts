@@ -87,6 +87,7 @@ export interface Watchdog {
  */
 export async function startWatchdog(config: Config, options: WatchdogOptions): Promise<Watchdog> {
   const { log, clock = systemClock, inherited = NO_SOCKETS } = options;
+  const startedAt = clock.now();
 
   // Load everything first: if something cannot be used, the start fails before anything is open.
   const adminToken = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
@@ -201,7 +202,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   // Listen.
   const admin = startAdmin({
     ...{ ...services, ...pipeline, sightings, reconciler, frontProxies, listeners, reload, notifier },
-    token: adminToken,
+    ...{ token: adminToken, startedAt, hasNoiseKey: () => noiseKey() !== undefined },
     isDraining: () => shutdown.isDraining,
   });
   shutdown.closeLast(admin);

@@ -267,7 +267,7 @@ export interface Certificate {
   readonly isSelfSigned: boolean;
 }
 
-const WARN_OF_EXPIRY_MS = 14 * 86_400_000;
+export const WARN_OF_EXPIRY_MS = 14 * 86_400_000;
 
 export interface CertificateProblem {
   readonly level: 'warn' | 'fail';

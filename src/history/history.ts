@@ -29,6 +29,8 @@ export interface HistoryQuery {
   readonly machineKeys: ReadonlySet<MachineKey> | undefined;
   readonly stream: StreamId | undefined;
   readonly kinds: ReadonlySet<string> | undefined;
+  /** Only entries of these levels. */
+  readonly levels: ReadonlySet<Level> | undefined;
 }
 
 export interface HistoryBounds {
@@ -126,10 +128,11 @@ export class History {
 }
 
 export function matches(entry: HistoryEntry, query: Omit<HistoryQuery, 'limit' | 'after'>, after: number): boolean {
-  const { machineKeys, stream, kinds } = query;
+  const { machineKeys, stream, kinds, levels } = query;
   const { machineKey, stream: own, otherStream } = entry.subject;
   if (entry.seq <= after) return false;
   if (kinds !== undefined && !kinds.has(entry.kind)) return false;
+  if (levels !== undefined && !levels.has(entry.level)) return false;
   if (stream !== undefined && own !== stream && otherStream !== stream) return false;
   return machineKeys === undefined || (machineKey !== undefined && machineKeys.has(machineKey));
 }

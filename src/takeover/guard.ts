@@ -176,14 +176,18 @@ export class Guard {
     return this.#suspects.has(key);
   }
 
-  /** How many keys have a finding: while rule 2 is suspended, and one minute longer, until a return shows whether it still holds. */
+  /** How many keys have a finding. */
   foundCount(now: Instant): number {
     this.#forget(now);
     let found = 0;
-    for (const { isFound, suspendedUntil } of this.#suspects.values()) {
-      if (isFound && suspendedUntil !== undefined && now < suspendedUntil + MINUTE_MS) found += 1;
-    }
+    for (const key of this.#suspects.keys()) if (this.isFound(key, now)) found += 1;
     return found;
+  }
+
+  /** Whether a key has a finding: while rule 2 is suspended, and one minute longer, until a return shows whether it still holds. */
+  isFound(key: MachineKey, now: Instant): boolean {
+    const { isFound, suspendedUntil } = this.#suspects.get(key) ?? {};
+    return isFound === true && suspendedUntil !== undefined && now < suspendedUntil + MINUTE_MS;
   }
 
   #returned(
@@ -294,6 +298,11 @@ export class DuplicateKeys {
   /** How many machine keys two machines use. */
   get count(): number {
     return this.#guard.foundCount(this.#options.clock.now());
+  }
+
+  /** Whether two machines use this key. */
+  has(machineKey: MachineKey): boolean {
+    return this.#guard.isFound(machineKey, this.#options.clock.now());
   }
 
   suspendedUntil({ machineKey }: Stream): Instant | undefined {

@@ -33,7 +33,8 @@ import {
 /** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
 export type NameOf = (key: MachineKey) => string | undefined;
 
-export type Level = 'debug' | 'info' | 'warn' | 'error';
+export const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type Level = (typeof LEVELS)[number];
 
 /**
  * How one kind of event is reported. Each column is its own function, so that a log at level `info` never builds the
@@ -352,7 +353,6 @@ const SEVERED_WITHOUT_CONTEST: ReadonlySet<string> = new Set([
   ...['gone', 'not_reading', 'upstream_silent', 'shown_offline', 'node_deleted', 'severed_by_operator'],
 ]);
 
-/** Every kind of event, for `kind=` of `/events`. */
 export const EVENT_KINDS = Object.keys(EVENT_TABLE) as EventKind[];
 
 /** @returns undefined if the event is not reported, because another one says the same. */

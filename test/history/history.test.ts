@@ -5,7 +5,7 @@ import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { keyOf, stage } from '../telemetry/stage.ts';
 
 const ALL: HistoryQuery = {
-  ...{ after: undefined, limit: 100, machineKeys: undefined, stream: undefined, kinds: undefined },
+  ...{ after: undefined, limit: 100, machineKeys: undefined, stream: undefined, kinds: undefined, levels: undefined },
 };
 
 function bench(bounds = { ofNodes: 5, ofOthers: 2, ageMs: 60_000 }) {
@@ -52,6 +52,7 @@ describe('History', () => {
     expect(seqs({ machineKeys: new Set([keyOf(2)]) })).toEqual([3]);
     expect(seqs({ stream: old.id })).toEqual([1, 4, 5]);
     expect(seqs({ kinds: new Set(['stream_closed']) })).toEqual([5]);
+    expect(seqs({ levels: new Set(['info', 'warn']) })).toEqual([4]);
     expect(seqs({ after: 2, limit: 2 })).toEqual([3, 4]);
     expect(seqs({ limit: 2 })).toEqual([4, 5]);
   });
