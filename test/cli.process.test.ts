@@ -4,7 +4,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
+import { acceptStream, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from './support/harness.ts';
 import { initiations } from './support/initiations.ts';
 import { failure, freePort, run, runWith } from './support/process.ts';
 
@@ -24,6 +24,48 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const ANY_PORTS = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
 
 describe('headscale-watchdog serve', () => {
+  test('without --config, SIGHUP ends it as SIGTERM does: with a drain, which a second SIGHUP does not cut short', async () => {
+    const upstream = await harness.upstream(acceptStream);
+    const [port, admin] = await Promise.all([freePort(), freePort()]);
+    const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`];
+    const serve = run(harness, 'serve', '--upstream', upstream.url, ...where, '--drain', '3s');
+    await until(() => serve.stdout.includes('listening'), 'it has started');
+    const clients = [harness.client(port), harness.client(port)];
+    for (const client of clients) {
+      client.write(upgradeHead('/ts2021'));
+      expect(await readHead(client)).toBe(SWITCHING);
+    }
+    serve.child.kill('SIGHUP');
+    await until(() => serve.stdout.includes('drain_started'), 'it drains');
+    serve.child.kill('SIGHUP');
+    expect(await serve.ended).toEqual({ code: 0, signal: null });
+    const lines = serve.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines.filter(({ msg }) => /^(stopping|ending now)$/.test(msg))).toMatchObject([{ signal: 'SIGHUP' }]);
+    const [begin, end] = ['drain_started', 'drain_ended'].map(
+      (kind) => lines.find(({ event }) => event === kind)?.time,
+    );
+    // Two streams over three seconds: one ends at once, the other one and a half seconds later.
+    expect(Date.parse(end) - Date.parse(begin)).toBeGreaterThan(1000);
+  });
+
+  test('a variable that names no flag is a warning in the log, without its value', async () => {
+    const env = { HEADSCALE_WATCHDOG_ADMIN_TOKEN: 'SECRET', HEADSCALE_WATCHDOG_UPSTREAM: 'http://127.0.0.1:9' };
+    const serve = runWith(harness, { env }, 'serve', ...ANY_PORTS);
+    await until(() => serve.stdout.includes('listening'), 'it has started');
+    const lines = serve.stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines).toContainEqual(
+      expect.objectContaining({ level: 40, code: 'HSW_VARIABLE_UNKNOWN', msg: expect.stringContaining('_TOKEN_FILE') }),
+    );
+    expect(lines).toContainEqual(expect.objectContaining({ msg: 'listening', upstream: 'http://127.0.0.1:9' }));
+    expect(serve.stdout + serve.stderr).not.toContain('SECRET');
+  });
+
   test('logs what it listens on, never logs a secret, and exits with 0 on SIGTERM', async () => {
     const upstream = await harness.upstream(
       () => {},

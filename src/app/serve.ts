@@ -10,20 +10,30 @@ import { connectServiceManager, type ServiceManager } from '../service/service-m
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
+export interface ServeOptions {
+  /** Reads flags, variables and file, at the start and for each reload. */
+  readConfig(): Config;
+  /** Whether there is a file that SIGHUP reads again. Without one, SIGHUP stops the watchdog, as a closed terminal should. */
+  readonly hasFile: boolean;
+  /** One sentence for each environment variable that looks like one for a flag, but is none. */
+  readonly unknownVariables: readonly string[];
+}
+
 /** The command `serve`: starts the watchdog, and resolves when a signal has ended it. */
-export async function serve(readConfig: () => Config): Promise<void> {
+export async function serve({ readConfig, hasFile, unknownVariables }: ServeOptions): Promise<void> {
   // This comes first, so that no child process inherits these variables.
   const inherited = takeInheritedSockets(process.env, process.pid);
   keepHeapSmall();
   const manager = await connectServiceManager(process.env, process.pid, systemClock);
   const config = readConfig();
   const log = createLogger(config.logLevel, process.stdout);
+  for (const detail of unknownVariables) log.warn({ code: 'HSW_VARIABLE_UNKNOWN' satisfies ErrorCode }, detail);
   warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
-  const stopped = nextSignal();
-  // During the start there is nothing to reload, but without a listener SIGHUP would end the process.
+  const stopped = Promise.race([nextSignal(), ...(hasFile ? [] : [nextHangup()])]);
   let watchdog: Watchdog | undefined;
+  // Without a listener, SIGHUP would end the process: during the start, and when a closed terminal sends it twice.
   process.on('SIGHUP', () => {
-    if (watchdog === undefined) return;
+    if (watchdog === undefined || !hasFile) return;
     manager.reloading();
     try {
       watchdog.reload();
@@ -92,6 +102,10 @@ function failOpen(watchdog: Watchdog): void {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, (error: unknown) => watchdog.failed('an event nobody caught', error));
   }
+}
+
+function nextHangup(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => process.once('SIGHUP', resolve));
 }
 
 export function nextSignal(): Promise<NodeJS.Signals> {

@@ -13,6 +13,7 @@ interface OptionWords {
   readonly description: string;
   readonly value: 'none' | 'file' | 'other';
   readonly choices: readonly string[];
+  readonly isRepeatable: boolean;
 }
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -81,11 +82,12 @@ function flagsWhere(commands: readonly CommandWords[], matches: (option: OptionW
 function zsh(commands: readonly CommandWords[]): string {
   const list = commands.map(({ name, description }) => `    ${quote(`${name}:${description.replace(/:/g, '\\:')}`)}`);
   const cases = commands.map(({ name, options, argumentChoices }) => {
-    const specs = options.map(({ flag, description, value, choices }) => {
+    const specs = options.map(({ flag, description, value, choices, isRepeatable }) => {
       const text = `[${description.replace(/[[\]:]/g, ' ')}]`;
       const action =
         value === 'file' ? ':file:_files' : choices.length > 0 ? `:value:(${choices.join(' ')})` : ':value:';
-      return quote(`${flag}${text}${value === 'none' ? '' : action}`);
+      // Without the star, zsh offers a flag once.
+      return quote(`${isRepeatable ? '*' : ''}${flag}${text}${value === 'none' ? '' : action}`);
     });
     if (argumentChoices.length > 0) specs.push(quote(`1:what:(${argumentChoices.join(' ')})`));
     return `    ${name}) _arguments ${specs.join(' ')} ;;`;

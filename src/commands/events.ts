@@ -1,19 +1,43 @@
+import { InvalidArgumentError, type Option } from 'commander';
 import type { EventView } from '../admin/views.ts';
 import { errorLine } from '../lib/errors.ts';
-import { printable } from '../lib/text.ts';
+import { nearest, printable } from '../lib/text.ts';
+import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
+import { severalOf } from './help.ts';
 import { type Colour, type Console, coloured, EXIT, type ExitCode } from './terminal.ts';
 
 export interface EventsOptions {
   readonly node?: string;
   readonly stream?: string;
-  readonly kind?: string;
+  readonly kind?: readonly string[];
   readonly limit?: string;
   readonly follow?: boolean;
   readonly json?: boolean;
 }
 
 const EVERY_MS = 1000;
+
+/** What operators call things, and the kinds that tell of them. */
+const MEANT: readonly (readonly [called: RegExp, kinds: string])[] = [
+  [/take.?over|sever|cut|kill/, 'a takeover is contest_opened, and then stream_severed'],
+  [/clos|gone|vanish|offline|away|lost/, 'a stream that ends, with its reason, is stream_closed'],
+  [/open|online|connect/, 'a stream that begins is stream_opened'],
+  [/dup|clone/, 'two machines with one key are machine_key_duplicated'],
+  [/headscale/, "Headscale's state is upstream_up, upstream_down, upstream_silent and upstream_refused"],
+];
+
+export function kindsOf(option: Option): Option {
+  return severalOf(option, EVENT_KINDS, (word) => {
+    if ((EVENT_KINDS as readonly string[]).includes(word)) return;
+    const meant = nearest(word.replaceAll('-', '_'), EVENT_KINDS);
+    const called = MEANT.find(([pattern]) => pattern.test(word.toLowerCase()))?.[1];
+    const advice = meant === undefined ? (called ?? 'see the list') : `did you mean ${meant}?`;
+    throw new InvalidArgumentError(
+      `There is no kind '${printable(word, 40)}': ${advice}. All kinds: headscale-watchdog events --help.`,
+    );
+  });
+}
 
 /** Lists recent events, the oldest first. */
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
@@ -23,7 +47,7 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
     console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
     return EXIT.nothing;
   }
-  const query = { node, stream, kind };
+  const query = { node, stream, kind: kind?.join() };
   const first = await api.get<EventsAnswer>('/events', { ...query, limit });
   for (const event of first.events) console.stdout.write(textOf(event, options, console));
   if (!options.follow) {

@@ -7,9 +7,10 @@ import { ago, roundTrip, wholeSeconds } from './streams.ts';
 import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableLines } from './terminal.ts';
 
 export interface NodesOptions {
-  readonly state?: string;
+  readonly state?: readonly string[];
   readonly search?: string;
   readonly sort?: string;
+  readonly limit?: string;
   readonly json?: boolean;
   readonly watch?: boolean;
 }
@@ -35,11 +36,12 @@ export async function showNodes(
   options: NodesOptions,
   console: Console,
 ): Promise<ExitCode> {
-  const { state, search, sort } = options;
+  const { state, search, sort, limit } = options;
   for (;;) {
-    const all = await api.get<NodesAnswer>('/nodes', { state, q: search, sort });
-    const nodes = node === undefined ? all.nodes : nodesCalled(node, all.nodes);
-    const answer = { total: nodes.length, nodes };
+    const all = await api.get<NodesAnswer>('/nodes', { state: state?.join(), q: search, sort });
+    const found = node === undefined ? all.nodes : nodesCalled(node, all.nodes);
+    const nodes = limit === undefined ? found : found.slice(0, Number(limit));
+    const answer = { total: found.length, nodes };
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
     else showScreen(console, linesOf(nodes, console), options.watch === true);
     if (!options.watch) {

@@ -2,17 +2,19 @@ import { Argument, type Command, Option } from 'commander';
 import { NODE_SORT_COLUMNS } from '../admin/node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from '../admin/stream-list.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
-import { readConfigFile } from '../config/file.ts';
-import { loadConfig } from '../config/load.ts';
+import { type ConfigFile, readConfigFile } from '../config/file.ts';
+import { loadAdminPlace, loadConfig } from '../config/load.ts';
 import { kebabCase } from '../config/problems.ts';
 import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
-import { type Config, LOG_LEVELS, RECONCILE_MODES } from '../config/types.ts';
+import type { Config } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
-import { adminApi } from './admin-client.ts';
+import { EVENT_KINDS } from '../telemetry/event-table.ts';
+import { type Api, adminApi } from './admin-client.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
-import { type EventsOptions, showEvents } from './events.ts';
+import { type EventsOptions, kindsOf, showEvents } from './events.ts';
+import { countOf, endHelp, isRepeatable, repeated, severalOf, sortOf } from './help.ts';
 import { type NodesOptions, showNodes } from './nodes.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
 import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
@@ -22,54 +24,66 @@ export function takesSettings(command: Command): Command {
   command.addOption(
     new Option(
       '--config <file>',
-      'a YAML file with any of these settings, and rules for single nodes; flags win over it',
-    ),
+      'a YAML file with any of these settings, and rules for single nodes; flags and variables win over it',
+    ).helpGroup('Basic:'),
   );
   for (const name of SETTING_NAMES) command.addOption(optionOf(name));
   return command;
 }
 
 function optionOf(name: SettingName): Option {
-  const { group, takes, byDefault, help }: SettingHelp = SETTINGS[name];
+  const { group, takes, byDefault, choices, help }: SettingHelp = SETTINGS[name];
   const flag = `--${kebabCase(name)}`;
-  if (takes === undefined) return new Option(flag, help).helpGroup(`${group}:`);
-  const option = new Option(`${flag} ${takes}`, help).helpGroup(`${group}:`);
-  if (!isList(name)) return option.default(byDefault, byDefault === undefined ? undefined : String(byDefault));
-  const initial: readonly unknown[] = [byDefault];
-  return option
-    .default(initial, String(byDefault))
-    .argParser((value: string, before: readonly unknown[] = initial) =>
-      before === initial ? [value] : [...before, value],
-    );
+  const option = new Option(takes === undefined ? flag : `${flag} ${takes}`, help).helpGroup(`${group}:`);
+  if (takes === undefined) return option;
+  // The values themselves are checked with those of the file, so that all mistakes are told at once.
+  if (choices !== undefined) option.argChoices = [...choices];
+  if (!isList(name)) return option.default(byDefault);
+  const initial = byDefault === undefined ? undefined : [String(byDefault)];
+  return repeated(option.default(initial, String(byDefault)), (text) => [text]);
 }
 
-/** Reads the settings that a command was given, and the file that `--config` names. */
+/** Reads the settings of a command: its flags, its variables, and the file that `--config` names. */
 export function settingsOf(command: Command): Config {
-  const given = SETTING_NAMES.filter((name) => command.getOptionValueSource(name) === 'cli');
-  const flags = Object.fromEntries(given.map((name) => [name, command.getOptionValue(name)]));
-  const { config } = command.opts<{ config?: string }>();
-  return loadConfig(flags, config === undefined ? undefined : readConfigFile(config));
+  return loadConfig(...givenTo(command));
 }
+
+/** The flags that a command was given, its file, and its variables. */
+function givenTo(command: Command): [flags: Values, file: ConfigFile | undefined, variables: Values] {
+  const from = (source: string): Values =>
+    Object.fromEntries(
+      SETTING_NAMES.filter((name) => command.getOptionValueSource(name) === source).map((name) => [
+        name,
+        command.getOptionValue(name),
+      ]),
+    );
+  const { config } = command.opts<{ config?: string }>();
+  return [from('cli'), config === undefined ? undefined : readConfigFile(config), from('env')];
+}
+
+type Values = Readonly<Record<string, unknown>>;
+
+const RUNNING = 'The running watchdog:';
 
 /** Adds the flags of a command that asks a running watchdog. */
 function asksAdmin(command: Command): Command {
   return command
-    .addOption(new Option('--config <file>', 'the configuration file of the running watchdog, for its admin address'))
     .addOption(
-      new Option('--admin <host:port>', 'the admin address of the running watchdog').default(SETTINGS.admin.byDefault),
+      new Option('--config <file>', 'the configuration file of the running watchdog, for its admin address').helpGroup(
+        RUNNING,
+      ),
     )
-    .addOption(new Option('--admin-token-file <file>', 'a file with its admin token'));
+    .addOption(
+      new Option('--admin <host:port>', 'the admin address of the running watchdog')
+        .default(SETTINGS.admin.byDefault)
+        .helpGroup(RUNNING),
+    )
+    .addOption(new Option('--admin-token-file <file>', 'a file with its admin token').helpGroup(RUNNING));
 }
 
-/** The configuration in which a command finds the running watchdog's admin server. */
-function adminOf(command: Command): Config {
-  const { config, admin, adminTokenFile } = command.opts<{
-    config?: string;
-    admin?: string;
-    adminTokenFile?: string;
-  }>();
-  const given = command.getOptionValueSource('admin') === 'cli' ? { admin } : {};
-  return loadConfig({ ...given, adminTokenFile }, config === undefined ? undefined : readConfigFile(config));
+/** The admin API that a command asks. */
+function apiOf(command: Command): Api {
+  return adminApi(loadAdminPlace(...givenTo(command)));
 }
 
 /**
@@ -92,77 +106,149 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
 
 type OpenConsole = () => Console;
 
-/** `held, connecting or open` */
-function anyOf(words: readonly string[]): string {
-  return `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
-}
+const LOOK = 'Look at a running watchdog:';
+const ACT = 'Change something:';
+const WHICH = 'Which:';
+const HOW = 'How:';
+
+const option = (group: string, flags: string, text: string): Option => new Option(flags, text).helpGroup(group);
+
+/** How the commands that list something end. */
+const LISTS = {
+  0: 'something was listed',
+  1: 'the watchdog did not answer, or refused',
+  2: 'a flag, a variable or the file cannot be used',
+  3: 'nothing matches; if a node was named, the message says whether it is known',
+};
 
 function addStreams(program: Command, console: OpenConsole): void {
-  asksAdmin(program.command('streams'))
+  const command = program
+    .command('streams')
+    .helpGroup(LOOK)
     .description('list the open streams of the running watchdog')
-    .addOption(new Option('--node <name|id|key>', 'only streams of this node'))
-    .addOption(new Option('--state <state>', `only streams in this state: ${anyOf(LISTED_STATES)}`))
-    .addOption(new Option('--kind <kind>', `only streams of this kind: ${anyOf(STREAM_KINDS)}`))
-    .addOption(new Option('--search <text>', 'only streams with this text in a column'))
-    .addOption(new Option('--sort <column>', `sort by ${anyOf(SORT_COLUMNS)}; put - before it for the largest first`))
-    .addOption(new Option('--watch', 'refresh every two seconds, until Ctrl-C'))
-    .addOption(new Option('--json', 'print the JSON of the admin API'))
+    .addOption(option(WHICH, '--node <name|id|key>', 'only streams of this node'))
+    .addOption(severalOf(option(WHICH, '--state <state>', 'only streams in one of these states'), LISTED_STATES))
+    .addOption(severalOf(option(WHICH, '--kind <kind>', 'only streams of one of these kinds'), STREAM_KINDS))
+    .addOption(option(WHICH, '--search <text>', 'only streams with this text in a column'))
+    .addOption(countOf(option(WHICH, '--limit <number>', 'how many at most; the default is all')))
+    .addOption(
+      sortOf(option(HOW, '--sort <column>', 'sort by a column, with - before it for the largest first'), SORT_COLUMNS),
+    )
+    .addOption(option(HOW, '--watch', 'refresh every two seconds, until Ctrl-C'))
+    .addOption(option(HOW, '--json', 'print the JSON of the admin API'))
     .action(async (options: StreamsOptions, command: Command) => {
-      process.exitCode = await showStreams(adminApi(adminOf(command)), options, console());
+      process.exitCode = await showStreams(apiOf(command), options, console());
     });
+  endHelp(asksAdmin(command), {
+    examples: [
+      ['Which clients have been quiet for longest?', '--kind control --sort heard --limit 10'],
+      ['Everything that is not simply open, kept up to date', '--state held,connecting,closing --watch'],
+    ],
+    exits: LISTS,
+  });
 }
 
 function addNodes(program: Command, console: OpenConsole): void {
-  asksAdmin(program.command('nodes'))
+  const command = program
+    .command('nodes')
+    .helpGroup(LOOK)
     .description(
       'list the nodes that Headscale knows, connected or not; without an API key or an OAuth client, those that the watchdog has seen',
     )
     .argument('[name|id|key]', 'only this node')
-    .addOption(new Option('--state <state>', `only nodes in this state: ${anyOf(NODE_STATES)}`))
-    .addOption(new Option('--search <text>', 'only nodes with this text in their name, user, keys, addresses or tags'))
+    .addOption(severalOf(option(WHICH, '--state <state>', 'only nodes in one of these states'), NODE_STATES))
     .addOption(
-      new Option('--sort <column>', `sort by ${anyOf(NODE_SORT_COLUMNS)}; put - before it for the opposite order`),
+      option(WHICH, '--search <text>', 'only nodes with this text in their name, user, keys, addresses or tags'),
     )
-    .addOption(new Option('--watch', 'refresh every two seconds, until Ctrl-C'))
-    .addOption(new Option('--json', 'print the JSON of the admin API'))
+    .addOption(countOf(option(WHICH, '--limit <number>', 'how many at most; the default is all')))
+    .addOption(
+      sortOf(
+        option(HOW, '--sort <column>', 'sort by a column, with - before it for the opposite order'),
+        NODE_SORT_COLUMNS,
+      ),
+    )
+    .addOption(option(HOW, '--watch', 'refresh every two seconds, until Ctrl-C'))
+    .addOption(option(HOW, '--json', 'print the JSON of the admin API'))
     .action(async (node: string | undefined, options: NodesOptions, command: Command) => {
-      process.exitCode = await showNodes(adminApi(adminOf(command)), node, options, console());
+      process.exitCode = await showNodes(apiOf(command), node, options, console());
     });
+  endHelp(asksAdmin(command), {
+    examples: [
+      ['Who is away, the longest first?', '--state offline --sort sign'],
+      ['Is this phone asleep or gone?', 'phone-1'],
+      ['Whose key expires next?', '--sort expiry --limit 5'],
+    ],
+    exits: LISTS,
+  });
 }
 
 function addEvents(program: Command, console: OpenConsole): void {
-  asksAdmin(program.command('events'))
+  const command = program
+    .command('events')
+    .helpGroup(LOOK)
     .description('list what happened recently, and why')
-    .addOption(new Option('--node <name|id|key>', 'only events of this node'))
-    .addOption(new Option('--stream <id>', 'only events of this stream'))
-    .addOption(new Option('--kind <kind>', 'only events of this kind: stream_severed, stream_closed, …'))
-    .addOption(new Option('--limit <number>', 'how many of the newest events (default: 100)'))
-    .addOption(new Option('--follow', 'also show new events as they happen, until Ctrl-C'))
-    .addOption(new Option('--json', 'print each event as one line of JSON'))
+    .addOption(option(WHICH, '--node <name|id|key>', 'only events of this node'))
+    .addOption(option(WHICH, '--stream <id>', 'only events of this stream'))
+    .addOption(kindsOf(option(WHICH, '--kind <kind>', 'only events of these kinds, which are listed below')))
+    .addOption(countOf(option(WHICH, '--limit <number>', 'how many of the newest events').default('100')))
+    .addOption(option(HOW, '--follow', 'also show new events as they happen, until Ctrl-C'))
+    .addOption(option(HOW, '--json', 'print each event as one line of JSON'))
     .action(async (options: EventsOptions, command: Command) => {
-      process.exitCode = await showEvents(adminApi(adminOf(command)), options, console());
+      process.exitCode = await showEvents(apiOf(command), options, console());
     });
+  endHelp(asksAdmin(command), {
+    examples: [
+      ['Why was the stream of this node cut?', '--node phone-1 --kind stream_severed,stream_closed'],
+      ['Takeovers as they happen', '--kind contest_opened,stream_severed --follow'],
+    ],
+    exits: LISTS,
+    more: { Kinds: `${EVENT_KINDS.join(', ')}. docs/api.md says what each means.` },
+  });
 }
 
 function addSever(program: Command, console: OpenConsole): void {
-  asksAdmin(program.command('sever'))
+  const command = program
+    .command('sever')
+    .helpGroup(ACT)
     .description('end a stream, or all streams of a node; a client that is still there reconnects by itself')
     .argument(
       '<node|id>',
       "the id of a stream (REPLICA/ID if several watchdogs have it), or a node's name, key or id:NUMBER",
     )
-    .addOption(new Option('--yes', 'do not ask for confirmation'))
+    .addOption(option(HOW, '--yes', 'do not ask for confirmation'))
     .action(async (target: string, { yes }: { yes?: boolean }, command: Command) => {
-      process.exitCode = await sever(adminApi(adminOf(command)), target, yes === true, console());
+      process.exitCode = await sever(apiOf(command), target, yes === true, console());
     });
+  endHelp(asksAdmin(command), {
+    examples: [
+      ['All streams of a node', 'phone-1'],
+      ['The stream 12, without a question', '12 --yes'],
+    ],
+    exits: {
+      0: 'the streams were severed',
+      1: 'one was not: no answer, not confirmed, a name that several nodes have, or a stream that ends already',
+      2: 'a flag, a variable or the file cannot be used',
+      3: 'there is no such node, or it has no open stream',
+    },
+  });
 }
 
 function addReload(program: Command): void {
-  asksAdmin(program.command('reload'))
+  const command = program
+    .command('reload')
+    .helpGroup(ACT)
     .description('make the running watchdog read its configuration and its keys again')
     .action(async (_flags, command: Command) => {
-      process.exitCode = report(await adminApi(adminOf(command)).reload());
+      process.exitCode = report(await apiOf(command).reload());
     });
+  endHelp(asksAdmin(command), {
+    examples: [['After a change of the file', '--config /etc/headscale-watchdog/watchdog.yaml']],
+    exits: {
+      0: 'reloaded; what has changed is listed',
+      1: 'the watchdog did not answer, or the file has a mistake: then nothing has changed',
+      2: 'a flag, a variable or the file cannot be used',
+    },
+  });
 }
 
 function report(outcome: ReloadOutcome): ExitCode {
@@ -180,32 +266,29 @@ function report(outcome: ReloadOutcome): ExitCode {
 
 /** Adds `completion`. It completes every command that the program has when it runs. */
 export function addCompletion(program: Command): void {
-  program
+  const command = program
     .command('completion')
     .description('print a script that makes your shell complete commands and flags')
     .addArgument(new Argument('<shell>', 'your shell').choices(SHELLS))
     .action((shell: Shell) => void process.stdout.write(completionScript(shell, program.commands.map(wordsOf))));
-}
-
-const CHOICES: Readonly<Record<string, readonly string[]>> = {
-  '--log-level': LOG_LEVELS,
-  '--reconcile': RECONCILE_MODES,
-  '--state': LISTED_STATES,
-  '--kind': STREAM_KINDS,
-};
-
-function choicesOf(command: string, flag: string): readonly string[] {
-  if (command === 'events') return [];
-  return command === 'nodes' && flag === '--state' ? NODE_STATES : (CHOICES[flag] ?? []);
+  endHelp(command, {
+    examples: [['For this shell, until it ends (bash; zsh likewise)', 'bash > /tmp/completion && . /tmp/completion']],
+    exits: { 0: 'the script was printed', 2: 'there is no script for that shell' },
+  });
 }
 
 function wordsOf(command: Command): CommandWords {
-  const options = command.options.map(({ long, flags, description }) => ({
-    flag: long ?? flags,
-    description,
-    value: /<file>/.test(flags) ? ('file' as const) : /</.test(flags) ? ('other' as const) : ('none' as const),
-    choices: choicesOf(command.name(), long ?? ''),
+  const options = command.options.map((option) => ({
+    flag: option.long ?? option.flags,
+    description: option.description,
+    value: valueKindOf(option.flags),
+    choices: option.argChoices ?? [],
+    isRepeatable: isRepeatable(option),
   }));
   const argumentChoices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
   return { name: command.name(), description: command.description(), options, argumentChoices };
+}
+
+function valueKindOf(flags: string): 'file' | 'other' | 'none' {
+  return flags.includes('<file>') ? 'file' : flags.includes('<') ? 'other' : 'none';
 }

@@ -7,10 +7,11 @@ import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, t
 
 export interface StreamsOptions {
   readonly node?: string;
-  readonly state?: string;
-  readonly kind?: string;
+  readonly state?: readonly string[];
+  readonly kind?: readonly string[];
   readonly search?: string;
   readonly sort?: string;
+  readonly limit?: string;
   readonly json?: boolean;
   readonly watch?: boolean;
 }
@@ -37,9 +38,10 @@ const MORE_COLUMNS: readonly (Column & { isShown(stream: StreamView): boolean; o
 
 /** Lists the open streams. */
 export async function showStreams(api: Api, options: StreamsOptions, console: Console): Promise<ExitCode> {
-  const { node, state, kind, search, sort } = options;
+  const { node, state, kind, search, sort, limit } = options;
+  const query = { node, state: state?.join(), kind: kind?.join(), q: search, sort, limit };
   for (;;) {
-    const answer = await api.get<StreamsAnswer>('/streams', { node, state, kind, q: search, sort });
+    const answer = await api.get<StreamsAnswer>('/streams', query);
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
     else showScreen(console, linesOf(answer, console), options.watch === true);
     if (!options.watch) return answer.total > 0 ? EXIT.done : EXIT.nothing;

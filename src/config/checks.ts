@@ -1,7 +1,7 @@
 import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback } from '../lib/addresses.ts';
 import { formatDuration, parseDuration } from '../lib/units.ts';
 import type { PlacedListen } from './listen.ts';
-import { type Given, kebabCase, type Problem } from './problems.ts';
+import { type Given, kebabCase, type Problem, variableOf } from './problems.ts';
 import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './settings.ts';
 import type { HostPort } from './types.ts';
 
@@ -160,5 +160,6 @@ function blame(given: GivenSettings, ...texts: readonly [name: string, text: str
 
 /** A setting as the operator gave it: with its dashes if it was a flag. */
 function nameOf(name: string, at: Given['at'] | undefined): string {
+  if (at === 'variable') return variableOf(name);
   return (at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
 }

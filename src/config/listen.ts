@@ -1,5 +1,5 @@
 import { addressAndPort } from '../lib/addresses.ts';
-import { type Given, type Position, type Problem, quoted } from './problems.ts';
+import { type Given, type Place, type Problem, quoted } from './problems.ts';
 import { parseHostPort, readEach } from './readers.ts';
 import { LISTEN_SETTINGS, type ListenSettings } from './settings.ts';
 import type { Listen } from './types.ts';
@@ -7,7 +7,7 @@ import type { Listen } from './types.ts';
 /** An address to listen on, and where the operator gave it. */
 export interface PlacedListen {
   readonly listen: Listen;
-  readonly at: Position | 'flag';
+  readonly at: Place;
 }
 
 /**

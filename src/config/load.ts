@@ -3,7 +3,7 @@ import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems,
 import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.ts';
 import { readListens } from './listen.ts';
 import { readTarget } from './notify.ts';
-import { type Given, kebabCase, type Position, type Problem } from './problems.ts';
+import { type Given, kebabCase, type Position, type Problem, variableOf } from './problems.ts';
 import { present, readEach, readTrustedProxies } from './readers.ts';
 import { ownName } from './redis.ts';
 import {
@@ -17,26 +17,32 @@ import {
   SINGLE_SETTINGS,
   TRUSTED_BY_DEFAULT,
 } from './settings.ts';
-import type { Config, NodeRule } from './types.ts';
+import type { Config, HostPort, NodeRule } from './types.ts';
+
+/** Values by the camel-case names of their flags, without defaults. */
+type Values = Readonly<Record<string, unknown>>;
 
 /**
- * Turns flags and the text of a file into a configuration. A flag wins over the file.
+ * Turns flags, variables and the text of a file into a configuration. A flag wins over a variable, and a variable over the file.
  *
- * @param flags the flags that the operator gave, by camel-case name, without defaults. `config`, which names the file, is ignored.
- * @throws UsageError with every problem of the flags and of the file.
+ * @param flags the flags that the operator gave. `config`, which names the file, is ignored.
+ * @param variables the environment variables that they set.
+ * @throws UsageError with every problem of the flags, of the variables and of the file.
  */
-export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: ConfigFile): Config {
+export function loadConfig(flags: Values, file?: ConfigFile, variables: Values = {}): Config {
   const fromFile = settingsOfFile(file?.text);
-  const fromFlags = settingsOfFlags(flags);
-  const given = new Map([...fromFile.settings, ...fromFlags.settings]);
-  const lists = readLists(fromFlags.lists, fromFile.lists);
+  const [fromVariables, fromFlags] = [settingsGiven(variables, 'variable'), settingsGiven(flags, 'flag')];
+  const given = new Map([...fromFile.settings, ...fromVariables.settings, ...fromFlags.settings]);
+  const lists = readLists(fromFile.lists, fromVariables.lists, fromFlags.lists);
   const { values } = readEach(SINGLE_SETTINGS, given);
-  const rules = fromFile.rules.map((rule) => readRule(rule, values, given, flags.observeOnly === true));
+  const isObserveOnlyForAll = (flags.observeOnly ?? variables.observeOnly) === true;
+  const rules = fromFile.rules.map((rule) => readRule(rule, values, given, isObserveOnlyForAll));
   const targets = fromFile.targets.map((target) => readTarget(target, given));
   const problems: readonly Problem[] = [
     ...unknownFlags(flags),
-    // Read the settings of the file that a flag overrides too: a mistake there is still a mistake.
+    // Read the settings that a flag overrides too: a mistake there is still a mistake.
     ...readEach(SINGLE_SETTINGS, fromFlags.settings).problems,
+    ...readEach(SINGLE_SETTINGS, fromVariables.settings).problems,
     ...fromFile.problems,
     ...readEach(SINGLE_SETTINGS, fromFile.settings).problems,
     ...lists.problems,
@@ -48,7 +54,7 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
     ...targets.flatMap((target) => target.problems),
   ];
   if (problems.length > 0) {
-    throw new UsageError('HSW_CONFIG_INVALID', [...flagTexts(problems), ...fileTexts(file?.path ?? '', problems)]);
+    throw new UsageError('HSW_CONFIG_INVALID', problemTexts(problems, file?.path));
   }
   return {
     ...configOf(values as Settings),
@@ -62,22 +68,24 @@ export function loadConfig(flags: Readonly<Record<string, unknown>>, file?: Conf
 type Lists = ReadonlyMap<string, readonly Given[]>;
 
 /** A flag that may be repeated has one value or a list of values. */
-function settingsOfFlags(flags: Readonly<Record<string, unknown>>): {
+function settingsGiven(
+  all: Values,
+  at: 'flag' | 'variable',
+): {
   readonly settings: ReadonlyMap<string, Given>;
   readonly lists: Lists;
 } {
-  const given = Object.entries(flags).filter(([, value]) => value !== undefined);
-  const place = (value: unknown): Given => ({ value, at: 'flag' });
+  const given = Object.entries(all).filter(([, value]) => value !== undefined);
+  const place = (value: unknown): Given => ({ value, at });
   return {
     settings: new Map(given.filter(([name]) => !isList(name)).map(([name, value]) => [name, place(value)])),
     lists: new Map(given.filter(([name]) => isList(name)).map(([name, value]) => [name, [value].flat().map(place)])),
   };
 }
 
-/** A flag's list replaces the file's list. Mistakes in either list are reported. */
-function readLists(fromFlags: Lists, fromFile: Lists) {
-  const given = (name: string) =>
-    [fromFile, fromFlags].flatMap((lists) => (lists.has(name) ? [lists.get(name) ?? []] : []));
+/** The last place's list replaces the others. Mistakes in any of them are reported. */
+function readLists(...places: readonly Lists[]) {
+  const given = (name: string) => places.flatMap((lists) => (lists.has(name) ? [lists.get(name) ?? []] : []));
   const listens = given('listen').map(readListens);
   const trusted = given('trustedProxies').map(readTrustedProxies);
   const byDefault = readListens([{ value: SETTINGS.listen.byDefault, at: 'flag' }]);
@@ -88,7 +96,7 @@ function readLists(fromFlags: Lists, fromFile: Lists) {
   };
 }
 
-function unknownFlags(flags: Readonly<Record<string, unknown>>): readonly Problem[] {
+function unknownFlags(flags: Values): readonly Problem[] {
   const known: readonly string[] = [...SETTING_NAMES, 'config'];
   const unknown = Object.keys(flags).filter((name) => !known.includes(name));
   return unknown.map((name) => ({ at: 'flag', name, text: 'is not a flag of this program' }));
@@ -191,8 +199,46 @@ function redisOf(settings: Settings): Config['redis'] {
   return url && { url, passwordFile, caFile, prefix, replicaName: settings.replicaName ?? ownName() };
 }
 
-function flagTexts(problems: readonly Problem[]): readonly string[] {
-  return problems.filter(({ at }) => at === 'flag').map(({ name, text }) => `--${kebabCase(name ?? '')}: ${text}`);
+function problemTexts(problems: readonly Problem[], path = ''): readonly string[] {
+  const at = (place: Problem['at']) => problems.filter((problem) => problem.at === place);
+  return [
+    ...at('flag').map(({ name, text }) => `--${kebabCase(name ?? '')}: ${text}`),
+    ...at('variable').map(({ name, text }) => `${variableOf(name ?? '')}: ${text}`),
+    ...fileTexts(path, problems),
+  ];
+}
+
+/** Where the running watchdog's admin server is, and how a command may use it. */
+export interface AdminPlace {
+  readonly admin: HostPort;
+  /** Where the address comes from: `--admin`, a variable, the file's path; undefined for the default. */
+  readonly from: string | undefined;
+  readonly adminTokenFile: string | undefined;
+}
+
+/**
+ * Reads only what a command needs to find the running watchdog. A mistake elsewhere in the file must not keep an operator
+ * from looking at it.
+ *
+ * @throws UsageError
+ */
+export function loadAdminPlace(flags: Values, file?: ConfigFile, variables: Values = {}): AdminPlace {
+  const fromFile = settingsOfFile(file?.text);
+  const { admin, adminTokenFile } = SETTINGS;
+  const table = { admin, adminTokenFile };
+  const places = [
+    fromFile.settings,
+    settingsGiven(variables, 'variable').settings,
+    settingsGiven(flags, 'flag').settings,
+  ];
+  const given = new Map(places.flatMap((settings) => [...settings]));
+  const { values, problems } = readEach(table, given);
+  const at = given.get('admin')?.at;
+  const unread = at === undefined ? fromFile.problems : [];
+  if (problems.length + unread.length > 0)
+    throw new UsageError('HSW_CONFIG_INVALID', problemTexts([...problems, ...unread], file?.path));
+  const from = at === 'flag' ? '--admin' : at === 'variable' ? variableOf('admin') : at && file?.path;
+  return { admin: values.admin as HostPort, from, adminTokenFile: values.adminTokenFile };
 }
 
 /** A file that is no configuration at all would otherwise fill many screens with problems. */
@@ -200,7 +246,7 @@ const MOST_SHOWN = 100;
 
 function fileTexts(path: string, problems: readonly Problem[]): readonly string[] {
   const placed = problems.flatMap(({ at, name, text }) =>
-    at === 'flag' ? [] : [{ at, text: name === undefined ? text : `${fileKey(name)}: ${text}` }],
+    typeof at === 'string' ? [] : [{ at, text: name === undefined ? text : `${fileKey(name)}: ${text}` }],
   );
   placed.sort((a, b) => a.at.line - b.at.line || a.at.column - b.at.column);
   const textOf = (at: Position, text: string): string => `${path}:${at.line}:${at.column}: ${text}`;

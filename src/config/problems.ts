@@ -6,15 +6,18 @@ export interface Position {
   readonly column: number;
 }
 
-/** A value that an operator gave, and where they gave it: with a flag, or at a place in the file. */
+/** Where an operator gave a value: with a flag, with a variable, or at a place in the file. */
+export type Place = Position | 'flag' | 'variable';
+
+/** A value that an operator gave, and where they gave it. */
 export interface Given {
   readonly value: unknown;
-  readonly at: Position | 'flag';
+  readonly at: Place;
 }
 
 /** What is wrong, where, and what to write instead. */
 export interface Problem {
-  readonly at: Position | 'flag';
+  readonly at: Place;
   /** The setting in camel case, `silentAfter`; undefined if the problem is not about a single setting. */
   readonly name?: string;
   readonly text: string;
@@ -24,6 +27,13 @@ export interface Problem {
 export function kebabCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
+
+/** The environment variable of a flag: `HEADSCALE_WATCHDOG_SILENT_AFTER` of `silentAfter`. */
+export function variableOf(name: string): string {
+  return `${VARIABLE_PREFIX}${kebabCase(name).replaceAll('-', '_').toUpperCase()}`;
+}
+
+export const VARIABLE_PREFIX = 'HEADSCALE_WATCHDOG_';
 
 const LONGEST_QUOTE = 80;
 

@@ -199,10 +199,24 @@ export function withoutUser(url: string): string {
   return url.replace(/\/\/[^/]*@/, '//…@');
 }
 
-export const hostPort: Reader<HostPort> = scalar((text) => {
-  const example = /^\d+$/.test(text) ? `:${text}` : '0.0.0.0:8081, [::1]:8081 or :8081';
-  return parseHostPort(text) ?? new Invalid(`${quoted(text)} is not HOST:PORT: write ${example}`);
-});
+/** @param byDefault an address that would work, as an example. */
+export function hostPort(byDefault: string): Reader<HostPort> {
+  return scalar((text) => {
+    const address = parseHostPort(text);
+    if (address !== undefined) return address;
+    return new Invalid(`${quoted(withoutUser(text))} is not HOST:PORT: write ${likelyAddress(text, byDefault)}`);
+  });
+}
+
+/** The address that somebody most likely meant: a port alone, a host alone or a URL; otherwise the example. */
+function likelyAddress(text: string, byDefault: string): string {
+  const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(byDefault) ?? [];
+  if (/^\d+$/.test(text)) return Number(text) <= 65_535 ? `${host}:${text}` : byDefault;
+  const url = /^https?:\/\/([^/?#@\s]+)/i.exec(text)?.[1] ?? text;
+  if (parseHostPort(url) !== undefined) return url;
+  if (isIP(url) === 6) return `[${url}]:${port}`;
+  return isIP(url) === 4 || /^(localhost|[\w-]+(\.[\w-]+)*\.[a-z]{2,})$/i.test(url) ? `${url}:${port}` : byDefault;
+}
 
 /** Reads `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (every address of this machine). @returns undefined if it has another form. */
 export function parseHostPort(text: string): HostPort | undefined {

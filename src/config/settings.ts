@@ -21,20 +21,13 @@ import { type Cidr, LOG_LEVELS, NOTIFY_FORMATS, RECONCILE_MODES } from './types.
 
 /** What `--help` shows for a setting. */
 export interface SettingHelp {
-  readonly group:
-    | 'Headscale'
-    | 'Clients'
-    | 'Admin server'
-    | 'Takeover'
-    | 'Stop'
-    | 'Limits'
-    | 'Replicas'
-    | 'Notifications'
-    | 'Output';
+  readonly group: 'Basic' | 'Rules' | 'Limits' | 'Replicas' | 'Notifications' | 'Other';
   /** The argument of the flag, as in `<duration>`; undefined for a switch. */
   readonly takes?: string;
   /** The default as an operator would write it; undefined if there is no default. */
   readonly byDefault?: string | boolean;
+  /** The words that it may be. */
+  readonly choices?: readonly string[];
   readonly help: string;
 }
 
@@ -53,130 +46,104 @@ export const SHORTEST_PROBE_IDLE = '5s';
  */
 export const SETTINGS = {
   upstream: {
-    group: 'Headscale',
+    group: 'Basic',
     takes: '<url>',
     byDefault: 'http://127.0.0.1:8080',
     read: upstreamUrl,
     help: 'where Headscale listens',
   },
   noiseKey: {
-    group: 'Headscale',
+    group: 'Basic',
     takes: '<file>',
     read: secretFile(),
     help: "Headscale's noise_private.key; without it the watchdog cannot tell nodes apart and contests no stream",
   },
   headscaleApiKeyFile: {
-    group: 'Headscale',
+    group: 'Basic',
     takes: '<file>',
     read: secretFile(),
     help: 'a file with a Headscale API key (headscale apikeys create); with it the watchdog knows the names of nodes',
   },
   headscaleOauthClientFile: {
-    group: 'Headscale',
+    group: 'Basic',
     takes: '<file>',
     read: secretFile(),
     help: 'from Headscale 0.30, better than an API key: a file with the secret of an OAuth client that may only read nodes (headscale oauth-clients create --scope devices:core:read)',
   },
-  upstreamRate: {
-    group: 'Headscale',
-    takes: '<number|off>',
-    byDefault: '50',
-    read: wholeNumber(1, 10_000, 'off'),
-    help: 'how many new control connections per second go to Headscale, for when all nodes come back at once; the others wait, for 4s at most',
-  },
-  upstreamBurst: {
-    group: 'Headscale',
-    takes: '<number>',
-    byDefault: '100',
-    read: wholeNumber(1, 100_000),
-    help: 'how many may go at once before --upstream-rate applies',
-  },
   listen: {
-    group: 'Clients',
+    group: 'Basic',
     takes: '<address>',
     byDefault: '0.0.0.0:8081',
     isList: true,
     help: 'where clients connect: HOST:PORT, http://HOST:PORT?redirect=true or https://HOST:PORT?cert=FILE&key=FILE; add proxy-protocol=true behind a proxy that speaks it; repeat the flag for more addresses',
   },
   trustedProxies: {
-    group: 'Clients',
+    group: 'Basic',
     takes: '<addresses>',
     byDefault: '127.0.0.0/8,::1',
     isList: true,
     help: 'addresses or ranges of the proxies in front of the watchdog, or none; the watchdog believes the client address that they send, and asks Linux about the connections of those on this machine',
   },
-  acmeWebroot: {
-    group: 'Clients',
-    takes: '<folder>',
-    read: word('the path of a folder'),
-    help: 'the folder where certbot or lego puts its answers to HTTP-01 challenges; plain listeners serve them',
-  },
   admin: {
-    group: 'Admin server',
+    group: 'Basic',
     takes: '<host:port>',
     byDefault: '127.0.0.1:9191',
-    read: hostPort,
+    read: hostPort('127.0.0.1:9191'),
     help: 'where the status page, the metrics and the health checks are; any address but the loopback needs --admin-token-file',
   },
   adminTokenFile: {
-    group: 'Admin server',
+    group: 'Basic',
     takes: '<file>',
     read: secretFile(),
     help: 'a file with the token that the admin server then asks for',
   },
   silentAfter: {
-    group: 'Takeover',
+    group: 'Rules',
     takes: '<duration>',
     byDefault: '30s',
     read: duration('1s', '24h'),
     help: 'how long an old stream may be silent before its node, back on a new stream, takes over; a shorter time may end the stream of a phone that is only slow',
   },
   goneAfter: {
-    group: 'Takeover',
+    group: 'Rules',
     takes: '<duration|off>',
     byDefault: '120s',
     read: duration('10s', '24h', 'off'),
     help: 'how long a client may acknowledge nothing before its stream ends; clients give up after 120s, so a shorter time may end a stream that would have recovered; behind a proxy it works if the proxy is on this machine',
   },
   probeIdle: {
-    group: 'Takeover',
+    group: 'Rules',
     takes: '<duration|off>',
     byDefault: 'off',
     read: duration(SHORTEST_PROBE_IDLE, '2h', 'off'),
     help: 'how long a connection may be quiet before its client is probed, to notice without traffic that it is gone; off by default, because probes wake phones; behind a proxy it does nothing, so let the proxy probe',
   },
   hold: {
-    group: 'Takeover',
+    group: 'Rules',
     takes: '<duration|auto|off>',
     byDefault: 'auto',
     read: hold,
     help: 'how long a new stream may wait for the verdict on an old one, which takes up to 3s, or longer on a slow connection; if it would take longer than this, or nothing shows the client behind a proxy, the stream does not wait; auto: it waits for the verdict if Headscale is older than 0.27 and may refuse a second stream, and otherwise not at all',
   },
   observeOnly: {
-    group: 'Takeover',
+    group: 'Rules',
     byDefault: false,
     read: yesOrNo,
     help: 'judge, log and count, but hold and sever nothing; limits still refuse new connections and requests',
   },
   reconcile: {
-    group: 'Takeover',
+    group: 'Rules',
     takes: '<off|report|heal>',
     byDefault: 'report',
     read: oneOf(RECONCILE_MODES),
+    choices: RECONCILE_MODES,
     help: 'what to do if Headscale shows a connected node as offline, or keeps the stream of a deleted one: report it, or heal: end the stream as well; needs an API key or an OAuth client; never ends streams of observe-only nodes',
   },
   upstreamSilentSever: {
-    group: 'Takeover',
+    group: 'Rules',
     byDefault: false,
     read: yesOrNo,
     help: 'end control streams on which Headscale has been silent for 125s; off by default, because a stream that waits for a login is silent too',
-  },
-  drain: {
-    group: 'Stop',
-    takes: '<duration|off>',
-    byDefault: '20s',
-    read: duration('1s', '10m', 'off'),
-    help: 'the time over which a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
   },
   maxConnections: {
     group: 'Limits',
@@ -255,6 +222,20 @@ export const SETTINGS = {
     read: size('1KiB', '16MiB'),
     help: 'how much the watchdog takes from a client before Headscale has answered its upgrade; then it waits',
   },
+  upstreamRate: {
+    group: 'Limits',
+    takes: '<number|off>',
+    byDefault: '50',
+    read: wholeNumber(1, 10_000, 'off'),
+    help: 'how many new control connections per second go to Headscale, for when all nodes come back at once; the others wait, for 4s at most',
+  },
+  upstreamBurst: {
+    group: 'Limits',
+    takes: '<number>',
+    byDefault: '100',
+    read: wholeNumber(1, 100_000),
+    help: 'how many may go at once before --upstream-rate applies',
+  },
   maxHistory: {
     group: 'Limits',
     takes: '<number>',
@@ -300,19 +281,33 @@ export const SETTINGS = {
     read: duration('10s', '24h', 'off'),
     help: "how long a node must be away before it counts as offline for notifications (the file's notify:); off: it never does",
   },
+  acmeWebroot: {
+    group: 'Other',
+    takes: '<folder>',
+    read: word('the path of a folder'),
+    help: 'the folder where certbot or lego puts its answers to HTTP-01 challenges; plain listeners serve them',
+  },
+  drain: {
+    group: 'Other',
+    takes: '<duration|off>',
+    byDefault: '20s',
+    read: duration('1s', '10m', 'off'),
+    help: 'the time over which a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
+  },
   metricsMaxNodes: {
-    group: 'Output',
+    group: 'Other',
     takes: '<number>',
     byDefault: '1000',
     read: wholeNumber(0, 100_000),
     help: 'if there are more nodes than this, the metrics of single nodes are off',
   },
   logLevel: {
-    group: 'Output',
+    group: 'Other',
     takes: '<level>',
     byDefault: 'info',
     read: oneOf(LOG_LEVELS),
-    help: `how much to log: ${LOG_LEVELS.join(', ')}`,
+    choices: LOG_LEVELS,
+    help: 'how much to log',
   },
 } as const satisfies Readonly<Record<string, Setting<unknown> | ListSetting>>;
 
@@ -337,7 +332,7 @@ export const TRUSTED_BY_DEFAULT = SETTINGS.trustedProxies.byDefault.split(',') a
 
 /** The settings of one address to listen on, as a mapping in the file or as the query of a URL. */
 export const LISTEN_SETTINGS = {
-  address: { read: hostPort },
+  address: { read: hostPort('0.0.0.0:8081') },
   cert: { read: secretFile('a certificate') },
   key: { read: secretFile('a private key') },
   redirect: { read: yesOrNo, byDefault: false },

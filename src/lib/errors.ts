@@ -16,6 +16,7 @@ export const ERRORS = {
   HSW_USAGE_INVALID: { exit: 2 },
   HSW_CONFIG_INVALID: { exit: 2, check: true },
   HSW_CONFIG_UNREADABLE: { exit: 1, check: true },
+  HSW_VARIABLE_UNKNOWN: {},
   HSW_RESTART_REQUIRED: {},
   // Keys, secrets and certificates in files.
   HSW_NOISE_KEY_MISSING: { check: true },

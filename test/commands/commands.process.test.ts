@@ -76,7 +76,7 @@ describe('headscale-watchdog streams', () => {
     expect([nothing.code, nothing.stdout]).toEqual([3, 'No stream matches.\n']);
     expect([wrong.code, wrong.stderr]).toEqual([
       2,
-      expect.stringContaining("state='opne' is unknown. Use one of held"),
+      expect.stringContaining('Did you mean open? Write held, connecting, open or closing.'),
     ]);
     expect(descending.code).toBe(0);
   });
@@ -140,7 +140,7 @@ describe('headscale-watchdog nodes', () => {
     expect([one.code, one.stdout.split('\n')[1]?.startsWith('router-1')]).toEqual([0, true]);
     expect([nothing.code, nothing.stdout]).toEqual([3, 'No node matches.\n']);
     expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining('did you mean router-1?')]);
-    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("state='up' is unknown")]);
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('Write connected, connecting,')]);
   });
 
   test('--watch goes on until Ctrl-C, and exits with 0', async () => {

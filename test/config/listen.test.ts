@@ -95,14 +95,14 @@ listen:
       'https://:9?cert=&key=/k',
     ];
     expect(told({ listen })).toMatchInlineSnapshot(`
-      "--listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      "--listen: 'x' is not HOST:PORT: write 0.0.0.0:8081
       --listen: 'https://:1' has no certificate: write https://HOST:PORT?cert=FILE&key=FILE
       --listen: 'https://:2' has a certificate without its key: add key
       --listen: 'http://:3' has a certificate, which needs https://: write https://, or remove the certificate
       --listen: 'https://:4' already speaks HTTPS, where redirect sends browsers: remove redirect
       --listen: 'yes' cannot be used: write true or false
       --listen: 'redirct' is not an option here: write one of cert, key, redirect, proxy-protocol
-      --listen: 'ftp://:8' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      --listen: 'ftp://:8' is not HOST:PORT: write 0.0.0.0:8081
       --listen: needs the path of a file with a certificate
       --listen: 'https://:9' has a key without its certificate: add cert"
     `);
@@ -142,14 +142,14 @@ trusted-proxies:
 `;
     expect(told({}, text)).toMatchInlineSnapshot(`
       "watchdog.yaml:2:5: listen: has a certificate without its key: add key
-      watchdog.yaml:2:16: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      watchdog.yaml:2:16: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081
       watchdog.yaml:3:7: 'adress' is not a setting here: did you mean address?
       watchdog.yaml:4:32: listen: 'true' is text: write true without quotes
       watchdog.yaml:4:45: listen: '3' is a number to YAML: put it in quotes, '3'
       watchdog.yaml:5:5: listen: has no address: add address: HOST:PORT
       watchdog.yaml:6:5: listen: a list cannot be used here: write an address, or a list of them
       watchdog.yaml:7:4: listen: has no value: write an address, or a list of them, or remove the line
-      watchdog.yaml:8:5: listen: '8081' is not HOST:PORT: write :8081
+      watchdog.yaml:8:5: listen: '8081' is not HOST:PORT: write 0.0.0.0:8081
       watchdog.yaml:9:5: listen: proxy-protocol needs trusted-proxies, which says none: name your proxies there, or remove proxy-protocol
       watchdog.yaml:11:5: trusted-proxies: '10.0.0.0/33' is not an address or a range: write 127.0.0.1, 10.0.0.0/8 or fd00::/8, or none
       watchdog.yaml:12:5: trusted-proxies: a mapping cannot be used here: write a single value, or a list of them

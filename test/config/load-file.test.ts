@@ -169,12 +169,12 @@ describe('loadConfig, flags and file together', () => {
   test('reports the mistakes of both: first the flags, then the file in its order', () => {
     const text = 'nodes:\n  - hodl: off\nlog-level: loud\nlisten: x\nfoo: 1\n';
     expect(told(text, { admin: 'y', hold: '9s' })).toMatchInlineSnapshot(`
-      "--admin: 'y' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      "--admin: 'y' is not HOST:PORT: write 127.0.0.1:9191
       --hold: '9s' is too long: write 5s or less, since a client gives up after ten
       watchdog.yaml:2:5: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
-      watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
-      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, upstream-rate, upstream-burst, listen, trusted-proxies, acme-webroot, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, drain, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, log-level, metrics, nodes, notify"
+      watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081
+      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, listen, trusted-proxies, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, upstream-rate, upstream-burst, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, acme-webroot, drain, log-level, metrics, nodes, notify"
     `);
   });
 

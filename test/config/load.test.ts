@@ -80,14 +80,14 @@ describe('loadConfig', () => {
       "--upstream: 'headscale:8080' is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT
       --noise-key: needs the path of a file
       --headscale-api-key-file: needs the path of a file
-      --admin: '127.0.0.1:99999' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081
+      --admin: '127.0.0.1:99999' is not HOST:PORT: write 127.0.0.1:9191
       --silent-after: '30' has no unit: write 30s, 30ms, 30m or 30h
       --gone-after: '5s' is too short: write 10s or more, or off
       --probe-idle: '3h' is too long: write 2h or less, or off
       --hold: '1 s' is not a duration, 'auto' or 'off': write 1500ms, auto or off
       --metrics-max-nodes: 'many' cannot be used: write a whole number from 0 to 100000
       --log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
-      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081, [::1]:8081 or :8081"
+      --listen: '0.0.0.0' is not HOST:PORT: write 0.0.0.0:8081"
     `);
   });
 

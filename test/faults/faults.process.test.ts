@@ -16,7 +16,11 @@ const BYSTANDERS = 20;
 /** A watchdog in a process of its own. */
 async function startWatchdog(upstream: string, surroundings: Surroundings = {}) {
   const [port, adminPort] = [await freePort(), await freePort()];
-  const flags = ['--upstream', upstream, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
+  // With a file, SIGHUP reloads it.
+  const file = join(harness.folder(), 'watchdog.yaml');
+  writeFileSync(file, 'silent-after: 30s\n');
+  const where = ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
+  const flags = ['--upstream', upstream, ...where, '--config', file];
   const process = runWith(harness, surroundings, 'serve', ...flags, '--drain', 'off', '--trusted-proxies', 'none');
   const admin = `http://127.0.0.1:${adminPort}`;
   const isReady = (): Promise<boolean> =>

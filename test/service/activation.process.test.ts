@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -86,7 +86,10 @@ describe('sd_notify', () => {
     ['a path', () => join(folder, 'notify')],
     ['an abstract name', () => `@headscale-watchdog-test-${process.pid}`],
   ])('to %s: reports ready, signs of life, a reload and stopping', async (_what, address) => {
-    const manager = await service(harness, { ports: [0], notify: address(), env: { WATCHDOG_USEC: '400000' } });
+    const file = join(folder, 'watchdog.yaml');
+    writeFileSync(file, 'silent-after: 30s\n');
+    const flags = ['--config', file];
+    const manager = await service(harness, { ports: [0], notify: address(), env: { WATCHDOG_USEC: '400000' }, flags });
     const pid = await manager.started();
     const port = manager.ports[0] as number;
     await until(() => manager.notified.includes(`READY=1\nSTATUS=listening on 127.0.0.1:${port}`), 'it is ready');

@@ -1,0 +1,138 @@
+import { type Command, InvalidArgumentError, type Option } from 'commander';
+import { variableOf } from '../config/problems.ts';
+import { nearest } from '../lib/text.ts';
+
+const WIDTH = 80;
+/** Longer lines are hard to read. */
+const WIDEST = 100;
+
+/** How the help of the program and of each of its commands looks. */
+export function styleHelp(program: Command): void {
+  const { stdout, stderr } = process;
+  const widthOf = (stream: NodeJS.WriteStream): number => (stream.isTTY ? Math.min(stream.columns, WIDEST) : WIDTH);
+  program
+    .helpOption('-h, --help', 'show this help')
+    // The longest flag leaves 38 of 80 columns for the text. By default, commander does not wrap texts that narrow.
+    .configureHelp({ minWidthToWrap: 30, optionDescription })
+    .configureOutput({ getOutHelpWidth: () => widthOf(stdout), getErrHelpWidth: () => widthOf(stderr) });
+}
+
+/** As many words as can be read in a line or two. */
+const MOST_WORDS = 12;
+
+/** Commander shows choices and defaults as JSON. */
+function optionDescription({ flags, description, argChoices, defaultValue, defaultValueDescription }: Option): string {
+  const isShown = argChoices !== undefined && argChoices.length <= MOST_WORDS && !flags.includes('|');
+  const words = isShown ? `: ${anyOf(argChoices)}` : '';
+  const byDefault = typeof defaultValue === 'boolean' ? undefined : (defaultValueDescription ?? defaultValue);
+  return `${description}${words}${byDefault === undefined ? '' : ` (default: ${String(byDefault)})`}`;
+}
+
+/** `held, connecting or open` */
+function anyOf(words: readonly string[]): string {
+  return words.length < 2 ? words.join() : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`;
+}
+
+export interface HelpEnd {
+  /** What somebody wants, and the arguments that do it. */
+  readonly examples: readonly (readonly [want: string, args: string])[];
+  readonly exits: Readonly<Record<number, string>>;
+  /** More sections, by their headings. */
+  readonly more?: Readonly<Record<string, string>>;
+}
+
+/** Adds what stands below the flags of a command. */
+export function endHelp(command: Command, { examples, exits, more = {} }: HelpEnd): Command {
+  const sections = [
+    section(
+      'Examples',
+      examples.flatMap(([want, args]) => [`# ${want}`, `headscale-watchdog ${command.name()} ${args}`.trimEnd()]),
+    ),
+    ...Object.entries(more).map(([heading, text]) => section(heading, wrapped(text, WIDTH - 2))),
+    ...variablesSection(command),
+    section(
+      'Exit codes',
+      Object.entries(exits).flatMap(([code, text]) =>
+        wrapped(text, WIDTH - 5).map((line, i) => `${i === 0 ? code : ' '}  ${line}`),
+      ),
+    ),
+  ];
+  return command.addHelpText('after', `\n${sections.join('\n\n')}`);
+}
+
+function variablesSection({ options }: Command): readonly string[] {
+  if (options.length === 0) return [];
+  const [name, flag] = options.some(({ long }) => long === '--drain')
+    ? ['drain', '--drain 5s']
+    : ['admin', '--admin 127.0.0.1:9191'];
+  const example = `${variableOf(name)}=${flag.split(' ')[1]}`;
+  const text = `Each flag has a variable: ${example} does what ${flag} does. Several values have commas between them, and a switch is true or false. A flag wins over its variable, and a variable over the file.`;
+  return [section('Variables', wrapped(text, WIDTH - 2))];
+}
+
+function section(heading: string, lines: readonly string[]): string {
+  return [`${heading}:`, ...lines.map((line) => `  ${line}`)].join('\n');
+}
+
+function wrapped(text: string, width: number): readonly string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > width) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
+}
+
+/** The values of repeated flags, as far as the command line has given them. A default or a variable gives way to them. */
+const given = new WeakSet<object>();
+const repeatable = new WeakSet<Option>();
+
+/** Lets a flag be repeated. @param valuesIn the values that it has each time. */
+export function repeated(option: Option, valuesIn: (text: string) => readonly string[]): Option {
+  repeatable.add(option);
+  return option.argParser((text: string, before: readonly string[] | undefined) => {
+    const values = valuesIn(text);
+    const all = before !== undefined && given.has(before) ? [...before, ...values] : [...values];
+    given.add(all);
+    return all;
+  });
+}
+
+export function isRepeatable(option: Option): boolean {
+  return repeatable.has(option);
+}
+
+/** Lets a flag be repeated, and have several words with commas between them. */
+export function severalOf(option: Option, words: readonly string[], check = checkWord): Option {
+  option.argChoices = [...words];
+  return repeated(option, (text) => {
+    const values = text.split(',').map((value) => value.trim());
+    for (const value of values) check(value, words);
+    return values;
+  });
+}
+
+/** A flag with one of several words. @param opposite whether a - before a word is allowed, for the opposite order. */
+export function sortOf(option: Option, words: readonly string[]): Option {
+  option.argChoices = [...words];
+  return option.argParser((text: string) => {
+    checkWord(text.replace(/^-/, ''), words);
+    return text;
+  });
+}
+
+/** @throws InvalidArgumentError, which says what to write instead. */
+function checkWord(word: string, words: readonly string[]): void {
+  if (words.includes(word)) return;
+  const meant = nearest(word, words);
+  throw new InvalidArgumentError(`${meant === undefined ? '' : `Did you mean ${meant}? `}Write ${anyOf(words)}.`);
+}
+
+/** A flag with a whole number of 1 or more. */
+export function countOf(option: Option): Option {
+  return option.argParser((text: string) => {
+    if (/^[1-9]\d{0,8}$/.test(text)) return text;
+    throw new InvalidArgumentError('Write a whole number from 1 on.');
+  });
+}
