@@ -1,4 +1,4 @@
-import type { History, HistoryEntry, HistoryQuery } from '../history/history.ts';
+import type { FoundEvents, History, HistoryEntry, HistoryQuery } from '../history/history.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
@@ -17,10 +17,13 @@ export function eventQuery(
   query: URLSearchParams,
   history: Counted,
   keysOf: (node: string) => ReadonlySet<MachineKey>,
+  now: number,
 ): HistoryQuery {
-  const given = new Parameters(query, ['after', 'limit', 'node', 'stream', 'kind', 'level']);
+  const given = new Parameters(query, ['after', 'since', 'until', 'limit', 'node', 'stream', 'kind', 'level']);
   const node = given.text('node');
   return {
+    since: given.time('since', now),
+    until: given.time('until', now),
     after: afterIn(given, history),
     limit: given.number('limit', 1, MOST) ?? BY_DEFAULT,
     machineKeys: node === undefined ? undefined : keysOf(node),
@@ -40,15 +43,17 @@ function afterIn(given: Parameters, { run, lastSeq }: Counted): number | undefin
 
 /** The events that match, and where to go on. */
 export function listEvents(
-  history: Pick<History, 'run' | 'lastSeq' | 'find'>,
-  query: HistoryQuery,
+  history: Counted,
+  { after, limit, since }: HistoryQuery,
+  { entries, knownSince, fromFile }: FoundEvents,
   view: (entry: HistoryEntry) => EventView,
 ): EventList {
   const { run, lastSeq } = history;
-  const found = history.find(query);
-  const isPart = query.after !== undefined && found.length === query.limit;
-  const next = `${run}-${isPart ? (found.at(-1)?.seq ?? lastSeq) : lastSeq}`;
-  return { lastSeq, next, events: found.map(view) };
+  const isPart = after !== undefined && entries.length === limit;
+  const next = `${run}-${isPart ? (entries.at(-1)?.seq ?? lastSeq) : lastSeq}`;
+  const iso = (time: number): string => new Date(time).toISOString();
+  const asked = since === undefined ? null : iso(since);
+  return { lastSeq, next, since: asked, knownSince: iso(knownSince), fromFile, events: entries.map(view) };
 }
 
 /** An entry as `/events` shows it. */

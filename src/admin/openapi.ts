@@ -5,9 +5,11 @@ import { NODE_SORT_COLUMNS } from './node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
 import {
   askedToSever,
+  availabilityList,
   done,
   eventList,
   eventView,
+  nodeAvailability,
   nodeDetail,
   nodeHealth,
   nodeList,
@@ -72,7 +74,20 @@ const page = {
 };
 const after = (what: string) =>
   z.string().describe(`${what} the events after this one: a \`seq\`, or what \`next\` was.`);
+const since = z
+  .string()
+  .describe(
+    'Only from then on: `7d` (also `s`, `m`, `h`) is that long ago; or a time in ISO 8601, in UTC unless it says otherwise.',
+  );
+const until = z.string().describe('Only before then, in the same form. By default now.');
+const availabilityQuery = z.object({
+  since,
+  until,
+  timezone: z.string().default('UTC').describe('Where days begin, as in `Europe/Berlin`.'),
+});
 const eventFilter = {
+  since,
+  until,
   node: anyNode,
   stream: z.int().min(1).describe('The id of a stream.'),
   kind: words(EVENT_KINDS),
@@ -127,7 +142,24 @@ export const OPERATIONS: readonly Operation[] = [
     },
   },
   {
-    ...{ method: 'get', path: '/events', summary: 'What happened recently, oldest first.' },
+    ...{ method: 'get', path: '/nodes/:id/availability', summary: 'When a node was online.', ...ofNode },
+    query: availabilityQuery,
+    answers: {
+      200: ok('The last thirty days, or what was asked for.', nodeAvailability),
+      400: failed('A parameter cannot be used.'),
+      ...unknownNode,
+    },
+  },
+  {
+    ...{ method: 'get', path: '/availability', summary: 'How long each node was online, day by day.' },
+    query: availabilityQuery,
+    answers: {
+      200: ok('The last thirty days, or what was asked for.', availabilityList),
+      400: failed('A parameter cannot be used.'),
+    },
+  },
+  {
+    ...{ method: 'get', path: '/events', summary: 'What happened, oldest first.' },
     query: z.object({
       after: after('Without it, the newest events; with it,'),
       limit: limit(20_000).default(100),

@@ -1,3 +1,4 @@
+import { isTimezone } from '../history/availability.ts';
 import { printable } from '../lib/text.ts';
 
 /** A query parameter is invalid. The message names the value and says what is allowed. */
@@ -46,6 +47,60 @@ export class Parameters {
     if (number >= least && number <= most) return number;
     throw new ParameterError(`${name}=${quoted(text)} is invalid. Use a whole number from ${least} to ${most}.`);
   }
+
+  /** Reads a time, in milliseconds since 1970: `7d` is seven days before `now`. */
+  time(name: string, now: number): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const time = timeIn(text, now);
+    if (!Number.isNaN(time)) return time;
+    throw new ParameterError(
+      `${name}=${quoted(text)} is no time. Use 90m, 24h or 7d (that long ago), or a time like 2026-11-27T08:00:00Z.`,
+    );
+  }
+
+  /** Reads the name of a time zone, by default UTC. */
+  timezone(name: string): string {
+    const text = this.text(name) ?? 'UTC';
+    if (isTimezone(text)) return text;
+    throw new ParameterError(`${name}=${quoted(text)} is unknown. Use a name like Europe/Berlin, or UTC.`);
+  }
+}
+
+/** Of two times, the first begins a span and the second ends it. @throws ParameterError if the span is empty or long. */
+export function spanOf(
+  given: Parameters,
+  now: number,
+  byDefaultMs: number,
+): { readonly since: number; readonly until: number } {
+  const until = given.time('until', now) ?? now;
+  const since = given.time('since', now) ?? until - byDefaultMs;
+  if (since >= until)
+    throw new ParameterError(`since must be before until, and ${iso(since)} is not before ${iso(until)}.`);
+  if (until - since <= LONGEST_SPAN_MS) return { since, until };
+  throw new ParameterError(
+    `From ${iso(since)} to ${iso(until)} is too long. Ask for ${LONGEST_SPAN_DAYS} days at most.`,
+  );
+}
+
+const LONGEST_SPAN_DAYS = 366;
+const LONGEST_SPAN_MS = LONGEST_SPAN_DAYS * 86_400_000;
+
+function iso(time: number): string {
+  return new Date(time).toISOString();
+}
+
+const AGO_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const ISO_TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$/;
+
+/** Reads `7d` (that long before now) or an ISO 8601 time; one without a time zone is in UTC. @returns NaN for anything else. */
+function timeIn(text: string, now: number): number {
+  const [, number, unit = ''] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  if (number !== undefined) return now - Number(number) * (AGO_MS[unit] ?? Number.NaN);
+  // A plus sign in a query is a space.
+  const time = text.replace(' ', '+');
+  if (!ISO_TIME.test(time)) return Number.NaN;
+  return Date.parse(/T.*(Z|[+-]\d\d:?\d\d)$/.test(time) || !time.includes('T') ? time : `${time}Z`);
 }
 
 /**

@@ -2,14 +2,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
-import type { History, HistoryEntry } from '../history/history.ts';
-import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
+import type { FoundEvents, History, HistoryEntry, HistoryQuery } from '../history/history.ts';
+import { formatMachineKey, type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import type { NodeInfo } from '../identity/node-info.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import { printable } from '../lib/text.ts';
 import { isConnected, type NodePresence } from '../nodes/presence.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { AccessControl, Sessions } from './access.ts';
+import { listAvailability, type NamedNode, nodeAvailability, type PresenceHistory } from './availability-list.ts';
 import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendProblem, sendText } from './responses.ts';
@@ -86,9 +88,12 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const node: Answer = (exchange) => answerNode(backend, exchange, (found) => [200, nodeDetail(found)]);
   const health: Answer = (exchange) =>
     answerNode(backend, exchange, (found) => [isConnected(found) ? 200 : 503, nodeHealth(found)]);
-  const events: Answer = ({ response, query }) => {
+  const availability: Answer = async ({ response, query }) =>
+    sendJson(response, 200, listAvailability(backend.presence, await backend.nodes(), query, backend.now()));
+  const events: Answer = async ({ response, query }) => {
     const { history } = backend;
-    sendJson(response, 200, listEvents(history, eventQuery(query, history, backend.keysOf), backend.eventView));
+    const asked = eventQuery(query, history, backend.keysOf, backend.now());
+    sendJson(response, 200, listEvents(history, asked, await backend.events(asked), backend.eventView));
   };
   const overview: Answer = ({ response }) => {
     const whole: Overview = { ...backend.overview(), needsToken };
@@ -100,9 +105,23 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     ['/nodes', reading(nodes)],
     ['/nodes/:id', reading(node)],
     ['/nodes/:id/health', reading(health)],
+    ['/nodes/:id/availability', reading(availabilityOfNode(backend))],
+    ['/availability', reading(availability)],
     ['/events', reading(events)],
     ['/overview', reading(overview)],
   ];
+}
+
+function availabilityOfNode(backend: AdminBackend): Answer {
+  return async (exchange) => {
+    const { response, id, query } = exchange;
+    const answer = (node: NamedNode) => nodeAvailability(backend.presence, node, query, backend.now());
+    const machineKey = parseMachineKey(id);
+    // A node that was deleted has a history too.
+    if (machineKey === undefined || !backend.presence.has(machineKey)) {
+      await answerNode(backend, exchange, (found) => [200, answer(found)]);
+    } else sendJson(response, 200, answer({ machineKey, node: backend.nodeOf(machineKey) }));
+  };
 }
 
 /** Answers about the one node that the path names. */
@@ -245,6 +264,12 @@ export interface AdminBackend {
   /** The figures and warnings at the top of the status page. */
   overview(): Omit<Overview, 'needsToken'>;
   readonly history: History;
+  /** The events that match, also those from before this start. */
+  events(query: HistoryQuery): Promise<FoundEvents>;
+  readonly presence: PresenceHistory;
+  nodeOf(key: MachineKey): NodeInfo | undefined;
+  /** Milliseconds since 1970. */
+  now(): number;
   eventView(entry: HistoryEntry): EventView;
   /** The machine keys of the nodes with this name, id or key. Empty if there is no such node. */
   keysOf(node: string): ReadonlySet<MachineKey>;

@@ -75,7 +75,7 @@ function answer(request: IncomingMessage, response: ServerResponse, { routes, ac
 function patternOf(path: string): { readonly pattern: string; readonly id: string } {
   const [, stream] = /^\/streams\/(\d{1,15})\/sever$/.exec(path) ?? [];
   if (stream !== undefined) return { pattern: '/streams/:id/sever', id: stream };
-  const [, node = '', more = ''] = /^\/nodes\/([^/]{1,300})(\/health)?$/.exec(path) ?? [];
+  const [, node = '', more = ''] = /^\/nodes\/([^/]{1,300})(\/health|\/availability)?$/.exec(path) ?? [];
   return node === '' ? { pattern: path, id: '' } : { pattern: `/nodes/:id${more}`, id: decoded(node) };
 }
 
@@ -128,7 +128,7 @@ function upgrade(
     refuseUpgrade(socket, 'HSW_ADMIN_FULL', 'Too many clients are listening. Poll /events instead.');
   else {
     try {
-      live.take(request, socket, head, eventQuery(query, backend.history, backend.keysOf));
+      live.take(request, socket, head, eventQuery(query, backend.history, backend.keysOf, backend.now()));
     } catch (error) {
       if (error instanceof ParameterError) refuseUpgrade(socket, 'HSW_PARAMETER_INVALID', error.message);
       else {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { PERIOD_STATES } from '../history/presence-log.ts';
 import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { DISAGREEMENTS, type Silence } from '../streams/events.ts';
@@ -163,6 +164,9 @@ export const eventList = z
   .strictObject({
     lastSeq: count.describe('The `seq` of the newest event of all.'),
     next: z.string().describe('Give it as `after=` to get the events after these, now or later.'),
+    since: time.nullable().describe('From when on events were asked for.'),
+    knownSince: time.describe('Earlier events are not kept, or not all of them.'),
+    fromFile: z.boolean().describe('Whether the watchdog keeps events in a file, so that they outlive a restart.'),
     events: z.array(eventView).describe('Oldest first.'),
   })
   .meta({ id: 'Events' });
@@ -246,6 +250,56 @@ export const nodeHealth = z
   .meta({ id: 'NodeHealth' });
 
 export type NodeHealth = View<typeof nodeHealth>;
+
+const totals = {
+  onlineMs: milliseconds.describe('How long it was online.'),
+  offlineMs: milliseconds,
+  unknownMs: milliseconds.describe('The watchdog did not run, or had not heard of the node yet.'),
+} as const;
+
+const availabilitySpan = {
+  since: time,
+  until: time,
+  timezone: z.string().describe('Where days begin.'),
+  knownSince: time.nullable().describe('What was earlier is unknown. Null if everything is.'),
+} as const;
+
+const availabilityView = z
+  .strictObject({
+    machineKey,
+    id: z.string().nullable(),
+    name: z.string().nullable(),
+    availability: z
+      .number()
+      .min(0)
+      .max(1)
+      .nullable()
+      .describe('The share of the known time that it was online. Null if nothing is known.'),
+    ...totals,
+    days: z
+      .array(z.strictObject({ date: z.iso.date(), ...totals }))
+      .describe('Oldest first. The first and the last may be parts of a day.'),
+  })
+  .meta({ id: 'Availability', description: 'How long a node was online, day by day.' });
+
+export type AvailabilityView = View<typeof availabilityView>;
+
+export const availabilityList = z
+  .strictObject({ ...availabilitySpan, total: count, nodes: z.array(availabilityView) })
+  .meta({ id: 'Availabilities' });
+
+export type AvailabilityList = View<typeof availabilityList>;
+
+export const nodeAvailability = availabilityView
+  .extend({
+    ...availabilitySpan,
+    periods: z
+      .array(z.strictObject({ state: z.enum(PERIOD_STATES), since: time, until: time }))
+      .describe('Oldest first, without gaps. The newest 5000 at most.'),
+  })
+  .meta({ id: 'NodeAvailability', description: 'When a node was online.' });
+
+export type NodeAvailability = View<typeof nodeAvailability>;
 
 const listenAddress = z.strictObject({ address: z.string(), family: z.string(), port: count });
 

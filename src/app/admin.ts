@@ -9,7 +9,6 @@ import type { PolicyView, StreamView } from '../admin/views.ts';
 import { asksForNodes, policyForAny, ruleFor } from '../config/policy.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
-import { History, historyBounds } from '../history/history.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import { formatDuration } from '../lib/units.ts';
 import { version } from '../lib/version.ts';
@@ -22,6 +21,7 @@ import { readsArePooled } from '../proxy/pooled-reads.ts';
 import type { Events } from '../streams/events.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
+import type { KeptHistory } from './history.ts';
 import type { ReloadOutcome } from './live-config.ts';
 import { findProblems, type OverviewOptions, overviewOf, readinessOf } from './overview.ts';
 
@@ -30,6 +30,7 @@ export interface AdminOptions extends OverviewOptions {
   readonly events: Events;
   readonly admission: Admission;
   readonly pacer: Pacer;
+  readonly kept: KeptHistory;
   readonly sightings: Sightings;
   readonly reconciler: Reconciler;
   readonly notifier: Notifier;
@@ -38,20 +39,18 @@ export interface AdminOptions extends OverviewOptions {
   reload(): ReloadOutcome;
 }
 
-/** Starts the metrics and the history, and creates the admin server, which does not listen yet. */
+/** Starts the metrics, and creates the admin server, which does not listen yet. */
 export function startAdmin(options: AdminOptions): Server {
   const { clock, events, directory, live, replicas, token } = options;
   const metrics = startMetrics(options);
-  const history = new History(
-    clock,
-    { nameOf: (key) => directory.nodeOf(key)?.name, isNode: (key) => isKnownNode(directory, key) },
-    historyBounds(live.config.limits.history),
-  );
-  events.listen(history.listen);
+  const { history, presence } = options.kept;
   const problems = new Problems({ clock, find: () => findProblems(options) });
   events.listen(problems.listen);
   const backend: AdminBackend = {
-    history,
+    ...{ history, presence },
+    events: (query) => options.kept.find(query),
+    nodeOf: (key) => directory.nodeOf(key),
+    now: () => clock.dateOf(clock.now()).getTime(),
     metrics: async () => ({ contentType: metrics.contentType, text: await metrics.render() }),
     failed: (during, error) => events.emit({ kind: 'internal_error', during, error }),
     readiness: () => readinessOf(options),

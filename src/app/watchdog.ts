@@ -37,6 +37,7 @@ import type { Stream } from '../streams/stream.ts';
 import { Takeover } from '../takeover/takeover.ts';
 import { type Logger, logEvents } from '../telemetry/log.ts';
 import { startAdmin } from './admin.ts';
+import { openHistory } from './history.ts';
 import { KeyFiles } from './key-files.ts';
 import { LiveConfig, type ReloadOutcome } from './live-config.ts';
 import { followNodes } from './nodes.ts';
@@ -121,6 +122,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
+  const kept = openHistory({ clock, events, directory, live });
 
   // Build the way of a connection.
   const proxySockets = new ProxySockets({ clock, emit, diag: await loadSockDiag(clock) });
@@ -195,13 +197,14 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
       proxySockets.close();
       keys.close();
       await notifier.close();
+      await kept.close();
       await Promise.all([checkup.close(), directory.close(), replicas?.close()]);
     },
   });
 
   // Listen.
   const admin = startAdmin({
-    ...{ ...services, ...pipeline, sightings, reconciler, frontProxies, listeners, reload, notifier },
+    ...{ ...services, ...pipeline, kept, sightings, reconciler, frontProxies, listeners, reload, notifier },
     ...{ token: adminToken, startedAt, hasNoiseKey: () => noiseKey() !== undefined },
     isDraining: () => shutdown.isDraining,
   });

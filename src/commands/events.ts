@@ -5,16 +5,22 @@ import { nearest, printable } from '../lib/text.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
 import { severalOf } from './help.ts';
-import { type Colour, type Console, coloured, EXIT, type ExitCode } from './terminal.ts';
+import { type Colour, type Console, coloured, csvLine, EXIT, type ExitCode, localTime } from './terminal.ts';
 
 export interface EventsOptions {
   readonly node?: string;
   readonly stream?: string;
   readonly kind?: readonly string[];
   readonly limit?: string;
+  readonly since?: string;
+  readonly until?: string;
   readonly follow?: boolean;
   readonly json?: boolean;
+  readonly csv?: boolean;
 }
+
+/** With `--since`, all events of that time are wanted. This is the most that the API returns at once. */
+const MOST = 20_000;
 
 const EVERY_MS = 1000;
 
@@ -41,15 +47,18 @@ export function kindsOf(option: Option): Option {
 
 /** Lists recent events, the oldest first. */
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
-  const { node, stream, kind, limit } = options;
+  const { node, stream, kind, since, until } = options;
+  const limit = options.limit ?? (since === undefined ? undefined : String(MOST));
   const problem = node === undefined ? undefined : await unknownNode(api, node);
   if (problem !== undefined) {
     console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
     return EXIT.nothing;
   }
   const query = { node, stream, kind: kind?.join() };
-  const first = await api.get<EventsAnswer>('/events', { ...query, limit });
+  const first = await api.get<EventsAnswer>('/events', { ...query, since, until, limit });
+  if (options.csv) console.stdout.write(csvLine(CSV_COLUMNS));
   for (const event of first.events) console.stdout.write(textOf(event, options, console));
+  for (const remark of remarksOn(first, limit)) console.stderr.write(`${remark}\n`);
   if (!options.follow) {
     if (first.events.length === 0) console.stderr.write('There are no such events.\n');
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
@@ -64,15 +73,33 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   }
 }
 
-function textOf(event: EventView, { json }: EventsOptions, console: Console): string {
+/** What the list leaves out. */
+function remarksOn(list: EventsAnswer, limit: string | undefined): readonly string[] {
+  const { events, knownSince, fromFile, since } = list;
+  const remarks: string[] = [];
+  const [oldest] = events;
+  if (since !== null && oldest !== undefined && String(events.length) === limit)
+    remarks.push(
+      `There may be more: these are the newest ${events.length} events. Ask for those before with --until ${oldest.time}.`,
+    );
+  if (since !== null && since < knownSince) {
+    const why = fromFile ? '' : ' The watchdog remembers one day at most, and forgets it when it restarts.';
+    remarks.push(`Events are known since ${localTime(knownSince)} only.${why}`);
+  }
+  return remarks;
+}
+
+const CSV_COLUMNS = [
+  ...(['time', 'level', 'kind', 'node', 'machineKey', 'stream', 'otherStream', 'remoteAddress'] as const),
+  ...(['reason', 'code', 'sentence'] as const),
+];
+
+function textOf(event: EventView, { json, csv }: EventsOptions, console: Console): string {
+  if (csv) return csvLine(CSV_COLUMNS.map((name) => (name === 'node' ? event.node?.name : event[name]) ?? ''));
   if (json) return `${JSON.stringify(event)}\n`;
-  const date = new Date(event.time);
-  const two = (part: number): string => String(part).padStart(2, '0');
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   const colour = colourOf(event);
   const sentence = printable(event.sentence);
-  return `${coloured(console, 'faint', `${day} ${time}`)}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
+  return `${coloured(console, 'faint', localTime(event.time))}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
 }
 
 function colourOf({ kind, level, reason }: EventView): Colour | undefined {

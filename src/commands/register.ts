@@ -12,6 +12,7 @@ import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import { type Api, adminApi } from './admin-client.ts';
+import { type AvailabilityOptions, showAvailability } from './availability.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, kindsOf, showEvents } from './events.ts';
 import { countOf, endHelp, isRepeatable, repeated, severalOf, sortOf } from './help.ts';
@@ -100,6 +101,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   addStreams(program, console);
   addNodes(program, console);
   addEvents(program, console);
+  addAvailability(program, console);
   addSever(program, console);
   addReload(program);
 }
@@ -186,12 +188,21 @@ function addEvents(program: Command, console: OpenConsole): void {
   const command = program
     .command('events')
     .helpGroup(LOOK)
-    .description('list what happened recently, and why')
+    .description('list what happened, and why')
     .addOption(option(WHICH, '--node <name|id|key>', 'only events of this node'))
     .addOption(option(WHICH, '--stream <id>', 'only events of this stream'))
     .addOption(kindsOf(option(WHICH, '--kind <kind>', 'only events of these kinds, which are listed below')))
-    .addOption(countOf(option(WHICH, '--limit <number>', 'how many of the newest events').default('100')))
+    .addOption(
+      countOf(
+        option(WHICH, '--limit <number>', 'how many of the newest events; the default is 100, and with --since 20000'),
+      ),
+    )
+    .addOption(
+      option(WHICH, '--since <time>', 'only events since then: 7d, 12h or 30m ago, or a time like 2026-11-27T08:00'),
+    )
+    .addOption(option(WHICH, '--until <time>', 'only events before then, in the same form'))
     .addOption(option(HOW, '--follow', 'also show new events as they happen, until Ctrl-C'))
+    .addOption(option(HOW, '--csv', 'print the events as CSV').conflicts('json'))
     .addOption(option(HOW, '--json', 'print each event as one line of JSON'))
     .action(async (options: EventsOptions, command: Command) => {
       process.exitCode = await showEvents(apiOf(command), options, console());
@@ -199,10 +210,37 @@ function addEvents(program: Command, console: OpenConsole): void {
   endHelp(asksAdmin(command), {
     examples: [
       ['Why was the stream of this node cut?', '--node phone-1 --kind stream_severed,stream_closed'],
+      ['What happened within the last week?', '--since 7d'],
       ['Takeovers as they happen', '--kind contest_opened,stream_severed --follow'],
     ],
     exits: LISTS,
     more: { Kinds: `${EVENT_KINDS.join(', ')}. docs/api.md says what each means.` },
+  });
+}
+
+function addAvailability(program: Command, console: OpenConsole): void {
+  const command = program
+    .command('availability')
+    .helpGroup(LOOK)
+    .description('show how long each node was online, the worst first; with a node: day by day')
+    .argument('[name|id|key]', 'only this node')
+    .addOption(
+      option(WHICH, '--since <time>', 'since then: 7d or 12h ago, or a date or time like 2026-11-01').default('30d'),
+    )
+    .addOption(option(WHICH, '--until <time>', 'until then, in the same form; the default is now'))
+    .addOption(option(HOW, '--timezone <name>', 'where days begin, as in Europe/Berlin').default('UTC'))
+    .addOption(option(HOW, '--csv', 'print the seconds of each node and day as CSV').conflicts('json'))
+    .addOption(option(HOW, '--json', 'print the JSON of the admin API'))
+    .action(async (node: string | undefined, options: AvailabilityOptions, command: Command) => {
+      process.exitCode = await showAvailability(apiOf(command), node, options, console());
+    });
+  endHelp(asksAdmin(command), {
+    examples: [
+      ['Which nodes were away most in the last week?', '--since 7d'],
+      ['When was this router away?', 'router-1 --timezone Europe/Berlin'],
+      ['November for a spreadsheet', '--since 2026-11-01 --until 2026-12-01 --csv'],
+    ],
+    exits: LISTS,
   });
 }
 

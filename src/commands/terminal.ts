@@ -77,6 +77,24 @@ export function tableLines(
   });
 }
 
+/** A line of CSV (RFC 4180). Spreadsheets take text that begins like a formula for one, so it gets an apostrophe in front. */
+export function csvLine(values: readonly (string | number)[]): string {
+  const cells = values.map((value) => {
+    if (typeof value === 'number') return String(value);
+    const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  });
+  return `${cells.join(',')}\r\n`;
+}
+
+/** An ISO 8601 time as the reader's clock shows it: `2026-11-27 08:15:00`. */
+export function localTime(time: string): string {
+  const date = new Date(time);
+  const two = (part: number): string => String(part).padStart(2, '0');
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
 const CLEAR = '\x1b[H\x1b[2J\x1b[3J';
 
 /** Prints lines. @param isAgain whether they replace those before. Without a terminal, they follow each other. */

@@ -31,6 +31,19 @@ export interface HistoryQuery {
   readonly kinds: ReadonlySet<string> | undefined;
   /** Only entries of these levels. */
   readonly levels: ReadonlySet<Level> | undefined;
+  /** Only entries from then on, in milliseconds of the Unix epoch. */
+  readonly since: number | undefined;
+  /** Only entries before then. */
+  readonly until: number | undefined;
+}
+
+export interface FoundEvents {
+  /** Oldest first. */
+  readonly entries: readonly HistoryEntry[];
+  /** Since when every event is known. */
+  readonly knownSince: number;
+  /** Whether a file keeps them. */
+  readonly fromFile: boolean;
 }
 
 export interface HistoryBounds {
@@ -51,6 +64,8 @@ export interface HistoryPorts {
   isNode(key: MachineKey): boolean;
 }
 
+type EntryListener = (entry: HistoryEntry, event: WatchdogEvent) => void;
+
 /** The events of the last day. They are kept in memory, up to a limit. */
 export class History {
   /** Names this run of the watchdog, because the next run counts its events from the beginning. */
@@ -60,9 +75,10 @@ export class History {
   readonly #ofNodes: Recent;
   readonly #ofOthers: Recent;
   readonly #minutes = new Minutes();
-  readonly #listeners = new Set<(entry: HistoryEntry) => void>();
+  readonly #listeners = new Set<EntryListener>();
   readonly #ageMs: number;
   #lastSeq = 0;
+  #beganAt: number;
 
   constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds) {
     this.#clock = clock;
@@ -71,6 +87,19 @@ export class History {
     this.#ofNodes = new Recent(bounds.ofNodes);
     this.#ofOthers = new Recent(bounds.ofOthers);
     this.#ageMs = bounds.ageMs;
+    this.#beganAt = this.#now();
+  }
+
+  /**
+   * Goes on where an earlier run has ended. Call it before the first event.
+   *
+   * @param entries that run's newest entries, oldest first.
+   * @param since from when on they are complete.
+   */
+  resume(entries: Iterable<HistoryEntry>, lastSeq: number, since: number): void {
+    for (const entry of entries) this.#keep(entry);
+    this.#lastSeq = lastSeq;
+    this.#beganAt = Math.min(this.#beganAt, since);
   }
 
   readonly listen = (event: WatchdogEvent): void => {
@@ -84,19 +113,23 @@ export class History {
     const sentence = describeEvent(event, this.#ports.nameOf);
     const code = errorCodeOf(event);
     const entry: HistoryEntry = { seq: ++this.#lastSeq, at, kind: event.kind, level, code, subject, sentence };
-    const isOfNode = subject.machineKey !== undefined && this.#ports.isNode(subject.machineKey);
-    (isOfNode ? this.#ofNodes : this.#ofOthers).add(entry);
-    for (const listener of this.#listeners) listener(entry);
+    this.#keep(entry);
+    for (const listener of this.#listeners) listener(entry, event);
   };
 
   /** @returns a function that removes the listener. */
-  onEntry(listener: (entry: HistoryEntry) => void): () => void {
+  onEntry(listener: EntryListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
   get lastSeq(): number {
     return this.#lastSeq;
+  }
+
+  /** Since when every entry is here. */
+  get knownSince(): number {
+    return Math.max(this.#beganAt, this.#now() - this.#ageMs, this.#ofNodes.lostUntil, this.#ofOthers.lostUntil);
   }
 
   get size(): number {
@@ -117,6 +150,12 @@ export class History {
     return this.#minutes.lastHour(this.#now());
   }
 
+  #keep(entry: HistoryEntry): void {
+    const { machineKey } = entry.subject;
+    const isOfNode = machineKey !== undefined && this.#ports.isNode(machineKey);
+    (isOfNode ? this.#ofNodes : this.#ofOthers).add(entry);
+  }
+
   #forget(): void {
     const oldest = this.#now() - this.#ageMs;
     for (const recent of [this.#ofNodes, this.#ofOthers]) recent.forgetBefore(oldest);
@@ -128,9 +167,9 @@ export class History {
 }
 
 export function matches(entry: HistoryEntry, query: Omit<HistoryQuery, 'limit' | 'after'>, after: number): boolean {
-  const { machineKeys, stream, kinds, levels } = query;
+  const { machineKeys, stream, kinds, levels, since = entry.at, until = Number.POSITIVE_INFINITY } = query;
   const { machineKey, stream: own, otherStream } = entry.subject;
-  if (entry.seq <= after) return false;
+  if (entry.seq <= after || entry.at < since || entry.at >= until) return false;
   if (kinds !== undefined && !kinds.has(entry.kind)) return false;
   if (levels !== undefined && !levels.has(entry.level)) return false;
   if (stream !== undefined && own !== stream && otherStream !== stream) return false;
@@ -143,9 +182,15 @@ export class Recent {
   #kept: HistoryEntry[] = [];
   /** How many entries at the start of `#kept` are forgotten. A removal moves the whole array, so they are removed in batches. */
   #forgotten = 0;
+  #lostUntil = 0;
 
   constructor(most: number) {
     this.#most = most;
+  }
+
+  /** When the last entry happened that was forgotten for lack of room. */
+  get lostUntil(): number {
+    return this.#lostUntil;
   }
 
   get size(): number {
@@ -154,7 +199,10 @@ export class Recent {
 
   add(entry: HistoryEntry): void {
     this.#kept.push(entry);
-    if (this.size > this.#most) this.#forgotten += 1;
+    if (this.size > this.#most) {
+      this.#lostUntil = (this.#kept[this.#forgotten]?.at ?? 0) + 1;
+      this.#forgotten += 1;
+    }
     this.#tidy();
   }
 

@@ -125,7 +125,13 @@ async function bench(flags: Record<string, unknown> = {}) {
 /** An admin server whose watchdog says what is hard to bring about. */
 async function serverOf(says: Partial<AdminBackend>): Promise<string> {
   const history = new History(systemClock, { nameOf: () => undefined, isNode: () => true }, historyBounds(100));
-  const backend = { history, keysOf: () => new Set(), failed: () => {}, ...says } as unknown as AdminBackend;
+  const backend = {
+    history,
+    keysOf: () => new Set(),
+    failed: () => {},
+    now: () => Date.now(),
+    ...says,
+  } as unknown as AdminBackend;
   const server = createAdminServer(backend, { clock: systemClock, token: undefined, adminHost: '127.0.0.1' });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   harness.defer(() => {
@@ -178,9 +184,13 @@ describe('the description of the admin API', () => {
     expect((await asked('GET', '/nodes/phone')).text).toContain('"state": "connected"');
     await asked('GET', '/nodes/phone/health');
     expect((await asked('GET', `/nodes/3/health`)).status).toBe(503);
-    for (const path of ['/nodes/nobody', '/nodes/nobody/health']) expect((await asked('GET', path)).status).toBe(404);
-    for (const path of ['/nodes/printer', '/nodes/printer/health']) expect((await asked('GET', path)).status).toBe(409);
-    for (const path of ['/streams', '/nodes', '/events']) expect((await asked('GET', `${path}?x=1`)).status).toBe(400);
+    expect((await asked('GET', '/nodes/phone/availability')).text).toContain('"state": "online"');
+    for (const path of ['/nodes/nobody', '/nodes/nobody/health', '/nodes/nobody/availability'])
+      expect((await asked('GET', path)).status).toBe(404);
+    for (const path of ['/nodes/printer', '/nodes/printer/health', '/nodes/printer/availability'])
+      expect((await asked('GET', path)).status).toBe(409);
+    for (const path of ['/streams', '/nodes', '/events', '/availability', '/nodes/phone/availability'])
+      expect((await asked('GET', `${path}?x=1`)).status).toBe(400);
     expect((await asked('POST', '/streams')).status).toBe(405);
     expect((await asked('POST', '/streams/99/sever')).status).toBe(404);
     expect((await asked('POST', '/streams/1/sever', { headers: { origin: 'http://evil.example' } })).status).toBe(403);

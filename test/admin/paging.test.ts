@@ -19,10 +19,11 @@ const steps = <Step>(happens: fc.Arbitrary<Step>) =>
 describe('/events', () => {
   const newHistory = (clock: FakeClock) =>
     new History(clock, { nameOf: () => undefined, isNode: () => false }, historyBounds(100_000));
-  const read = (history: History, query: Record<string, string>) =>
-    listEvents(history, eventQuery(new URLSearchParams(query), history, NOBODY), (entry) =>
-      eventView(entry, undefined),
-    );
+  const read = (history: History, query: Record<string, string>) => {
+    const asked = eventQuery(new URLSearchParams(query), history, NOBODY, Date.now());
+    const found = { entries: history.find(asked), knownSince: history.knownSince, fromFile: false };
+    return listEvents(history, asked, found, (entry) => eventView(entry, undefined));
+  };
   const happen = (history: History, kind: 'redis_up' | 'redis_down') =>
     history.listen(kind === 'redis_up' ? { kind, url: 'redis://r' } : { kind, url: 'redis://r', detail: 'x' });
   const kinds = fc.constantFrom('redis_up' as const, 'redis_down' as const);

@@ -6,6 +6,7 @@ import { keyOf, stage } from '../telemetry/stage.ts';
 
 const ALL: HistoryQuery = {
   ...{ after: undefined, limit: 100, machineKeys: undefined, stream: undefined, kinds: undefined, levels: undefined },
+  ...{ since: undefined, until: undefined },
 };
 
 function bench(bounds = { ofNodes: 5, ofOthers: 2, ageMs: 60_000 }) {

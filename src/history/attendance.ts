@@ -1,0 +1,185 @@
+import type { MachineKey } from '../identity/keys.ts';
+import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import type { WatchdogEvent } from '../streams/events.ts';
+import type { Stream } from '../streams/stream.ts';
+import type { NodeRecord, PresenceLog, RunRecord } from './presence-log.ts';
+
+/** A stream may still be waiting for Headscale. This is how often it is looked at. */
+const LOOK_EVERY_MS = 2000;
+/** How often it is noted that the watchdog runs. After a crash, the last minute at most is unknown. */
+const ALIVE_EVERY_MS = 30_000;
+/** Without a list of nodes, a key counts as a node's once one of its sessions has lasted for this long: strangers can invent keys. */
+const PROVEN_AFTER_MS = 60_000;
+
+export interface AttendanceOptions {
+  readonly clock: Clock;
+  /** The name of this run. */
+  readonly run: string;
+  readonly log: PresenceLog;
+  readonly nodes: {
+    /** Whether Headscale has listed its nodes. */
+    isListed(): boolean;
+    isNode(key: MachineKey): boolean;
+    /** Every node that Headscale lists. */
+    keys(): Iterable<MachineKey>;
+  };
+  /** Called with each record that was added to the log. */
+  noted(record: RunRecord | NodeRecord): void;
+}
+
+interface Attending {
+  /** Its control streams that are not closed. */
+  readonly streams: Set<Stream>;
+  /** Since when it has had a session, if the log has it. */
+  since: number | undefined;
+  /** When its last session ended, while another stream may still become one. */
+  endedAt: number | undefined;
+}
+
+/**
+ * Notes in the log when nodes come and go. A node is online while it has a session: a control stream that Headscale has accepted. A
+ * session counts from the opening of its stream, as `connectedSince` does.
+ */
+export class Attendance {
+  readonly #options: AttendanceOptions;
+  readonly #startedAt: number;
+  readonly #nodes = new Map<MachineKey, Attending>();
+  /** Streams that were sessions. */
+  readonly #sessions = new WeakSet<Stream>();
+  /** Those with a stream that is not noted. */
+  readonly #unsettled = new Set<MachineKey>();
+  #timer: Timer | undefined;
+  #aliveTimer: Timer | undefined;
+  #endedAt: number | undefined;
+
+  constructor(options: AttendanceOptions) {
+    this.#options = options;
+    this.#startedAt = this.#now();
+    this.#noteAlive();
+  }
+
+  readonly listen = (event: WatchdogEvent): void => {
+    // During the drain, streams end because we end them.
+    if (event.kind === 'drain_started') this.end();
+    if (this.#endedAt !== undefined || (event.kind !== 'stream_opened' && event.kind !== 'stream_closed')) return;
+    const { stream } = event;
+    const { machineKey: key, kind } = stream;
+    if (key === undefined || kind !== 'control') return;
+    const node = this.#nodes.get(key) ?? { streams: new Set(), since: undefined, endedAt: undefined };
+    this.#nodes.set(key, node);
+    if (event.kind === 'stream_opened') node.streams.add(stream);
+    else {
+      this.#settle(key, node);
+      node.streams.delete(stream);
+      if (this.#isSession(stream)) node.endedAt = this.#now();
+    }
+    this.#settle(key, node);
+    this.#schedule();
+  };
+
+  /** Headscale has listed its nodes: from now on it is known that they exist. */
+  listed(): void {
+    if (this.#endedAt !== undefined) return;
+    const { log, nodes } = this.#options;
+    const at = this.#now();
+    for (const node of nodes.keys()) if (!log.has(node)) this.#note({ at, run: this.#options.run, node, since: at });
+    for (const key of [...this.#unsettled]) this.#settle(key, this.#nodes.get(key));
+  }
+
+  /** Until when the log is complete: now, or when it ended. */
+  watchedUntil(): number {
+    return this.#endedAt ?? this.#now();
+  }
+
+  /** From now on nobody watches. */
+  end(): void {
+    if (this.#endedAt !== undefined) return;
+    const at = this.#now();
+    for (const [key, node] of this.#nodes) {
+      this.#settle(key, node);
+      this.#leave(key, node, node.endedAt ?? at);
+    }
+    this.#timer?.cancel();
+    this.#aliveTimer?.cancel();
+    this.#noteAlive();
+    this.#aliveTimer?.cancel();
+    this.#endedAt = at;
+  }
+
+  #settle(key: MachineKey, node: Attending | undefined): void {
+    if (node === undefined) return;
+    let since: number | undefined;
+    let isWaiting = false;
+    for (const stream of node.streams) {
+      if (!this.#isSession(stream)) isWaiting = true;
+      else since = Math.min(since ?? Number.POSITIVE_INFINITY, this.#dateOf(stream.openedAt));
+    }
+    // A new session that began before the old one ended leaves no gap.
+    if (node.endedAt !== undefined && (since !== undefined ? since > node.endedAt : !isWaiting)) {
+      this.#leave(key, node, node.endedAt);
+    }
+    if (since !== undefined) {
+      node.endedAt = undefined;
+      if (node.since === undefined && this.#isNode(key, since)) this.#come(key, node, since);
+    }
+    const isSettled = !isWaiting && (since === undefined || node.since !== undefined);
+    if (isSettled) this.#unsettled.delete(key);
+    else this.#unsettled.add(key);
+    if (node.streams.size === 0) this.#nodes.delete(key);
+  }
+
+  #come(node: MachineKey, attending: Attending, since: number): void {
+    attending.since = since;
+    this.#note({ at: since, run: this.#options.run, node, since: undefined });
+  }
+
+  #leave(node: MachineKey, attending: Attending, at: number): void {
+    attending.endedAt = undefined;
+    const { since } = attending;
+    if (since === undefined) return;
+    attending.since = undefined;
+    this.#note({ at: Math.max(at, since), run: this.#options.run, node, since });
+  }
+
+  #isSession(stream: Stream): boolean {
+    if (this.#sessions.has(stream)) return true;
+    if (stream.spokenAt === undefined && stream.bytesSent === 0) return false;
+    this.#sessions.add(stream);
+    return true;
+  }
+
+  #isNode(key: MachineKey, since: number): boolean {
+    const { log, nodes } = this.#options;
+    if (log.has(key)) return true;
+    return nodes.isListed() ? nodes.isNode(key) : this.#now() - since >= PROVEN_AFTER_MS;
+  }
+
+  #note(record: NodeRecord): void {
+    this.#options.log.applyNode(record);
+    this.#options.noted(record);
+  }
+
+  #noteAlive(): void {
+    const record = { at: this.#now(), run: this.#options.run, since: this.#startedAt };
+    this.#options.log.applyRun(record);
+    this.#options.noted(record);
+    this.#aliveTimer = this.#options.clock.after(ALIVE_EVERY_MS, () => this.#noteAlive());
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined || this.#unsettled.size === 0) return;
+    this.#timer = this.#options.clock.after(LOOK_EVERY_MS, () => {
+      this.#timer = undefined;
+      for (const key of [...this.#unsettled]) this.#settle(key, this.#nodes.get(key));
+      this.#schedule();
+    });
+  }
+
+  #dateOf(instant: Instant): number {
+    return this.#options.clock.dateOf(instant).getTime();
+  }
+
+  #now(): number {
+    return this.#dateOf(this.#options.clock.now());
+  }
+}
