@@ -2,8 +2,8 @@ import { availabilityOf, type Day, daysBetween, type Totals, totalsByDay, totals
 import { KEPT_MS, type Period } from '../history/presence-log.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import type { AvailabilityList, AvailabilityView, NodeAvailability } from './availability-views.ts';
 import { Parameters, spanOf } from './parameters.ts';
-import type { AvailabilityList, AvailabilityView, NodeAvailability } from './views.ts';
 
 /** When each node was connected, as this watchdog saw it. */
 export interface PresenceHistory {

@@ -1,15 +1,14 @@
 import { z } from 'zod';
 import { STREAM_KINDS } from '../streams/stream.ts';
 import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
+import { availabilityList, nodeAvailability } from './availability-views.ts';
 import { NODE_SORT_COLUMNS } from './node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
 import {
   askedToSever,
-  availabilityList,
   done,
   eventList,
   eventView,
-  nodeAvailability,
   nodeDetail,
   nodeHealth,
   nodeList,

@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { PERIOD_STATES } from '../history/presence-log.ts';
 import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { DISAGREEMENTS, type Silence } from '../streams/events.ts';
@@ -23,7 +22,7 @@ import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
  */
 
 /** What a schema describes. An answer is never changed. */
-type View<Schema extends z.ZodType> = ReadOnly<z.infer<Schema>>;
+export type View<Schema extends z.ZodType> = ReadOnly<z.infer<Schema>>;
 
 type ReadOnly<T> = T extends string | number | boolean | null
   ? T
@@ -31,10 +30,10 @@ type ReadOnly<T> = T extends string | number | boolean | null
     ? readonly ReadOnly<Item>[]
     : { readonly [Name in keyof T]: ReadOnly<T[Name]> };
 
-const time = z.iso.datetime();
-const count = z.int().min(0);
-const milliseconds = z.number();
-const machineKey = z.string().regex(/^mkey:[0-9a-f]{64}$/);
+export const time = z.iso.datetime();
+export const count = z.int().min(0);
+export const milliseconds = z.number();
+export const machineKey = z.string().regex(/^mkey:[0-9a-f]{64}$/);
 const nodeKey = z.string().regex(/^nodekey:[0-9a-f]{64}$/);
 const streamId = z.int().min(1) as unknown as z.ZodType<StreamId>;
 const streamKind = z.enum(STREAM_KINDS);
@@ -250,56 +249,6 @@ export const nodeHealth = z
   .meta({ id: 'NodeHealth' });
 
 export type NodeHealth = View<typeof nodeHealth>;
-
-const totals = {
-  onlineMs: milliseconds.describe('How long it was online.'),
-  offlineMs: milliseconds,
-  unknownMs: milliseconds.describe('The watchdog did not run, or had not heard of the node yet.'),
-} as const;
-
-const availabilitySpan = {
-  since: time,
-  until: time,
-  timezone: z.string().describe('Where days begin.'),
-  knownSince: time.nullable().describe('What was earlier is unknown. Null if everything is.'),
-} as const;
-
-const availabilityView = z
-  .strictObject({
-    machineKey,
-    id: z.string().nullable(),
-    name: z.string().nullable(),
-    availability: z
-      .number()
-      .min(0)
-      .max(1)
-      .nullable()
-      .describe('The share of the known time that it was online. Null if nothing is known.'),
-    ...totals,
-    days: z
-      .array(z.strictObject({ date: z.iso.date(), ...totals }))
-      .describe('Oldest first. The first and the last may be parts of a day.'),
-  })
-  .meta({ id: 'Availability', description: 'How long a node was online, day by day.' });
-
-export type AvailabilityView = View<typeof availabilityView>;
-
-export const availabilityList = z
-  .strictObject({ ...availabilitySpan, total: count, nodes: z.array(availabilityView) })
-  .meta({ id: 'Availabilities' });
-
-export type AvailabilityList = View<typeof availabilityList>;
-
-export const nodeAvailability = availabilityView
-  .extend({
-    ...availabilitySpan,
-    periods: z
-      .array(z.strictObject({ state: z.enum(PERIOD_STATES), since: time, until: time }))
-      .describe('Oldest first, without gaps. The newest 5000 at most.'),
-  })
-  .meta({ id: 'NodeAvailability', description: 'When a node was online.' });
-
-export type NodeAvailability = View<typeof nodeAvailability>;
 
 const listenAddress = z.strictObject({ address: z.string(), family: z.string(), port: count });
 

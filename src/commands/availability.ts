@@ -1,4 +1,4 @@
-import type { AvailabilityList, AvailabilityView, NodeAvailability } from '../admin/views.ts';
+import type { AvailabilityList, AvailabilityView, NodeAvailability } from '../admin/availability-views.ts';
 import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';

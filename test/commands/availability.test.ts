@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { AvailabilityView, EventView } from '../../src/admin/views.ts';
+import type { AvailabilityView } from '../../src/admin/availability-views.ts';
+import type { EventView } from '../../src/admin/views.ts';
 import type { Api } from '../../src/commands/admin-client.ts';
 import { type AvailabilityOptions, showAvailability } from '../../src/commands/availability.ts';
 import { showEvents } from '../../src/commands/events.ts';
