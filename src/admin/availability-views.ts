@@ -1,8 +1,22 @@
 import { z } from 'zod';
 import { PERIOD_STATES } from '../history/presence-log.ts';
+import { NODE_STATES } from '../nodes/presence.ts';
 import { count, machineKey, milliseconds, time, type View } from './views.ts';
 
-/* The answers that say how long nodes were online. As in views.ts, the running watchdog uses only the types. */
+/* The answers that say whether and how long nodes were online. As in views.ts, the running watchdog uses only the types. */
+
+export const nodeHealth = z
+  .strictObject({
+    machineKey,
+    name: z.string().nullable(),
+    connected: z.boolean(),
+    state: z.enum(NODE_STATES),
+    connectedSince: time.nullable(),
+    lastSignAt: time.nullable(),
+  })
+  .meta({ id: 'NodeHealth' });
+
+export type NodeHealth = View<typeof nodeHealth>;
 
 const totals = {
   onlineMs: milliseconds.describe('How long it was online.'),

@@ -8,9 +8,10 @@ import {
   type PresenceStream,
 } from '../nodes/presence.ts';
 import type { Stream } from '../streams/stream.ts';
+import type { NodeHealth } from './availability-views.ts';
 import { PAGE_PARAMETERS, Parameters, pageOf } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
-import type { EvidenceView, NodeHealth, NodeList, PresenceView, StreamView } from './views.ts';
+import type { EvidenceView, NodeList, PresenceView, StreamView } from './views.ts';
 
 /** A node's stream with what `/nodes` shows of it. */
 export interface ShownStream extends PresenceStream {

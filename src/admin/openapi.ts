@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { STREAM_KINDS } from '../streams/stream.ts';
 import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
-import { availabilityList, nodeAvailability } from './availability-views.ts';
+import { availabilityList, nodeAvailability, nodeHealth } from './availability-views.ts';
 import { NODE_SORT_COLUMNS } from './node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
 import {
@@ -10,7 +10,6 @@ import {
   eventList,
   eventView,
   nodeDetail,
-  nodeHealth,
   nodeList,
   overview,
   problem,

@@ -237,19 +237,6 @@ export const nodeList = z
 
 export type NodeList = View<typeof nodeList>;
 
-export const nodeHealth = z
-  .strictObject({
-    machineKey,
-    name: z.string().nullable(),
-    connected: z.boolean(),
-    state: z.enum(NODE_STATES),
-    connectedSince: time.nullable(),
-    lastSignAt: time.nullable(),
-  })
-  .meta({ id: 'NodeHealth' });
-
-export type NodeHealth = View<typeof nodeHealth>;
-
 const listenAddress = z.strictObject({ address: z.string(), family: z.string(), port: count });
 
 export const readiness = z
