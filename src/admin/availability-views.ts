@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { PERIOD_STATES } from '../history/presence-log.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
-import { count, machineKey, milliseconds, time, type View } from './views.ts';
+import { count, machineKey, milliseconds, time, type View } from './schemas.ts';
 
-/* The answers that say whether and how long nodes were online. As in views.ts, the running watchdog uses only the types. */
+/* The answers that say whether and how long nodes were online. As with views.ts, the running watchdog uses only the types. */
 
 export const nodeHealth = z
   .strictObject({

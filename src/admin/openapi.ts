@@ -3,20 +3,16 @@ import { STREAM_KINDS } from '../streams/stream.ts';
 import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
 import { availabilityList, nodeAvailability, nodeHealth } from './availability-views.ts';
 import { NODE_SORT_COLUMNS } from './node-list.ts';
+import { BADGES } from './routes.ts';
+import { askedToSever, done, problem, reloaded, reloadProblem, severed } from './schemas.ts';
 import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
 import {
-  askedToSever,
-  done,
   eventList,
   eventView,
   nodeDetail,
   nodeList,
   overview,
-  problem,
   readiness,
-  reloaded,
-  reloadProblem,
-  severed,
   shortReadiness,
   streamList,
 } from './views.ts';
@@ -91,6 +87,7 @@ const eventFilter = {
   kind: words(EVENT_KINDS),
   level: words(LEVELS),
 };
+const wrongParameter = failed('A parameter cannot be used.');
 const unknownNode = { 404: failed('Nobody knows this node.'), 409: failed('Several nodes match.') };
 
 export const OPERATIONS: readonly Operation[] = [
@@ -104,7 +101,7 @@ export const OPERATIONS: readonly Operation[] = [
       sort: column(SORT_COLUMNS),
       ...page,
     }),
-    answers: { 200: ok('The streams that match.', streamList), 400: failed('A parameter cannot be used.') },
+    answers: { 200: ok('The streams that match.', streamList), 400: wrongParameter },
   },
   {
     ...{ method: 'post', path: '/streams/:id/sever', summary: 'Severs a stream.' },
@@ -125,7 +122,7 @@ export const OPERATIONS: readonly Operation[] = [
       sort: column(NODE_SORT_COLUMNS),
       ...page,
     }),
-    answers: { 200: ok('The nodes that match.', nodeList), 400: failed('A parameter cannot be used.') },
+    answers: { 200: ok('The nodes that match.', nodeList), 400: wrongParameter },
   },
   {
     ...{ method: 'get', path: '/nodes/:id', summary: 'One node.', ...ofNode },
@@ -140,11 +137,21 @@ export const OPERATIONS: readonly Operation[] = [
     },
   },
   {
+    ...{ method: 'get', path: '/nodes/:id/badge.svg', summary: 'A badge with the state of a node.', ...ofNode },
+    query: z.object({ label: z.string().describe('What stands on the left, in place of the name.') }),
+    answers: { 200: ok('A picture.', { text: 'image/svg+xml' }), 400: wrongParameter, ...unknownNode },
+  },
+  {
+    ...{ method: 'get', path: '/badge.svg', summary: 'A badge for other pages.' },
+    query: z.object({ show: z.enum(BADGES).default('nodes').describe('How many nodes are connected, or Headscale.') }),
+    answers: { 200: ok('A picture.', { text: 'image/svg+xml' }), 400: wrongParameter },
+  },
+  {
     ...{ method: 'get', path: '/nodes/:id/availability', summary: 'When a node was online.', ...ofNode },
     query: availabilityQuery,
     answers: {
       200: ok('The last thirty days, or what was asked for.', nodeAvailability),
-      400: failed('A parameter cannot be used.'),
+      400: wrongParameter,
       ...unknownNode,
     },
   },
@@ -153,7 +160,7 @@ export const OPERATIONS: readonly Operation[] = [
     query: availabilityQuery,
     answers: {
       200: ok('The last thirty days, or what was asked for.', availabilityList),
-      400: failed('A parameter cannot be used.'),
+      400: wrongParameter,
     },
   },
   {
@@ -163,7 +170,7 @@ export const OPERATIONS: readonly Operation[] = [
       limit: limit(20_000).default(100),
       ...eventFilter,
     }),
-    answers: { 200: ok('The events that match.', eventList), 400: failed('A parameter cannot be used.') },
+    answers: { 200: ok('The events that match.', eventList), 400: wrongParameter },
   },
   {
     ...{ method: 'get', path: '/events/live', summary: 'The events as they happen, over WebSocket.' },
@@ -174,7 +181,7 @@ export const OPERATIONS: readonly Operation[] = [
     }),
     answers: {
       101: ok('A WebSocket. Each message is one event.', eventView),
-      400: failed('A parameter cannot be used.'),
+      400: wrongParameter,
       503: failed('Too many clients are listening.'),
     },
   },

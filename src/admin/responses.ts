@@ -1,6 +1,6 @@
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
-import type { Problem } from './views.ts';
+import type { Problem } from './schemas.ts';
 
 /**
  * Headers of every response. The page may load its own files and talk to its own server only. No other site may frame it or
@@ -13,6 +13,8 @@ const HEADERS = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Resource-Policy': 'same-origin',
   'Referrer-Policy': 'no-referrer',
+  // Pages of --admin-cors-origin get a header that others do not.
+  Vary: 'Origin',
   'X-Content-Type-Options': 'nosniff',
   'X-Frame-Options': 'DENY',
 } as const;
@@ -77,6 +79,16 @@ function problemText(problem: object): { readonly contentType: string; readonly 
 
 export function send(response: ServerResponse, status: number, contentType: string, body: string): void {
   response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
+}
+
+/** Badges are shown on pages that many people load, so browsers may keep one for a moment. No shared cache may. */
+export function sendBadge(response: ServerResponse, svg: string): void {
+  const headers = {
+    ...HEADERS,
+    'Cache-Control': 'private, max-age=30',
+    'Content-Type': 'image/svg+xml; charset=utf-8',
+  };
+  response.writeHead(200, headers).end(svg);
 }
 
 /** Reads a request's body as text. @returns undefined if it is longer than `most` bytes, or if the client left. */

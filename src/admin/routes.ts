@@ -10,11 +10,13 @@ import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
 import { printable } from '../lib/text.ts';
 import { isConnected, type NodePresence } from '../nodes/presence.ts';
 import type { StreamId } from '../streams/stream.ts';
-import type { AccessControl, Sessions } from './access.ts';
+import { type AccessControl, type Sessions, WRONG_TOKEN } from './access.ts';
 import { listAvailability, type NamedNode, nodeAvailability, type PresenceHistory } from './availability-list.ts';
+import { badgeSvg, healthBadge, nodeBadge, nodesBadge } from './badge.ts';
 import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
-import { problemOf, readBody, send, sendError, sendJson, sendProblem, sendText } from './responses.ts';
+import { Parameters } from './parameters.ts';
+import { problemOf, readBody, send, sendBadge, sendError, sendJson, sendProblem, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
 import type { EventView, NodeDetail, Overview, PolicyView, Readiness, StreamView } from './views.ts';
 
@@ -27,6 +29,10 @@ interface Exchange {
   readonly id: string;
   /** Whether access control allows the request. Public routes answer others too. */
   readonly isAuthorized: boolean;
+  /** Whether it may sever streams and reload. */
+  readonly mayChange: boolean;
+  /** Whether a browser sent it over HTTPS, as a trusted proxy says. */
+  readonly isSecure: boolean;
 }
 
 export interface Route {
@@ -85,9 +91,22 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     ...presenceView(found, backend.isDuplicate(found.machineKey)),
     policy: backend.policyOf(found),
   });
-  const node: Answer = (exchange) => answerNode(backend, exchange, (found) => [200, nodeDetail(found)]);
+  const node: Answer = (exchange) =>
+    answerNode(backend, exchange, (found) => sendJson(exchange.response, 200, nodeDetail(found)));
   const health: Answer = (exchange) =>
-    answerNode(backend, exchange, (found) => [isConnected(found) ? 200 : 503, nodeHealth(found)]);
+    answerNode(backend, exchange, (found) =>
+      sendJson(exchange.response, isConnected(found) ? 200 : 503, nodeHealth(found)),
+    );
+  const badgeOfNode: Answer = (exchange) =>
+    answerNode(backend, exchange, (found) => {
+      const label = new Parameters(exchange.query, ['label']).text('label');
+      sendBadge(exchange.response, badgeSvg(nodeBadge(found, label ?? found.node?.name ?? 'node')));
+    });
+  const badge: Answer = async ({ response, query }) => {
+    const shows = new Parameters(query, ['show']).words('show', BADGES);
+    const isHealth = shows?.has('health') ?? false;
+    sendBadge(response, badgeSvg(isHealth ? healthBadge(backend.readiness()) : nodesBadge(await backend.nodes())));
+  };
   const availability: Answer = async ({ response, query }) =>
     sendJson(response, 200, listAvailability(backend.presence, await backend.nodes(), query, backend.now()));
   const events: Answer = async ({ response, query }) => {
@@ -95,8 +114,8 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     const asked = eventQuery(query, history, backend.keysOf, backend.now());
     sendJson(response, 200, listEvents(history, asked, await backend.events(asked), backend.eventView));
   };
-  const overview: Answer = ({ response }) => {
-    const whole: Overview = { ...backend.overview(), needsToken };
+  const overview: Answer = ({ response, mayChange }) => {
+    const whole: Overview = { ...backend.overview(), needsToken, mayChange };
     sendJson(response, 200, whole);
   };
   return [
@@ -107,6 +126,8 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
     ['/nodes/:id/health', reading(health)],
     ['/nodes/:id/availability', reading(availabilityOfNode(backend))],
     ['/availability', reading(availability)],
+    ['/nodes/:id/badge.svg', reading(badgeOfNode)],
+    ['/badge.svg', reading(badge)],
     ['/events', reading(events)],
     ['/overview', reading(overview)],
   ];
@@ -119,16 +140,18 @@ function availabilityOfNode(backend: AdminBackend): Answer {
     const machineKey = parseMachineKey(id);
     // A node that was deleted has a history too.
     if (machineKey === undefined || !backend.presence.has(machineKey)) {
-      await answerNode(backend, exchange, (found) => [200, answer(found)]);
+      await answerNode(backend, exchange, (found) => sendJson(response, 200, answer(found)));
     } else sendJson(response, 200, answer({ machineKey, node: backend.nodeOf(machineKey) }));
   };
 }
+
+export const BADGES = ['nodes', 'health'] as const;
 
 /** Answers about the one node that the path names. */
 async function answerNode(
   backend: AdminBackend,
   { response, id }: Exchange,
-  answerTo: (found: NodePresence<ShownStream>) => readonly [status: number, answer: object],
+  answerWith: (found: NodePresence<ShownStream>) => void,
 ): Promise<void> {
   const nodes = await backend.nodes();
   const keys = keysOfNode(nodes, id);
@@ -139,7 +162,7 @@ async function answerNode(
   } else if (another !== undefined) {
     const choice = [...keys].map(formatMachineKey).join(' or ');
     sendError(response, 'HSW_NODE_AMBIGUOUS', `Several nodes are called '${name}': write the machine key, ${choice}.`);
-  } else sendJson(response, ...answerTo(found));
+  } else answerWith(found);
 }
 
 /** Probes send no token: without one the answer says whether the watchdog is ready, and nothing about Headscale. */
@@ -179,22 +202,19 @@ function sever(backend: AdminBackend): Answer {
 const MAX_LOGIN_BYTES = 8 * 1024;
 
 function login(access: AccessControl, sessions: Sessions): Answer {
-  return async ({ request, response }) => {
+  return async ({ request, response, isSecure }) => {
     const body = await readBody(request, MAX_LOGIN_BYTES);
     if (body === undefined) {
       response.setHeader('Connection', 'close');
       sendError(response, 'HSW_ADMIN_BODY_TOO_LARGE', `Send at most ${MAX_LOGIN_BYTES} bytes: { "token": "…" }.`);
       return;
     }
-    if (!access.isToken(tokenIn(body))) {
-      sendError(
-        response,
-        'HSW_ADMIN_TOKEN_WRONG',
-        'This is not the admin token. The token is in the file that --admin-token-file names.',
-      );
+    const role = access.roleOf(tokenIn(body));
+    if (role === undefined) {
+      sendError(response, WRONG_TOKEN.code, WRONG_TOKEN.message);
       return;
     }
-    response.setHeader('Set-Cookie', sessions.begin());
+    response.setHeader('Set-Cookie', sessions.begin(role, isSecure));
     sendJson(response, 200, { ok: true });
   };
 }
@@ -262,7 +282,7 @@ export interface AdminBackend {
   /** The settings that apply to a node. */
   policyOf(node: NodePresence): PolicyView;
   /** The figures and warnings at the top of the status page. */
-  overview(): Omit<Overview, 'needsToken'>;
+  overview(): Omit<Overview, 'needsToken' | 'mayChange'>;
   readonly history: History;
   /** The events that match, also those from before this start. */
   events(query: HistoryQuery): Promise<FoundEvents>;

@@ -1,17 +1,23 @@
 import { z } from 'zod';
-import { type ApiErrorCode, ERRORS, type ErrorCode } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { DISAGREEMENTS, type Silence } from '../streams/events.ts';
+import { CLOSE_REASONS, type EvidenceSource, type NoEvidence, SEVER_REASONS } from '../streams/stream.ts';
+import { LEVELS } from '../telemetry/event-table.ts';
 import {
-  CLOSE_REASONS,
-  type EvidenceSource,
-  type NoEvidence,
-  SEVER_REASONS,
-  STREAM_KINDS,
-  type Stream,
-  type StreamId,
-} from '../streams/stream.ts';
-import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
+  count,
+  errorCode,
+  eventKind,
+  machineKey,
+  milliseconds,
+  next,
+  nodeKey,
+  replica,
+  streamId,
+  streamKind,
+  streamState,
+  time,
+  type View,
+} from './schemas.ts';
 
 /*
  * The answers of the admin API, for the server that gives them, the commands and the status page. The types come from the
@@ -20,34 +26,6 @@ import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
  *
  * The running watchdog uses only the types. It never loads the schemas or zod.
  */
-
-/** What a schema describes. An answer is never changed. */
-export type View<Schema extends z.ZodType> = ReadOnly<z.infer<Schema>>;
-
-type ReadOnly<T> = T extends string | number | boolean | null
-  ? T
-  : T extends readonly (infer Item)[]
-    ? readonly ReadOnly<Item>[]
-    : { readonly [Name in keyof T]: ReadOnly<T[Name]> };
-
-export const time = z.iso.datetime();
-export const count = z.int().min(0);
-export const milliseconds = z.number();
-export const machineKey = z.string().regex(/^mkey:[0-9a-f]{64}$/);
-const nodeKey = z.string().regex(/^nodekey:[0-9a-f]{64}$/);
-const streamId = z.int().min(1) as unknown as z.ZodType<StreamId>;
-const streamKind = z.enum(STREAM_KINDS);
-type StreamState = Stream['state']['kind'];
-const streamState = z.enum(['held', 'connecting', 'open', 'closing', 'closed'] satisfies readonly StreamState[]);
-const errorCode = z
-  .enum(Object.keys(ERRORS) as ErrorCode[])
-  .meta({ id: 'ErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
-const apiErrorCode = z
-  .enum(Object.entries(ERRORS).flatMap(([code, seen]) => ('status' in seen ? [code as ApiErrorCode] : [])))
-  .meta({ id: 'ApiErrorCode', description: 'Never changes its meaning: docs/errors.md explains each.' });
-const eventKind = z.enum(EVENT_KINDS).meta({ id: 'EventKind' });
-const next = z.string().nullable().describe('Give it as `after=` to get the next page; null if there is none.');
-const replica = z.string().nullable().describe('The replica that has the stream; null if there is only one watchdog.');
 
 const nodeView = z
   .strictObject({ id: z.string(), name: z.string(), user: z.string(), nodeKey })
@@ -318,6 +296,7 @@ export const overview = readiness
     startedAt: time,
     observeOnly: z.boolean(),
     needsToken: z.boolean().describe('Whether the admin server asks for a token.'),
+    mayChange: z.boolean().describe('Whether this request may sever streams and reload.'),
     duplicateKeys: count,
     redisUp: z.boolean().nullable().describe('Null if no Redis is configured.'),
     replica: z.string().nullable().describe('The name of this replica; null if there is only one watchdog.'),
@@ -352,39 +331,3 @@ export const overview = readiness
   .meta({ id: 'Overview', description: 'The head of the status page.' });
 
 export type Overview = View<typeof overview>;
-
-export const severed = z.strictObject({ severed: streamId }).meta({ id: 'Severed' });
-
-export const askedToSever = z
-  .strictObject({ asked: streamId })
-  .meta({ id: 'AskedToSever', description: 'Another replica was asked to sever the stream.' });
-
-export const reloaded = z
-  .strictObject({
-    ok: z.literal(true),
-    changes: z.array(z.string()).describe('For a person to read: `silent-after: 30s → 10s`.'),
-    needRestart: z.array(z.string()).describe('Changed settings that apply only after a restart.'),
-  })
-  .meta({ id: 'Reloaded' });
-
-export const done = z.strictObject({ ok: z.literal(true) }).meta({ id: 'Done' });
-
-export const problem = z
-  .strictObject({
-    type: z.literal('about:blank'),
-    title: z.string().describe('What the status means.'),
-    status: z.int().min(400).max(599),
-    detail: z.string().describe('What went wrong, with which value, and what to do.'),
-    code: apiErrorCode,
-  })
-  .meta({ id: 'Problem', description: 'An error, as in RFC 9457.' });
-
-export type Problem = View<typeof problem>;
-
-export const reloadProblem = problem
-  .extend({
-    ok: z.literal(false),
-    code: errorCode,
-    problems: z.array(z.string()).describe('Every mistake in the settings.'),
-  })
-  .meta({ id: 'ReloadProblem', description: 'The settings were not reloaded, and nothing has changed.' });

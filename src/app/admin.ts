@@ -7,6 +7,7 @@ import { createAdminServer } from '../admin/server.ts';
 import { streamView } from '../admin/stream-list.ts';
 import type { PolicyView, StreamView } from '../admin/views.ts';
 import { asksForNodes, policyForAny, ruleFor } from '../config/policy.ts';
+import type { AdminTokens } from '../config/secrets.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
@@ -18,6 +19,7 @@ import type { Notifier } from '../notify/notifier.ts';
 import type { Admission } from '../pipeline/admission.ts';
 import type { Pacer } from '../pipeline/pacer.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';
+import { currentTrust } from '../proxy/trusted-proxies.ts';
 import type { Events } from '../streams/events.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
@@ -34,14 +36,13 @@ export interface AdminOptions extends OverviewOptions {
   readonly sightings: Sightings;
   readonly reconciler: Reconciler;
   readonly notifier: Notifier;
-  /** The token that requests must send; undefined if they need none. */
-  readonly token: string | undefined;
+  readonly tokens: AdminTokens;
   reload(): ReloadOutcome;
 }
 
 /** Starts the metrics, and creates the admin server, which does not listen yet. */
 export function startAdmin(options: AdminOptions): Server {
-  const { clock, events, directory, live, replicas, token } = options;
+  const { clock, events, directory, live, replicas, tokens } = options;
   const metrics = startMetrics(options);
   const { history, presence } = options.kept;
   const problems = new Problems({ clock, find: () => findProblems(options) });
@@ -65,7 +66,12 @@ export function startAdmin(options: AdminOptions): Server {
     reload: () => options.reload(),
   };
   replicas?.share({ views: () => streamViews(options), sever: (id) => void sever(options, id, undefined) });
-  return createAdminServer(backend, { clock, token, adminHost: live.config.admin.host });
+  const trust = currentTrust(() => live.config.trustedProxies);
+  return createAdminServer(backend, {
+    ...{ clock, tokens, adminHost: live.config.admin.host },
+    corsOrigins: () => live.config.adminCorsOrigins,
+    isTrustedProxy: (address) => trust()(address),
+  });
 }
 
 /** Whether a key belongs to a node. Until Headscale has listed its nodes, every key may. */

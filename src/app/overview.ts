@@ -67,7 +67,7 @@ export function overviewOf(
   options: OverviewOptions,
   history: History,
   problems: Problems,
-): Omit<Overview, 'needsToken'> {
+): Omit<Overview, 'needsToken' | 'mayChange'> {
   const { registry, live, takeover, clock, replicas, frontProxies, kernel, proxySockets, keys, directory } = options;
   const byState = { held: 0, connecting: 0, open: 0, closing: 0, closed: 0 };
   let contested = 0;

@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { httpsPortOf } from '../config/listen.ts';
-import { readAdminToken } from '../config/secrets.ts';
+import { readAdminTokens } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import { headscaleApi } from '../headscale/api.ts';
 import { nodesAccess } from '../headscale/capabilities.ts';
@@ -91,7 +91,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const startedAt = clock.now();
 
   // Load everything first: if something cannot be used, the start fails before anything is open.
-  const adminToken = config.adminTokenFile === undefined ? undefined : readAdminToken(config.adminTokenFile);
+  const tokens = readAdminTokens(config);
   refuseSurplusSockets(inherited, config.listen.length);
   const loadedKernel = options.kernel ?? (await loadKernel());
   const kernel = loadedKernel.ok ? loadedKernel.kernel : undefined;
@@ -205,7 +205,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   // Listen.
   const admin = startAdmin({
     ...{ ...services, ...pipeline, kept, sightings, reconciler, frontProxies, listeners, reload, notifier },
-    ...{ token: adminToken, startedAt, hasNoiseKey: () => noiseKey() !== undefined },
+    ...{ tokens, startedAt, hasNoiseKey: () => noiseKey() !== undefined },
     isDraining: () => shutdown.isDraining,
   });
   shutdown.closeLast(admin);

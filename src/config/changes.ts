@@ -31,6 +31,7 @@ function fixed({
   listen,
   admin,
   adminTokenFile,
+  adminReadTokenFile,
   redis,
   limits,
 }: Config): readonly (readonly [string, string])[] {
@@ -39,6 +40,7 @@ function fixed({
     ['listen', listen.map(formatListen).join(', ')],
     ['admin', addressAndPort(admin.host, admin.port)],
     ['admin-token-file', adminTokenFile ?? 'none'],
+    ['admin-read-token-file', adminReadTokenFile ?? 'none'],
     ['max-header-size', formatSize(limits.headerBytes)],
     ['header-timeout', formatDuration(limits.headerMs)],
     ['body-timeout', formatDuration(limits.bodyMs)],
@@ -58,6 +60,7 @@ function changeable(config: Config): readonly (readonly [string, string])[] {
     ['headscale-oauth-client-file', config.oauthClientFile ?? 'none'],
     ['trusted-proxies', config.trustedProxies.join(', ') || 'none'],
     ['acme-webroot', config.acmeWebroot ?? 'none'],
+    ['admin-cors-origin', config.adminCorsOrigins.join(', ') || 'none'],
     ...policyTexts(config.policy),
     ['reconcile', config.reconcile],
     ['upstream-silent-sever', String(config.upstreamSilentSever)],

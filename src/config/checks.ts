@@ -41,8 +41,13 @@ export function addressProblems(
   return problems;
 }
 
+const READS_ANYWAY =
+  'has no effect without admin-token-file, because without a token everybody may read and change everything: set that too';
+
 /** An admin server that other machines can reach needs a token. */
 export function tokenProblems({ admin }: Partial<Settings>, given: GivenSettings): readonly Problem[] {
+  if (given.has('adminReadTokenFile') && !given.has('adminTokenFile'))
+    return [blame(given, ['adminReadTokenFile', READS_ANYWAY])];
   if (admin === undefined || given.has('adminTokenFile') || isLoopback(admin.host)) return [];
   const text = `'${addressAndPort(admin.host, admin.port)}' can be reached from other machines, so it needs a token: set admin-token-file, or write 127.0.0.1:${admin.port}`;
   return [blame(given, ['admin', text])];

@@ -4,7 +4,7 @@ import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.
 import { readListens } from './listen.ts';
 import { readTarget } from './notify.ts';
 import { type Given, kebabCase, type Position, type Problem, variableOf } from './problems.ts';
-import { present, readEach, readTrustedProxies } from './readers.ts';
+import { present, readEach, readOrigins, readTrustedProxies } from './readers.ts';
 import { ownName } from './redis.ts';
 import {
   isList,
@@ -62,6 +62,7 @@ export function loadConfig(flags: Values, file?: ConfigFile, variables: Values =
     notify: targets.flatMap(({ target }) => (target === undefined ? [] : [target])),
     listen: lists.listens.map(({ listen }) => listen),
     trustedProxies: lists.trustedProxies,
+    adminCorsOrigins: lists.origins,
   };
 }
 
@@ -88,11 +89,13 @@ function readLists(...places: readonly Lists[]) {
   const given = (name: string) => places.flatMap((lists) => (lists.has(name) ? [lists.get(name) ?? []] : []));
   const listens = given('listen').map(readListens);
   const trusted = given('trustedProxies').map(readTrustedProxies);
+  const origins = given('adminCorsOrigin').map(readOrigins);
   const byDefault = readListens([{ value: SETTINGS.listen.byDefault, at: 'flag' }]);
   return {
     listens: (listens.at(-1) ?? byDefault).listens,
     trustedProxies: trusted.at(-1)?.trustedProxies ?? TRUSTED_BY_DEFAULT,
-    problems: [...listens, ...trusted].flatMap(({ problems }) => problems),
+    origins: origins.at(-1)?.origins ?? [],
+    problems: [...listens, ...trusted, ...origins].flatMap(({ problems }) => problems),
   };
 }
 
@@ -147,7 +150,9 @@ function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): Node
   };
 }
 
-function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' | 'rules' | 'notify'> {
+function configOf(
+  settings: Settings,
+): Omit<Config, 'listen' | 'trustedProxies' | 'adminCorsOrigins' | 'rules' | 'notify'> {
   const { silentAfter, goneAfter, probeIdle, hold, observeOnly, offlineAfter } = settings;
   const { upstreamRate, upstreamBurst } = settings;
   return {
@@ -158,6 +163,7 @@ function configOf(settings: Settings): Omit<Config, 'listen' | 'trustedProxies' 
     acmeWebroot: settings.acmeWebroot,
     admin: settings.admin,
     adminTokenFile: settings.adminTokenFile,
+    adminReadTokenFile: settings.adminReadTokenFile,
     policy: {
       ...{ silentAfterMs: silentAfter, goneAfterMs: goneAfter, probeIdleMs: probeIdle, hold, observeOnly },
       offlineAfterMs: offlineAfter,

@@ -254,6 +254,34 @@ export function readTrustedProxies(given: readonly Given[]): {
   return { trustedProxies, problems };
 }
 
+/** Reads origins as browsers send them, or `none`. */
+export function readOrigins(given: readonly Given[]): {
+  readonly origins: readonly string[];
+  readonly problems: readonly Problem[];
+} {
+  const origins: string[] = [];
+  const problems: Problem[] = [];
+  for (const { value, at } of given) {
+    if (value === NOBODY && given.length === 1) continue;
+    const origin = originIn(String(value));
+    if (origin instanceof Invalid) problems.push({ at, name: 'adminCorsOrigin', text: origin.why });
+    else origins.push(origin);
+  }
+  return { origins, problems };
+}
+
+function originIn(text: string): string | Invalid {
+  if (text === '*') return new Invalid("'*' would let every web page read: write the origins, like https://HOST");
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
+    return new Invalid(
+      `${quoted(withoutUser(text))} is not an origin: write https://HOST or https://HOST:PORT, or none`,
+    );
+  }
+  if (url.href === `${url.origin}/`) return url.origin;
+  return new Invalid(`${quoted(withoutUser(text))} has more than a scheme, a host and a port: write ${url.origin}`);
+}
+
 function whyNotTrusted(text: string): string | undefined {
   const [address = '', bits, ...more] = text.split('/');
   const longest = isIP(address) === 6 ? 128 : 32;

@@ -131,17 +131,48 @@ function problemOf(secret: string, { badCharacters }: SecretLine): string | unde
   return /^[\x21-\x7e]+$/.test(secret) ? undefined : badCharacters;
 }
 
+/** The tokens of the admin server. */
+export interface AdminTokens {
+  /** Undefined if the admin server asks for none. */
+  readonly all: string | undefined;
+  /** The one that may only read. */
+  readonly read: string | undefined;
+}
+
+/**
+ * Reads the tokens that the admin server asks for.
+ *
+ * @throws StartError as `readAdminToken` does, and when both are the same.
+ */
+export function readAdminTokens(files: {
+  readonly adminTokenFile: string | undefined;
+  readonly adminReadTokenFile: string | undefined;
+}): AdminTokens {
+  const { adminTokenFile, adminReadTokenFile: readFile } = files;
+  const all = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
+  const read = readFile === undefined ? undefined : readAdminToken(readFile, '--admin-read-token-file');
+  if (read === undefined || read !== all) return { all, read };
+  throw unusable(tokenLine(readFile ?? '', '--admin-read-token-file'), 'holds the token of --admin-token-file');
+}
+
 const SHORTEST_TOKEN = 16;
 
 /**
- * Reads the token that the admin server asks for, at least 16 characters.
+ * Reads a token of the admin server, at least 16 characters.
  *
  * @throws StartError as `readSecretLine` does, and when the token is too short.
  */
-export function readAdminToken(path: string): string {
-  const line: SecretLine = {
+export function readAdminToken(path: string, flag = '--admin-token-file'): string {
+  const line = tokenLine(path, flag);
+  const token = readSecretLine(line);
+  if (token.length >= SHORTEST_TOKEN) return token;
+  throw unusable(line, `holds ${token.length} characters, too few to be safe (at least ${SHORTEST_TOKEN})`);
+}
+
+function tokenLine(path: string, flag: string): SecretLine {
+  return {
     code: 'HSW_ADMIN_TOKEN_UNREADABLE',
-    flag: '--admin-token-file',
+    flag,
     path,
     advice: {
       missing: 'make one with `openssl rand -hex 32` and put it there',
@@ -150,9 +181,6 @@ export function readAdminToken(path: string): string {
     expected: 'it should hold one line, for example what `openssl rand -hex 32` prints',
     badCharacters: 'holds characters that cannot be sent in a header',
   };
-  const token = readSecretLine(line);
-  if (token.length >= SHORTEST_TOKEN) return token;
-  throw unusable(line, `holds ${token.length} characters, too few to be safe (at least ${SHORTEST_TOKEN})`);
 }
 
 /**

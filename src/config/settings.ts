@@ -281,6 +281,19 @@ export const SETTINGS = {
     read: duration('10s', '24h', 'off'),
     help: "how long a node must be away before it counts as offline for notifications (the file's notify:); off: it never does",
   },
+  adminReadTokenFile: {
+    group: 'Other',
+    takes: '<file>',
+    read: secretFile(),
+    help: 'a file with a second token, which may see everything and change nothing, for dashboards',
+  },
+  adminCorsOrigin: {
+    group: 'Other',
+    takes: '<origin>',
+    byDefault: 'none',
+    isList: true,
+    help: "a site whose pages may read the admin API in a browser, as in https://dash.example.com; repeat the flag for more; none: only the watchdog's own page may",
+  },
   acmeWebroot: {
     group: 'Other',
     takes: '<folder>',

@@ -17,6 +17,10 @@ export interface Config {
   readonly admin: HostPort;
   /** The path of a file with the admin server's token. */
   readonly adminTokenFile: string | undefined;
+  /** The path of a file with the token that may only read. */
+  readonly adminReadTokenFile: string | undefined;
+  /** The sites whose pages may read the admin API. */
+  readonly adminCorsOrigins: readonly string[];
   /** The policy for every node that no rule matches. */
   readonly policy: NodePolicy;
   /** The first rule that matches a node applies to it. */

@@ -64,6 +64,7 @@ export const ERRORS = {
   HSW_ADMIN_UNREACHABLE: { exit: 1 },
   HSW_ADMIN_TOKEN_REQUIRED: { exit: 1, status: 401 },
   HSW_ADMIN_TOKEN_WRONG: { exit: 1, status: 401 },
+  HSW_ADMIN_TOKEN_READS_ONLY: { exit: 1, status: 403 },
   HSW_ADMIN_HOST_NOT_ALLOWED: { exit: 1, status: 403 },
   HSW_ADMIN_ORIGIN_NOT_ALLOWED: { exit: 1, status: 403 },
   HSW_ADMIN_PATH_UNKNOWN: { exit: 1, status: 404 },

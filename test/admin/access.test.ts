@@ -5,11 +5,19 @@ import { ERRORS } from '../../src/lib/errors.ts';
 const TOKEN = 'a-token-of-enough-characters';
 const ASKING: AccessRequest = {
   ...{ host: '127.0.0.1:9191', origin: undefined, fetchSite: undefined },
-  ...{ authorization: undefined, cookie: undefined, isSensitive: false },
+  ...{ authorization: undefined, cookie: undefined, does: 'read', forwardedHosts: [] },
 };
-const hasSession = (cookie: string | undefined): boolean => cookie === 'logged in';
-const open = createAccessControl({ token: undefined, adminHost: '127.0.0.1', hasSession });
-const guarded = createAccessControl({ token: TOKEN, adminHost: '10.0.0.5', hasSession });
+const READ = 'another-token-for-dashboards';
+const DASHBOARD = 'https://dash.example';
+const sessions: Readonly<Record<string, 'all' | 'read'>> = { 'logged in': 'all', 'reads only': 'read' };
+const sessionOf = (cookie: string | undefined) => sessions[cookie ?? ''];
+const corsOrigins = () => [DASHBOARD];
+const open = createAccessControl({
+  ...{ tokens: { all: undefined, read: undefined }, adminHost: '127.0.0.1', sessionOf, corsOrigins },
+});
+const guarded = createAccessControl({
+  ...{ tokens: { all: TOKEN, read: READ }, adminHost: '10.0.0.5', sessionOf, corsOrigins },
+});
 const ask = (access: typeof open, more: Partial<AccessRequest>): number | undefined => {
   const refusal = access.refusalFor({ ...ASKING, ...more });
   return refusal && ERRORS[refusal.code].status;
@@ -34,7 +42,7 @@ describe('an admin server without a token', () => {
   });
 
   test('refuses changes from a page of another site (CSRF), and accepts them from its own page and the command line', () => {
-    const change = { isSensitive: true };
+    const change = { does: 'change' } as const;
     expect(ask(open, { ...change, origin: 'http://evil.example' })).toBe(403);
     expect(ask(open, { ...change, origin: 'null' })).toBe(403);
     expect(ask(open, { ...change, origin: 'http://127.0.0.1:8000', fetchSite: 'same-site' })).toBe(403);
@@ -56,16 +64,98 @@ describe('an admin server with a token', () => {
 
   test('accepts any Host header together with the token, which a page of another site does not have', () => {
     expect(ask(guarded, { host: 'watchdog.internal', authorization: `Bearer ${TOKEN}` })).toBeUndefined();
-    expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', isSensitive: true })).toBe(401);
+    expect(ask(guarded, { host: 'evil.example', origin: 'http://evil.example', does: 'change' })).toBe(401);
   });
 
   test('refuses changes from a page of another site even if the browser is logged in', () => {
-    const loggedIn = { cookie: 'logged in', isSensitive: true, host: '10.0.0.5:9191' };
+    const loggedIn = { cookie: 'logged in', does: 'change', host: '10.0.0.5:9191' } as const;
     expect(ask(guarded, { ...loggedIn, origin: 'http://evil.example' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:8000' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, fetchSite: 'same-site' })).toBe(403);
     expect(ask(guarded, { ...loggedIn, origin: 'http://10.0.0.5:9191' })).toBeUndefined();
     // Behind something that ends TLS.
     expect(ask(guarded, { ...loggedIn, host: 'wd.example', origin: 'https://wd.example' })).toBeUndefined();
+  });
+});
+
+describe('a token that may only read', () => {
+  test.each([{ authorization: `Bearer ${READ}` }, { cookie: 'reads only' }])(
+    '%o reads and watches, and changes nothing',
+    (asking) => {
+      expect(ask(guarded, asking)).toBeUndefined();
+      expect(ask(guarded, { ...asking, does: 'watch' })).toBeUndefined();
+      expect(guarded.refusalFor({ ...ASKING, ...asking, does: 'change' })).toMatchObject({
+        code: 'HSW_ADMIN_TOKEN_READS_ONLY',
+        message: expect.stringContaining('--admin-token-file'),
+      });
+      expect(guarded.mayChange({ ...ASKING, ...asking })).toBe(false);
+    },
+  );
+
+  test('a wrong token is called wrong, and a missing one is asked for', () => {
+    const codeFor = (authorization?: string) => guarded.refusalFor({ ...ASKING, authorization })?.code;
+    expect(codeFor(`Bearer ${READ.slice(1)}`)).toBe('HSW_ADMIN_TOKEN_WRONG');
+    expect(codeFor()).toBe('HSW_ADMIN_TOKEN_REQUIRED');
+    expect(guarded.roleOf(TOKEN)).toBe('all');
+    expect(guarded.roleOf(READ)).toBe('read');
+    expect(open.roleOf('')).toBeUndefined();
+  });
+
+  test('whoever has the whole token, or needs none, may change', () => {
+    expect(guarded.mayChange({ ...ASKING, authorization: `Bearer ${TOKEN}` })).toBe(true);
+    expect(guarded.mayChange({ ...ASKING, cookie: 'logged in' })).toBe(true);
+    expect(open.mayChange(ASKING)).toBe(true);
+  });
+});
+
+describe('behind a trusted proxy', () => {
+  const change = { cookie: 'logged in', host: '127.0.0.1:9191', does: 'change' } as const;
+
+  test.each([
+    ['https://wd.example', ['wd.example'], undefined],
+    ['https://wd.example', ['wd.example:443'], undefined],
+    ['https://wd.example:8443', ['wd.example:8443'], undefined],
+    ['https://wd.example:8443', ['wd.example'], undefined],
+    ['https://wd.example', ['WD.example'], undefined],
+    ['https://[2001:db8::1]:8443', ['[2001:db8::1]:8443'], undefined],
+    ['https://wd.example', ['outer.example', 'wd.example'], undefined],
+    ['https://wd.example', ['wd.example:8443'], 403],
+    ['https://evil.example', ['wd.example'], 403],
+    ['https://wd.example.evil.example', ['wd.example'], 403],
+    ['https://evil.example', ['/evil.example@'], 403],
+    ['null', ['wd.example'], 403],
+    ['http://127.0.0.1:9191', ['wd.example'], 403],
+    ['https://wd.example', [], 403],
+  ])('from %s, forwarded for %o: %s', (origin, forwardedHosts, status) => {
+    expect(ask(guarded, { ...change, origin, forwardedHosts })).toBe(status);
+    expect(ask(open, { ...change, origin, forwardedHosts })).toBe(status);
+  });
+
+  test("the browser's own word that another site asks outweighs the proxy's", () => {
+    const forwarded = { origin: 'https://wd.example', forwardedHosts: ['wd.example'] };
+    expect(ask(guarded, { ...change, ...forwarded, fetchSite: 'same-site' })).toBe(403);
+  });
+
+  test('a forwarded host does not help a site that points its name at this machine (DNS rebinding)', () => {
+    for (const forwardedHosts of [['127.0.0.1:9191'], ['evil.example']]) {
+      const rebound = { host: 'evil.example:9191', origin: 'http://evil.example:9191', forwardedHosts };
+      for (const does of ['read', 'watch', 'change'] as const) expect(ask(open, { ...rebound, does })).toBe(403);
+    }
+  });
+});
+
+describe('a page of --admin-cors-origin', () => {
+  const asking = { origin: DASHBOARD, fetchSite: 'cross-site' };
+
+  test('reads and watches if no token is needed, and changes nothing', () => {
+    expect(ask(open, asking)).toBeUndefined();
+    expect(ask(open, { ...asking, does: 'watch' })).toBeUndefined();
+    expect(ask(open, { ...asking, does: 'change' })).toBe(403);
+    expect(ask(open, { ...asking, origin: 'https://dash.example.evil.example', does: 'watch' })).toBe(403);
+  });
+
+  test('needs a token where one is needed', () => {
+    expect(ask(guarded, asking)).toBe(401);
+    expect(ask(guarded, { ...asking, authorization: `Bearer ${READ}` })).toBeUndefined();
   });
 });

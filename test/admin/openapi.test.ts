@@ -8,8 +8,8 @@ import { WebSocket } from 'ws';
 import type { z } from 'zod';
 import { describeApi, OPERATIONS } from '../../src/admin/openapi.ts';
 import type { AdminBackend } from '../../src/admin/routes.ts';
+import { problem } from '../../src/admin/schemas.ts';
 import { createAdminServer } from '../../src/admin/server.ts';
-import { problem } from '../../src/admin/views.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { History, historyBounds } from '../../src/history/history.ts';
 import { formatNoiseKey } from '../../src/identity/noise.ts';
@@ -73,7 +73,7 @@ function check(method: string, path: string, { status, type, text }: Answered): 
   const what = `${method} ${path} ${status}: ${text}`;
   seen.add(`${operation?.method} ${operation?.path} ${status}`);
   if ('text' in content) {
-    expect(type, what).toMatch(new RegExp(`^${content.text}\\b`));
+    expect(type.split(';')[0], what).toBe(content.text);
     return;
   }
   expect((content as z.ZodType).safeParse(JSON.parse(text)).error, what).toBeUndefined();
@@ -132,7 +132,10 @@ async function serverOf(says: Partial<AdminBackend>): Promise<string> {
     now: () => Date.now(),
     ...says,
   } as unknown as AdminBackend;
-  const server = createAdminServer(backend, { clock: systemClock, token: undefined, adminHost: '127.0.0.1' });
+  const server = createAdminServer(backend, {
+    ...{ clock: systemClock, tokens: { all: undefined, read: undefined }, adminHost: '127.0.0.1' },
+    ...{ corsOrigins: () => [], isTrustedProxy: () => false },
+  });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   harness.defer(() => {
     server.closeAllConnections();
@@ -184,12 +187,21 @@ describe('the description of the admin API', () => {
     expect((await asked('GET', '/nodes/phone')).text).toContain('"state": "connected"');
     await asked('GET', '/nodes/phone/health');
     expect((await asked('GET', `/nodes/3/health`)).status).toBe(503);
+    for (const more of ['', '/health', '/availability', '/badge.svg']) {
+      expect((await asked('GET', `/nodes/nobody${more}`)).status).toBe(404);
+      expect((await asked('GET', `/nodes/printer${more}`)).status).toBe(409);
+    }
     expect((await asked('GET', '/nodes/phone/availability')).text).toContain('"state": "online"');
-    for (const path of ['/nodes/nobody', '/nodes/nobody/health', '/nodes/nobody/availability'])
-      expect((await asked('GET', path)).status).toBe(404);
-    for (const path of ['/nodes/printer', '/nodes/printer/health', '/nodes/printer/availability'])
-      expect((await asked('GET', path)).status).toBe(409);
-    for (const path of ['/streams', '/nodes', '/events', '/availability', '/nodes/phone/availability'])
+    expect((await asked('GET', '/nodes/phone/badge.svg')).text).toContain('>phone: connected<');
+    for (const path of [
+      '/streams',
+      '/nodes',
+      '/events',
+      '/availability',
+      '/nodes/phone/availability',
+      '/badge.svg',
+      '/nodes/phone/badge.svg',
+    ])
       expect((await asked('GET', `${path}?x=1`)).status).toBe(400);
     expect((await asked('POST', '/streams')).status).toBe(405);
     expect((await asked('POST', '/streams/99/sever')).status).toBe(404);

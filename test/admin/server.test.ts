@@ -270,3 +270,124 @@ describe('with --admin-token-file', () => {
     },
   );
 });
+
+describe('with --admin-read-token-file', () => {
+  const READ = 'another-token-for-dashboards';
+  const files = () => ({ adminTokenFile: tokenFile(), adminReadTokenFile: tokenFile(READ) });
+  const bearer = { authorization: `Bearer ${READ}` };
+
+  test('its token sees all that the page shows, and severs and reloads nothing', async () => {
+    const { admin, connect } = await bench(files());
+    await connect();
+    for (const path of ['/streams', '/events', '/nodes', '/overview', '/metrics', '/badge.svg'])
+      expect([path, (await ask(admin + path, { headers: bearer })).status]).toEqual([path, 200]);
+    for (const path of ['/streams/1/sever', '/reload'])
+      expect(await ask(admin + path, { method: 'POST', headers: bearer })).toMatchObject({
+        status: 403,
+        text: expect.stringContaining('HSW_ADMIN_TOKEN_READS_ONLY'),
+      });
+    expect((await ask(`${admin}/streams`, { headers: bearer })).text).toContain('"state": "open"');
+    const socket = new WebSocket(`${admin.replace('http', 'ws')}/events/live`, { headers: bearer });
+    harness.defer(() => socket.terminate());
+    await new Promise((resolve) => socket.on('open', resolve));
+  });
+
+  test('a browser that logs in with it reads only, and the overview says so', async () => {
+    const { admin } = await bench(files());
+    const overviewFor = async (token: string) => {
+      const login = await ask(`${admin}/login`, { method: 'POST', body: JSON.stringify({ token }) });
+      const cookie = String(login.headers['set-cookie']).split(';')[0] ?? '';
+      const { text } = await ask(`${admin}/overview`, { headers: { cookie } });
+      const { status } = await ask(`${admin}/reload`, { method: 'POST', headers: { cookie } });
+      return [(JSON.parse(text) as { mayChange: boolean }).mayChange, status];
+    };
+    expect(await overviewFor(READ)).toEqual([false, 403]);
+    expect(await overviewFor(TOKEN)).toEqual([true, 200]);
+  });
+
+  test('without --admin-token-file, or with the same token, the watchdog does not start', async () => {
+    await expect(bench({ adminReadTokenFile: tokenFile() })).rejects.toThrow(/^--admin-read-token-file: has no effect/);
+    await expect(bench({ adminTokenFile: tokenFile(), adminReadTokenFile: tokenFile() })).rejects.toThrow(
+      /^--admin-read-token-file .*: holds the token of --admin-token-file; /,
+    );
+  });
+});
+
+describe('with --admin-cors-origin', () => {
+  const origin = 'https://dash.example';
+  const question = {
+    origin,
+    'access-control-request-method': 'GET',
+    'access-control-request-headers': 'authorization',
+  };
+
+  test('pages of that site may read answers and errors, with a token and without a cookie', async () => {
+    const { admin } = await bench({ adminTokenFile: tokenFile(), adminCorsOrigin: [origin] });
+    const asked = await ask(`${admin}/nodes`, { method: 'OPTIONS', headers: question });
+    expect(asked).toMatchObject({
+      status: 204,
+      headers: { 'access-control-allow-origin': origin, 'access-control-allow-headers': 'authorization' },
+    });
+    for (const headers of [{ origin }, { origin, authorization: `Bearer ${TOKEN}` }]) {
+      const answer = await ask(`${admin}/nodes`, { headers });
+      expect(answer.status).toBe('authorization' in headers ? 200 : 401);
+      expect(answer.headers).toMatchObject({ 'access-control-allow-origin': origin, vary: 'Origin' });
+      expect(answer.headers['access-control-allow-credentials']).toBeUndefined();
+    }
+  });
+
+  test('a browser is not told that they may send a POST, and pages of other sites get nothing', async () => {
+    const { admin } = await bench({ adminCorsOrigin: [origin] });
+    for (const headers of [
+      { ...question, 'access-control-request-method': 'POST' },
+      { ...question, origin: 'https://evil.example' },
+    ]) {
+      const { status, headers: answered } = await ask(`${admin}/streams/1/sever`, { method: 'OPTIONS', headers });
+      expect(status).toBe(403);
+      expect(Object.keys(answered).filter((name) => name.startsWith('access-control'))).toEqual([]);
+    }
+    const { headers } = await ask(`${admin}/nodes`, { headers: { origin: 'https://evil.example' } });
+    expect(headers['access-control-allow-origin']).toBeUndefined();
+    expect((await ask(`${admin}/streams/1/sever`, { method: 'POST', headers: { origin } })).status).toBe(403);
+  });
+});
+
+describe('behind a proxy', () => {
+  const forwarded = { origin: 'https://wd.example', 'x-forwarded-host': 'wd.example', 'x-forwarded-proto': 'https' };
+  const login = (admin: string) =>
+    ask(`${admin}/login`, { method: 'POST', headers: forwarded, body: JSON.stringify({ token: TOKEN }) });
+
+  test('a trusted one is believed: the page logs in, with a cookie for HTTPS only, and severs', async () => {
+    const { admin, connect } = await bench({ adminTokenFile: tokenFile(), trustedProxies: '127.0.0.1' });
+    await connect();
+    const { status, headers } = await login(admin);
+    expect(status).toBe(200);
+    expect(String(headers['set-cookie'])).toMatch(/; SameSite=Strict; Secure$/);
+    const cookie = String(headers['set-cookie']).split(';')[0] ?? '';
+    const severing = await ask(`${admin}/streams/1/sever`, { method: 'POST', headers: { ...forwarded, cookie } });
+    expect(severing.status).toBe(200);
+  });
+
+  test('another one is not', async () => {
+    const { admin } = await bench({ adminTokenFile: tokenFile(), trustedProxies: '10.0.0.0/8' });
+    expect((await login(admin)).status).toBe(403);
+  });
+});
+
+describe('badges', () => {
+  test('say how many nodes are connected, and what Headscale does', async () => {
+    const { admin, connect } = await bench();
+    await connect();
+    const { status, type, text } = await get(`${admin}/badge.svg`);
+    expect([status, type]).toEqual([200, 'image/svg+xml; charset=utf-8']);
+    expect(text).toContain('>1 of 1 connected</text>');
+    await until(async () => (await get(`${admin}/badge.svg?show=health`)).text.includes('>headscale: '), 'it shows');
+    const { headers } = await ask(`${admin}/badge.svg`);
+    expect(headers['cache-control']).toBe('private, max-age=30');
+    const [node] = (await json<{ nodes: { machineKey: string }[] }>(`${admin}/nodes`)).nodes;
+    const ofNode = await get(`${admin}/nodes/${node?.machineKey}/badge.svg?label=${encodeURIComponent('<a & b>')}`);
+    expect(ofNode.text).toContain('aria-label="&#60;a &#38; b&#62;: connected"');
+    expect((await get(`${admin}/nodes/nobody/badge.svg`)).status).toBe(404);
+    expect((await get(`${admin}/badge.svg?show=all`)).status).toBe(400);
+  });
+});

@@ -20,6 +20,7 @@ const OTHER_VALUES: Readonly<Record<string, unknown>> = {
   '<address>': '127.0.0.1:1',
   '<addresses>': '10.0.0.1',
   '<host:port>': '127.0.0.1:2',
+  '<origin>': 'https://dash.example',
   '<number>': '177',
   '<number|off>': '177',
   '<size>': '128KiB',
@@ -81,7 +82,7 @@ log-level: debug
 
   test.each(SETTING_NAMES)('lists a change of the setting %s', (name) => {
     const { takes = 'switch' }: SettingHelp = SETTINGS[name];
-    const before = { redis: 'redis://127.0.0.1:1' };
+    const before = { redis: 'redis://127.0.0.1:1', adminTokenFile: '/etc/token' };
     const value = name === 'redis' ? 'redis://127.0.0.1:2' : OTHER_VALUES[takes];
     const { changes, needRestart } = changesBetween(loadConfig(before), loadConfig({ ...before, [name]: value }));
     expect([...changes, ...needRestart]).toEqual([expect.stringMatching(new RegExp(`^${fileKey(name)}: .* → .*`))]);

@@ -35,6 +35,8 @@ headscale-oauth-client-file: /etc/watchdog/oauth.secret
 listen: :80
 admin: '[::1]:9'
 admin-token-file: admin.token
+admin-read-token-file: read.token
+admin-cors-origin: [https://Dash.example:443, 'http://127.0.0.1:3000/']
 silent-after: 10s
 gone-after: 60s
 probe-idle: 20s
@@ -78,6 +80,8 @@ log-level: warn
       acmeWebroot: undefined,
       admin: { host: '::1', port: 9 },
       adminTokenFile: 'admin.token',
+      adminReadTokenFile: 'read.token',
+      adminCorsOrigins: ['https://dash.example', 'http://127.0.0.1:3000'],
       policy: {
         silentAfterMs: 10_000,
         goneAfterMs: 60_000,
@@ -109,7 +113,7 @@ log-level: warn
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(SETTING_NAMES).toHaveLength(39);
+    expect(SETTING_NAMES).toHaveLength(41);
   });
 
   test('reads rules in their order, each with only its own settings', () => {
@@ -174,7 +178,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081
-      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, listen, trusted-proxies, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, upstream-rate, upstream-burst, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, acme-webroot, drain, log-level, metrics, nodes, notify"
+      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, listen, trusted-proxies, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, upstream-rate, upstream-burst, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, admin-read-token-file, admin-cors-origin, acme-webroot, drain, log-level, metrics, nodes, notify"
     `);
   });
 

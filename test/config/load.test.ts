@@ -25,6 +25,8 @@ describe('loadConfig', () => {
       acmeWebroot: undefined,
       admin: { host: '127.0.0.1', port: 9191 },
       adminTokenFile: undefined,
+      adminReadTokenFile: undefined,
+      adminCorsOrigins: [],
       policy: {
         silentAfterMs: 30_000,
         goneAfterMs: 120_000,
