@@ -49,6 +49,8 @@ const MOST_PORTS = 32;
 const LEARN_PORTS_EVERY_MS = 60_000;
 /** A survey takes about 12 µs for each connection, with all that follows from it, and at most a hundredth of the time. */
 const SURVEY_EVERY_MS_PER_SOCKET = 1.2;
+/** After so many clients, which takes less than a millisecond, a survey lets the event loop turn. */
+const CLIENTS_A_TURN = 256;
 /** What was found for an address counts for this long. */
 const ADDRESS_KNOWN_FOR_MS = 200;
 const MOST_ADDRESSES = 256;
@@ -194,7 +196,8 @@ export class ProxySockets {
       );
     // Thousands of clients may share one address, so they share what was seen there, too.
     const shared = new Map<string, Survey>();
-    for (const client of clients) {
+    for (const [i, client] of clients.entries()) {
+      if (i % CLIENTS_A_TURN === CLIENTS_A_TURN - 1) await turnOfTheLoop();
       const { socket: own, address, uid } = client;
       if (own !== undefined) {
         const socket = byCookie.get(own.cookie);
@@ -230,10 +233,15 @@ export class ProxySockets {
 
   #learnPorts(clients: readonly ProxiedClient[], byAddress: ReadonlyMap<string, readonly TcpSocket[]>): void {
     this.#ports.clear();
+    const learned = new Set<string>();
     for (const { socket, uid, address } of clients) {
       if (socket !== undefined) continue;
       const ports = this.#ports.get(uid) ?? new Set();
       this.#ports.set(uid, ports);
+      // Thousands of clients may share one address, with thousands of connections.
+      const key = `${uid} ${address}`;
+      if (learned.has(key)) continue;
+      learned.add(key);
       for (const each of byAddress.get(address) ?? []) if (isOfProxy(each, uid)) ports.add(each.local.port);
     }
   }
@@ -278,6 +286,10 @@ export class ProxySockets {
     this.#reported.add(what);
     report();
   }
+}
+
+function turnOfTheLoop(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function surveyed(evidence: KernelEvidence, { unackedSince, endedSince }: Lasting, now: Instant): SurveyedSocket {

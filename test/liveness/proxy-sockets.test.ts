@@ -268,6 +268,32 @@ describe('ProxySockets, the survey', () => {
     expect(last.sockets()).toBe(first.sockets());
   });
 
+  test('thousands of clients at one address, without ports: a survey looks at each connection once or twice, and the loop turns', async () => {
+    const many = 1000;
+    let looks = 0;
+    for (let i = 0; i < many; i++) {
+      const socket = diag.open(LISTENER, `203.0.113.7:${1000 + i}`, { uid: CADDY });
+      Object.defineProperty(socket, 'uid', {
+        get: () => {
+          looks += 1;
+          return CADDY;
+        },
+      });
+    }
+    const clients = Array.from({ length: many }, () => clientOf(through('203.0.113.7')));
+    looks = 0;
+    let turns = 0;
+    const turn = (): void => {
+      turns += 1;
+      next = setImmediate(turn);
+    };
+    let next = setImmediate(turn);
+    await survey(clients[0] as ProxiedClient);
+    clearImmediate(next);
+    expect(looks).toBeLessThan(5 * many);
+    expect(turns).toBeGreaterThan(2);
+  });
+
   test('Linux reports only connections on the ports of the proxies, once these are known', async () => {
     diag.open(LISTENER, PHONE, { uid: CADDY });
     const exact = clientOf(through(PHONE));
