@@ -1,14 +1,12 @@
-import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { Clock } from '../lib/clock.ts';
-import { reasonOf } from '../lib/errors.ts';
 import type { ClientConnection } from '../liveness/client-connection.ts';
 import { FirstRecord } from '../streams/first-record.ts';
 import type { AskedUpgrade } from '../streams/request.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import {
-  answerHead,
   forwardAnswer,
   isKernelTimeout,
   resetConnection,
@@ -17,7 +15,8 @@ import {
   unavailableAnswer,
 } from './answer.ts';
 import { readPooled } from './pooled-reads.ts';
-import { type AwaitAnswer, gatewayAnswer, requestUpgrade, type Upstream } from './upstream.ts';
+import { UpgradeExchange } from './upgrade-exchange.ts';
+import { type AwaitAnswer, gatewayAnswer, type Upstream } from './upstream.ts';
 
 /** What a tunnel needs, and what it reports. */
 export interface TunnelHandlers {
@@ -76,7 +75,8 @@ export class Tunnel {
   #upgrade: UpgradeRequest | undefined;
   #firstRecord: FirstRecord | undefined;
   readonly #early: EarlyBytes;
-  #request: ClientRequest | undefined;
+  /** Set until Headscale has answered the upgrade. */
+  #exchange: UpgradeExchange | undefined;
   #upstream: Socket | undefined;
   /** Headscale has answered 101, so bytes go through. */
   #isOpen = false;
@@ -114,20 +114,18 @@ export class Tunnel {
   forward(): void {
     if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
-    try {
-      const { request, rawHeaders, asked } = this.#upgrade;
-      const head = { method: request.method, path: request.url, rawHeaders, protocol: asked.protocol };
-      this.#request = requestUpgrade(head, this.#handlers.upstream, {
-        connect: () => this.#connect(),
-        awaitAnswer: this.#handlers.awaitAnswer,
-        switched: (answer, rest) => this.#open(answer, rest),
-        refused: (answer) => this.#forwardAnswer(answer),
-        mismatched: (protocol) => this.#mismatched(asked.protocol, protocol),
-        failed: (error) => this.#unanswered(error),
-      });
-    } catch (error) {
-      this.#answer(textAnswer(400, `This request cannot be passed on: ${reasonOf(error)}`), 'upstream_refused');
-    }
+    const { request, rawHeaders, asked } = this.#upgrade;
+    const { method = '', url: path = '' } = request;
+    const upstream = this.#handlers.upstream.connect();
+    this.#upstream = upstream;
+    this.#exchange = new UpgradeExchange({ method, path, rawHeaders, protocol: asked.protocol }, upstream, {
+      awaitAnswer: this.#handlers.awaitAnswer,
+      switched: (head, rest) => this.#open(head, rest),
+      refused: (answer) => this.#forwardAnswer(answer),
+      mismatched: (protocol) => this.#mismatched(asked.protocol, protocol),
+      failed: (error) => this.#unanswered(error),
+    });
+    this.#attachUpstream(upstream);
   }
 
   /** Answers 503 to an upgrade that was not forwarded to Headscale. The client will try again. */
@@ -139,19 +137,9 @@ export class Tunnel {
   end(reason: CloseReason): void {
     this.#leave(reason);
     this.#clientFollows = true;
-    this.#request?.destroy();
+    this.#exchange?.drop();
     if (this.#upstream !== undefined && !this.#upstreamIsClosed) this.#upstream.destroy();
     else this.client.destroy();
-  }
-
-  #connect(): Socket {
-    const socket = this.#handlers.upstream.connect();
-    this.#upstream = socket;
-    socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () =>
-      this.#handlers.upstreamReached(this.stream),
-    );
-    socket.once('close', () => this.#upstreamClosed());
-    return socket;
   }
 
   #attachClient(): void {
@@ -175,7 +163,7 @@ export class Tunnel {
     this.client.on('close', () => {
       this.#clientIsClosed = true;
       this.#leave('client_error');
-      this.#request?.destroy();
+      this.#exchange?.drop();
       const upstream = this.#upstream;
       if (upstream === undefined) this.#upstreamClosed();
       // If both directions have ended, it only flushes. Otherwise a reset tells Headscale that data is missing.
@@ -214,19 +202,19 @@ export class Tunnel {
     this.#handlers.firstRecord(this.stream);
   }
 
-  #open(response: IncomingMessage, head: Buffer): void {
+  /** @param rest what Headscale has sent after the head of its answer. */
+  #open(head: Buffer, rest: Buffer): void {
     const upstream = this.#upstream as Socket;
     if (!setState(this.stream, { kind: 'open' })) {
       upstream.destroy();
       return;
     }
-    this.#request = undefined;
+    this.#exchange = undefined;
     this.#upgrade = undefined;
     this.#isOpen = true;
     this.stream.spokenAt = this.#handlers.clock.now();
-    this.#attachUpstream(upstream);
-    this.client.write(answerHead(response), 'latin1');
-    if (head.length > 0) this.#fromUpstream(head);
+    this.client.write(head);
+    if (rest.length > 0) this.#fromUpstream(rest);
     for (const chunk of this.#early.take()) {
       upstream.write(chunk);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
@@ -235,18 +223,40 @@ export class Tunnel {
   }
 
   #attachUpstream(upstream: Socket): void {
-    readPooled(upstream, (chunk, written) => this.#fromUpstream(chunk, written));
+    upstream.once(upstream instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
+      this.#handlers.upstreamReached(this.stream);
+      readPooled(upstream, (chunk, written) => {
+        if (this.#isOpen) return this.#fromUpstream(chunk, written);
+        this.#exchange?.read(written === undefined ? chunk : Buffer.from(chunk));
+        written?.();
+        return true;
+      });
+    });
     upstream.on('end', () => {
+      if (!this.#isOpen) {
+        this.#exchange?.ended();
+        return;
+      }
       this.#leave('upstream_closed');
       this.client.end();
-      setLingerTimeout(this.client, this.#upstream);
+      setLingerTimeout(this.client, upstream);
     });
-    upstream.on('drain', () => this.client.resume());
-    upstream.on('error', () => {
+    upstream.on('drain', () => {
+      if (this.#isOpen) this.client.resume();
+    });
+    upstream.on('error', (error) => {
+      if (!this.#isOpen) {
+        this.#exchange?.failed(error);
+        return;
+      }
       this.#leave('upstream_error');
       resetConnection(this.client);
     });
     upstream.on('timeout', () => upstream.destroy());
+    upstream.on('close', () => {
+      this.#exchange?.ended();
+      this.#upstreamClosed();
+    });
   }
 
   /** A `Consumer` of what Headscale sends. */

@@ -1,10 +1,9 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import type { ClientRequest } from 'node:http';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { hostAndPortOf } from '../lib/addresses.ts';
 import { NoAnswerError } from '../lib/errors.ts';
 import { OpenConnections } from '../lib/open-connections.ts';
-import type { Protocol } from '../streams/request.ts';
 
 /** Tailscale clients give up on a control connection after ten seconds. They get their 502 before that. */
 const CONNECT_TIMEOUT_MS = 5000;
@@ -59,7 +58,7 @@ function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): S
 }
 
 /** A request that waits for Headscale's answer. */
-interface PendingAnswer {
+export interface PendingAnswer {
   /** The whole request has been sent. */
   sent(): void;
   answered(): void;
@@ -83,61 +82,4 @@ export function gatewayAnswer(error: unknown): { readonly status: 502 | 504; rea
   return error instanceof NoAnswerError
     ? { status: 504, text: 'Headscale does not answer.' }
     : { status: 502, text: 'Headscale cannot be reached.' };
-}
-
-/** An upgrade request as Headscale gets it. */
-export interface UpgradeHead {
-  readonly method: string | undefined;
-  /** The request target, exactly as the client sent it. */
-  readonly path: string | undefined;
-  readonly rawHeaders: readonly string[];
-  /** The protocol that the client wants to switch to. */
-  readonly protocol: Protocol;
-}
-
-/** What can come of an upgrade request: exactly one of the last four, unless the request is destroyed. */
-export interface UpgradeHandlers {
-  connect(): Socket;
-  awaitAnswer: AwaitAnswer;
-  /** Headscale answered 101 and switched to the requested protocol. @param head the bytes that came after the answer. */
-  switched(answer: IncomingMessage, head: Buffer): void;
-  /** Headscale gave any other answer. Its body has not been read yet. */
-  refused(answer: IncomingMessage): void;
-  /** Headscale answered 101, but switched to another protocol. */
-  mismatched(protocol: string): void;
-  /** @param error a `NoAnswerError` when Headscale does not answer. */
-  failed(error: Error): void;
-}
-
-/**
- * Sends an upgrade request to Headscale.
- *
- * @throws when Node refuses to send this head.
- */
-export function requestUpgrade(
-  { method, path, rawHeaders, protocol }: UpgradeHead,
-  { host, port }: Pick<Upstream, 'host' | 'port'>,
-  { connect, awaitAnswer, switched, refused, mismatched, failed }: UpgradeHandlers,
-): ClientRequest {
-  const request = httpRequest({ method, path, headers: rawHeaders, createConnection: connect, host, port });
-  limitAnswerTime(request, awaitAnswer);
-  request.on('upgrade', (answer, socket, head) => {
-    if (answer.headers.upgrade?.toLowerCase() === protocol) switched(answer, head);
-    else {
-      socket.destroy();
-      mismatched(answer.headers.upgrade ?? '');
-      request.destroy();
-    }
-  });
-  request.on('response', (answer) => {
-    // For Node, a 101 that names no protocol is an ordinary response.
-    if (answer.statusCode !== 101) refused(answer);
-    else {
-      mismatched(answer.headers.upgrade ?? '');
-      request.destroy();
-    }
-  });
-  request.on('error', failed);
-  request.end();
-  return request;
 }
