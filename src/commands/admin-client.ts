@@ -1,10 +1,12 @@
 import { request } from 'node:http';
 import type { EventList, NodeList, PresenceView, StreamList } from '../admin/views.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
+import type { AdminPlace } from '../config/load.ts';
 import { readAdminToken } from '../config/secrets.ts';
-import type { Config, HostPort } from '../config/types.ts';
+import { SETTINGS } from '../config/settings.ts';
+import type { HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
-import { ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
+import { codeOf, ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { fieldsOf, parseJson } from '../lib/json.ts';
 import { nearest, printable } from '../lib/text.ts';
 
@@ -15,21 +17,23 @@ interface AdminAnswer {
   readonly text: string;
 }
 
+/** Where to ask, and where the address comes from. */
+export type AdminAddress = Pick<AdminPlace, 'admin' | 'from'>;
+
 /**
  * Sends a request to the admin server of a running watchdog.
  *
  * @throws StartError when there is no answer.
  */
-export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, token?: string): Promise<AdminAnswer> {
+export function askAdmin(at: AdminAddress, method: 'GET' | 'POST', path: string, token?: string): Promise<AdminAnswer> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
-      const where = `${method} http://${addressAndPort(admin.host, admin.port)}${path}`;
-      const advice = 'is a watchdog running, and is this the --admin address it was started with?';
-      reject(new StartError('HSW_ADMIN_UNREACHABLE', `${where}: ${reasonOf(error)}; ${advice}`, { cause: error }));
+      const text = `${attemptOf(at, method, path)}: ${unreachable(error, at.admin)}`;
+      reject(new StartError('HSW_ADMIN_UNREACHABLE', text, { cause: error }));
     };
     const asking = request(
-      { ...whereToConnect(admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
+      { ...whereToConnect(at.admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
       (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -37,11 +41,35 @@ export function askAdmin(admin: HostPort, method: 'GET' | 'POST', path: string, 
         response.on('end', () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }));
       },
     );
-    asking.on('timeout', () => asking.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
+    asking.on('timeout', () => asking.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })));
     asking.on('error', failed);
     asking.end();
   });
 }
+
+/** `GET http://127.0.0.1:9191/streams (the default of --admin)` */
+function attemptOf({ admin, from }: AdminAddress, method: string, path: string): string {
+  return `${method} http://${addressAndPort(admin.host, admin.port)}${path} (${from ?? 'the default of --admin'})`;
+}
+
+/** Why there is no answer, and what to do. */
+function unreachable(error: unknown, { host, port }: HostPort): string {
+  const example = `for example --admin ${EXAMPLE}`;
+  const code = codeOf(error) ?? '';
+  if (code === 'ECONNREFUSED')
+    return `nothing listens there: start the watchdog, or give the address that its own --admin has, ${example}`;
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
+    return `no address is known for '${printable(host, 80)}': write the address that the watchdog's own --admin has, ${example}`;
+  if (/^(ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)$/.test(code)) {
+    const tunnel = `ssh -L ${port}:127.0.0.1:${port} HOST`;
+    return `no answer within ${TIMEOUT_MS / 1000} s: correct the address, or look for a firewall; if the watchdog is on another machine, \`${tunnel}\` and --admin 127.0.0.1:${port}`;
+  }
+  if (code.startsWith('HPE_') || code === 'ECONNRESET' || code === 'EPIPE')
+    return `what listens there does not answer in plain HTTP, so it is not a watchdog's admin server (${reasonOf(error)}): give the watchdog's --admin, not one of its --listen, ${example}`;
+  return `${reasonOf(error)}: start the watchdog, or give the address that its own --admin has, ${example}`;
+}
+
+const EXAMPLE = SETTINGS.admin.byDefault;
 
 /** If the server listens on every address, connect to it on the loopback. */
 function whereToConnect({ host, port }: HostPort): HostPort {
@@ -69,11 +97,15 @@ export type StreamsAnswer = StreamList;
 export type EventsAnswer = EventList;
 export type NodesAnswer = NodeList;
 
-export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'adminTokenFile'>): Api {
+export function adminApi(place: AdminPlace): Api {
+  const { adminTokenFile } = place;
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
+  const ask = (method: 'GET' | 'POST', path: string) => askAdmin(place, method, path, token);
+  const unusable = (method: 'GET' | 'POST', path: string, answer: AdminAnswer): StartError =>
+    refused(attemptOf(place, method, path), answer, adminTokenFile);
   const post = async (path: string): Promise<AdminAnswer> => {
-    const answer = await askAdmin(admin, 'POST', path, token);
-    if (answer.status === 401 || answer.status === 403) throw refused(path, answer);
+    const answer = await ask('POST', path);
+    if (answer.status === 401 || answer.status === 403) throw unusable('POST', path, answer);
     return answer;
   };
   return {
@@ -81,29 +113,47 @@ export function adminApi({ admin, adminTokenFile }: Pick<Config, 'admin' | 'admi
     async get<T>(path: string, query = {}) {
       const given = Object.entries(query).filter((entry): entry is [string, string] => entry[1] !== undefined);
       const asked = given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
-      const { status, text } = await askAdmin(admin, 'GET', asked, token);
-      if (status === 400) throw new UsageError('HSW_PARAMETER_INVALID', [apiErrorIn(text).message]);
-      const answer = parseJson(text);
+      const answer = await ask('GET', asked);
+      const error = apiErrorIn(answer.text);
+      if (answer.status === 400 && error.code === 'HSW_PARAMETER_INVALID')
+        throw new UsageError(error.code, [error.message]);
+      const list = fieldsOf(parseJson(answer.text))[path.slice(1)];
       // Something else may listen there, and answer 200 to everything.
-      if (status !== 200 || answer === undefined) throw refused(path, { status, text });
-      return answer as T;
+      if (answer.status !== 200 || !Array.isArray(list)) throw unusable('GET', path, answer);
+      return parseJson(answer.text) as T;
     },
     async reload() {
       const answer = await post('/reload');
       const outcome = parseJson(answer.text) as ReloadOutcome | undefined;
       // 422: the watchdog has rejected the settings.
-      if (![200, 422].includes(answer.status) || outcome === undefined) throw refused('/reload', answer);
+      const isOutcome = typeof fieldsOf(outcome).ok === 'boolean';
+      if (![200, 422].includes(answer.status) || outcome === undefined || !isOutcome)
+        throw unusable('POST', '/reload', answer);
       return outcome;
     },
   };
 }
 
-function refused(path: string, { status, text }: AdminAnswer): StartError {
+/** @param attempt what was asked, and where. */
+function refused(attempt: string, { status, text }: AdminAnswer, tokenFile: string | undefined): StartError {
   const { code, message } = apiErrorIn(text);
-  if (status === 401) {
-    return new StartError(code, `${path}: the running watchdog asks for a token: give --admin-token-file`);
+  if (code === 'HSW_ADMIN_ANSWER_UNEXPECTED') {
+    const answer = message === '' ? 'nothing' : `'${printable(message, 80)}'`;
+    return new StartError(
+      code,
+      `${attempt}: that is not a watchdog's admin server: it answered ${status} and ${answer}; give the watchdog's --admin, not one of its --listen and not Headscale, for example --admin ${EXAMPLE}`,
+    );
   }
-  return new StartError(code, `${path}: the answer was ${status}: ${message}`);
+  if (status === 401 && tokenFile === undefined) {
+    const advice = 'give the file that its own --admin-token-file names, or its settings file with --config';
+    return new StartError(code, `${attempt}: the watchdog asks for a token: ${advice}`);
+  }
+  if (status === 401) {
+    const advice = `give the file that the watchdog's own --admin-token-file names; if that is this one and it has changed, restart the watchdog, which reads it only at its start`;
+    return new StartError('HSW_ADMIN_TOKEN_WRONG', `${attempt}: the token in ${tokenFile} is wrong: ${advice}`);
+  }
+  const advice = code === 'HSW_ADMIN_PATH_UNKNOWN' ? ' The watchdog is of another version than this command.' : '';
+  return new StartError(code, `${attempt}: the answer was ${status}: ${message}${advice}`);
 }
 
 /** The error in an answer. It may also be text: something else may listen at that address. */
@@ -113,19 +163,25 @@ export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readon
   if (isErrorCode(code) && 'exit' in ERRORS[code] && typeof detail === 'string') {
     return { code: code as ExitErrorCode, message: detail };
   }
-  return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().slice(0, 300) };
+  return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().replace(/\s+/g, ' ').slice(0, 300) };
 }
 
 /** @returns undefined if the watchdog knows a node by this name, id or key; otherwise what to write instead. */
 export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
-  if (nodesCalled(node, nodes).length > 0) return undefined;
+  return nodesCalled(node, nodes).length > 0 ? undefined : notAmong(node, nodes);
+}
+
+/** What to write instead of a name that no node has. */
+export function notAmong(node: string, nodes: readonly PresenceView[]): string {
   const meant = nearest(
     node,
     nodes.flatMap(({ name }) => name ?? []),
   );
   const advice =
-    meant === undefined ? 'write its name, id, machine key or node key' : `did you mean ${printable(meant)}?`;
+    meant === undefined
+      ? 'write its name, id, machine key or node key; headscale-watchdog nodes lists them'
+      : `did you mean ${printable(meant)}?`;
   return `there is no node '${printable(node)}': ${advice}`;
 }
 

@@ -179,7 +179,7 @@ async function portFindings(config: Config, token: string | undefined): Promise<
 /** Asks an admin server for the ports that its watchdog listens on; undefined without a watchdog there. */
 async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
   try {
-    const { text } = await askAdmin(admin, 'GET', '/readyz', token);
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/readyz', token);
     const { listen } = fieldsOf(parseJson(text));
     return Array.isArray(listen) ? listen.map((address) => fieldsOf(address).port) : undefined;
   } catch {
@@ -211,7 +211,7 @@ async function frontProxyFindings(
 
 async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly Finding[] | undefined> {
   try {
-    const { text } = await askAdmin(admin, 'GET', '/overview', token);
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/overview', token);
     const { frontProxies } = fieldsOf(parseJson(text));
     if (!Array.isArray(frontProxies)) return undefined;
     return (frontProxies as Overview['frontProxies']).map(({ code, sentence }) => ({
@@ -227,7 +227,7 @@ async function frontProxiesAt(admin: HostPort, token: string | undefined): Promi
 /** Where the evidence of the running watchdog's streams comes from. */
 async function streamFindings({ admin }: Config, token: string | undefined): Promise<readonly Finding[]> {
   try {
-    const { text } = await askAdmin(admin, 'GET', '/streams', token);
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/streams', token);
     const { streams } = fieldsOf(parseJson(text));
     const finding = Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined;
     return finding === undefined ? [] : [finding];

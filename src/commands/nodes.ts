@@ -3,8 +3,8 @@ import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
 import { type Api, type NodesAnswer, nodesCalled, unknownNode } from './admin-client.ts';
-import { ago, roundTrip, wholeSeconds } from './streams.ts';
-import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableLines } from './terminal.ts';
+import { ago, footOf, roundTrip, wholeSeconds } from './streams.ts';
+import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableOf } from './terminal.ts';
 
 export interface NodesOptions {
   readonly state?: readonly string[];
@@ -18,16 +18,21 @@ export interface NodesOptions {
 const EVERY_MS = 2000;
 
 const COLUMNS: readonly Column[] = [
-  { title: 'NODE' },
-  { title: 'USER' },
+  { title: 'NODE', isName: true },
+  { title: 'USER', isName: true, leaveOut: 5 },
   { title: 'STATE' },
-  { title: 'FOR', isNumber: true },
+  { title: 'FOR', isNumber: true, leaveOut: 4 },
   { title: 'LAST SIGN', isNumber: true },
-  { title: 'RTT', isNumber: true },
-  { title: 'ADDRESS' },
-  { title: 'HEADSCALE' },
-  { title: 'KEY EXPIRES', isNumber: true },
+  { title: 'RTT', isNumber: true, leaveOut: 1 },
+  { title: 'ADDRESS', leaveOut: 6 },
+  { title: 'HEADSCALE', leaveOut: 3 },
+  { title: 'KEY EXPIRES', isNumber: true, leaveOut: 2 },
 ];
+
+/** The columns that show what `--sort` sorts by, as far as a narrow terminal may leave them out. */
+const SORTED_BY: Readonly<Record<string, string>> = {
+  ...{ user: 'USER', since: 'FOR', rtt: 'RTT', address: 'ADDRESS', expiry: 'KEY EXPIRES' },
+};
 
 /** Lists the nodes. @param node only the one with this name, id or key; undefined: all that match. */
 export async function showNodes(
@@ -43,7 +48,7 @@ export async function showNodes(
     const nodes = limit === undefined ? found : found.slice(0, Number(limit));
     const answer = { total: found.length, nodes };
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
-    else showScreen(console, linesOf(nodes, console), options.watch === true);
+    else showScreen(console, linesOf(nodes, found.length, sort, console), options.watch === true);
     if (!options.watch) {
       const problem = node === undefined || nodes.length > 0 ? undefined : await unknownNode(api, node);
       if (problem !== undefined) console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
@@ -54,26 +59,32 @@ export async function showNodes(
   }
 }
 
-function linesOf(nodes: readonly PresenceView[], console: Console): readonly string[] {
+function linesOf(
+  nodes: readonly PresenceView[],
+  total: number,
+  sort: string | undefined,
+  console: Console,
+): readonly string[] {
   if (nodes.length === 0) return ['No node matches.'];
   const now = Date.now();
-  const [head = '', ...rows] = tableLines(
+  const { head, rows, note } = tableOf(
     COLUMNS,
     nodes.map((node) => rowOf(node, now)),
     console.width,
+    SORTED_BY[sort?.replace(/^-/, '') ?? ''],
   );
   const lines = rows.map((line, index) => {
     const state = nodes[index]?.state;
     if (state === 'connected') return line;
     return coloured(console, state === 'offline' ? 'faint' : 'yellow', line);
   });
-  return [coloured(console, 'faint', head), ...lines];
+  return [coloured(console, 'faint', head), ...lines, ...footOf(console, note, nodes.length, total)];
 }
 
 function rowOf(node: PresenceView, now: number): readonly string[] {
   const { machineKey, name, user, state, disagreement, connectedSince, lastSignAt, rttMs, remoteAddress } = node;
   return [
-    ...[name === null ? `${machineKey.slice(0, 13)}…` : printable(name), user === null ? '-' : printable(user)],
+    ...[name === null ? machineKey : printable(name), user ? printable(user) : '-'],
     state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state,
     connectedSince === null ? '-' : span(wholeSeconds(now - Date.parse(connectedSince))),
     lastSignAt === null ? 'never' : ago(now - Date.parse(lastSignAt)),

@@ -1,9 +1,9 @@
-import type { StreamView } from '../admin/views.ts';
-import { errorLine } from '../lib/errors.ts';
+import type { PresenceView, StreamView } from '../admin/views.ts';
+import { ERRORS, type ExitErrorCode, errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
-import { type Api, apiErrorIn, type StreamsAnswer, unknownNode } from './admin-client.ts';
-import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableLines } from './terminal.ts';
+import { type Api, apiErrorIn, type NodesAnswer, nodesCalled, notAmong, type StreamsAnswer } from './admin-client.ts';
+import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableOf } from './terminal.ts';
 
 export interface StreamsOptions {
   readonly node?: string;
@@ -20,19 +20,27 @@ const EVERY_MS = 2000;
 
 const COLUMNS: readonly Column[] = [
   { title: 'STREAM', isNumber: true },
-  { title: 'NODE' },
+  { title: 'NODE', isName: true },
   { title: 'ADDRESS' },
-  { title: 'OPEN FOR', isNumber: true },
-  { title: 'HEARD', isNumber: true },
-  { title: 'RTT', isNumber: true },
-  { title: 'IN', isNumber: true },
-  { title: 'OUT', isNumber: true },
+  { title: 'OPEN FOR', isNumber: true, leaveOut: 4 },
+  { title: 'HEARD', isNumber: true, leaveOut: 6 },
+  { title: 'RTT', isNumber: true, leaveOut: 3 },
+  { title: 'IN', isNumber: true, leaveOut: 1 },
+  { title: 'OUT', isNumber: true, leaveOut: 2 },
   { title: 'STATE' },
 ];
 
+/** The columns that show what `--sort` sorts by, as far as a narrow terminal may leave them out. */
+const SORTED_BY: Readonly<Record<string, string>> = { opened: 'OPEN FOR', heard: 'HEARD', rtt: 'RTT', bytes: 'IN' };
+
 /** Columns that are shown if they say something about any of the streams. */
 const MORE_COLUMNS: readonly (Column & { isShown(stream: StreamView): boolean; of(stream: StreamView): string })[] = [
-  { title: 'EVIDENCE', isShown: ({ evidence }) => evidence.source !== 'direct', of: ({ evidence }) => evidence.source },
+  {
+    title: 'EVIDENCE',
+    leaveOut: 5,
+    isShown: ({ evidence }) => evidence.source !== 'direct',
+    of: ({ evidence }) => evidence.source,
+  },
   { title: 'REPLICA', isShown: ({ replica }) => replica !== null, of: ({ replica }) => replica ?? '' },
 ];
 
@@ -43,27 +51,55 @@ export async function showStreams(api: Api, options: StreamsOptions, console: Co
   for (;;) {
     const answer = await api.get<StreamsAnswer>('/streams', query);
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
-    else showScreen(console, linesOf(answer, console), options.watch === true);
-    if (!options.watch) return answer.total > 0 ? EXIT.done : EXIT.nothing;
+    else showScreen(console, linesOf(answer, console, sort), options.watch === true);
+    if (!options.watch) {
+      if (answer.total > 0) return EXIT.done;
+      if (node !== undefined) await tellWhyNoStream(api, node, console);
+      return EXIT.nothing;
+    }
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
   }
 }
 
-function linesOf({ streams, total }: StreamsAnswer, console: Console): readonly string[] {
+/** Tells a node that nobody knows from one that is not connected, and from one of which the other flags leave nothing. */
+async function tellWhyNoStream(api: Api, node: string, console: Console): Promise<void> {
+  const { nodes } = await api.get<NodesAnswer>('/nodes');
+  const [found] = nodesCalled(node, nodes);
+  if (found === undefined) console.stderr.write(errorLine('HSW_NODE_UNKNOWN', notAmong(node, nodes)));
+  else if (found.streams.length === 0) console.stderr.write(errorLine('HSW_STREAM_UNKNOWN', noStreamOf(found)));
+  else console.stderr.write(`${printable(node)} has a stream, but the other flags leave none of it.\n`);
+}
+
+/** Why a known node has no stream. */
+function noStreamOf({ name, machineKey, state, lastSignAt }: PresenceView): string {
+  const who = printable(name ?? machineKey);
+  if (lastSignAt === null) return `${who} has no open stream: the watchdog has had no sign of it since it started`;
+  const ended = `headscale-watchdog events --node ${who} says why its last one ended`;
+  return `${who} has no open stream: it is ${state}, and its last sign of life was ${ago(Date.now() - Date.parse(lastSignAt))}; ${ended}`;
+}
+
+function linesOf({ streams, total }: StreamsAnswer, console: Console, sort: string | undefined): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
   const more = MORE_COLUMNS.filter(({ isShown }) => streams.some(isShown));
-  const [head = '', ...rows] = tableLines(
+  const { head, rows, note } = tableOf(
     [...COLUMNS, ...more],
     streams.map((stream) => [...rowOf(stream, now), ...more.map(({ of }) => of(stream))]),
     console.width,
+    SORTED_BY[sort?.replace(/^-/, '') ?? ''],
   );
   const lines = rows.map((line, index) => {
     const isCalm = streams[index]?.state === 'open' && streams[index]?.contests.length === 0;
     return isCalm ? line : coloured(console, 'yellow', line);
   });
-  return [coloured(console, 'faint', head), ...lines];
+  return [coloured(console, 'faint', head), ...lines, ...footOf(console, note, streams.length, total)];
+}
+
+/** What stands below a table: how much of it is shown. */
+export function footOf(console: Console, note: string | undefined, shown: number, total: number): readonly string[] {
+  const texts = [shown < total ? `${shown} of ${total} are shown.` : undefined, note];
+  return texts.flatMap((text) => (text === undefined ? [] : [coloured(console, 'faint', text)]));
 }
 
 function rowOf(stream: StreamView, now: number): readonly string[] {
@@ -78,7 +114,7 @@ function rowOf(stream: StreamView, now: number): readonly string[] {
 
 function ownerOf({ node, machineKey, kind }: StreamView): string {
   if (node !== null) return node.name;
-  return machineKey === null ? `(${kind}, not identified)` : `${machineKey.slice(0, 13)}…`;
+  return machineKey ?? `(${kind}, not identified)`;
 }
 
 function stateOf({ state, contests, wouldSever }: StreamView): string {
@@ -105,7 +141,8 @@ export function roundTrip(ms: number): string {
 function amount(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`;
   if (bytes < 1_000_000) return `${(bytes / 1000).toFixed(1)} kB`;
-  return `${(bytes / 1_000_000).toFixed(1)} MB`;
+  if (bytes < 1_000_000_000) return `${(bytes / 1_000_000).toFixed(1)} MB`;
+  return `${(bytes / 1_000_000_000).toFixed(1)} GB`;
 }
 
 const NODE_ID = /^id:(?=\d+$)/;
@@ -114,38 +151,52 @@ const STREAM = /^(?:(.+)\/)?(\d+)$/;
 
 /** Severs one stream by its id, or every stream of a node. It asks first, unless `isSure`. */
 export async function sever(api: Api, target: string, isSure: boolean, console: Console): Promise<ExitCode> {
-  const found = await find(api, target);
-  if (STREAM.test(target) && found.length > 1) {
-    const each = found.map(({ id, replica }) => `${replica}/${id}`).join(' or ');
-    console.stderr.write(errorLine('HSW_STREAM_AMBIGUOUS', `several watchdogs have a stream ${target}: write ${each}`));
-    return EXIT.failed;
+  const found = await (STREAM.test(target) ? streamsOf(api, target) : streamsOfNode(api, target.replace(NODE_ID, '')));
+  if ('problem' in found) {
+    console.stderr.write(found.problem);
+    return found.exit;
   }
-  if (found.length === 0) {
-    const isId = STREAM.test(target);
-    const problem = isId ? undefined : await unknownNode(api, target.replace(NODE_ID, ''));
-    const none = isId ? `there is no open stream ${target}` : `${printable(target)} has no open stream`;
-    const advice = 'headscale-watchdog streams lists the open ones';
-    console.stderr.write(
-      problem === undefined
-        ? errorLine('HSW_STREAM_UNKNOWN', `${none}: ${advice}`)
-        : errorLine('HSW_NODE_UNKNOWN', problem),
-    );
-    return EXIT.nothing;
-  }
-  if (!isSure && !(await isConfirmed(found, console))) return EXIT.failed;
-  const outcomes = await Promise.all(found.map((stream) => severOne(api, stream, console)));
+  if (!isSure && !(await isConfirmed(found.streams, console))) return EXIT.failed;
+  const outcomes = await Promise.all(found.streams.map((stream) => severOne(api, stream, console)));
   return outcomes.every(Boolean) ? EXIT.done : EXIT.failed;
 }
 
+type Found = { readonly streams: readonly StreamView[] } | { readonly problem: string; readonly exit: ExitCode };
+
+function not(code: ExitErrorCode, text: string): Found {
+  return { problem: errorLine(code, text), exit: ERRORS[code].exit };
+}
+
 /** A number is the id of a stream. A node's id is written `id:7`, so that a mistake does not sever another node. */
-async function find(api: Api, target: string): Promise<readonly StreamView[]> {
-  const [isStream, replica, id] = STREAM.exec(target) ?? [];
-  if (isStream !== undefined) {
-    const { streams } = await api.get<StreamsAnswer>('/streams');
-    return streams.filter((each) => each.id === Number(id) && (replica === undefined || each.replica === replica));
+async function streamsOf(api: Api, target: string): Promise<Found> {
+  const [, replica, id] = STREAM.exec(target) ?? [];
+  const { streams: all } = await api.get<StreamsAnswer>('/streams');
+  const streams = all.filter((each) => each.id === Number(id) && (replica === undefined || each.replica === replica));
+  if (streams.length === 1) return { streams };
+  if (streams.length > 1) {
+    const each = streams.map((stream) => `${stream.replica}/${stream.id}`).join(' or ');
+    return not('HSW_STREAM_AMBIGUOUS', `several watchdogs have a stream ${target}: write ${each}`);
   }
-  const { streams } = await api.get<StreamsAnswer>('/streams', { node: target.replace(NODE_ID, '') });
-  return streams;
+  const advice = `headscale-watchdog streams lists the open ones; for the node with this id, write id:${id}`;
+  return not('HSW_STREAM_UNKNOWN', `there is no open stream ${target}: ${advice}`);
+}
+
+/** The streams of one node. Several nodes with that name are not severed all together, because only one was meant. */
+async function streamsOfNode(api: Api, node: string): Promise<Found> {
+  const { nodes } = await api.get<NodesAnswer>('/nodes');
+  const [meant, ...others] = nodesCalled(node, nodes);
+  if (meant === undefined) return not('HSW_NODE_UNKNOWN', notAmong(node, nodes));
+  if (others.length > 0) {
+    const each = [meant, ...others].map(
+      ({ machineKey, user, state }) => `${machineKey} (${user ? `${printable(user)}, ` : ''}${state})`,
+    );
+    return not(
+      'HSW_NODE_AMBIGUOUS',
+      `several nodes are called '${printable(node)}': write the key of one, ${each.join(' or ')}`,
+    );
+  }
+  const { streams } = await api.get<StreamsAnswer>('/streams', { node: meant.machineKey });
+  return streams.length > 0 ? { streams } : not('HSW_STREAM_UNKNOWN', noStreamOf(meant));
 }
 
 async function isConfirmed(found: readonly StreamView[], console: Console): Promise<boolean> {

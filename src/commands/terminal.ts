@@ -6,10 +6,9 @@ import { ERRORS, errorLine, StartError, UsageError } from '../lib/errors.ts';
 /** The console of this process. */
 export function terminal(signal: AbortSignal): Console {
   const { stdin, stdout, stderr } = process;
-  const noColor = process.env.NO_COLOR ?? '';
   return {
     ...{ stdout, stderr, signal },
-    colours: stdout.isTTY === true && noColor === '' && process.env.TERM !== 'dumb',
+    colours: usesColours(process.env, stdout.isTTY === true),
     width: stdout.isTTY === true ? stdout.columns : undefined,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     async ask(question) {
@@ -28,11 +27,18 @@ export function terminal(signal: AbortSignal): Console {
   };
 }
 
+/** Colours are for terminals. FORCE_COLOR wins over NO_COLOR, as it does in Node itself. */
+export function usesColours(env: NodeJS.ProcessEnv, isTerminal: boolean): boolean {
+  const { FORCE_COLOR: force = '', NO_COLOR: never = '', TERM } = env;
+  if (force !== '') return !/^(0|false)$/.test(force);
+  return isTerminal && never === '' && TERM !== 'dumb';
+}
+
 /** Where a command writes, and what it knows about the reader. */
 export interface Console {
   readonly stdout: { write(text: string): unknown };
   readonly stderr: { write(text: string): unknown };
-  /** Whether to use colours: on a terminal, without NO_COLOR. */
+  /** Whether to use colours, see `usesColours`. */
   readonly colours: boolean;
   /** The number of columns of the terminal; undefined without a terminal. Then no line is cut. */
   readonly width: number | undefined;
@@ -55,26 +61,74 @@ export function coloured(console: Pick<Console, 'colours'>, colour: Colour, text
 export interface Column {
   readonly title: string;
   readonly isNumber?: boolean;
+  /** Holds names, which may be shortened. Addresses are never shortened. */
+  readonly isName?: boolean;
+  /** Narrow terminals leave columns out, the lowest number first; undefined: never. */
+  readonly leaveOut?: number;
+}
+
+export interface Table {
+  readonly head: string;
+  readonly rows: readonly string[];
+  /** What a narrow terminal does not show. */
+  readonly note: string | undefined;
 }
 
 const GAP = '  ';
+const SHORT_NAME = 24;
+const SHORTEST_NAME = 12;
 
-/** The lines of a table, the head first. Lines longer than `width` are cut. */
-export function tableLines(
+/**
+ * Lays out a table. If it does not fit, names become shorter, and then columns are left out. What is still too long goes on in
+ * the terminal's next line, so that no address is cut.
+ *
+ * @param width of the terminal; undefined for a pipe, which gets everything.
+ * @param kept the title of a column that is not left out, because the table is sorted by it.
+ */
+export function tableOf(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
   width: number | undefined,
-): readonly string[] {
-  const all = [columns.map(({ title }) => title), ...rows];
-  const widths = columns.map((_, index) => Math.max(...all.map((row) => row[index]?.length ?? 0)));
-  return all.map((row) => {
-    const cells = columns.map(({ isNumber }, index) => {
-      const text = row[index] ?? '';
-      return isNumber === true ? text.padStart(widths[index] ?? 0) : text.padEnd(widths[index] ?? 0);
-    });
-    const line = cells.join(GAP).trimEnd();
-    return width !== undefined && line.length > width ? `${line.slice(0, width - 1)}…` : line;
-  });
+  kept?: string,
+): Table {
+  const isKept = columns.map(() => true);
+  let nameWidth = Number.POSITIVE_INFINITY;
+  const shortened = (text: string, { isName }: Column): string =>
+    isName === true && text.length > nameWidth ? `${text.slice(0, nameWidth - 1)}…` : text;
+  const lines = (): string[] => {
+    const shown = columns.flatMap((column, i) => (isKept[i] === true ? [{ column, i }] : []));
+    const all = [columns.map(({ title }) => title), ...rows];
+    const cells = all.map((row) => shown.map(({ column, i }) => shortened(row[i] ?? '', column)));
+    const widths = shown.map((_, i) => Math.max(...cells.map((row) => row[i]?.length ?? 0)));
+    return cells.map((row) =>
+      row
+        .map((text, i) =>
+          shown[i]?.column.isNumber === true ? text.padStart(widths[i] ?? 0) : text.padEnd(widths[i] ?? 0),
+        )
+        .join(GAP)
+        .trimEnd(),
+    );
+  };
+  const fits = (all: readonly string[]): boolean => width === undefined || all.every(({ length }) => length <= width);
+  let result = lines();
+  const tryTo = (change: () => void): void => {
+    if (fits(result)) return;
+    change();
+    result = lines();
+  };
+  const leavable = columns
+    .map((column, i) => ({ ...column, i }))
+    .filter(({ title, leaveOut }) => leaveOut !== undefined && title !== kept);
+  leavable.sort((a, b) => (a.leaveOut ?? 0) - (b.leaveOut ?? 0));
+  tryTo(() => (nameWidth = SHORT_NAME));
+  for (const { i } of leavable) tryTo(() => (isKept[i] = false));
+  tryTo(() => (nameWidth = SHORTEST_NAME));
+  const missing = columns.filter((_, i) => isKept[i] === false).map(({ title }) => title);
+  const note =
+    missing.length === 0
+      ? undefined
+      : `This terminal is too narrow for ${missing.join(', ')}. A pipe shows all: add | cat`;
+  return { head: result[0] ?? '', rows: result.slice(1), note };
 }
 
 /** A line of CSV (RFC 4180). Spreadsheets take text that begins like a formula for one, so it gets an apostrophe in front. */

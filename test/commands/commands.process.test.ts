@@ -1,5 +1,7 @@
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpsServer } from 'node:https';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
@@ -19,12 +21,20 @@ function fileWith(text: string): string {
   return join(folder, 'file');
 }
 
-/** A watchdog with one node, `router-1`, connected. */
-async function bench(flags: Record<string, unknown> = {}) {
+interface Listed {
+  readonly id: string;
+  readonly machineKey: string;
+  readonly nodeKey: string;
+  readonly name: string;
+  readonly user?: object;
+}
+
+/** A watchdog with one node, `router-1`, connected. @param others nodes that Headscale lists as well. */
+async function bench(flags: Record<string, unknown> = {}, others: readonly Listed[] = []) {
   const machine = generateNoiseKey();
   const node = { id: '7', machineKey: formatNoiseKey(machine), nodeKey: `nodekey:${'2'.repeat(64)}`, name: 'router-1' };
   const upstream = await harness.upstream(acceptStream, ({ url }, response) => {
-    if (url === '/api/v1/node') response.end(JSON.stringify({ nodes: [node] }));
+    if (url === '/api/v1/node') response.end(JSON.stringify({ nodes: [node, ...others] }));
     else response.writeHead(404).end();
   });
   const given = { headscaleApiKeyFile: fileWith('the-key'), silentAfter: '1s', ...flags };
@@ -89,35 +99,151 @@ describe('headscale-watchdog streams', () => {
     expect(await watching.ended).toEqual({ code: 0, signal: null });
   });
 
-  test('without a running watchdog it exits with 1, and says what to check', async () => {
-    const done = run(harness, 'streams', '--admin', '127.0.0.1:1');
-    expect((await done.ended).code).toBe(1);
-    expect(done.stderr).toContain('is a watchdog running, and is this the --admin address it was started with?');
+  test('a node that nobody knows, one that is not connected, and one of which the other flags leave nothing: exit 3, and which it is', async () => {
+    const away = {
+      id: '8',
+      machineKey: `mkey:${'8'.repeat(64)}`,
+      nodeKey: `nodekey:${'8'.repeat(64)}`,
+      name: 'phone-2',
+    };
+    const { command } = await bench({}, [away]);
+    const [unknown, offline, other] = await Promise.all([
+      command('streams', '--node', 'phnoe-2'),
+      command('streams', '--node', 'phone-2'),
+      command('streams', '--node', 'router-1', '--state', 'held'),
+    ]);
+    expect([unknown.code, offline.code, other.code]).toEqual([3, 3, 3]);
+    expect(unknown.stderr).toBe("error [HSW_NODE_UNKNOWN]: there is no node 'phnoe-2': did you mean phone-2?\n");
+    expect(offline.stderr).toBe(
+      'error [HSW_STREAM_UNKNOWN]: phone-2 has no open stream: the watchdog has had no sign of it since it started\n',
+    );
+    expect(other.stderr).toBe('router-1 has a stream, but the other flags leave none of it.\n');
   });
 
-  test('if something else than a watchdog answers, it exits with 1 and shows the answer', async () => {
-    const other = await harness.upstream(
-      () => {},
-      (_request, response) => void response.end('It works!'),
+  test('--limit shows so many, and how many there are', async () => {
+    const { command, connect } = await bench();
+    await connect();
+    const [table, json] = await Promise.all([
+      command('streams', '--limit', '1', '--sort', '-id'),
+      command('streams', '--limit', '1', '--json', '--kind', 'control', '--kind', 'derp,other'),
+    ]);
+    expect(table.stdout.split('\n').slice(1)).toEqual([
+      expect.stringMatching(/^ +\d+ {2}router-1/),
+      '1 of 2 are shown.',
+      '',
+    ]);
+    expect(JSON.parse(json.stdout)).toMatchObject({ total: 2, streams: [{}] });
+    expect(JSON.parse(json.stdout).streams).toHaveLength(1);
+  });
+});
+
+describe('a watchdog that cannot be asked: exit 1, with what was tried and what to do', () => {
+  const asked = async (env: NodeJS.ProcessEnv, ...args: string[]): Promise<string> => {
+    const done = runWith(harness, { env }, ...args);
+    expect([(await done.ended).code, done.stdout]).toEqual([1, '']);
+    return done.stderr;
+  };
+
+  test('it is down, and where its address comes from', async () => {
+    const down =
+      /^error \[HSW_ADMIN_UNREACHABLE\]: GET http:\/\/127\.0\.0\.1:1\/streams \((.*)\): nothing listens there: start the watchdog, or give the address that its own --admin has, for example --admin 127\.0\.0\.1:9191\n$/;
+    const file = fileWith('admin: 127.0.0.1:1\n');
+    expect(down.exec(await asked({}, 'streams', '--admin', '127.0.0.1:1'))?.[1]).toBe('--admin');
+    expect(down.exec(await asked({}, 'streams', '--config', file))?.[1]).toBe(file);
+    const env = { HEADSCALE_WATCHDOG_ADMIN: '127.0.0.1:1' };
+    expect(down.exec(await asked(env, 'streams'))?.[1]).toBe('HEADSCALE_WATCHDOG_ADMIN');
+  });
+
+  test('a name that has no address', async () => {
+    expect(await asked({}, 'nodes', '--admin', 'nowhere.invalid:9191')).toMatch(
+      /HSW_ADMIN_UNREACHABLE.*nowhere\.invalid:9191\/nodes \(--admin\): no address is known for 'nowhere\.invalid': write the address/,
     );
-    for (const name of ['streams', 'reload']) {
-      const done = run(harness, name, '--admin', other.url.replace('http://', ''));
-      expect((await done.ended).code).toBe(1);
-      expect(done.stderr).toMatch(/^error \[HSW_ADMIN_ANSWER_UNEXPECTED\]: .*the answer was 200: It works!\n$/);
+  });
+
+  test('something else than a watchdog answers: a page, JSON, a Headscale behind the watchdog', async () => {
+    const answers = ['It works!', '{"status":"pass"}', '[]'];
+    for (const text of answers) {
+      const other = await harness.upstream(
+        () => {},
+        (_request, response) => void response.end(text),
+      );
+      for (const name of ['streams', 'reload']) {
+        const told = await asked({}, name, '--admin', other.url.replace('http://', ''));
+        expect(told).toContain(
+          `that is not a watchdog's admin server: it answered 200 and '${text}'; give the watchdog's --admin`,
+        );
+        expect(told).toMatch(/^error \[HSW_ADMIN_ANSWER_UNEXPECTED\]: .* --admin 127\.0\.0\.1:9191\n$/);
+      }
+    }
+    const { port } = await bench();
+    const told = await asked({}, 'streams', '--admin', `127.0.0.1:${port}`);
+    expect(told).toMatch(/HSW_ADMIN_ANSWER_UNEXPECTED.* it answered 404 and nothing; .*not one of its --listen/);
+  });
+
+  test('a listener with TLS, and a port that hangs up', async () => {
+    const tls = (name: string): Buffer => readFileSync(join(import.meta.dirname, '..', 'support', 'tls', name));
+    const servers = [
+      createHttpsServer({ key: tls('key.pem'), cert: tls('cert.pem') }),
+      createServer((socket) => socket.destroy()),
+    ];
+    for (const server of servers) {
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      harness.defer(() => new Promise((resolve) => server.close(resolve)));
+      const { port } = server.address() as AddressInfo;
+      expect(await asked({}, 'events', '--admin', `127.0.0.1:${port}`)).toMatch(
+        /HSW_ADMIN_UNREACHABLE.*: what listens there does not answer in plain HTTP, so it is not a watchdog's admin server/,
+      );
     }
   });
 
-  test('if a token is needed, it exits with 1 without it and with 0 with it, also if the settings file names it', async () => {
+  test('it asks for a token: without one, with a wrong one, with one that cannot be read, with the right one', async () => {
     const adminTokenFile = fileWith('a-token-of-enough-characters');
+    const wrong = fileWith('another-token-of-enough-characters');
     const { command, admin } = await bench({ adminTokenFile });
     const settings = fileWith(`admin: ${admin}\nadmin-token-file: ${adminTokenFile}\n`);
-    const [without, withIt, fromFile] = await Promise.all([
+    const [without, bad, severing, missing, right, fromFile] = await Promise.all([
       command('streams'),
+      command('streams', '--admin-token-file', wrong),
+      command('reload', '--admin-token-file', wrong),
+      command('streams', '--admin-token-file', join(wrong, '..', 'nowhere')),
       command('streams', '--admin-token-file', adminTokenFile),
       command('streams', '--config', settings),
     ]);
-    expect([without.code, without.stderr]).toEqual([1, expect.stringContaining('give --admin-token-file')]);
-    expect([withIt.code, fromFile.code]).toEqual([0, 0]);
+    expect([without, bad, severing, missing, right, fromFile].map(({ code }) => code)).toEqual([1, 1, 1, 1, 0, 0]);
+    expect(without.stderr).toMatch(
+      /^error \[HSW_ADMIN_TOKEN_REQUIRED\]: GET .*: the watchdog asks for a token: give the file that its own --admin-token-file names/,
+    );
+    for (const { stderr } of [bad, severing]) {
+      expect(stderr).toMatch(
+        /^error \[HSW_ADMIN_TOKEN_WRONG\]: (GET|POST) .*: the token in \S+\/file is wrong: give the file that/,
+      );
+      expect(stderr).not.toContain('another-token');
+    }
+    expect(missing.stderr).toMatch(
+      /^error \[HSW_ADMIN_TOKEN_UNREADABLE\]: --admin-token-file \S+nowhere: there is no such file/,
+    );
+  });
+
+  test.each([
+    ['a watchdog of 0.1', { code: 'HSW_ADMIN_HOST_NOT_ALLOWED', message: 'Wrong host.' }],
+    [
+      'one of today',
+      {
+        type: 'about:blank',
+        title: 'Forbidden',
+        status: 403,
+        code: 'HSW_ADMIN_HOST_NOT_ALLOWED',
+        detail: 'Wrong host.',
+      },
+    ],
+  ])('what it says itself, in the shape of %s', async (_what, answer) => {
+    const old = await harness.upstream(
+      () => {},
+      (_request, response) => void response.writeHead(403).end(JSON.stringify(answer)),
+    );
+    expect(await asked({}, 'streams', '--admin', old.url.replace('http://', ''))).toMatch(
+      /^error \[HSW_ADMIN_HOST_NOT_ALLOWED\]: GET .*\/streams \(--admin\): the answer was 403: Wrong host\.\n$/,
+    );
   });
 });
 
@@ -191,6 +317,31 @@ describe('headscale-watchdog events', () => {
 });
 
 describe('headscale-watchdog sever', () => {
+  test('a name that several nodes have severs none of them: exit 1, and the keys to choose from', async () => {
+    const twin = {
+      id: '9',
+      machineKey: `mkey:${'9'.repeat(64)}`,
+      nodeKey: `nodekey:${'9'.repeat(64)}`,
+      name: 'router-1',
+      user: { id: '1', name: 'bob' },
+    };
+    const { command, events, machineKey } = await bench({}, [twin]);
+    const both = await command('sever', 'router-1', '--yes');
+    expect(both.code).toBe(1);
+    expect(both.stderr).toMatch(
+      /^error \[HSW_NODE_AMBIGUOUS\]: several nodes are called 'router-1': write the key of one, /,
+    );
+    expect(both.stderr).toContain(`${machineKey} (connected)`);
+    expect(both.stderr).toContain(`${twin.machineKey} (bob, offline)`);
+    expect(events.some(({ kind }) => kind === 'stream_closed')).toBe(false);
+    const [away, one] = [await command('sever', 'id:9', '--yes'), await command('sever', machineKey, '--yes')];
+    expect([away.code, away.stderr]).toEqual([
+      3,
+      expect.stringContaining('HSW_STREAM_UNKNOWN]: router-1 has no open stream'),
+    ]);
+    expect([one.code, one.stdout]).toEqual([0, 'severed: stream 1 of router-1\n']);
+  });
+
   test('asks first on a terminal, and without a terminal severs nothing', async () => {
     const { command, events } = await bench();
     const unasked = await command('sever', 'router-1');

@@ -20,8 +20,17 @@ async function bench() {
 }
 
 /** The CLI on a terminal that util-linux's `script` lends it. */
-function onTerminal(admin: string, env: Record<string, string>, ...args: string[]) {
-  const line = [process.execPath, CLI, ...args, '--admin', admin.replace('http://', '')].join(' ');
+function onTerminal(admin: string, { COLUMNS = '200', ...env }: Record<string, string>, ...args: string[]) {
+  const line = [
+    'stty',
+    'cols',
+    `${COLUMNS};`,
+    process.execPath,
+    CLI,
+    ...args,
+    '--admin',
+    admin.replace('http://', ''),
+  ].join(' ');
   const child = spawn('script', ['-qec', line, '/dev/null'], {
     env: { ...process.env, TERM: 'xterm', NO_COLOR: '', ...env },
   });
@@ -46,6 +55,21 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     expect(without.shown.text).toContain('STREAM');
     expect(without.shown.text).not.toContain('\x1b[');
   });
+
+  test.each([50, 60, 80])(
+    'a table fits into %i columns: it leaves out columns, says which, and cuts no address',
+    async (columns) => {
+      const { admin } = await bench();
+      const env = { COLUMNS: String(columns), NO_COLOR: '1' };
+      const [streams, help] = [onTerminal(admin, env, 'streams'), onTerminal(admin, env, 'help', 'streams')];
+      expect(await Promise.all([streams.ended, help.ended])).toEqual([0, 0]);
+      const [head = '', row = '', note = ''] = streams.shown.text.split('\r\n');
+      expect(row).toMatch(/ {2}127\.0\.0\.1:\d{4,5} .*open$/);
+      expect(row.length).toBeLessThanOrEqual(columns);
+      expect(head).toMatch(/^STREAM {2}NODE +ADDRESS .*STATE$/);
+      expect(note).toMatch(/^This terminal is too narrow for .*IN, OUT.*\. A pipe shows all: add \| cat$/);
+    },
+  );
 
   test.each([
     ['n\r', 1, 'Nothing was severed.'],
