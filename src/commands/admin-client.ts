@@ -117,9 +117,10 @@ export function adminApi(place: AdminPlace): Api {
       const error = apiErrorIn(answer.text);
       if (answer.status === 400 && error.code === 'HSW_PARAMETER_INVALID')
         throw new UsageError(error.code, [error.message]);
-      const list = fieldsOf(parseJson(answer.text))[path.slice(1)];
-      // Something else may listen there, and answer 200 to everything.
-      if (answer.status !== 200 || !Array.isArray(list)) throw unusable('GET', path, answer);
+      // Something else may listen there, and answer 200 to everything. A list is named like its path.
+      const value = fieldsOf(parseJson(answer.text));
+      const isAnswer = path.lastIndexOf('/') > 0 ? Object.keys(value).length > 0 : Array.isArray(value[path.slice(1)]);
+      if (answer.status !== 200 || !isAnswer) throw unusable('GET', path, answer);
       return parseJson(answer.text) as T;
     },
     async reload() {

@@ -3,17 +3,8 @@ import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
 import { type Api, unknownNode } from './admin-client.ts';
-import { wholeSeconds } from './streams.ts';
-import {
-  type Column,
-  type Console,
-  coloured,
-  csvLine,
-  EXIT,
-  type ExitCode,
-  localTime,
-  tableLines,
-} from './terminal.ts';
+import { footOf, wholeSeconds } from './streams.ts';
+import { type Column, type Console, coloured, csvLine, EXIT, type ExitCode, localTime, tableOf } from './terminal.ts';
 
 export interface AvailabilityOptions {
   readonly since: string;
@@ -25,9 +16,9 @@ export interface AvailabilityOptions {
 
 const TOTALS: readonly Column[] = [
   { title: 'AVAILABLE', isNumber: true },
-  { title: 'ONLINE', isNumber: true },
+  { title: 'ONLINE', isNumber: true, leaveOut: 1 },
   { title: 'OFFLINE', isNumber: true },
-  { title: 'UNKNOWN', isNumber: true },
+  { title: 'UNKNOWN', isNumber: true, leaveOut: 2 },
 ];
 
 /** Shows how long each node was online; or, day by day, how long one was. @param node its name, id or key. */
@@ -64,7 +55,7 @@ export async function showAvailability(
 function nodeLines(nodes: readonly AvailabilityView[], console: Console): readonly string[] {
   const sorted = nodes.toSorted((a, b) => (a.availability ?? 2) - (b.availability ?? 2));
   const rows = sorted.map((node) => [nameOf(node), ...totals(node, node.availability)]);
-  return table([{ title: 'NODE' }, ...TOTALS], rows, console);
+  return table([{ title: 'NODE', isName: true }, ...TOTALS], rows, console);
 }
 
 function dayLines(node: NodeAvailability, console: Console): readonly string[] {
@@ -75,8 +66,8 @@ function dayLines(node: NodeAvailability, console: Console): readonly string[] {
 
 function table(columns: readonly Column[], rows: readonly (readonly string[])[], console: Console): readonly string[] {
   if (rows.length === 0) return ['No node is known yet.'];
-  const [head = '', ...lines] = tableLines(columns, rows, console.width);
-  return [coloured(console, 'faint', head), ...lines];
+  const { head, rows: lines, note } = tableOf(columns, rows, console.width);
+  return [coloured(console, 'faint', head), ...lines, ...footOf(console, note, rows.length, rows.length)];
 }
 
 type Times = Pick<AvailabilityView, 'onlineMs' | 'offlineMs' | 'unknownMs'>;
@@ -99,7 +90,7 @@ function time(ms: number): string {
 }
 
 function nameOf({ name, machineKey }: AvailabilityView): string {
-  return name === null ? `${machineKey.slice(0, 13)}…` : printable(name);
+  return name === null ? machineKey : printable(name);
 }
 
 function csvOf(nodes: readonly AvailabilityView[]): string {
