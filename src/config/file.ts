@@ -121,12 +121,12 @@ interface KnownEntry {
 const RULE_EXAMPLE = "{ name: 'router-*', silent-after: 10s }";
 
 /** For each stream, all rules are searched, and often. */
-const MOST_RULES = 500;
+export const MOST_RULES = 500;
 const TOO_MANY_RULES = `a rule too many, ${MOST_RULES} at most: write one rule for many nodes, by user or by a name like 'router-*'`;
 
 const TARGET_EXAMPLE = '{ url: https://ntfy.sh/TOPIC, format: ntfy }';
 const MATCH_EXAMPLE = "{ name: 'router-*' }";
-const MOST_TARGETS = 50;
+export const MOST_TARGETS = 50;
 
 class SettingsOfFile implements FileSettings {
   readonly settings = new Map<string, Given>();

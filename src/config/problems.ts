@@ -68,7 +68,10 @@ const OLD_API_KEY = /^\s*[\w-]{5,20}\.[\w-]{20,}\s*$/;
 /** What follows `privkey:`. */
 const BARE_KEY = /^\s*[0-9a-f]{64}\s*$/i;
 
+/** What a key looks like, in upper or lower case. */
+export const KEY_FORMS: readonly RegExp[] = [KEY_START, OLD_API_KEY, BARE_KEY, PRIVATE_KEY];
+
 /** Whether somebody most likely wrote a key instead of a path. No message may show a key. */
 export function looksLikeKey(text: string): boolean {
-  return KEY_START.test(text) || OLD_API_KEY.test(text) || BARE_KEY.test(text) || PRIVATE_KEY.test(text);
+  return KEY_FORMS.some((form) => form.test(text));
 }

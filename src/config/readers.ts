@@ -13,7 +13,27 @@ export class Invalid {
 }
 
 /** Reads one value: the text of a flag, or a text, number or boolean that YAML has read. */
-export type Reader<Value> = (given: unknown) => Value | Invalid;
+export interface Reader<Value> {
+  (given: unknown): Value | Invalid;
+  /** What it accepts, for the schema of the settings file. */
+  readonly form: Form;
+}
+
+/** What a reader accepts. `off` says whether the word off is accepted as well. */
+export type Form =
+  | { readonly kind: 'duration'; readonly shortest: string; readonly longest: string; readonly off: boolean }
+  | { readonly kind: 'hold' }
+  | { readonly kind: 'size'; readonly least: string; readonly most: string }
+  | { readonly kind: 'number'; readonly least: number; readonly most: number; readonly off: boolean }
+  | { readonly kind: 'boolean' }
+  | { readonly kind: 'words'; readonly words: readonly string[] }
+  | { readonly kind: 'text' | 'plain name' | 'secret file' }
+  | { readonly kind: 'key'; readonly prefix: string }
+  | { readonly kind: 'address' | 'upstream URL' | 'notify URL' | 'Redis URL' };
+
+function reader<Value>(form: Form, read: (given: unknown) => Value | Invalid): Reader<Value> {
+  return Object.assign(read, { form });
+}
 
 /** How to read one value, and its default. */
 export interface Readable<Value> {
@@ -55,9 +75,10 @@ export function present<T extends object>(values: T): { [Name in keyof T]?: Excl
 }
 
 /** YAML reads `30` as a number. It becomes text again here, so that the message can say which unit is missing. */
-function scalar<Value>(read: (text: string) => Value | Invalid): Reader<Value> {
-  return (given) =>
-    /^(string|number|boolean)$/.test(typeof given) ? read(String(given)) : new Invalid('needs a single value');
+export function scalar<Value>(form: Form, read: (text: string) => Value | Invalid): Reader<Value> {
+  return reader(form, (given) =>
+    /^(string|number|boolean)$/.test(typeof given) ? read(String(given)) : new Invalid('needs a single value'),
+  );
 }
 
 function isNumber(text: string): boolean {
@@ -67,7 +88,7 @@ function isNumber(text: string): boolean {
 /** @returns milliseconds between the two limits; 0 for `off`, if that is allowed. */
 export function duration(shortest: string, longest: string, off?: 'off'): Reader<number> {
   const orOff = off === undefined ? '' : ', or off';
-  return scalar((text) => {
+  return scalar({ kind: 'duration', shortest, longest, off: off !== undefined }, (text) => {
     if (text === off) return 0;
     const ms = parseDuration(text);
     if (ms === undefined) return notDuration(text, orOff);
@@ -88,7 +109,7 @@ function notDuration(text: string, orOff: string): Invalid {
 /** A client gives up on its control connection after ten seconds, and may also have to wait in the pacer. */
 export const LONGEST_HOLD_MS = 5000;
 
-export const hold: Reader<Hold> = scalar((text) => {
+export const hold: Reader<Hold> = scalar({ kind: 'hold' }, (text) => {
   if (text === 'auto' || text === 'off') return { kind: text };
   const ms = parseDuration(text);
   if (ms === undefined && isNumber(text)) return notDuration(text, '');
@@ -101,7 +122,7 @@ export const hold: Reader<Hold> = scalar((text) => {
 
 /** @returns bytes between the two limits. */
 export function size(least: string, most: string): Reader<number> {
-  return scalar((text) => {
+  return scalar({ kind: 'size', least, most }, (text) => {
     const bytes = parseSize(text);
     if (bytes === undefined) return new Invalid(`${quoted(text)} is not a size: write 512B, 16KiB or 16MiB`);
     if (bytes < (parseSize(least) ?? 0)) return new Invalid(`${quoted(text)} is too small: write ${least} or more`);
@@ -112,7 +133,7 @@ export function size(least: string, most: string): Reader<number> {
 
 /** @returns a whole number between the two limits; 0 for `off`, if that is allowed. */
 export function wholeNumber(least: number, most: number, off?: 'off'): Reader<number> {
-  return scalar((text) => {
+  return scalar({ kind: 'number', least, most, off: off !== undefined }, (text) => {
     if (text === off) return 0;
     const number = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (number >= least && number <= most) return number;
@@ -121,15 +142,15 @@ export function wholeNumber(least: number, most: number, off?: 'off'): Reader<nu
   });
 }
 
-export const yesOrNo: Reader<boolean> = (given) => {
+export const yesOrNo: Reader<boolean> = reader({ kind: 'boolean' }, (given) => {
   if (typeof given === 'boolean') return given;
   const isQuoted = /^(true|false)$/.test(String(given));
   const why = isQuoted ? `is text: write ${given} without quotes` : 'cannot be used: write true or false';
   return new Invalid(`${quoted(given)} ${why}`);
-};
+});
 
 export function oneOf<Word extends string>(words: readonly Word[]): Reader<Word> {
-  return scalar((text) => {
+  return scalar({ kind: 'words', words }, (text) => {
     const word = words.find((each) => each === text);
     return word ?? new Invalid(`${quoted(withoutUrls(text))} is unknown: write one of ${words.join(', ')}`);
   });
@@ -137,19 +158,19 @@ export function oneOf<Word extends string>(words: readonly Word[]): Reader<Word>
 
 /** A free text, such as a name. If YAML reads it as a number or a boolean, the operator must quote it. */
 export function word(what: string): Reader<string> {
-  return (given) => {
+  return reader({ kind: 'text' }, (given) => {
     if (given === '') return new Invalid(`needs ${what}`);
     if (typeof given === 'string') return given;
     return new Invalid(`${quoted(given)} is a ${typeof given} to YAML: put it in quotes, '${String(given)}'`);
-  };
+  });
 }
 
 /** A name that becomes part of keys in Redis, so spaces, colons and braces are not allowed. */
-export const plainName: Reader<string> = (given) => {
+export const plainName: Reader<string> = reader({ kind: 'plain name' }, (given) => {
   const name = word('a name')(given);
   if (name instanceof Invalid || /^[\w.-]{1,60}$/.test(name)) return name;
   return new Invalid(`${quoted(name)} is not a name: write up to 60 letters, digits, dots, hyphens and underscores`);
-};
+});
 
 /**
  * The path of a file that holds a secret. If the operator wrote the key itself, no message and no log may show it.
@@ -158,10 +179,10 @@ export const plainName: Reader<string> = (given) => {
  */
 export function secretFile(what?: string): Reader<string> {
   const readPath = word(what === undefined ? 'the path of a file' : `the path of a file with ${what}`);
-  return (given) => {
+  return reader({ kind: 'secret file' }, (given) => {
     const path = readPath(given);
     return path instanceof Invalid || !looksLikeKey(path) ? path : new Invalid(IS_KEY);
-  };
+  });
 }
 
 const IS_KEY =
@@ -170,13 +191,14 @@ const IS_KEY =
 /** A public key as Headscale prints it: `mkey:` or `nodekey:` and 64 hex digits. */
 export function publicKey<Key>(what: string, prefix: string, parse: (text: string) => Key | undefined): Reader<Key> {
   return scalar(
+    { kind: 'key', prefix },
     (text) =>
       parse(text) ?? new Invalid(`${quoted(text)} is not a ${what}: write ${prefix}: and 64 hex digits, 0-9 and a-f`),
   );
 }
 
 /** Headscale's URL: a scheme, a host and perhaps a port. */
-export const upstreamUrl: Reader<URL> = scalar((text) => {
+export const upstreamUrl: Reader<URL> = scalar({ kind: 'upstream URL' }, (text) => {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
     return new Invalid(`${quoted(text)} is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT`);
@@ -188,11 +210,11 @@ export const upstreamUrl: Reader<URL> = scalar((text) => {
 });
 
 /** Where notifications go. No message shows it, because the path of such a URL is often a secret. */
-export const notifyUrl: Reader<URL> = (given) => {
+export const notifyUrl: Reader<URL> = reader({ kind: 'notify URL' }, (given) => {
   const url = typeof given === 'string' && URL.canParse(given) ? new URL(given) : undefined;
   if (url !== undefined && /^https?:$/.test(url.protocol) && url.hostname !== '') return url;
   return new Invalid('this is not a URL for notifications: write https://HOST/PATH');
-};
+});
 
 /** A URL for a message, without its user and password. */
 export function withoutUser(url: string): string {
@@ -201,7 +223,7 @@ export function withoutUser(url: string): string {
 
 /** @param byDefault an address that would work, as an example. */
 export function hostPort(byDefault: string): Reader<HostPort> {
-  return scalar((text) => {
+  return scalar({ kind: 'address' }, (text) => {
     const address = parseHostPort(text);
     if (address !== undefined) return address;
     return new Invalid(`${quoted(withoutUser(text))} is not HOST:PORT: write ${likelyAddress(text, byDefault)}`);

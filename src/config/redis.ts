@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { addressAndPort } from '../lib/addresses.ts';
 import { quoted } from './problems.ts';
-import { Invalid, parseHostPort, type Reader, withoutUser } from './readers.ts';
+import { Invalid, parseHostPort, type Reader, scalar, withoutUser } from './readers.ts';
 import { readSecretLine, readSmallFile } from './secrets.ts';
 import type { HostPort, RedisSettings, RedisUrl } from './types.ts';
 
@@ -48,11 +48,10 @@ export function parseRedisUrl(text: string): RedisUrl | string {
   return { kind, nodes: nodes as HostPort[], isTls: tls !== undefined, username, db: Number(dbText), masterName };
 }
 
-export const redisUrl: Reader<RedisUrl> = (given) => {
-  const text = String(given);
+export const redisUrl: Reader<RedisUrl> = scalar({ kind: 'Redis URL' }, (text) => {
   const parsed = parseRedisUrl(text);
   return typeof parsed === 'string' ? new Invalid(`${quoted(withoutUser(text))} ${parsed}`) : parsed;
-};
+});
 
 /** Decodes percent-encoding. @returns null if it is not valid UTF-8 in percent-encoding. */
 function decoded(text: string): string | null {

@@ -1,4 +1,4 @@
-const UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
+export const UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
 
 /** Reads `1500ms`, `30s`, `2m` or `1h`. @returns whole milliseconds; undefined if it is not a duration. */
 export function parseDuration(text: string): number | undefined {
@@ -16,17 +16,17 @@ export function formatDuration(ms: number): string {
   return `${ms}ms`;
 }
 
-const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
+export const UNITS_OF_SIZE: Readonly<Record<string, number>> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 
 /** Reads `512B`, `16KiB`, `16MiB` or `1GiB`. @returns bytes; undefined if it is not a size. */
 export function parseSize(text: string): number | undefined {
   const match = /^(\d+)(B|KiB|MiB|GiB)$/.exec(text);
-  return match === null ? undefined : Number(match[1]) * (UNITS[match[2] ?? ''] ?? Number.NaN);
+  return match === null ? undefined : Number(match[1]) * (UNITS_OF_SIZE[match[2] ?? ''] ?? Number.NaN);
 }
 
 /** Writes bytes as in a configuration, in the largest unit that is exact: `512B`, `16KiB`. */
 export function formatSize(bytes: number): string {
-  const [unit = 'B', size = 1] = Object.entries(UNITS).findLast(([, each]) => bytes % each === 0) ?? [];
+  const [unit = 'B', size = 1] = Object.entries(UNITS_OF_SIZE).findLast(([, each]) => bytes % each === 0) ?? [];
   return `${bytes / size}${unit}`;
 }
 

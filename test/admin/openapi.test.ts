@@ -6,7 +6,6 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import type { z } from 'zod';
-import { describeApi, OPERATIONS } from '../../src/admin/openapi.ts';
 import type { AdminBackend } from '../../src/admin/routes.ts';
 import { problem } from '../../src/admin/schemas.ts';
 import { createAdminServer } from '../../src/admin/server.ts';
@@ -16,6 +15,7 @@ import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { acceptStream, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
+import { describeApi, OPERATIONS } from './api-description.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());

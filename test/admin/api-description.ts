@@ -1,11 +1,9 @@
 import { z } from 'zod';
-import { STREAM_KINDS } from '../streams/stream.ts';
-import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
-import { availabilityList, nodeAvailability, nodeHealth } from './availability-views.ts';
-import { NODE_SORT_COLUMNS } from './node-list.ts';
-import { BADGES } from './routes.ts';
-import { askedToSever, done, problem, reloaded, reloadProblem, severed } from './schemas.ts';
-import { LISTED_STATES, SORT_COLUMNS } from './stream-list.ts';
+import { availabilityList, nodeAvailability, nodeHealth } from '../../src/admin/availability-views.ts';
+import { NODE_SORT_COLUMNS } from '../../src/admin/node-list.ts';
+import { BADGES } from '../../src/admin/routes.ts';
+import { askedToSever, done, problem, reloaded, reloadProblem, severed } from '../../src/admin/schemas.ts';
+import { LISTED_STATES, SORT_COLUMNS } from '../../src/admin/stream-list.ts';
 import {
   eventList,
   eventView,
@@ -15,12 +13,11 @@ import {
   readiness,
   shortReadiness,
   streamList,
-} from './views.ts';
+} from '../../src/admin/views.ts';
+import { STREAM_KINDS } from '../../src/streams/stream.ts';
+import { EVENT_KINDS, LEVELS } from '../../src/telemetry/event-table.ts';
 
-/*
- * The description of the admin API. A test writes it to openapi.json, which the running watchdog serves, so this file and zod
- * are never loaded there.
- */
+/* The description of the admin API. openapi.test.ts writes it to openapi.json, which the running watchdog serves. */
 
 /** An answer in JSON with its schema, or text of another type. */
 type Content = z.ZodType | { readonly text: string };
