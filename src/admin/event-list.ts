@@ -2,7 +2,8 @@ import type { FoundEvents, History, HistoryEntry, HistoryQuery } from '../histor
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { StreamId } from '../streams/stream.ts';
-import { EVENT_KINDS, LEVELS, withName } from '../telemetry/event-table.ts';
+import { withName } from '../telemetry/event-phrases.ts';
+import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
 import { ParameterError, Parameters } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
 import type { EventList, EventView } from './views.ts';

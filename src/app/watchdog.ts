@@ -167,7 +167,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   });
   events.listen((event) => {
     // Nodes may have come or gone during an outage, and Headscale may start after us.
-    if (event.kind === 'upstream_up') directory.refresh();
+    if (event.kind === 'upstream_up' || event.kind === 'replica_gone') directory.refresh();
     if (event.kind === 'stream_opened' && event.stream.machineKey !== undefined)
       directory.refreshFor(event.stream.machineKey);
   });

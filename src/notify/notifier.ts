@@ -22,7 +22,7 @@ export interface NotifierOptions extends Omit<OutboxOptions, 'post'> {
     all(): readonly NodeInfo[];
   };
   /** A node that leaves may be on another replica. Undefined if this is the only watchdog. */
-  readonly replicas: { remoteKeys(): Promise<ReadonlySet<MachineKey>> } | undefined;
+  readonly replicas: { readonly isFirst: boolean; remoteKeys(): Promise<ReadonlySet<MachineKey>> } | undefined;
 }
 
 /**
@@ -144,6 +144,9 @@ export class Notifier {
       case 'upstream_up':
         this.#changes.push(...this.#tracker.upstreamUp(now));
         break;
+      case 'replica_gone':
+        this.#tracker.replicaGone(event.lastHeardAt, now);
+        break;
       case 'drain_started':
         // From here on streams end because we end them.
         this.#isStopping = true;
@@ -195,7 +198,8 @@ export class Notifier {
     this.#timer = undefined;
     if (this.#isStopping) return;
     try {
-      this.#tell([...this.#changes.splice(0), ...this.#tracker.due(this.#clock.now(), elsewhere)]);
+      const tellsExpected = this.#options.replicas?.isFirst ?? true;
+      this.#tell([...this.#changes.splice(0), ...this.#tracker.due(this.#clock.now(), elsewhere, tellsExpected)]);
     } catch (error) {
       this.#emit({ kind: 'internal_error', during: 'looking for what to notify of', error });
     }

@@ -50,6 +50,8 @@ interface Tracked {
   isProven: boolean;
   /** People have been told that it is offline. */
   isTold: boolean;
+  /** It has had no stream here: since then it is expected, because Headscale's list says that it was connected. */
+  expectedAt: Instant | undefined;
 }
 
 /**
@@ -65,7 +67,8 @@ export class NodeTracker {
   readonly #pending = new Set<MachineKey>();
   readonly #startedAt: Instant;
   #told = 0;
-  #hasList = false;
+  /** The next list shows which nodes should come back. `since` is when they were last connected. */
+  #expecting: { readonly since: Instant; readonly at: Instant; readonly seenWithinMs: number | undefined } | undefined;
   /** Since when Headscale has been up. Until we know, it counts as up since our start. */
   #upSince: Instant;
   #down: { readonly since: Instant; readonly text: string; isTold: boolean } | undefined;
@@ -74,6 +77,7 @@ export class NodeTracker {
     this.#facts = facts;
     this.#startedAt = now;
     this.#upSince = now;
+    this.#expecting = { since: now, at: now, seenWithinMs: EXPECTED_WITHIN_MS };
   }
 
   /** Whether time alone may bring something to tell. */
@@ -89,6 +93,7 @@ export class NodeTracker {
   opened(key: MachineKey, stream: TrackedStream, now: Instant): void {
     const node = this.#nodes.get(key) ?? this.#track(key, now);
     node.streams.add(stream);
+    node.expectedAt = undefined;
     this.#reconsider(key, node);
   }
 
@@ -118,17 +123,28 @@ export class NodeTracker {
     return [{ type: 'upstream.up', text: `Headscale is up again after ${span(now - down.since)}.` }];
   }
 
+  /**
+   * Another replica is gone. The nodes that it had should come back to one of the others, and nobody else knows that they were
+   * connected. Those that it has told already were away for `offline-after` before.
+   */
+  replicaGone(lastHeardAt: Instant, now: Instant): void {
+    this.#expecting ??= { since: lastHeardAt, at: now, seenWithinMs: undefined };
+  }
+
   /** Headscale has listed its nodes. @param dateOf the date of an instant. */
   listed(nodes: readonly NodeInfo[], dateOf: (instant: Instant) => Date): void {
     const keys = new Set(nodes.map(({ machineKey }) => machineKey));
     for (const [key, { streams }] of this.#nodes) if (streams.size === 0 && !keys.has(key)) this.#forget(key);
-    if (this.#hasList) return;
-    this.#hasList = true;
-    const expectedSince = dateOf(this.#startedAt).getTime() - EXPECTED_WITHIN_MS;
+    if (this.#expecting === undefined) return;
+    const { since, at, seenWithinMs } = this.#expecting;
+    this.#expecting = undefined;
     for (const { machineKey, online, lastSeen } of nodes) {
+      const expectedSince = dateOf(since).getTime() - (seenWithinMs ?? this.#facts.offlineAfterMs(machineKey));
       const isExpected = online === true || (lastSeen !== undefined && lastSeen.getTime() >= expectedSince);
       if (!isExpected || this.#nodes.has(machineKey)) continue;
-      this.#reconsider(machineKey, this.#track(machineKey, this.#startedAt));
+      const node = this.#track(machineKey, since);
+      node.expectedAt = at;
+      this.#reconsider(machineKey, node);
     }
   }
 
@@ -141,8 +157,9 @@ export class NodeTracker {
    * What to tell now.
    *
    * @param elsewhere keys that have a session on another replica. That replica tells what becomes of them.
+   * @param tellsExpected whether to tell of nodes that have had no stream here. One of several replicas does it for all.
    */
-  due(now: Instant, elsewhere: ReadonlySet<MachineKey> = new Set()): readonly Change[] {
+  due(now: Instant, elsewhere: ReadonlySet<MachineKey> = new Set(), tellsExpected = true): readonly Change[] {
     const changes: Change[] = [];
     for (const key of elsewhere) this.#seenElsewhere(key, changes);
     const down = this.#down;
@@ -153,7 +170,10 @@ export class NodeTracker {
     const { ready, isFollowed } = this.#dueNodes(now);
     const first = ready.reduce((least, { at }) => Math.min(least, at), Number.POSITIVE_INFINITY);
     if (isFollowed && now - first < GATHER_AT_MOST_MS) return changes;
-    for (const { key, node } of ready) changes.push(...this.#tell(key, node, now));
+    for (const { key, node } of ready) {
+      if (node.expectedAt !== undefined && !tellsExpected) this.#forget(key);
+      else changes.push(...this.#tell(key, node, now));
+    }
     return changes;
   }
 
@@ -203,6 +223,7 @@ export class NodeTracker {
     }
     const offlineAfterMs = this.#facts.offlineAfterMs(key);
     if (offlineAfterMs === 0) return undefined;
+    if (node.expectedAt !== undefined) return Math.max(node.expectedAt, this.#upSince) + offlineAfterMs + SETTLE_MS;
     const settles = node.awaySince <= this.#upSince;
     return settles ? this.#upSince + offlineAfterMs + SETTLE_MS : node.awaySince + offlineAfterMs;
   }
@@ -213,7 +234,7 @@ export class NodeTracker {
 
   #track(key: MachineKey, awaySince: Instant): Tracked {
     if (this.#nodes.size >= MOST_TRACKED) this.#makeRoom();
-    const node: Tracked = { streams: new Set(), awaySince, isProven: false, isTold: false };
+    const node: Tracked = { streams: new Set(), awaySince, isProven: false, isTold: false, expectedAt: undefined };
     this.#nodes.set(key, node);
     return node;
   }

@@ -42,13 +42,26 @@ export class Members {
     this.#lastHeardAt.set(replica, this.#options.clock.now());
   }
 
+  /** After an outage of Redis, everybody gets the time to be heard again. */
+  heardFromAll(): void {
+    for (const replica of this.#lastHeardAt.keys()) this.heardFrom(replica);
+  }
+
   has(replica: string): boolean {
     return this.#lastHeardAt.has(replica);
   }
 
-  forgetGone(): void {
+  /** Whether no other replica that is there has a name before ours. */
+  get isFirst(): boolean {
+    return [...this.#lastHeardAt.keys()].every((other) => this.#options.name < other);
+  }
+
+  /** @returns the replicas that have sent nothing for too long, with the time of their last message. They are forgotten. */
+  forgetGone(): readonly (readonly [replica: string, lastHeardAt: Instant])[] {
     const now = this.#options.clock.now();
-    for (const [replica, at] of this.#lastHeardAt) if (now - at > GONE_AFTER_MS) this.#lastHeardAt.delete(replica);
+    const gone = [...this.#lastHeardAt].filter(([, at]) => now - at > GONE_AFTER_MS);
+    for (const [replica] of gone) this.#lastHeardAt.delete(replica);
+    return gone;
   }
 
   /** @returns the streams of every replica that answers within a second, as `/streams` shows them. */

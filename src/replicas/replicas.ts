@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
 import type { RedisSettings } from '../config/types.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
-import { type Clock, plus, type Timer } from '../lib/clock.ts';
+import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -207,9 +207,15 @@ export class Replicas implements StreamDirectory {
     return this.#options.link.isUp;
   }
 
+  /** Whether this replica acts for all where one is enough. For a moment several may say so, or none. */
+  get isFirst(): boolean {
+    return this.#members.isFirst;
+  }
+
   /** Redis is up, perhaps after an outage, and may have forgotten this replica. */
   joined(): void {
     const { link, name } = this.#options;
+    this.#members.heardFromAll();
     link.renewLease().catch(() => {});
     link.send({ kind: 'here', from: name });
     this.#announcements.announceAll();
@@ -262,14 +268,22 @@ export class Replicas implements StreamDirectory {
     const { link, registry, name } = this.#options;
     this.#ages.checkClock();
     this.#newcomers.forgetStale();
-    this.#members.forgetGone();
+    // Without Redis nobody is heard.
+    const gone = link.isUp ? this.#members.forgetGone() : [];
     link.send({ kind: 'here', from: name });
+    for (const [replica, lastHeardAt] of gone) this.#tellGone(replica, lastHeardAt).catch(() => {});
     for (const id of this.#announcements.judged()) {
       const stream = registry.get(id);
       if (stream !== undefined) this.#updateJudges(stream);
     }
     this.#announcements.refreshOld();
     if (link.isUp && !(await link.renewLease())) this.joined();
+  }
+
+  /** Messages may get lost, so only a lease that is over shows that a replica is gone. */
+  async #tellGone(replica: string, lastHeardAt: Instant): Promise<void> {
+    const { link, emit } = this.#options;
+    if (link.isUp && !(await link.isAlive(replica))) emit({ kind: 'replica_gone', replica, lastHeardAt });
   }
 
   /** Repeats until `close`. Errors come from Redis, and the link's `changed` event reports those. */

@@ -1,5 +1,6 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import type { Instant } from '../lib/clock.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type {
   CloseReason,
@@ -200,6 +201,8 @@ export type WatchdogEvent =
   | { readonly kind: 'redis_up'; readonly url: string }
   /** Each watchdog goes on alone. */
   | { readonly kind: 'redis_down'; readonly url: string; readonly detail: string }
+  /** Another replica has sent nothing for a while, and its lease is over: it died or was stopped. */
+  | { readonly kind: 'replica_gone'; readonly replica: string; readonly lastHeardAt: Instant }
   /** A message there is not signed with our Noise key. Once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
   /** `target` never shows the path of a URL. */

@@ -345,3 +345,11 @@ export function whyUpstreamRefused(status: number): string {
       return "this answer is unexpected; point --upstream at Headscale's listen_addr, and see Headscale's log";
   }
 }
+
+/** Puts the node's name into a sentence that was written before the name was known. */
+export function withName(sentence: string, key: MachineKey, name: string): string {
+  return sentence.replaceAll(
+    nameOrKey(key, () => undefined),
+    () => name,
+  );
+}

@@ -21,7 +21,6 @@ import {
   describeUntrustedProxy,
   type EventSubject,
   LIMITED,
-  nameOrKey,
   nodeOf,
   RELEASED,
   streamOf,
@@ -278,6 +277,11 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     fields: ({ url, detail }) => ({ redis: url, detail }),
     sentence: ({ url, detail }) => `Redis cannot be used at ${url} (${detail}): this watchdog goes on alone.`,
   },
+  replica_gone: {
+    level: 'info',
+    fields: ({ replica }) => ({ replica }),
+    sentence: ({ replica }) => `The watchdog ${replica} is gone: it has sent nothing for 15 s, and its lease is over.`,
+  },
   replica_message_rejected: {
     level: 'warn',
     code: 'HSW_REPLICA_MESSAGE_REJECTED',
@@ -380,14 +384,6 @@ export function fieldsOf(event: WatchdogEvent): object {
 
 export function describeEvent(event: WatchdogEvent, nameOf: NameOf): string {
   return rowOf(event).sentence(event, nameOf);
-}
-
-/** Puts the node's name into a sentence that was written before the name was known. */
-export function withName(sentence: string, key: MachineKey, name: string): string {
-  return sentence.replaceAll(
-    nameOrKey(key, () => undefined),
-    () => name,
-  );
 }
 
 function rowOf({ kind }: WatchdogEvent): Row<WatchdogEvent> {

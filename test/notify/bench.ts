@@ -53,6 +53,7 @@ export function notifierBench(text = 'notify: [{ url: http://r.example/a }]', li
     listed: listed ?? undefined,
     status: 200,
     elsewhere: undefined as ReadonlySet<MachineKey> | undefined,
+    isFirst: true,
   };
   let closed = 0;
   const notifier = new Notifier({
@@ -77,7 +78,12 @@ export function notifierBench(text = 'notify: [{ url: http://r.example/a }]', li
         closed += 1;
       },
     },
-    replicas: { remoteKeys: async () => world.elsewhere ?? new Set() },
+    replicas: {
+      get isFirst() {
+        return world.isFirst;
+      },
+      remoteKeys: async () => world.elsewhere ?? new Set(),
+    },
   });
   let lastId = 0;
   const open = (number: number, isSession = true): Stream => {

@@ -281,3 +281,70 @@ describe('a reload', () => {
     expect(JSON.stringify(events)).not.toContain('SECRET');
   });
 });
+
+describe('another replica is gone', () => {
+  /** Nodes 1 and 2 are here, 3 to 6 were at the other replica, 7 left it a minute before, and 8 ten minutes before. */
+  async function withReplicaGone() {
+    const bench = await settled(2);
+    const { clock, world, notifier, pass } = bench;
+    const lastHeardAt = clock.now();
+    await pass(16_000);
+    const seen = (agoMs: number): Date => new Date(clock.dateOf(lastHeardAt).getTime() - agoMs);
+    const agoMs = (i: number): number => (i < 7 ? -10_000 : i === 7 ? MINUTE : 10 * MINUTE);
+    world.listed = SIXTY.slice(0, 8).map((node, i) => ({ ...node, online: i < 2, lastSeen: seen(agoMs(i + 1)) }));
+    notifier.listen({ kind: 'replica_gone', replica: 'a#1', lastHeardAt });
+    notifier.nodesListed();
+    return bench;
+  }
+
+  test('those of its nodes that do not come back are told, in one message, and no others', async () => {
+    const { open, pass, received, world, types } = await withReplicaGone();
+    open(3);
+    world.elsewhere = new Set([keyOf(4)]);
+    await pass(149_000);
+    expect(received).toEqual([]);
+    await pass(15_000);
+    expect(received.map(({ type, text }) => `${type} ${text}`)).toEqual([
+      'node.offline 3 nodes are offline: node-5, node-6, node-7.',
+    ]);
+    world.elsewhere = new Set([keyOf(4), keyOf(5)]);
+    open(6);
+    await pass(5 * MINUTE);
+    expect(types()).toEqual(['node.offline', 'node.online']);
+    expect(received[1]?.text).toMatch(/^2 nodes are online again: node-[56], node-[56]\.$/);
+  });
+
+  test('only one of the others tells it; what leaves here is told here', async () => {
+    const { pass, received, world, leave, notifier } = await withReplicaGone();
+    world.isFirst = false;
+    leave();
+    await pass(10 * MINUTE);
+    expect(received.map(({ text }) => text)).toEqual(['node-1 is offline: it has had no connection for 2 min.']);
+    // The first one that is left is gone as well.
+    world.isFirst = true;
+    await pass(MINUTE);
+    notifier.nodesListed();
+    await pass(10 * MINUTE);
+    expect(received).toHaveLength(1);
+  });
+
+  test('one that starts again and again puts nothing off', async () => {
+    const { pass, types, notifier, clock } = await withReplicaGone();
+    for (let i = 0; i < 20; i++) {
+      await pass(30_000);
+      notifier.listen({ kind: 'replica_gone', replica: `a#${i}`, lastHeardAt: clock.now() });
+      notifier.nodesListed();
+    }
+    expect(types()).toEqual(['node.offline']);
+  });
+
+  test('after a start, only one of several replicas tells who has not come back', async () => {
+    const { world, notifier, pass, received, clock } = notifierBench(ALL, SIXTY);
+    world.isFirst = false;
+    world.listed = SIXTY.map((node) => ({ ...node, online: true }));
+    notifier.nodesListed();
+    await pass(10 * MINUTE);
+    expect(received).toEqual([]);
+    expect(clock.timers).toBe(0);
+  });
+});

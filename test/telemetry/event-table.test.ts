@@ -2,7 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { span } from '../../src/lib/units.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { CLOSE_REASONS, type Stream, type StreamId } from '../../src/streams/stream.ts';
-import { describeEvent, withName } from '../../src/telemetry/event-table.ts';
+import { withName } from '../../src/telemetry/event-phrases.ts';
+import { describeEvent } from '../../src/telemetry/event-table.ts';
 import { keyOf, stage } from './stage.ts';
 
 const { open } = stage();
