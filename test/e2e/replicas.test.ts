@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { run } from './support/child.ts';
 import { ControlServer } from './support/control-server.ts';
+import { Door } from './support/door.ts';
 import { printFigures, seconds } from './support/figures.ts';
 import { useLab } from './support/lab.ts';
 import { onHost } from './support/network.ts';
@@ -20,19 +21,12 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
   let server: ControlServer;
   let left: Watchdog;
   let right: Watchdog;
-  /** Leads to one of the two: new connections go where it leads, those that are open stay. */
-  let door: string;
-  let port: number;
+  let door: Door;
   let redisPort: string;
 
   async function nft(rules: string): Promise<void> {
     const [program, args] = onHost(here.lab.server, 'nft', rules);
     await run(program, ...args);
-  }
-
-  async function leadTo(watchdog: Watchdog): Promise<void> {
-    const to = new URL(watchdog.url).port;
-    await nft(`flush chain ip door prerouting; add rule ip door prerouting tcp dport ${port} redirect to :${to}`);
   }
 
   beforeAll(async () => {
@@ -48,15 +42,13 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
       return all.every((metrics) => metrics.sum('redis_up') === 1) ? true : undefined;
     };
     await until('both have joined', { timeoutMs: 10_000 }, joined);
-    port = lab.port();
-    door = `http://${lab.server.address}:${port}`;
-    await nft('add table ip door; add chain ip door prerouting { type nat hook prerouting priority -100; }');
+    door = await Door.open(lab);
   });
 
   it('a phone vanishes at one watchdog and comes back at the other as fast as with a single watchdog, and is never refused', async () => {
     const phone = new Phone(here.lab, 'wanderer');
-    await leadTo(left);
-    await phone.logIn(door, AUTH_KEY);
+    await door.leadTo(left);
+    await phone.logIn(door.url, AUTH_KEY);
     const withinMs = await vanishAndReturn(phone, ROUNDS, async () => {});
     const takeovers = async (): Promise<number> => {
       const all = await Promise.all([left, right].map((each) => each.metrics()));
@@ -65,12 +57,12 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
     expect(await takeovers()).toBe(ROUNDS);
 
     let next = right;
-    await leadTo(next);
+    await door.leadTo(next);
     const acrossMs = await vanishAndReturn(phone, ROUNDS, async () => {
       const [own] = await next.streamsFrom(phone.host.address);
       expect(own?.state).toBe('open');
       next = next === right ? left : right;
-      await leadTo(next);
+      await door.leadTo(next);
     });
 
     printFigures('two watchdogs, vanished and back: start → Running', [
@@ -87,16 +79,16 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
 
   it("without Redis no stream is lost and new clients can connect; afterwards the watchdogs know each other's streams again", async () => {
     const bystander = new Phone(here.lab, 'bystander');
-    await leadTo(left);
-    await bystander.logIn(door, AUTH_KEY);
+    await door.leadTo(left);
+    await bystander.logIn(door.url, AUTH_KEY);
     const [before] = await left.streamsFrom(bystander.host.address);
     await nft(
       `add table ip cut; add chain ip cut input { type filter hook input priority 0; }; add rule ip cut input tcp dport ${redisPort} drop; add rule ip cut input tcp sport ${redisPort} drop`,
     );
     const cutAt = performance.now();
     const latecomer = new Phone(here.lab, 'latecomer');
-    await leadTo(right);
-    await latecomer.logIn(door, AUTH_KEY);
+    await door.leadTo(right);
+    await latecomer.logIn(door.url, AUTH_KEY);
     const areUp = async (up: number) => {
       const all = await Promise.all([left, right].map((each) => each.metrics()));
       return all.every((metrics) => metrics.sum('redis_up') === up) ? true : undefined;
@@ -122,8 +114,8 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
 
   it('the stream of a frozen client at one watchdog is severed after silent-after for its newcomer at the other', async () => {
     const phone = new Phone(here.lab, 'frozen');
-    await leadTo(left);
-    await phone.logIn(door, AUTH_KEY);
+    await door.leadTo(left);
+    await phone.logIn(door.url, AUTH_KEY);
     const twin = new Phone(here.lab, 'thawed', phone);
     const before = right.severings().length;
     await delay(200);
@@ -132,7 +124,7 @@ describe('two watchdogs that share a Redis, in front of a Headscale that refuses
       remoteAddress.startsWith(`${phone.host.address}:`),
     );
     expect(old?.state).toBe('open');
-    await leadTo(right);
+    await door.leadTo(right);
     await twin.start();
     const severed = () => left.severings().find(({ stream }) => stream === old?.id);
     const severing = await until('severing', { timeoutMs: 3 * SILENT_AFTER_MS, everyMs: 20 }, severed);

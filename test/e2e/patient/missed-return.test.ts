@@ -22,6 +22,9 @@ const DECIDED_AFTER_MS = 4_000;
 const TOLD_WITHIN_MS = 70_000;
 const STAYS_MS = 15_000;
 
+/** On a busy machine tailscaled may start too late, so it may try again. */
+const MOST_TRIES = 4;
+
 interface Return {
   readonly phone: Phone;
   /** From the end of its old stream to the arrival of its new one, as the watchdog logged both. */
@@ -29,29 +32,37 @@ interface Return {
   readonly isMissed: boolean;
 }
 
-/** Phones that return to this watchdog when Headscale is about to call them offline. */
-async function returnLate(lab: Lab, headscale: Headscale, watchdog: Watchdog): Promise<readonly Return[]> {
+/** Phones that return to this watchdog when Headscale is about to call them offline, each until Headscale misses it. */
+async function returnLate(lab: Lab, headscale: Headscale, watchdog: Watchdog, tries: number) {
   const phones = Array.from({ length: RUNS }, (_, i) => new Phone(lab, `late-${lab.port()}-${i}`));
   for (const phone of phones) await phone.logIn(watchdog.url, await headscale.authKey());
   await delay(DECIDED_AFTER_MS);
-  return Promise.all(
+  const returns = await Promise.all(
     phones.map(async (phone, i) => {
       await delay(i * APART_MS);
-      const { id: stream } = await watchdog.onlyStreamFrom(phone.host.address);
-      await phone.shutDown();
-      const ended = await until('its stream has ended', { timeoutMs: 5_000, everyMs: 20 }, () =>
-        watchdog.logged('stream_closed').find((each) => each.stream === stream),
-      );
-      const endedAt = Date.parse(String(ended.time));
-      await delay(endedAt + BACK_AFTER_MS - STARTS_WITHIN_MS - Date.now());
-      await phone.start();
-      await phone.running(20_000);
-      const { openedAt } = await watchdog.onlyStreamFrom(phone.host.address);
-      await delay(DECIDED_AFTER_MS);
-      const isMissed = !(await headscale.node(phone.name)).online;
-      return { phone, awayMs: Date.parse(openedAt) - endedAt, isMissed };
+      const found: Return[] = [];
+      while (found.length < tries && found.at(-1)?.isMissed !== true)
+        found.push(await returnOnce(headscale, watchdog, phone));
+      return found;
     }),
   );
+  return { all: returns.flat(), last: returns.map((each) => each.at(-1) as Return) };
+}
+
+async function returnOnce(headscale: Headscale, watchdog: Watchdog, phone: Phone): Promise<Return> {
+  const { id: stream } = await watchdog.onlyStreamFrom(phone.host.address);
+  await phone.shutDown();
+  const ended = await until('its stream has ended', { timeoutMs: 5_000, everyMs: 20 }, () =>
+    watchdog.logged('stream_closed').find((each) => each.stream === stream),
+  );
+  const endedAt = Date.parse(String(ended.time));
+  await delay(endedAt + BACK_AFTER_MS - STARTS_WITHIN_MS - Date.now());
+  await phone.start();
+  await phone.running(20_000);
+  const { openedAt } = await watchdog.onlyStreamFrom(phone.host.address);
+  await delay(DECIDED_AFTER_MS);
+  const isMissed = !(await headscale.node(phone.name)).online;
+  return { phone, awayMs: Date.parse(openedAt) - endedAt, isMissed };
 }
 
 describe.concurrent('a node that returns when Headscale is about to call it offline', () => {
@@ -87,9 +98,9 @@ describe.concurrent('a node that returns when Headscale is about to call it offl
       ],
     );
 
-  it('0.28.0, report: it is reported, and Headscale stays wrong', { timeout: 300_000 }, async () => {
+  it('0.28.0, report: it is reported, and Headscale stays wrong', { timeout: 400_000 }, async () => {
     const { headscale, lab, watchdog } = await start('0.28.0', 'report');
-    const returns = await returnLate(lab, headscale, watchdog);
+    const { all, last: returns } = await returnLate(lab, headscale, watchdog, MOST_TRIES);
     const missed = returns.filter(({ isMissed }) => isMissed);
     expect(missed.length).toBeGreaterThan(0);
 
@@ -124,12 +135,12 @@ describe.concurrent('a node that returns when Headscale is about to call it offl
       expect(await watchdog.onlyStreamFrom(phone.host.address)).toMatchObject({ state: 'open' });
     }
     expect(watchdog.severings()).toEqual([]);
-    figures('0.28.0', 'report', returns, toldAfterMs);
+    figures('0.28.0', 'report', all, toldAfterMs);
   });
 
-  it('0.28.0, heal: its stream is ended once, and Headscale is right again', { timeout: 300_000 }, async () => {
+  it('0.28.0, heal: its stream is ended once, and Headscale is right again', { timeout: 400_000 }, async () => {
     const { headscale, lab, watchdog } = await start('0.28.0', 'heal');
-    const returns = await returnLate(lab, headscale, watchdog);
+    const { all, last: returns } = await returnLate(lab, headscale, watchdog, MOST_TRIES);
     const missed = returns.filter(({ isMissed }) => isMissed);
     expect(missed.length).toBeGreaterThan(0);
 
@@ -157,16 +168,16 @@ describe.concurrent('a node that returns when Headscale is about to call it offl
       expect(await watchdog.onlyStreamFrom(phone.host.address)).toMatchObject({ state: 'open' });
     }
     expect((await watchdog.metrics()).sum('nodes_disagreeing')).toBe(0);
-    figures('0.28.0', 'heal', returns, healedMs);
+    figures('0.28.0', 'heal', all, healedMs);
     expect(Math.max(...healedMs)).toBeLessThan(5_000);
   });
 
-  it('0.29.2, heal: it is shown as online, and nothing is ended', { timeout: 300_000 }, async () => {
+  it('0.29.2, heal: it is shown as online, and nothing is ended', { timeout: 400_000 }, async () => {
     const { headscale, lab, watchdog } = await start('0.29.2', 'heal');
-    const returns = await returnLate(lab, headscale, watchdog);
-    figures('0.29.2', 'heal', returns, []);
+    const { all } = await returnLate(lab, headscale, watchdog, 1);
+    figures('0.29.2', 'heal', all, []);
     await delay(TOLD_WITHIN_MS - DECIDED_AFTER_MS);
-    expect(returns.filter(({ isMissed }) => isMissed)).toEqual([]);
+    expect(all.filter(({ isMissed }) => isMissed)).toEqual([]);
     expect(watchdog.logged('node_disagrees')).toEqual([]);
     expect(watchdog.severings()).toEqual([]);
   });

@@ -46,6 +46,8 @@ export interface ListedNode {
   readonly givenName: string;
   readonly user: { readonly name: string };
   readonly online: boolean;
+  /** The routes that lead to this node: of a pair of routers, only one has them. From 0.26 on. */
+  readonly subnetRoutes: readonly string[];
 }
 
 /** A real Headscale on the lab's server. */
@@ -75,29 +77,34 @@ export class Headscale {
     // Its own relay answers STUN itself.
     if (options.relayAt === undefined)
       lab.start('stun-server', onHost(lab.server, programs.stunServer, `${lab.server.address}:${STUN_PORT}`));
-    const command = onHost(lab.server, headscale.#program, 'serve', '-c', headscale.#config);
-    const child = lab.start(`headscale ${headscale.#version}`, command);
-    headscale.#child = child;
-    await until('headscale', { timeoutMs: 60_000, giveUp: () => ended(child) }, async () => {
-      const answer = await lab.reach.get(headscale.#target, '/health');
-      return answer.status === 200 ? true : undefined;
-    });
+    await headscale.#serve();
     await headscale.#command('users', 'create', USER);
     return headscale;
+  }
+
+  async #serve(): Promise<void> {
+    const command = onHost(this.#lab.server, this.#program, 'serve', '-c', this.#config);
+    const child = this.#lab.start(`headscale ${this.#version}`, command);
+    this.#child = child;
+    await until('headscale', { timeoutMs: 60_000, giveUp: () => ended(child) }, async () => {
+      const answer = await this.#lab.reach.get(this.#target, '/health');
+      return answer.status === 200 ? true : undefined;
+    });
   }
 
   async addUser(name: string): Promise<void> {
     await this.#command('users', 'create', name);
   }
 
-  /** A reusable one. */
-  authKey(user = USER): Promise<string> {
-    const key = this.#authKeys.get(user) ?? this.#newAuthKey(user);
-    this.#authKeys.set(user, key);
+  /** A reusable one. Nodes that log in with an ephemeral one are deleted some time after they have gone offline. */
+  authKey(user = USER, kind: 'lasting' | 'ephemeral' = 'lasting'): Promise<string> {
+    const which = `${user} ${kind}`;
+    const key = this.#authKeys.get(which) ?? this.#newAuthKey(user, kind === 'ephemeral' ? ['--ephemeral'] : []);
+    this.#authKeys.set(which, key);
     return key;
   }
 
-  async #newAuthKey(user: string): Promise<string> {
+  async #newAuthKey(user: string, more: readonly string[]): Promise<string> {
     const made = [
       'preauthkeys',
       'create',
@@ -106,6 +113,7 @@ export class Headscale {
       '--reusable',
       '--expiration',
       '1h',
+      ...more,
     ];
     const { key } = await this.#command<{ readonly key: string }>(...made);
     return key;
@@ -171,6 +179,10 @@ export class Headscale {
     await this.#command('nodes', 'expire', '--identifier', node.id);
   }
 
+  async approveRoutes(node: ListedNode, routes: string): Promise<void> {
+    await this.#command('nodes', 'approve-routes', '--identifier', node.id, '--routes', routes);
+  }
+
   /** Admits a node whose login waits for its owner, as the owner would. Only for 0.29. */
   async admit(authUrl: string): Promise<void> {
     const authId = authUrl.slice(authUrl.lastIndexOf('/') + 1);
@@ -204,6 +216,12 @@ export class Headscale {
 
   async stop(): Promise<void> {
     await this.#child?.end();
+  }
+
+  /** Ends it, if it runs, and starts it again. */
+  async restart(): Promise<void> {
+    await this.stop();
+    await this.#serve();
   }
 
   /** 0.23.0 wants a user's name, 0.29 its number. */

@@ -88,12 +88,12 @@ export class Phone {
     await until(`tailscaled of ${this.name}`, { timeoutMs: 10_000, giveUp: () => ended(daemon) }, () => this.status());
   }
 
-  /** Logs a new node in and waits until it runs. */
-  async logIn(loginServer: string, authKey: string): Promise<void> {
+  /** Logs a new node in and waits until it runs. @param flags more of `tailscale up`. */
+  async logIn(loginServer: string, authKey: string, ...flags: readonly string[]): Promise<void> {
     await this.start();
     await this.#answering();
     const who = [`--login-server=${loginServer}`, `--auth-key=${authKey}`, `--hostname=${this.name}`];
-    await this.command('up', ...who, '--timeout=25s', '--accept-dns=false');
+    await this.command('up', ...who, '--timeout=25s', '--accept-dns=false', ...flags);
     await this.running(10_000);
   }
 

@@ -90,6 +90,11 @@ export class Watchdog {
     await this.#child.end('SIGTERM');
   }
 
+  /** It dies: no goodbye to anybody. */
+  async kill(): Promise<void> {
+    await this.#child.end('SIGKILL');
+  }
+
   /** Has it read its file again, as an operator would. @returns what was said. */
   async reload(): Promise<string> {
     const { stdout } = await command(this.#lab, 'reload', '--admin', this.#admin);
