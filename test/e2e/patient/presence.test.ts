@@ -4,7 +4,7 @@ import { Headscale, USER } from '../support/headscale.ts';
 import { useLab } from '../support/lab.ts';
 import { Phone } from '../support/phone.ts';
 import { delay, until } from '../support/wait.ts';
-import { Watchdog } from '../support/watchdog.ts';
+import { command, Watchdog } from '../support/watchdog.ts';
 
 /** A node that is just logging in is listed after five seconds at most; what follows takes two lists. */
 const SHOWN_WITHIN_MS = 20_000;
@@ -79,6 +79,22 @@ describe('presence, with Headscale 0.29.2', () => {
     await delay(40_000);
     expect(watchdog.logged('node_disagrees')).toEqual([]);
     expect(watchdog.severings()).toEqual([]);
+
+    // Why it is left alone: its client is back at once, without a valid key, and Headscale takes it.
+    const { id } = await watchdog.onlyStreamFrom(phone.host.address);
+    const { code } = await command(here.lab, 'sever', String(id), '--admin', watchdog.admin);
+    expect(code).toBe(0);
+    const back = await until('it is back', { timeoutMs: 10_000, everyMs: 20 }, async () => {
+      const [stream] = await watchdog.streamsFrom(phone.host.address);
+      return stream !== undefined && stream.id !== id && stream.upstreamLastHeardAt !== null ? stream : undefined;
+    });
+    const ended = watchdog.logged('stream_closed').find(({ stream }) => stream === id);
+    printFigures('an expired node, Headscale 0.29.2', [
+      ['severed by an operator → back', seconds(Date.parse(back.openedAt) - Date.parse(String(ended?.time)))],
+    ]);
+    await delay(15_000);
+    expect((await headscale.node('expiring')).online).toBe(true);
+    expect((await phone.status()).BackendState).toBe('NeedsLogin');
   });
 
   it('report: a deleted node whose stream stays open is told, and its stream stays', async () => {
