@@ -1,4 +1,5 @@
 import { policyForAny } from '../config/policy.ts';
+import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -17,6 +18,7 @@ interface NodesOptions {
   readonly events: Events;
   readonly registry: Registry;
   readonly directory: NodeDirectory;
+  readonly checkup: Checkup;
   readonly live: LiveConfig;
   readonly acceptor: StreamAcceptor;
   readonly replicas: Replicas | undefined;
@@ -27,7 +29,7 @@ export function followNodes(options: NodesOptions): {
   readonly sightings: Sightings;
   readonly reconciler: Reconciler;
 } {
-  const { clock, events, directory, live, acceptor, replicas } = options;
+  const { clock, events, directory, checkup, live, acceptor, replicas } = options;
   const streamsOf = (key: MachineKey): readonly Stream[] => controlStreamsOf(options.registry, key);
   const sightings = new Sightings({
     clock,
@@ -37,6 +39,7 @@ export function followNodes(options: NodesOptions): {
   const reconciler = new Reconciler({
     ...{ clock, directory, streamsOf, emit: events.emit },
     mode: () => live.config.reconcile,
+    issueOf: (kind) => checkup.capabilities.issues[kind],
     elsewhere: replicas && (() => keysElsewhere(replicas)),
     lastSignAgoMs: (stream) => lastSignAgoMs(clock.now() - stream.heardAt, ownEvidenceOf(acceptor, stream)),
     isObserved: ({ machineKey }, node) => policyForAny(live.config, machineKey, nodesOf(node)).observeOnly,

@@ -137,7 +137,7 @@ export const SETTINGS = {
     byDefault: 'report',
     read: oneOf(RECONCILE_MODES),
     choices: RECONCILE_MODES,
-    help: 'what to do if Headscale shows a connected node as offline, or keeps the stream of a deleted one: report it, or heal: end the stream as well; needs an API key or an OAuth client; never ends streams of observe-only nodes',
+    help: 'what to do if Headscale shows a connected node as offline, or keeps the stream of a deleted one: report it, or heal: end the stream as well, if this version of Headscale is known for it; needs an API key or an OAuth client; never ends streams of observe-only nodes',
   },
   upstreamSilentSever: {
     group: 'Rules',

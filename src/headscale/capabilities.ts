@@ -1,3 +1,5 @@
+import type { Disagreement } from '../streams/events.ts';
+
 /**
  * What a Headscale can do, and what it gets wrong. Whatever depends on Headscale's version is decided in this file.
  *
@@ -12,31 +14,27 @@ export interface Capabilities {
   readonly nodePaths: readonly [path: string, ...otherwise: string[]];
   /** Whether it has OAuth clients, and the v2 API for them. They are new in 0.30. */
   readonly oauthClients: 'yes' | 'no' | 'unknown';
-  /** It may show a node as offline for good whose new stream comes 8 to 10 s after the end of its old one (issue 3428). */
-  readonly mayMissReturns: boolean;
-  /** When a node is deleted, its stream may stay open (issue 3410). */
-  readonly mayKeepDeleted: boolean;
-  /** When a node's key expires, its stream may stay open, and the node be shown as online (issue 3470). */
-  readonly mayKeepExpired: boolean;
+  /** The issues of Headscale that it has, by how the watchdog and Headscale then disagree about a node. */
+  readonly issues: Readonly<Partial<Record<Disagreement, number>>>;
 }
 
 const V1_NODES = '/api/v1/node';
 const V1_MACHINES = '/api/v1/machine';
 
+const ISSUES = { shown_offline: 3428, deleted: 3410 } as const satisfies Capabilities['issues'];
+
 const WITHOUT_VERSION: Capabilities = {
   mayRefuseSecondStream: true,
   nodePaths: [V1_NODES, V1_MACHINES],
   oauthClients: 'unknown',
-  mayMissReturns: true,
-  mayKeepDeleted: true,
-  mayKeepExpired: true,
+  issues: ISSUES,
 };
 
 const FROM_SOURCE: Capabilities = { ...WITHOUT_VERSION, mayRefuseSecondStream: false, nodePaths: [V1_NODES] };
 
 const FROM_0_27: Capabilities = { ...FROM_SOURCE, oauthClients: 'no' };
-const FROM_0_29: Capabilities = { ...FROM_0_27, mayMissReturns: false };
-const FROM_0_30: Capabilities = { ...FROM_0_29, oauthClients: 'yes', mayKeepDeleted: false };
+const FROM_0_29: Capabilities = { ...FROM_0_27, issues: { deleted: ISSUES.deleted } };
+const FROM_0_30: Capabilities = { ...FROM_0_29, oauthClients: 'yes', issues: {} };
 
 /** By the first version of each, the newest first. */
 const RELEASES: readonly (readonly [major: number, minor: number, can: Capabilities])[] = [

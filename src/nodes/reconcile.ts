@@ -45,6 +45,8 @@ interface ReconcilerOptions {
   readonly emit: Emit;
   readonly directory: ListedNodes;
   mode(): ReconcileMode;
+  /** The issue of Headscale that makes it disagree like that; undefined if its version is not known for it. */
+  issueOf(kind: Disagreement): number | undefined;
   /** Our own control streams of a key, oldest first. */
   streamsOf(key: MachineKey): readonly Stream[];
   /** The keys that have a stream at another replica; undefined if that cannot be known now. Undefined without replicas. */
@@ -80,7 +82,8 @@ interface Suspicion {
 
 /**
  * Compares what Headscale shows with what the watchdog sees, each time Headscale lists its nodes. What lasts is reported. With
- * `heal` the stream of a node that is shown as offline, or was deleted, is ended once, so that both sides agree again.
+ * `heal` the stream of a node that is shown as offline, or was deleted, is ended once, so that both sides agree again. That is done
+ * only for what this version of Headscale is known to get wrong.
  *
  * Only a list that Headscale has just given changes anything. While it gives none, nothing is reported and no stream ends.
  */
@@ -221,11 +224,15 @@ export class Reconciler {
 
   /** Reports a disagreement that lasts, and with `heal` ends it. @returns how many streams were ended. */
   #stand(key: MachineKey, suspicion: Suspicion, streams: readonly Stream[]): number {
-    const { emit, mode, isObserved, end } = this.#options;
+    const { emit, mode, issueOf, isObserved, end } = this.#options;
     const reason = ENDS_WITH[suspicion.kind];
     suspicion.isStanding = true;
     suspicion.dueAt = undefined;
-    const mayEnd = mode() === 'heal' && reason !== undefined && this.#isDue(this.#ended, key);
+    const mayEnd =
+      mode() === 'heal' &&
+      reason !== undefined &&
+      issueOf(suspicion.kind) !== undefined &&
+      this.#isDue(this.#ended, key);
     const ending = mayEnd ? streams.filter((stream) => !isObserved(stream, suspicion.node)) : [];
     this.#tell(key, suspicion, streams.at(-1), ending.length > 0);
     if (!mayEnd) return 0;
@@ -252,14 +259,15 @@ export class Reconciler {
   }
 
   #tell(key: MachineKey, { kind, node, since }: Suspicion, stream: Stream | undefined, isEnded: boolean): void {
-    const { clock, emit, mode, lastSignAgoMs } = this.#options;
+    const { clock, emit, mode, issueOf, lastSignAgoMs } = this.#options;
     if (mode() === 'off' || !this.#isDue(this.#told, key)) return;
     this.#told.set(key, clock.now());
     const lastSign = stream && lastSignAgoMs(stream);
     const forMs = clock.now() - since;
     emit({
       kind: 'node_disagrees',
-      ...{ machineKey: key, node, disagreement: kind, forMs, stream, lastSignAgoMs: lastSign, isEnded },
+      ...{ machineKey: key, node, disagreement: kind, issue: issueOf(kind), forMs, stream, isEnded },
+      lastSignAgoMs: lastSign,
     });
   }
 
@@ -300,7 +308,8 @@ export function mismatchOf(
   today: number,
 ): Pick<Suspicion, 'kind' | 'stream'> | undefined {
   const nodes = nodesOf(node);
-  // An expired node may wait for its owner's login here, and is rightly shown as offline.
+  // An expired node may wait for its owner's login here, and is then rightly shown as offline. Ending its stream would not help
+  // where it is shown as online: tailscaled is back at once, and Headscale takes it.
   if (isExpired(nodes, today)) return undefined;
   const online = shownOnline(nodes);
   if (online === true) return streams.length === 0 ? { kind: 'shown_online', stream: undefined } : undefined;

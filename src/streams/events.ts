@@ -108,6 +108,8 @@ export type WatchdogEvent =
       /** As Headscale lists it, or listed it before it was deleted. */
       readonly node: NodeInfo;
       readonly disagreement: Disagreement;
+      /** The issue of Headscale that this version of it is known for; undefined if it is not. */
+      readonly issue: number | undefined;
       readonly forMs: number;
       /** Undefined if it has none. */
       readonly stream: Stream | undefined;

@@ -64,24 +64,25 @@ function machinesAt([one, other]: readonly [string, string]): string {
 }
 
 export function describeDisagreement(event: EventOf<'node_disagrees'>): string {
-  const { machineKey, node, disagreement, forMs, stream, lastSignAgoMs, isEnded } = event;
+  const { machineKey, node, disagreement, issue, forMs, stream, lastSignAgoMs, isEnded } = event;
   const name = nameOrKey(machineKey, () => node.name || undefined);
   const its = stream === undefined ? 'stream' : `stream ${stream.id} from ${stream.remoteAddress}`;
+  const known = issue === undefined ? '' : ` (Headscale's issue ${issue})`;
+  // What Headscale is not known for, `heal` leaves alone.
+  const heal = issue === undefined ? '' : ', or let --reconcile heal do it';
   switch (disagreement) {
     case 'shown_offline': {
       const sign = lastSignAgoMs === undefined ? '' : `, last sign of life ${span(lastSignAgoMs)} ago`;
-      const what = `${name} is connected (${its}${sign}), but Headscale has shown it as offline for ${span(forMs)}`;
+      const what = `${name} is connected (${its}${sign}), but Headscale has shown it as offline for ${span(forMs)}${known}`;
       return isEnded
         ? `${what}. The stream is ended, so that the node comes back and Headscale notices.`
-        : `${what}. Sever the stream to set Headscale right, or let --reconcile heal do it.`;
+        : `${what}. Sever the stream to set Headscale right${heal}.`;
     }
     case 'shown_online':
       return `Headscale has shown ${name} as online for ${span(forMs)}, but it has no stream here: it reaches Headscale by another way, or Headscale still holds an old session of it.`;
     case 'deleted': {
-      const what = `${name} was deleted in Headscale, but its ${its} is still open`;
-      return isEnded
-        ? `${what}. It is ended now.`
-        : `${what}. Sever it, so that the node notices, or let --reconcile heal do it.`;
+      const what = `${name} was deleted in Headscale, but its ${its} is still open${known}`;
+      return isEnded ? `${what}. It is ended now.` : `${what}. Sever it, so that the node notices${heal}.`;
     }
     default:
       return disagreement satisfies never;

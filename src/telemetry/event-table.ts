@@ -139,7 +139,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
       ...(stream === undefined ? {} : about(stream)),
       ...{ machineKey, reason: disagreement },
     }),
-    fields: ({ forMs, lastSignAgoMs, isEnded }) => ({ forMs: Math.round(forMs), lastSignAgoMs, isEnded }),
+    fields: ({ issue, forMs, lastSignAgoMs, isEnded }) => ({ issue, forMs: Math.round(forMs), lastSignAgoMs, isEnded }),
     sentence: describeDisagreement,
   },
   nodes_listed: {

@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { type Capabilities, capabilitiesOf, nodesAccess } from '../../src/headscale/capabilities.ts';
 
-/** What each version may do wrong, by one letter: refuse a second stream, miss a return, keep deleted and expired nodes' streams. */
+/** What each version may do wrong, by one letter: refuse a second stream, miss a return, keep deleted nodes' streams. */
 function mistakesOf(can: Capabilities): string {
-  const { mayRefuseSecondStream, mayMissReturns, mayKeepDeleted, mayKeepExpired } = can;
-  const letters = { R: mayRefuseSecondStream, M: mayMissReturns, D: mayKeepDeleted, E: mayKeepExpired };
+  const { mayRefuseSecondStream, issues } = can;
+  expect([3428, undefined]).toContain(issues.shown_offline);
+  expect([3410, undefined]).toContain(issues.deleted);
+  const letters = { R: mayRefuseSecondStream, M: issues.shown_offline, D: issues.deleted };
   return Object.entries(letters)
-    .flatMap(([letter, may]) => (may ? [letter] : []))
+    .flatMap(([letter, may]) => (may === undefined || may === false ? [] : [letter]))
     .join('');
 }
 
@@ -16,30 +18,30 @@ const MACHINES = '/api/v1/machine';
 describe('capabilitiesOf', () => {
   test.each([
     // 0.22 to 0.26 do not tell their version. Neither does one that has not answered yet.
-    [undefined, 'RMDE', 'unknown', [NODES, MACHINES]],
+    [undefined, 'RMD', 'unknown', [NODES, MACHINES]],
     // A number below 0.27 is none that Headscale sends.
-    ['v0.26.1', 'RMDE', 'unknown', [NODES, MACHINES]],
-    ['v0.27.0-beta.1', 'MDE', 'no', [NODES]],
-    ['v0.27.0', 'MDE', 'no', [NODES]],
-    ['v0.27.1', 'MDE', 'no', [NODES]],
-    ['v0.28.0', 'MDE', 'no', [NODES]],
-    ['v0.29.0', 'DE', 'no', [NODES]],
-    ['v0.29.2', 'DE', 'no', [NODES]],
-    ['0.29.2', 'DE', 'no', [NODES]],
-    ['v0.29.2+dirty', 'DE', 'no', [NODES]],
-    ['v0.29.10', 'DE', 'no', [NODES]],
-    ['v0.30.0-beta.1', 'E', 'yes', [NODES]],
-    ['v0.30.0', 'E', 'yes', [NODES]],
-    ['v0.31.4', 'E', 'yes', [NODES]],
-    ['v1.0.0', 'E', 'yes', [NODES]],
+    ['v0.26.1', 'RMD', 'unknown', [NODES, MACHINES]],
+    ['v0.27.0-beta.1', 'MD', 'no', [NODES]],
+    ['v0.27.0', 'MD', 'no', [NODES]],
+    ['v0.27.1', 'MD', 'no', [NODES]],
+    ['v0.28.0', 'MD', 'no', [NODES]],
+    ['v0.29.0', 'D', 'no', [NODES]],
+    ['v0.29.2', 'D', 'no', [NODES]],
+    ['0.29.2', 'D', 'no', [NODES]],
+    ['v0.29.2+dirty', 'D', 'no', [NODES]],
+    ['v0.29.10', 'D', 'no', [NODES]],
+    ['v0.30.0-beta.1', '', 'yes', [NODES]],
+    ['v0.30.0', '', 'yes', [NODES]],
+    ['v0.31.4', '', 'yes', [NODES]],
+    ['v1.0.0', '', 'yes', [NODES]],
     // Builds from source: any version from 0.27 on.
-    ['dev', 'MDE', 'unknown', [NODES]],
-    ['v0.29.3-0.20260721112835-f20f1f127842', 'MDE', 'unknown', [NODES]],
-    ['v0.30.0-beta.1.0.20260721112835-f20f1f127842+dirty', 'MDE', 'unknown', [NODES]],
-    ['v0.0.0-20260721112835-f20f1f127842', 'MDE', 'unknown', [NODES]],
-    ['', 'MDE', 'unknown', [NODES]],
-    ['0.30', 'MDE', 'unknown', [NODES]],
-    ['f20f1f1', 'MDE', 'unknown', [NODES]],
+    ['dev', 'MD', 'unknown', [NODES]],
+    ['v0.29.3-0.20260721112835-f20f1f127842', 'MD', 'unknown', [NODES]],
+    ['v0.30.0-beta.1.0.20260721112835-f20f1f127842+dirty', 'MD', 'unknown', [NODES]],
+    ['v0.0.0-20260721112835-f20f1f127842', 'MD', 'unknown', [NODES]],
+    ['', 'MD', 'unknown', [NODES]],
+    ['0.30', 'MD', 'unknown', [NODES]],
+    ['f20f1f1', 'MD', 'unknown', [NODES]],
   ])('%j: mistakes %s, OAuth clients %s, nodes at %j', (version, mistakes, oauthClients, nodePaths) => {
     const can = capabilitiesOf(version);
     expect([mistakesOf(can), can.oauthClients, can.nodePaths]).toEqual([mistakes, oauthClients, nodePaths]);

@@ -1,10 +1,11 @@
+import type { ReconcileMode } from '../../src/config/types.ts';
 import type { ListedNodes } from '../../src/headscale/node-list.ts';
 import { NodeDirectory } from '../../src/headscale/nodes.ts';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
 import type { Instant } from '../../src/lib/clock.ts';
 import { Reconciler } from '../../src/nodes/reconcile.ts';
-import { type EventOf, Events, type WatchdogEvent } from '../../src/streams/events.ts';
+import { type Disagreement, type EventOf, Events, type WatchdogEvent } from '../../src/streams/events.ts';
 import type { CloseReason, Stream, StreamId } from '../../src/streams/stream.ts';
 import { settled } from '../headscale/directory-bench.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -13,7 +14,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 type Open = { -readonly [Name in keyof Stream]: Stream[Name] };
 
 /** A Headscale, a watchdog's streams and a reconciler, on a virtual clock. */
-export function bench(mode: 'off' | 'report' | 'heal' = 'report') {
+export function bench(mode: ReconcileMode = 'report') {
   const clock = new FakeClock();
   const begun = clock.now();
   const emitted: WatchdogEvent[] = [];
@@ -29,6 +30,8 @@ export function bench(mode: 'off' | 'report' | 'heal' = 'report') {
     /** What the kernel says of every client; undefined: only bytes count. */
     lastSignAgoMs: 1000,
     asked: [] as number[],
+    /** What this Headscale is known for. */
+    issues: new Set<Disagreement>(['shown_offline', 'deleted']),
   };
   const ended: [id: number, reason: string, atSeconds: number, key: MachineKey][] = [];
   const directory = new NodeDirectory({
@@ -50,6 +53,7 @@ export function bench(mode: 'off' | 'report' | 'heal' = 'report') {
   const reconciler = new Reconciler({
     ...{ clock, directory, emit: events.emit },
     mode: () => world.mode,
+    issueOf: (kind) => (world.issues.has(kind) ? 1234 : undefined),
     streamsOf: (key) => streams.get(key) ?? [],
     elsewhere: async () => world.elsewhere,
     lastSignAgoMs: () => world.lastSignAgoMs,

@@ -190,6 +190,30 @@ describe('a node that is shown as online and has no stream here', () => {
   });
 });
 
+describe('a version of Headscale that is not known for a disagreement', () => {
+  test('with heal, it is told, and no stream is ended', async () => {
+    const { opened, pass, listing, told, ended, world } = bench('heal');
+    world.issues.clear();
+    await listing(A, up(B), C, D);
+    opened(A);
+    opened(B);
+    await pass(40);
+    expect(told()).toMatchObject([{ key: 'a', disagreement: 'shown_offline', isEnded: false }]);
+    world.nodes = [up(A), C, D];
+    await pass(10 * MINUTE);
+    expect(told()).toMatchObject([{ key: 'b', disagreement: 'deleted', isEnded: false }]);
+    expect(ended).toEqual([]);
+  });
+});
+
+test('a node whose key has expired keeps its stream, though Headscale shows it as online', async () => {
+  const { opened, pass, listing, told, ended } = bench('heal');
+  await listing({ ...up(A), expiry: new Date(1) }, B, C, D);
+  opened(A);
+  await pass(20 * MINUTE);
+  expect([told(), ended]).toEqual([[], []]);
+});
+
 describe('a node that was deleted', () => {
   test('is told once it is missing in two lists; with heal its stream is ended', async () => {
     const { opened, pass, listing, told, world, ended, reconciler } = bench();

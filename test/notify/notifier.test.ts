@@ -217,7 +217,7 @@ describe('what is told besides', () => {
     duplicate();
     const disagreement = 'shown_offline';
     const about = { machineKey: keyOf(5), node: nodeOf(5), disagreement, forMs: 30_000 } as const;
-    const rest = { stream: undefined, lastSignAgoMs: undefined, isEnded: false };
+    const rest = { issue: 3428, stream: undefined, lastSignAgoMs: undefined, isEnded: false };
     notifier.listen({ kind: 'node_disagrees', ...about, ...rest });
     notifier.listen({ kind: 'noise_key_checked', matches: true, ours: 'a', upstreams: 'a' });
     notifier.listen({ kind: 'noise_key_checked', matches: false, ours: 'a', upstreams: 'b' });

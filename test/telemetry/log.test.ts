@@ -68,11 +68,11 @@ describe('logEvents', () => {
   test.each([
     [
       ...(['shown_offline', false, 'warn'] as const),
-      'phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s. Sever the stream to set Headscale right, or let --reconcile heal do it.',
+      "phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s (Headscale's issue 1234). Sever the stream to set Headscale right, or let --reconcile heal do it.",
     ],
     [
       ...(['shown_offline', true, 'info'] as const),
-      'phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s. The stream is ended, so that the node comes back and Headscale notices.',
+      "phone-1 is connected (stream 1 from 192.0.2.1:1000, last sign of life 2 s ago), but Headscale has shown it as offline for 31 s (Headscale's issue 1234). The stream is ended, so that the node comes back and Headscale notices.",
     ],
     [
       ...(['shown_online', false, 'info'] as const),
@@ -80,15 +80,15 @@ describe('logEvents', () => {
     ],
     [
       ...(['deleted', false, 'warn'] as const),
-      'phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open. Sever it, so that the node notices, or let --reconcile heal do it.',
+      "phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open (Headscale's issue 1234). Sever it, so that the node notices, or let --reconcile heal do it.",
     ],
     [
       ...(['deleted', true, 'info'] as const),
-      'phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open. It is ended now.',
+      "phone-1 was deleted in Headscale, but its stream 1 from 192.0.2.1:1000 is still open (Headscale's issue 1234). It is ended now.",
     ],
   ] as const)('a node that disagrees: %s, ended: %s', (disagreement, isEnded, level, msg) => {
     const on = disagreement === 'shown_online' ? undefined : stream;
-    const facts = { disagreement, isEnded, forMs: 31_000, stream: on, lastSignAgoMs: on && 2000 };
+    const facts = { disagreement, issue: 1234, isEnded, forMs: 31_000, stream: on, lastSignAgoMs: on && 2000 };
     const line = lineOf({ kind: 'node_disagrees', machineKey: ALICE, node: phone, ...facts }, null);
     expect(line).toMatchObject({
       level,
@@ -98,6 +98,11 @@ describe('logEvents', () => {
       msg,
     });
     expect(line.code).toBe(level === 'warn' ? 'HSW_NODE_DISAGREES' : undefined);
+    const unknown = lineOf(
+      { kind: 'node_disagrees', machineKey: ALICE, node: phone, ...facts, issue: undefined },
+      null,
+    );
+    expect(unknown.msg).not.toMatch(/issue|let --reconcile/);
   });
 
   test.each([
