@@ -229,7 +229,7 @@ describe('--reconcile', () => {
       {
         ...{ level: 'warn', code: 'HSW_NODE_DISAGREES', reason: 'shown_offline', stream: 1 },
         sentence: expect.stringMatching(
-          /^phone is connected \(stream 1 from 127\.0\.0\.1:\d+, last sign of life .* ago\), but Headscale has shown it as offline for 3\d s\. Sever the stream to set Headscale right, or let --reconcile heal do it\.$/,
+          /^phone is connected \(stream 1 from 127\.0\.0\.1:\d+, last sign of life .* ago\), but Headscale has shown it as offline for 3\d s \(Headscale's issue 3428\)\. Sever the stream to set Headscale right, or let --reconcile heal do it\.$/,
         ),
       },
     ]);
