@@ -34,8 +34,6 @@ function come(): void {
 
 process.on('SIGUSR2', async () => {
   if (clients.length === 0) return come();
-// While all are away, nothing else keeps it running.
-setInterval(() => {}, 60_000);
   const leaving = clients;
   clients = [];
   await Promise.all(leaving.map((client) => client.end()));
