@@ -49,7 +49,7 @@ export function nodeOf({ machineKey }: Stream, nameOf: NameOf): string {
 }
 
 /** The node's name, or the first digits of the key, enough to tell it from others. */
-export function nameOrKey(key: MachineKey, nameOf: NameOf): string {
+function nameOrKey(key: MachineKey, nameOf: NameOf): string {
   return nameOf(key) ?? `${formatMachineKey(key).slice(0, 13)}…`;
 }
 
