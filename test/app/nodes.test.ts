@@ -84,7 +84,7 @@ describe('GET /nodes', () => {
       ...{ capabilityVersion: recorded.version, isEphemeral: true, state: 'connected', disagreement: null },
       ...{ connectedSince: date, lastSignAt: date, rttMs: expect.any(Number), evidence: direct },
       ...{ remoteAddress: expect.stringMatching(/^127\.0\.0\.1:\d+$/) },
-      ...{ shownOnline: true, shownLastSeenAt: null, keyExpiresAt: IN_A_DAY },
+      ...{ shownOnline: true, shownLastSeenAt: null, keyExpiresAt: IN_A_DAY, isContested: false, isDuplicate: false },
       streams: [{ id: 1, replica: null, state: 'open', evidence: direct }],
     });
     expect(nodes[1]).toMatchObject({

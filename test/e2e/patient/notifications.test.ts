@@ -12,11 +12,11 @@ import { Watchdog } from '../support/watchdog.ts';
 
 const MANY = 60;
 
-describe('notifications of a real tailscaled, Headscale 0.29.2', () => {
-  const here = useLab();
+describe.concurrent('notifications, Headscale 0.29.2', () => {
+  const [first, second] = [useLab(), useLab()];
 
   it('reach ntfy and Gotify: offline, online, and all of it in order after the receiver was away', async () => {
-    const { lab } = here;
+    const { lab } = first;
     const headscale = await Headscale.start(lab);
     const receivers = { ntfy: new Receiver(lab, 'ntfy'), gotify: new Receiver(lab, 'gotify') };
     const watchdog = await Watchdog.start(lab, headscale, ...(await notifying(lab, headscale, receivers)));
@@ -62,13 +62,9 @@ describe('notifications of a real tailscaled, Headscale 0.29.2', () => {
       ['Running → online at the receiver', seconds(onlineMs)],
     ]);
   }, 240_000);
-});
 
-describe(`notifications of ${MANY} nodes, Headscale 0.29.2`, () => {
-  const here = useLab();
-
-  it('a restart is no message if all come back, and one message if they do not', async () => {
-    const { lab } = here;
+  it(`of ${MANY} nodes: a restart is no message if all come back, and one message if they do not`, async () => {
+    const { lab } = second;
     const headscale = await Headscale.start(lab);
     const ntfy = new Receiver(lab, 'ntfy');
     const watchdog = await Watchdog.start(lab, headscale, ...(await notifying(lab, headscale, { ntfy })));
@@ -79,7 +75,7 @@ describe(`notifications of ${MANY} nodes, Headscale 0.29.2`, () => {
       until(`${count} streams`, { timeoutMs: 60_000, everyMs: 250 }, async () =>
         (await watchdog.streams()).filter(({ state }) => state === 'open').length === count ? true : undefined,
       );
-    const settled = () => delay(OFFLINE_AFTER_MS + SETTLES_MS + TOLD_WITHIN_MS);
+    const settled = () => delay(OFFLINE_AFTER_MS + SETTLES_MS + OFFLINE_AFTER_MS);
     const told = async (count: number) => {
       await until('a message', { timeoutMs: OFFLINE_AFTER_MS + SETTLES_MS + TOLD_WITHIN_MS }, () =>
         ntfy.shown.length >= count ? true : undefined,

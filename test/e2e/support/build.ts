@@ -14,7 +14,7 @@ export const programs = {
   tailscale: join(BIN, 'tailscale'),
   headscale: {
     /**
-     * Headscale's main, which cannot be had as a Go module, because some names of its test files are not allowed in one. Build
+     * Headscale's main, which cannot be had as a Go module: since before it had OAuth clients, a test file there has a `>` in its name. Build
      * it from its repository; without it the tests with it are skipped.
      */
     '0.30-dev': process.env.HEADSCALE_DEV ?? join(BIN, 'headscale-dev'),
