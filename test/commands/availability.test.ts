@@ -48,11 +48,12 @@ describe('headscale-watchdog availability', () => {
     expect(await showAvailability(api, undefined, options, console)).toBe(0);
     expect(asked).toEqual([['/availability', { since: '30d', until: undefined, timezone: 'UTC' }]]);
     expect(said()).toEqual({
+      // A pipe gets whole keys.
       text: [
-        'NODE            AVAILABLE    ONLINE  OFFLINE  UNKNOWN',
-        'router-1         97.872 %  1 d 23 h      1 h      1 s',
-        'phone            99.999 %  1 d 23 h        -        -',
-        'mkey:aaaaaaaa…          -         -        -      2 d',
+        `${'NODE'.padEnd(69)}  AVAILABLE    ONLINE  OFFLINE  UNKNOWN`,
+        `${'router-1'.padEnd(69)}   97.872 %  1 d 23 h      1 h      1 s`,
+        `${'phone'.padEnd(69)}   99.999 %  1 d 23 h        -        -`,
+        `${NODE.machineKey}          -         -        -      2 d`,
         '',
       ].join('\n'),
       errors: '',
