@@ -4,7 +4,7 @@ import { nextSignal, serve } from './app/serve.ts';
 import type { CheckOptions } from './commands/check.ts';
 import { endHelp, styleHelp } from './commands/help.ts';
 import { addCompletion, addOperatorCommands, settingsOf, takesSettings } from './commands/register.ts';
-import { reportError } from './commands/terminal.ts';
+import { reportError, terminal } from './commands/terminal.ts';
 import { readVariables } from './commands/variables.ts';
 import { version } from './lib/version.ts';
 
@@ -68,7 +68,7 @@ const checking = takesSettings(program.command('check'))
   .addOption(new Option('--json', 'print the findings as JSON').helpGroup('Check:'))
   .action(async (options: CheckOptions, command: Command) => {
     const { runCheck } = await import('./commands/check.ts');
-    process.exitCode = await runCheck(() => settingsOf(command), options, process.stdout);
+    process.exitCode = await runCheck(() => settingsOf(command), options, terminal(new AbortController().signal));
   });
 endHelp(checking, {
   examples: [

@@ -1,3 +1,5 @@
+import { formatHold } from '../config/changes.ts';
+import type { ExplainedPolicy } from '../config/policy.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import {
   isConnected,
@@ -11,7 +13,7 @@ import type { Stream } from '../streams/stream.ts';
 import type { NodeHealth } from './availability-views.ts';
 import { PAGE_PARAMETERS, Parameters, pageOf } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
-import type { EvidenceView, NodeList, PresenceView, StreamView } from './views.ts';
+import type { EvidenceView, NodeList, PolicyView, PresenceView, StreamView } from './views.ts';
 
 /** A node's stream with what `/nodes` shows of it. */
 export interface ShownStream extends PresenceStream {
@@ -88,6 +90,11 @@ export function presenceView(presence: NodePresence<ShownStream>, isDuplicate: b
     keyExpiresAt: iso(presence.keyExpiresAt),
     streams: streams.map(({ id, replica, state: is, evidence }) => ({ id, replica, state: is, evidence })),
   };
+}
+
+/** The settings that apply to a node, and where they come from. */
+export function policyView({ policy, rule, isCertain, from }: ExplainedPolicy): PolicyView {
+  return { rule: rule === undefined ? null : rule + 1, isCertain, ...policy, hold: formatHold(policy.hold), from };
 }
 
 /** What a probe needs to know about a node. */

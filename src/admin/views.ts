@@ -198,6 +198,12 @@ const policyView = z
     hold: z.string().describe('`auto`, `off`, or the longest time: `4s`.'),
     observeOnly: z.boolean(),
     offlineAfterMs: milliseconds.describe('0: never.'),
+    from: z
+      .strictObject({
+        ...{ silentAfterMs: z.string(), goneAfterMs: z.string(), probeIdleMs: z.string(), hold: z.string() },
+        ...{ observeOnly: z.string(), offlineAfterMs: z.string() },
+      })
+      .describe('Where each comes from: `default`, a flag, a variable, a line of the file, or a rule and its line.'),
   })
   .meta({ id: 'Policy', description: 'The settings that apply to a node.' });
 

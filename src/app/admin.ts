@@ -1,17 +1,16 @@
 import type { Server } from 'node:http';
 import { eventView } from '../admin/event-list.ts';
-import { keysOfNode, type ShownStream, streamsByKey } from '../admin/node-list.ts';
+import { keysOfNode, policyView, type ShownStream, streamsByKey } from '../admin/node-list.ts';
 import { Problems } from '../admin/problems.ts';
 import type { AdminBackend } from '../admin/routes.ts';
 import { createAdminServer } from '../admin/server.ts';
 import { streamView } from '../admin/stream-list.ts';
-import type { PolicyView, StreamView } from '../admin/views.ts';
-import { asksForNodes, policyForAny, ruleFor } from '../config/policy.ts';
+import type { StreamView } from '../admin/views.ts';
+import { explainPolicy } from '../config/policy.ts';
 import type { AdminTokens } from '../config/secrets.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
-import { formatDuration } from '../lib/units.ts';
 import { version } from '../lib/version.ts';
 import { allPresences, type NodePresence, nodesOf, type PresenceStream, type Sightings } from '../nodes/presence.ts';
 import type { Reconciler } from '../nodes/reconcile.ts';
@@ -58,7 +57,7 @@ export function startAdmin(options: AdminOptions): Server {
     streams: () => allStreamViews(options),
     nodes: () => presences(options),
     isDuplicate: (key) => options.takeover.duplicates.has(key),
-    policyOf: (node) => policyOf(options, node),
+    policyOf: ({ machineKey, node }) => policyView(explainPolicy(live.config, machineKey, node && nodesOf(node))),
     overview: () => overviewOf(options, history, problems),
     eventView: (entry) => eventView(entry, directory.nodeOf(entry.subject.machineKey)),
     keysOf: (node) => machineKeysOf(directory, node),
@@ -171,19 +170,6 @@ function presencesWith<S extends PresenceStream>(
   const now = clock.dateOf(clock.now()).getTime();
   const facts = { listed: directory.all(), isListed: directory.loaded, sightings, streams: streamsAt(now) };
   return allPresences({ ...facts, disagreementOf: (key) => reconciler.disagreementOf(key) }, now);
-}
-
-/** The settings that apply to a node, and the rule that they come from. */
-function policyOf({ live }: AdminOptions, { machineKey, node }: NodePresence): PolicyView {
-  const { config } = live;
-  const nodes = node === undefined ? undefined : nodesOf(node);
-  const isCertain = nodes === undefined ? !asksForNodes(config) || config.rules.length === 0 : nodes.length === 1;
-  const found = isCertain ? ruleFor(config, { machineKey, node }) : undefined;
-  const { hold, ...policy } = policyForAny(config, machineKey, nodes);
-  return {
-    ...{ rule: found === undefined ? null : found.index + 1, isCertain, ...policy },
-    hold: hold.kind === 'at most' ? formatDuration(hold.ms) : hold.kind,
-  };
 }
 
 /** The machine keys of a node, by its name, id, machine key or node key. */

@@ -1,7 +1,9 @@
+import { policyView } from '../admin/node-list.ts';
+import type { PolicyView } from '../admin/views.ts';
 import { durationOrOff } from '../config/changes.ts';
-import { asksForNodes, policyFor, ruleFor, type Who } from '../config/policy.ts';
+import { asksForNodes, explainPolicy, type Who } from '../config/policy.ts';
 import { readApiKey, readOauthClientSecret } from '../config/secrets.ts';
-import type { Config, NodePolicy } from '../config/types.ts';
+import type { Config } from '../config/types.ts';
 import type { HeadscaleApi } from '../headscale/api.ts';
 import { type Credentials, capabilitiesOf, nodesAccess } from '../headscale/capabilities.ts';
 import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
@@ -85,30 +87,39 @@ function userRuleFindings({ rules }: Config, nodes: readonly NodeInfo[]): readon
   );
 }
 
+/** A node's settings as flags, variables and file give them. */
+export interface GivenNode {
+  readonly finding: Finding;
+  /** Null if nobody knows the node. */
+  readonly settings: PolicyView | null;
+  /** Of Headscale. */
+  readonly version: string | undefined;
+}
+
 /**
- * The policy of one node.
- *
  * @param asked a name, an id, a machine key or a node key.
  * @param nodes undefined if Headscale has not listed them.
  */
-export function nodeFinding(
+export function givenNode(
   config: Config,
   asked: string,
   nodes: readonly NodeInfo[] | undefined,
   version: string | undefined,
-): Finding {
+): GivenNode {
   const who = whoIs(asked, nodes);
-  if (who === undefined) return fail('HSW_NODE_UNKNOWN', `node ${asked}: ${whyUnknown(asked, nodes)}`);
-  const name = who.node === undefined ? asked : `${who.node.name} (id ${who.node.id}, user ${who.node.user || 'none'})`;
-  const does = describe(policyFor(config, who), version);
-  // Rules by name, user or node key need Headscale's list.
-  if (who.node === undefined && asksForNodes(config) && config.rules.length > 0) {
-    const why = 'Headscale does not list it, so the most careful of the rules that may apply';
-    return warn(null, `node ${name}: ${why}: ${does}`);
+  if (who === undefined) {
+    const finding = fail('HSW_NODE_UNKNOWN', `node ${asked}: ${whyUnknown(asked, nodes)}`);
+    return { finding, settings: null, version };
   }
-  const rule = ruleFor(config, who);
-  const by = rule === undefined ? 'no rule matches' : `rule ${rule.index + 1} of the file`;
-  return ok(`node ${name}: ${by}: ${does}`);
+  const { machineKey, node } = who;
+  const settings = policyView(explainPolicy(config, machineKey, node === undefined ? undefined : [node]));
+  const name = node === undefined ? asked : `${node.name} (id ${node.id}, user ${node.user || 'none'})`;
+  const does = describePolicy(settings, version);
+  // Rules by name, user or node key need Headscale's list.
+  const finding = settings.isCertain
+    ? ok(`node ${name}: ${does}`)
+    : warn(null, `node ${name}: Headscale does not list it, so several rules may apply: ${does}`);
+  return { finding, settings, version };
 }
 
 function whoIs(asked: string, nodes: readonly NodeInfo[] | undefined): Who | undefined {
@@ -132,21 +143,28 @@ function shown(names: readonly string[]): string {
   return `${names.slice(0, NAMES_SHOWN).join(', ') || 'none'}${more}`;
 }
 
-function describe(policy: NodePolicy, version: string | undefined): string {
-  return [
-    `silent-after ${durationOrOff(policy.silentAfterMs)}`,
-    `gone-after ${durationOrOff(policy.goneAfterMs)}`,
-    `probe-idle ${durationOrOff(policy.probeIdleMs)}`,
-    `hold ${holdOf(policy, version)}`,
-    `offline-after ${durationOrOff(policy.offlineAfterMs)}`,
-    ...(policy.observeOnly ? ['observe-only: no stream is held or severed'] : []),
-  ].join(', ');
+/** `silent-after 10s (rule 2, watchdog.yaml:4); gone-after 2m, probe-idle off (default)` */
+export function describePolicy(settings: PolicyView, version: string | undefined): string {
+  const { from, observeOnly } = settings;
+  const texts: readonly (readonly [text: string, source: string])[] = [
+    [`silent-after ${durationOrOff(settings.silentAfterMs)}`, from.silentAfterMs],
+    [`gone-after ${durationOrOff(settings.goneAfterMs)}`, from.goneAfterMs],
+    [`probe-idle ${durationOrOff(settings.probeIdleMs)}`, from.probeIdleMs],
+    [`hold ${holdOf(settings, version)}`, from.hold],
+    [`offline-after ${durationOrOff(settings.offlineAfterMs)}`, from.offlineAfterMs],
+    [`observe-only ${observeOnly ? 'on, so no stream is held or severed' : 'off'}`, from.observeOnly],
+  ];
+  const sources = new Set(texts.map(([, source]) => source));
+  const parts = [...sources].map((each) => {
+    const own = texts.flatMap(([text, source]) => (source === each ? [text] : []));
+    return `${own.join(', ')} (${each})`;
+  });
+  return parts.join('; ');
 }
 
-function holdOf({ hold }: NodePolicy, version: string | undefined): string {
-  if (hold.kind === 'off') return 'off';
-  if (hold.kind === 'at most') return formatDuration(hold.ms);
+function holdOf({ hold }: PolicyView, version: string | undefined): string {
+  if (hold !== 'auto') return hold;
   return capabilitiesOf(version).mayRefuseSecondStream
-    ? `auto (${formatDuration(USUAL_HOLD_MS)}: Headscale may refuse a second stream)`
-    : `auto (off: Headscale ${version})`;
+    ? `auto: ${formatDuration(USUAL_HOLD_MS)}, because Headscale may refuse a second stream`
+    : `auto: off for Headscale ${version}`;
 }

@@ -1,5 +1,4 @@
-import { createServer } from 'node:net';
-import type { Overview, StreamView } from '../admin/views.ts';
+import type { PolicyView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
 import {
   certificateProblems,
@@ -8,84 +7,139 @@ import {
   readNoiseKey,
   readNotifySecret,
 } from '../config/secrets.ts';
-import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
+import type { Config, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
-import { addressAndPort, isLoopback } from '../lib/addresses.ts';
+import { isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
-import { fieldsOf, parseJson } from '../lib/json.ts';
 import { deliverOnce, poster } from '../notify/delivery.ts';
 import { testMessage } from '../notify/messages.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
-import { listen } from '../proxy/listening.ts';
-import { trustOf } from '../proxy/trusted-proxies.ts';
-import { askAdmin } from './admin-client.ts';
-import { evidenceFindings, streamEvidenceFinding } from './check-evidence.ts';
-import { listNodes, nodeFinding } from './check-nodes.ts';
+import { evidenceFindings } from './check-evidence.ts';
+import { givenNode, listNodes } from './check-nodes.ts';
+import { frontProxyFindings, portFindings, runningNode, streamFindings } from './check-running.ts';
 import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
-import { EXIT, type ExitCode } from './terminal.ts';
+import { type Colour, type Console, coloured, EXIT, type ExitCode } from './terminal.ts';
 
 export interface CheckOptions {
-  /** A node's name, id, machine key or node key, to print its policy too. */
+  /** A node's name, id, machine key or node key, to print its settings too. */
   readonly node?: string | undefined;
-  /** Print each finding as JSON. */
+  /** Print one JSON object. */
   readonly json?: boolean;
 }
 
+/** What `check --json` prints. Members may be added, and none changes its meaning. */
+export interface CheckReport {
+  /** Whether nothing has failed. */
+  readonly ok: boolean;
+  readonly counts: Readonly<Record<Finding['level'], number>>;
+  readonly findings: readonly NamedFinding[];
+  /** With `--node`: its settings according to these flags, variables and file, and in the running watchdog. */
+  readonly node: CheckedNode | null;
+}
+
+interface CheckedNode {
+  readonly asked: string;
+  /** Null if nobody knows the node. */
+  readonly given: PolicyView | null;
+  /** Null if no watchdog runs, or it does not know the node. */
+  readonly running: PolicyView | null;
+}
+
+/** A finding, and what was checked. */
+interface NamedFinding extends Finding {
+  readonly check: CheckName;
+}
+
+type CheckName =
+  | ('settings' | 'headscale' | 'noise-key' | 'nodes-api' | 'certificates' | 'notify' | 'evidence' | 'admin-token')
+  | ('ports' | 'front-proxies' | 'streams' | 'node');
+
+const COLOURS: Readonly<Record<Finding['level'], Colour>> = { ok: 'green', warn: 'yellow', fail: 'red' };
+
 /**
- * Checks whether `serve` would work with this configuration on this machine. Prints one line for each finding.
+ * Checks whether `serve` would work with this configuration on this machine. Prints one line for each finding, and how many
+ * there are.
  *
  * @param gateways of the container that this process runs in.
  * @returns the exit code: 1 if something failed.
  */
 export async function runCheck(
   readConfig: () => Config,
-  { node, json }: CheckOptions,
-  out: { write(text: string): unknown },
+  { node: asked, json }: CheckOptions,
+  out: Pick<Console, 'stdout' | 'colours'>,
   gateways: () => readonly string[] = gatewaysOfContainer,
 ): Promise<ExitCode> {
-  let failed = false;
-  for await (const finding of findings(readConfig, node, gateways)) {
-    const { level, code, text } = finding;
-    failed ||= level === 'fail';
-    const line = `${level.padEnd(5)} ${code === null ? '' : `[${code}] `}${text}`;
-    out.write(`${json === true ? JSON.stringify(finding) : line}\n`);
+  const counts = { ok: 0, warn: 0, fail: 0 };
+  const found: NamedFinding[] = [];
+  let node: CheckedNode | null = null;
+  const print = (text: string): unknown => (json === true ? undefined : out.stdout.write(`${text}\n`));
+  for await (const [check, checked] of findingsOf(readConfig, asked, gateways)) {
+    node = checked.node ?? null;
+    for (const finding of checked.findings) {
+      const { level, code, text } = finding;
+      counts[level] += 1;
+      found.push({ check, level, code, text });
+      print(`${coloured(out, COLOURS[level], level.padEnd(5))} ${code === null ? '' : `[${code}] `}${text}`);
+    }
   }
-  return failed ? EXIT.failed : EXIT.done;
+  print(`\n${coloured(out, counts.fail > 0 ? 'red' : counts.warn > 0 ? 'yellow' : 'green', summaryOf(counts))}`);
+  const report: CheckReport = { ok: counts.fail === 0, counts, findings: found, node };
+  if (json) out.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
+  return report.ok ? EXIT.done : EXIT.failed;
 }
 
-async function* findings(
+function summaryOf({ ok: well, warn: warnings, fail: failed }: CheckReport['counts']): string {
+  const many = `${well} ok, ${warnings} ${warnings === 1 ? 'warning' : 'warnings'}, ${failed} failed`;
+  if (failed > 0) return `${many}: correct what failed, and check again`;
+  return warnings > 0
+    ? `${many}: serve would work here, and the warnings say what it would lack`
+    : `${many}: serve would work here`;
+}
+
+interface Checked {
+  readonly findings: readonly Finding[];
+  readonly node?: CheckedNode;
+}
+
+async function* findingsOf(
   readConfig: () => Config,
-  node: string | undefined,
+  asked: string | undefined,
   gateways: () => readonly string[],
-): AsyncGenerator<Finding> {
+): AsyncGenerator<readonly [CheckName, Checked]> {
+  const named = (check: CheckName, findings: readonly Finding[]) => [check, { findings }] as const;
   let config: Config;
   try {
     config = readConfig();
   } catch (error) {
-    yield* problemsOf(error);
+    yield named('settings', problemsOf(error));
     return;
   }
-  yield ok(
-    `configuration: valid${config.rules.length > 0 ? `, ${config.rules.length} ${config.rules.length === 1 ? 'rule' : 'rules'} for nodes` : ''}`,
-  );
+  const { length } = config.rules;
+  yield named('settings', [
+    ok(`configuration: valid${length > 0 ? `, ${length} ${length === 1 ? 'rule' : 'rules'} for nodes` : ''}`),
+  ]);
   const api = headscaleApi(config.upstream);
   try {
     const headscale = await askHeadscale(api, config.upstream);
-    yield headscale.finding;
-    yield* noiseKeyFindings(config, headscale.key);
+    yield named('headscale', [headscale.finding]);
+    yield named('noise-key', noiseKeyFindings(config, headscale.key));
     const listed = await listNodes(api, config, headscale.version);
-    yield* listed.findings;
-    yield* certificateFindings(config);
-    yield* findingsOfTargets(config);
-    yield* await evidenceFindings(config);
+    yield named('nodes-api', listed.findings);
+    yield named('certificates', certificateFindings(config));
+    yield named('notify', findingsOfTargets(config));
+    yield named('evidence', await evidenceFindings(config));
     const { token, findings: ofToken } = readToken(config);
-    yield* ofToken;
-    yield* await portFindings(config, token);
-    yield* await frontProxyFindings(config, token, gateways());
-    yield* await streamFindings(config, token);
-    if (node !== undefined) yield nodeFinding(config, node, listed.nodes, headscale.version);
+    yield named('admin-token', ofToken);
+    yield named('ports', await portFindings(config, token));
+    yield named('front-proxies', await frontProxyFindings(config, token, gateways()));
+    yield named('streams', await streamFindings(config, token));
+    if (asked === undefined) return;
+    const given = givenNode(config, asked, listed.nodes, headscale.version);
+    const running = await runningNode(config, token, asked, given);
+    const node = { asked, given: given.settings, running: running.settings };
+    yield ['node', { findings: [given.finding, ...running.findings], node }];
   } finally {
     await api.close();
   }
@@ -161,89 +215,6 @@ function readToken({ adminTokenFile }: Config): {
     return { token: readAdminToken(adminTokenFile), findings: [ok('admin token: read')] };
   } catch (error) {
     return { token: undefined, findings: problemsOf(error) };
-  }
-}
-
-async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
-  const running = await listenPortsAt(config.admin, token);
-  const runs = (flag: string, where: HostPort): Finding =>
-    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use by the watchdog that already runs here`);
-  const found: Finding[] = [];
-  for (const each of config.listen) {
-    found.push(...(running?.includes(each.port) ? [runs('--listen', each)] : await canListen(each, '--listen')));
-  }
-  found.push(...(running !== undefined ? [runs('--admin', config.admin)] : await canListen(config.admin, '--admin')));
-  return found;
-}
-
-/** Asks an admin server for the ports that its watchdog listens on; undefined without a watchdog there. */
-async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/readyz', token);
-    const { listen } = fieldsOf(parseJson(text));
-    return Array.isArray(listen) ? listen.map((address) => fieldsOf(address).port) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** The problems with proxies that a running watchdog has seen. If none is running, those that can be seen without requests. */
-async function frontProxyFindings(
-  { admin, trustedProxies }: Config,
-  token: string | undefined,
-  gateways: readonly string[],
-): Promise<readonly Finding[]> {
-  const seen = await frontProxiesAt(admin, token);
-  if (seen !== undefined) {
-    return seen.length === 0
-      ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
-      : seen;
-  }
-  const why = 'a proxy of the container engine or of the host connects from there';
-  const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
-  return untrusted.map((each) =>
-    warn(
-      'HSW_PROXY_NOT_TRUSTED',
-      `proxies in front: ${each} is the gateway of this container: ${why}, and is not trusted: see docs/proxies.md`,
-    ),
-  );
-}
-
-async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly Finding[] | undefined> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/overview', token);
-    const { frontProxies } = fieldsOf(parseJson(text));
-    if (!Array.isArray(frontProxies)) return undefined;
-    return (frontProxies as Overview['frontProxies']).map(({ code, sentence }) => ({
-      level: 'warn',
-      code,
-      text: `proxies in front: ${sentence}`,
-    }));
-  } catch {
-    return undefined;
-  }
-}
-
-/** Where the evidence of the running watchdog's streams comes from. */
-async function streamFindings({ admin }: Config, token: string | undefined): Promise<readonly Finding[]> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/streams', token);
-    const { streams } = fieldsOf(parseJson(text));
-    const finding = Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined;
-    return finding === undefined ? [] : [finding];
-  } catch {
-    return [];
-  }
-}
-
-async function canListen(where: HostPort, flag: string): Promise<readonly Finding[]> {
-  const server = createServer();
-  try {
-    await listen(server, where, flag);
-    await new Promise((resolve) => server.close(resolve));
-    return [ok(`${flag} ${addressAndPort(where.host, where.port)}: free`)];
-  } catch (error) {
-    return problemsOf(error);
   }
 }
 

@@ -120,6 +120,6 @@ export function durationOrOff(ms: number): string {
   return ms === 0 ? 'off' : formatDuration(ms);
 }
 
-function formatHold(hold: Hold): string {
+export function formatHold(hold: Hold): string {
   return hold.kind === 'at most' ? formatDuration(hold.ms) : hold.kind;
 }

@@ -17,7 +17,7 @@ import {
   SINGLE_SETTINGS,
   TRUSTED_BY_DEFAULT,
 } from './settings.ts';
-import type { Config, HostPort, NodeRule } from './types.ts';
+import type { Config, HostPort, NodeRule, Places } from './types.ts';
 
 /** Values by the camel-case names of their flags, without defaults. */
 type Values = Readonly<Record<string, unknown>>;
@@ -59,6 +59,7 @@ export function loadConfig(flags: Values, file?: ConfigFile, variables: Values =
   return {
     ...configOf(values as Settings),
     rules: rules.map(({ rule }) => rule),
+    places: placesOf(given, fromFile.rules, file?.path ?? ''),
     notify: targets.flatMap(({ target }) => (target === undefined ? [] : [target])),
     listen: lists.listens.map(({ listen }) => listen),
     trustedProxies: lists.trustedProxies,
@@ -150,9 +151,29 @@ function ruleOf(read: Partial<RuleSettings>, isObserveOnlyForAll: boolean): Node
   };
 }
 
+function placesOf(given: ReadonlyMap<string, Given>, rules: readonly FileRule[], path: string): Places {
+  const placeOf = (name: string): string => {
+    const at = given.get(name)?.at;
+    if (at === undefined) return 'default';
+    if (at === 'flag') return `--${kebabCase(name)}`;
+    return at === 'variable' ? variableOf(name) : `${path}:${at.line}`;
+  };
+  return {
+    policy: {
+      ...{
+        silentAfterMs: placeOf('silentAfter'),
+        goneAfterMs: placeOf('goneAfter'),
+        probeIdleMs: placeOf('probeIdle'),
+      },
+      ...{ hold: placeOf('hold'), observeOnly: placeOf('observeOnly'), offlineAfterMs: placeOf('offlineAfter') },
+    },
+    rules: rules.map(({ at }) => `${path}:${at.line}`),
+  };
+}
+
 function configOf(
   settings: Settings,
-): Omit<Config, 'listen' | 'trustedProxies' | 'adminCorsOrigins' | 'rules' | 'notify'> {
+): Omit<Config, 'listen' | 'trustedProxies' | 'adminCorsOrigins' | 'rules' | 'places' | 'notify'> {
   const { silentAfter, goneAfter, probeIdle, hold, observeOnly, offlineAfter } = settings;
   const { upstreamRate, upstreamBurst } = settings;
   return {

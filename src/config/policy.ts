@@ -48,6 +48,45 @@ export function policyForAny(
   return mostCareful(config.policy, [only, ...rest]);
 }
 
+/** The settings of a node, and where they come from. */
+export interface ExplainedPolicy {
+  readonly policy: NodePolicy;
+  /** The index of the rule that matches. */
+  readonly rule: number | undefined;
+  /** False while it is not clear which rule applies. */
+  readonly isCertain: boolean;
+  readonly from: Readonly<Record<keyof NodePolicy, string>>;
+}
+
+/**
+ * As `policyForAny`, and why.
+ *
+ * @param nodes undefined if it may be any node.
+ */
+export function explainPolicy(
+  config: PolicyConfig & Pick<Config, 'places'>,
+  machineKey: MachineKey | undefined,
+  nodes: readonly NodeInfo[] | undefined,
+): ExplainedPolicy {
+  const policy = policyForAny(config, machineKey, nodes);
+  const isCertain = nodes === undefined ? !asksForNodes(config) || config.rules.length === 0 : nodes.length === 1;
+  const found = isCertain ? ruleFor(config, { machineKey, node: nodes?.[0] }) : undefined;
+  const { places } = config;
+  const sourceOf = (name: keyof NodePolicy): string => {
+    if (!isCertain) return 'the most careful of the rules that may apply';
+    // A flag or a variable wins over every rule, and only to switch it on.
+    const isForced = name === 'observeOnly' && config.policy.observeOnly && !places.policy.observeOnly.includes(':');
+    if (found?.rule.policy[name] === undefined || isForced) return places.policy[name];
+    return `rule ${found.index + 1}, ${places.rules[found.index]}`;
+  };
+  const from = {
+    ...{ silentAfterMs: sourceOf('silentAfterMs'), goneAfterMs: sourceOf('goneAfterMs') },
+    ...{ probeIdleMs: sourceOf('probeIdleMs'), hold: sourceOf('hold'), observeOnly: sourceOf('observeOnly') },
+    offlineAfterMs: sourceOf('offlineAfterMs'),
+  };
+  return { policy, rule: found?.index, isCertain, from };
+}
+
 /** The changes that each rule may make for a node if only its machine key is known. `{}`: no rule applies. */
 function possibleChanges(rules: readonly NodeRule[], machineKey: MachineKey): readonly Partial<NodePolicy>[] {
   const possible: Partial<NodePolicy>[] = [];

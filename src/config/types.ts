@@ -25,6 +25,7 @@ export interface Config {
   readonly policy: NodePolicy;
   /** The first rule that matches a node applies to it. */
   readonly rules: readonly NodeRule[];
+  readonly places: Places;
   readonly reconcile: ReconcileMode;
   /** Who is notified of what. */
   readonly notify: readonly NotifyTarget[];
@@ -83,6 +84,14 @@ export interface NodePolicy {
   readonly observeOnly: boolean;
   /** How long a node must be away before it counts as offline; 0: it never does. */
   readonly offlineAfterMs: number;
+}
+
+/** Where the operator gave what may differ from node to node, for somebody who asks why a node has these settings. */
+export interface Places {
+  /** Of the policy for all nodes: `--silent-after`, a variable, `watchdog.yaml:3`, or `default`. */
+  readonly policy: Readonly<Record<keyof NodePolicy, string>>;
+  /** Of each rule: `watchdog.yaml:12`. */
+  readonly rules: readonly string[];
 }
 
 /** How long to hold newcomers: as Headscale's version needs it, up to a fixed time, or not at all. */

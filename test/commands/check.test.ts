@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { runCheck } from '../../src/commands/check.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { Harness, readHead, SWITCHING, upgradeHead } from '../support/harness.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
 import { freePort } from '../support/process.ts';
 
@@ -53,6 +53,8 @@ function headscale(publicKey = recorded.serverPublicKey, version = 'v0.29.2') {
 interface Checked {
   readonly passed: boolean;
   readonly lines: readonly string[];
+  /** The last line. */
+  readonly summary: string | undefined;
 }
 
 async function check(
@@ -68,8 +70,10 @@ async function check(
   const write = (line: string): void => {
     text += line;
   };
-  const exitCode = await runCheck(readConfig, { node }, { write }, () => gateways);
-  return { passed: exitCode === 0, lines: text.trimEnd().split('\n') };
+  const out = { stdout: { write }, colours: false };
+  const exitCode = await runCheck(readConfig, { node }, out, () => gateways);
+  const [findings = '', summary] = text.trimEnd().split('\n\n');
+  return { passed: exitCode === 0, lines: findings.split('\n'), summary };
 }
 
 describe('runCheck', () => {
@@ -346,20 +350,59 @@ describe('runCheck', () => {
     ]);
   });
 
-  test('--json prints each finding with its level, its code and its text', async () => {
+  test('ends with how many there are, and what that means', async () => {
+    const { url } = await headscale();
+    const well = await check({ upstream: url, noiseKey, headscaleApiKeyFile, trustedProxies: 'none' });
+    expect(well.summary).toMatch(/^\d+ ok, \d warnings?, 0 failed: serve would work here/);
+    const lacking = await check({ upstream: url, trustedProxies: 'none' });
+    expect(lacking.summary).toMatch(/^\d+ ok, [2-9] warnings, 0 failed: serve would work here, and the warnings say/);
+    const bad = await check({ upstream: 'http://127.0.0.1:9' });
+    expect(bad.summary).toMatch(/^\d+ ok, \d warnings?, 1 failed: correct what failed, and check again$/);
+    const wrong = await check({ silentAfter: 'soon', drain: 'soon' });
+    expect([wrong.passed, wrong.summary]).toEqual([
+      false,
+      '0 ok, 0 warnings, 2 failed: correct what failed, and check again',
+    ]);
+  });
+
+  test('uses colours where they are wanted: the level of each finding, and the summary', async () => {
     let text = '';
-    const out = { write: (line: string) => (text += line) };
+    const out = { stdout: { write: (line: string) => (text += line) }, colours: true };
+    const readConfig = () =>
+      loadConfig({ upstream: 'http://127.0.0.1:9', listen: '127.0.0.1:0', admin: '127.0.0.1:0' });
+    await runCheck(readConfig, {}, out, () => []);
+    expect(text).toContain('\x1b[32mok   \x1b[0m configuration: valid\n');
+    expect(text).toContain('\x1b[31mfail \x1b[0m [HSW_UPSTREAM_UNREACHABLE]');
+    expect(text).toContain('\x1b[33mwarn \x1b[0m [HSW_NOISE_KEY_MISSING]');
+    expect(text.split('\n\n')[1]).toMatch(/^.\[31m\d+ ok, .*failed: .*\[0m\n$/);
+  });
+
+  test('--json prints one object: whether it passed, how many of each level, and each finding with what was checked', async () => {
+    let text = '';
+    const out = { stdout: { write: (line: string) => (text += line) }, colours: true };
     const readConfig = () =>
       loadConfig({ upstream: 'http://127.0.0.1:9', listen: '127.0.0.1:0', admin: '127.0.0.1:0' });
     expect(await runCheck(readConfig, { json: true }, out, () => [])).toBe(1);
-    const found = text
-      .trimEnd()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    expect(found.slice(0, 3)).toEqual([
-      { level: 'ok', code: null, text: 'configuration: valid' },
-      { level: 'fail', code: 'HSW_UPSTREAM_UNREACHABLE', text: expect.stringContaining('ECONNREFUSED') },
-      { level: 'warn', code: 'HSW_NOISE_KEY_MISSING', text: expect.stringMatching(/^Noise key: not set/) },
+    const report = JSON.parse(text);
+    expect(Object.keys(report)).toEqual(['ok', 'counts', 'findings', 'node']);
+    expect(report).toMatchObject({ ok: false, counts: { fail: 1 }, node: null });
+    expect(report.findings).toHaveLength(report.counts.ok + report.counts.warn + report.counts.fail);
+    expect(report.findings.slice(0, 3)).toEqual([
+      { check: 'settings', level: 'ok', code: null, text: 'configuration: valid' },
+      ...[
+        {
+          check: 'headscale',
+          level: 'fail',
+          code: 'HSW_UPSTREAM_UNREACHABLE',
+          text: expect.stringContaining('ECONNREFUSED'),
+        },
+      ],
+      {
+        check: 'noise-key',
+        level: 'warn',
+        code: 'HSW_NOISE_KEY_MISSING',
+        text: expect.stringMatching(/^Noise key: not/),
+      },
     ]);
   });
 });
@@ -374,7 +417,7 @@ describe('runCheck --node', () => {
       const { url } = await headscale();
       const { lines, passed } = await check({ upstream: url, headscaleApiKeyFile }, node, RULES);
       expect(lines.at(-1)).toBe(
-        'ok    node phone-1 (id 3, user alice): rule 2 of the file: silent-after 10s, gone-after 2m, probe-idle 10s, hold auto (off: Headscale v0.29.2), offline-after 2m',
+        'ok    node phone-1 (id 3, user alice): silent-after 10s, probe-idle 10s (rule 2, watchdog.yaml:4); gone-after 2m, hold auto: off for Headscale v0.29.2, offline-after 2m, observe-only off (default)',
       );
       expect(passed).toBe(true);
     },
@@ -392,7 +435,7 @@ describe('runCheck --node', () => {
     const rules = `nodes:\n  - machine-key: ${MACHINE}\n    observe-only: true\n`;
     const { lines } = await check({ upstream: url }, MACHINE, rules);
     expect(lines.at(-1)).toMatch(
-      /^ok {4}node mkey:1+: rule 1 of the file: silent-after 30s, .*observe-only: no stream/,
+      /^ok {4}node mkey:1+: silent-after 30s, .* \(default\); observe-only on, so no stream is held or severed \(rule 1, watchdog\.yaml:2\)$/,
     );
     const byName = await check({ upstream: url }, 'phone-1');
     expect(byName.lines.at(-1)).toMatch(/^fail {2}\[HSW_NODE_UNKNOWN\] node phone-1: .*a machine key/);
@@ -404,7 +447,34 @@ describe('runCheck --node', () => {
     writeFileSync(wrong, 'refused');
     const { lines } = await check({ upstream: url, headscaleApiKeyFile: wrong }, MACHINE, RULES);
     expect(lines.at(-1)).toMatch(
-      /^warn {2}node mkey:1+: Headscale does not list it, so .*: silent-after 30s, .*probe-idle off/,
+      /^warn {2}node mkey:1+: Headscale does not list it, so several rules may apply: silent-after 30s, .*probe-idle off.* \(the most careful of the rules that may apply\)$/,
+    );
+  });
+
+  test('shows the settings in the running watchdog as well, and says if they are others', async () => {
+    const { url } = await headscale();
+    const file = { path: 'watchdog.yaml', text: RULES };
+    const flags = { upstream: url, listen: '127.0.0.1:0', admin: '127.0.0.1:0', trustedProxies: 'none' };
+    const config = loadConfig({ ...flags, headscaleApiKeyFile, goneAfter: '90s' }, file);
+    const running = await harness.watchdogOf(config, undefined);
+    await until(() => running.events.some(({ kind }) => kind === 'nodes_listed'), 'the nodes are listed');
+    const here = {
+      ...{ upstream: url, listen: `127.0.0.1:${running.port}`, admin: running.admin.replace('http://', '') },
+      headscaleApiKeyFile,
+    };
+    const other = await check(here, 'phone-1', RULES);
+    const shown = /: silent-after 10s, probe-idle 10s \(rule 2, watchdog\.yaml:4\); gone-after (\w+) \((.*?)\)/;
+    const told = other.lines.filter((line) => line.includes(' node phone-1'));
+    expect(told.map((line) => line.slice(0, 5))).toEqual(['ok   ', 'warn ']);
+    expect(shown.exec(told[1] ?? '')?.slice(1)).toEqual(['90s', '--gone-after']);
+    expect(told[1]).toMatch(
+      /^warn {2}node phone-1 in the running watchdog: .*: other settings than these, because its flags/,
+    );
+    const same = await check({ ...here, goneAfter: '90s' }, 'phone-1', RULES);
+    expect(same.lines.at(-1)).toMatch(/^ok {4}node phone-1 in the running watchdog: silent-after 10s/);
+    const unknown = await check(here, 'phnoe-1', RULES);
+    expect(unknown.lines.at(-1)).toBe(
+      "warn  node phnoe-1 in the running watchdog: There is no node 'phnoe-1': GET /nodes lists those that are known.",
     );
   });
 });

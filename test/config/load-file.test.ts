@@ -82,6 +82,13 @@ log-level: warn
       adminTokenFile: 'admin.token',
       adminReadTokenFile: 'read.token',
       adminCorsOrigins: ['https://dash.example', 'http://127.0.0.1:3000'],
+      places: {
+        policy: {
+          ...{ silentAfterMs: 'watchdog.yaml:11', goneAfterMs: 'watchdog.yaml:12', probeIdleMs: 'watchdog.yaml:13' },
+          ...{ hold: 'watchdog.yaml:14', observeOnly: 'watchdog.yaml:15', offlineAfterMs: 'watchdog.yaml:17' },
+        },
+        rules: [],
+      },
       policy: {
         silentAfterMs: 10_000,
         goneAfterMs: 60_000,

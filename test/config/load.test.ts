@@ -36,6 +36,13 @@ describe('loadConfig', () => {
         offlineAfterMs: 120_000,
       },
       rules: [],
+      places: {
+        policy: {
+          ...{ silentAfterMs: 'default', goneAfterMs: 'default', probeIdleMs: 'default', hold: 'default' },
+          ...{ observeOnly: 'default', offlineAfterMs: 'default' },
+        },
+        rules: [],
+      },
       reconcile: 'report',
       notify: [],
       upstreamSilentSever: false,
