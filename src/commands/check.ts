@@ -30,7 +30,7 @@ export interface CheckOptions {
 }
 
 /** What `check --json` prints. Members may be added, and none changes its meaning. */
-export interface CheckReport {
+interface CheckReport {
   /** Whether nothing has failed. */
   readonly ok: boolean;
   readonly counts: Readonly<Record<Finding['level'], number>>;
