@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { acceptStream, Harness, readAll, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { describeApi, OPERATIONS } from './api-description.ts';
+import { type Sample, samplesIn, withSamples } from './samples.ts';
 
 const harness = new Harness();
 afterEach(() => harness.closeAll());
@@ -62,8 +63,8 @@ const operationOf = (method: string, path: string) => {
   return found;
 };
 
-/** Which answers of which operations have been seen: `get /streams 200`. */
-const seen = new Set<string>();
+/** The first answer of each kind: `get /streams 200`. */
+const seen = new Map<string, Sample>();
 
 /** Checks an answer against the description. */
 function check(method: string, path: string, { status, type, text }: Answered): void {
@@ -71,7 +72,8 @@ function check(method: string, path: string, { status, type, text }: Answered): 
   const { content } = operation?.answers[status] ?? { content: problem };
   if (content === undefined) throw new Error('an answer without content');
   const what = `${method} ${path} ${status}: ${text}`;
-  seen.add(`${operation?.method} ${operation?.path} ${status}`);
+  const kind = `${operation?.method} ${operation?.path} ${status}`;
+  if (!seen.has(kind)) seen.set(kind, { path, status, text });
   if ('text' in content) {
     expect(type.split(';')[0], what).toBe(content.text);
     return;
@@ -243,6 +245,25 @@ describe('the description of the admin API', () => {
       Object.keys(answers).map((status) => `${method} ${path} ${status}`),
     );
     expect(described.filter((each) => !seen.has(each))).toEqual([]);
+    const page = process.env.API_SAMPLES;
+    if (page !== undefined)
+      writeFileSync(
+        page,
+        withSamples(readFileSync(page, 'utf8'), (kind) => seen.get(kind)),
+      );
+  });
+
+  test('docs/api.md has a sample of each answer, as the schema describes it', () => {
+    const samples = samplesIn(readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'api.md'), 'utf8'));
+    const operations = samples.map(({ method, path }) => operationOf(method, path));
+    const named = (all: typeof OPERATIONS) => all.map(({ method, path }) => `${method} ${path}`);
+    expect(named(operations), 'API_SAMPLES=docs/api.md makes them anew').toEqual(named(OPERATIONS));
+    for (const [i, { method, path, text }] of samples.entries()) {
+      const [answer] = Object.values(operations[i]?.answers ?? {});
+      const content = answer?.content;
+      if (content !== undefined && !('text' in content))
+        expect(content.safeParse(JSON.parse(text)).error, `${method} ${path}`).toBeUndefined();
+    }
   });
 
   test.each([
