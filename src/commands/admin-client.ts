@@ -97,6 +97,17 @@ export type StreamsAnswer = StreamList;
 export type EventsAnswer = EventList;
 export type NodesAnswer = NodeList;
 
+/** A member that tells an answer from anything else. Those about one node have its machine key. */
+const MEMBERS: Readonly<Record<string, string>> = {
+  ...{
+    '/streams': 'streams',
+    '/nodes': 'nodes',
+    '/events': 'events',
+    '/availability': 'nodes',
+    '/overview': 'upstream',
+  },
+};
+
 export function adminApi(place: AdminPlace): Api {
   const { adminTokenFile } = place;
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
@@ -117,9 +128,9 @@ export function adminApi(place: AdminPlace): Api {
       const error = apiErrorIn(answer.text);
       if (answer.status === 400 && error.code === 'HSW_PARAMETER_INVALID')
         throw new UsageError(error.code, [error.message]);
-      // Something else may listen there, and answer 200 to everything. A list is named like its path.
+      // Something else may listen there, and answer 200 to everything.
       const value = fieldsOf(parseJson(answer.text));
-      const isAnswer = path.lastIndexOf('/') > 0 ? Object.keys(value).length > 0 : Array.isArray(value[path.slice(1)]);
+      const isAnswer = typeof value[MEMBERS[path] ?? 'machineKey'] === (path in MEMBERS ? 'object' : 'string');
       if (answer.status !== 200 || !isAnswer) throw unusable('GET', path, answer);
       return parseJson(answer.text) as T;
     },

@@ -316,6 +316,20 @@ describe('headscale-watchdog events', () => {
   });
 });
 
+describe('headscale-watchdog availability', () => {
+  test('lists the nodes, or the days of one; exits with 3 for a node that nobody knows', async () => {
+    const { command, machineKey } = await bench();
+    const [all, one, unknown] = await Promise.all([
+      command('availability', '--since', '1h'),
+      command('availability', 'router-1', '--json'),
+      command('availability', 'router-l'),
+    ]);
+    expect([all.code, all.stdout]).toEqual([0, expect.stringMatching(/^NODE +AVAILABLE.*\nrouter-1 .*%/)]);
+    expect([one.code, JSON.parse(one.stdout)]).toMatchObject([0, { machineKey, name: 'router-1' }]);
+    expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining('did you mean router-1?')]);
+  });
+});
+
 describe('headscale-watchdog sever', () => {
   test('a name that several nodes have severs none of them: exit 1, and the keys to choose from', async () => {
     const twin = {
