@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['test/deploy/**/*.test.ts'],
+    include: ['test/deploy/*.test.ts'],
     globalSetup: ['test/support/build.ts'],
     reporters: ['verbose'],
     testTimeout: 60_000,

@@ -135,6 +135,7 @@ const OTHERS: Readonly<Record<string, '.ci/run' | 'test/e2e/patient/acme.test.ts
   setfacl: 'below',
   systemctl: 'nowhere',
   useradd: 'nowhere',
+  apt: 'nowhere',
   docker: 'nowhere',
   kubectl: 'nowhere',
 };

@@ -1,0 +1,285 @@
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Cleanup, DERP_MAP, PROJECT, run, SERVER_NAME, ServerNetwork, Tailscaled, until } from '../support/machines.ts';
+import { Podman } from '../support/podman.ts';
+
+/** A stream as `/streams` shows it, as far as it is read here. */
+interface Shown {
+  readonly id: number;
+  readonly state: string;
+  readonly kind: string;
+  readonly remoteAddress: string;
+  readonly evidence: { readonly source: string; readonly reason?: string; readonly by?: string };
+}
+
+const cleanup = new Cleanup();
+const TOKEN = randomBytes(32).toString('hex');
+/** <linux/socket.h> */
+const AF_NETLINK = 16;
+let network: ServerNetwork;
+let podman: Podman;
+let compose = '';
+/** A copy of deploy/compose, as an operator makes it. */
+let folder = '';
+let client: Tailscaled;
+
+beforeAll(async () => {
+  const tools = cleanup.folder();
+  const node = execFileSync(join(PROJECT, 'test', 'support', 'nodes'), [join(tools, 'node'), '26'], {
+    encoding: 'utf8',
+  });
+  await run(['python3', '-m', 'venv', join(tools, 'venv')]);
+  await run([join(tools, 'venv', 'bin', 'pip'), 'install', '--quiet', 'podman-compose']);
+  compose = join(tools, 'venv', 'bin', 'podman-compose');
+  network = await ServerNetwork.create(cleanup);
+  podman = new Podman(network, cleanup);
+  await podman.makeImages(join(node.trim(), 'node'));
+  await podman.buildOwn();
+}, 600_000);
+afterAll(() => cleanup.run(), 120_000);
+
+/** Changes a file in the folder, as an operator does. */
+function edit(name: string, change: (text: string) => string): void {
+  const path = join(folder, name);
+  const before = readFileSync(path, 'utf8');
+  const after = change(before);
+  expect(after, name).not.toBe(before);
+  writeFileSync(path, after);
+}
+
+async function up(files: readonly string[], ...services: readonly string[]): Promise<void> {
+  await podman.compose(
+    folder,
+    compose,
+    ...files.flatMap((file) => ['--file', file]),
+    ...['up', '--detach', '--no-build', '--force-recreate', ...services],
+  );
+}
+
+const headscale = (...args: readonly string[]) => podman.run('exec', 'headscale_headscale_1', 'headscale', ...args);
+const watchdog = (...args: readonly string[]) =>
+  podman.run('exec', 'headscale_watchdog_1', 'node', '/app/dist/bundle/cli.js', ...args);
+const log = async (): Promise<string> => (await podman.run('logs', 'headscale_watchdog_1')).stdout;
+
+/** What the published admin server says, as an operator on the machine asks it. */
+async function admin(path: string): Promise<string> {
+  const authorization = ['--header', `Authorization: Bearer ${TOKEN}`];
+  const { stdout } = await network.inside(
+    'curl',
+    '--silent',
+    '--fail',
+    ...authorization,
+    `http://127.0.0.1:9191${path}`,
+  );
+  return stdout;
+}
+
+async function streams(): Promise<readonly Shown[]> {
+  const { streams: all } = JSON.parse(await admin('/streams')) as { streams: readonly Shown[] };
+  return all.filter(({ kind, state }) => kind === 'control' && state === 'open');
+}
+
+/** The stream of the client where it is now. */
+function ownStream(): Promise<Shown> {
+  return until('the stream of the client', async () =>
+    (await streams()).find(({ remoteAddress }) => remoteAddress === client.address),
+  );
+}
+
+const check = () =>
+  watchdog('check', '--config', '/etc/headscale-watchdog/watchdog.yaml').catch((error: Error) => ({
+    stdout: error.message,
+  }));
+
+describe('the image', () => {
+  test('is no larger than it must be, and runs as an ordinary user, read-only, without any capability', async () => {
+    const { stdout } = await podman
+      .run(
+        ...['run', '--rm', '--read-only', '--cap-drop=all', '--security-opt=no-new-privileges', 'headscale-watchdog'],
+        ...['check', '--upstream', 'http://127.0.0.1:9'],
+      )
+      .catch((error: Error) => ({ stdout: error.message }));
+    expect(stdout).toMatch(/^ok +kernel evidence: /m);
+    const inside = await podman.run(
+      'run',
+      '--rm',
+      '--entrypoint',
+      'sh',
+      'headscale-watchdog',
+      '-c',
+      'id -u; du -sk /app',
+    );
+    const [uid, size] = inside.stdout.split('\n');
+    expect(uid).toBe('1000');
+    expect(Number.parseInt(size ?? '', 10)).toBeLessThan(8_000);
+  });
+});
+
+describe('deploy/compose, run by podman-compose', () => {
+  beforeAll(async () => {
+    folder = join(cleanup.folder(), 'headscale', 'deploy', 'compose');
+    mkdirSync(join(folder, '..'), { recursive: true });
+    for (const each of ['compose', 'prometheus', 'grafana'])
+      cpSync(join(PROJECT, 'deploy', each), join(folder, '..', each), { recursive: true });
+    // As docs/deploying.md says.
+    mkdirSync(join(folder, 'secrets'));
+    writeFileSync(join(folder, 'secrets', 'admin-token'), `${TOKEN}\n`);
+    chmodSync(join(folder, 'secrets'), 0o755);
+    chmodSync(join(folder, 'secrets', 'admin-token'), 0o644);
+    edit('headscale.yaml', (text) => text.replace('headscale.example.com', SERVER_NAME));
+    // Caddy signs the certificate itself, because nobody here would sign it.
+    edit('Caddyfile', (text) => text.replace('headscale.example.com {', `${SERVER_NAME} {\n\ttls internal`));
+    // The map of relays is on the Internet.
+    edit('headscale.yaml', (text) =>
+      text.replace(/ {2}urls:\n.*\n/, '  urls: []\n  paths: [/etc/headscale/derp.yaml]\n'),
+    );
+    writeFileSync(join(folder, 'derp.yaml'), DERP_MAP);
+    edit('compose.yaml', (text) =>
+      text.replace(
+        /( *- )\.\/headscale\.yaml:.*\n/,
+        (line, dash) => `${line}${dash}./derp.yaml:/etc/headscale/derp.yaml:ro\n`,
+      ),
+    );
+    // Grafana and Alertmanager are no packages of Debian's for this.
+    await up(['compose.yaml'], 'owner', 'headscale', 'caddy', 'watchdog', 'prometheus');
+    const root = join(cleanup.folder(), 'root.crt');
+    await until('the certificate authority of Caddy', async () => {
+      await podman.run('cp', 'headscale_caddy_1:/data/caddy/pki/authorities/local/root.crt', root);
+      return existsSync(root);
+    });
+    await headscale('users', 'create', 'alice');
+    const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--reusable', '--output', 'json');
+    client = new Tailscaled(network, cleanup, root);
+    await client.start();
+    await client.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+  }, 240_000);
+
+  test('a client from outside is known by its own address, and the evidence is from the socket of Caddy, by its port', async () => {
+    const { remoteAddress, evidence } = await ownStream();
+    expect(remoteAddress).toBe(client.address);
+    expect(evidence).toMatchObject({ source: 'proxy', by: 'port' });
+    expect((await check()).stdout).toMatch(/^ok +kernel evidence behind a proxy: Linux shows the connections/m);
+    expect(await admin('/readyz')).toContain('"ready":true');
+  });
+
+  test('Headscale was told of the client by its own address, for it trusts the network of the containers', async () => {
+    const { stdout } = await podman.run('logs', 'headscale_headscale_1');
+    expect(stdout).not.toMatch(/untrusted|not trusted/i);
+  });
+
+  test('Prometheus scrapes the watchdog with the token', async () => {
+    const query = 'http://127.0.0.1:9090/api/v1/query?query=up';
+    const script = `require('node:http').get('${query}', (a) => a.setEncoding('utf8').on('data', (t) => process.stdout.write(t)))`;
+    await until('Prometheus has scraped', async () => {
+      const { stdout } = await podman.run(
+        ...['run', '--rm', '--network=container:headscale_prometheus_1', '--entrypoint=node', 'headscale-watchdog'],
+        ...['-e', script],
+      );
+      return /"job":"headscale-watchdog"[\s\S]*"1"\]/.test(stdout);
+    });
+  });
+
+  test('a client that vanished and is back elsewhere takes over: its old stream is severed by what Linux says of the socket of Caddy', {
+    timeout: 180_000,
+  }, async () => {
+    const old = await ownStream();
+    await client.vanish();
+    await client.start();
+    await client.running();
+    await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id), 90_000);
+    const severing = (await log())
+      .split('\n')
+      .find((line) => line.includes('"stream_severed"') || /"event":"sever/.test(line));
+    expect(severing ?? (await log()).slice(-3000)).toMatch(/retransmi|unanswered|probes/);
+  });
+
+  const REFUSALS = [
+    ['EPERM', 1, /allow AF_NETLINK sockets in the seccomp profile/],
+    ['EAFNOSUPPORT', 97, /netlink is not allowed/],
+  ] as const;
+  test.each(REFUSALS)(
+    'with a seccomp profile that answers a netlink socket with %s, it goes on without that evidence, and says so once',
+    {
+      timeout: 180_000,
+    },
+    async (_name, errno, advice) => {
+      const profile = JSON.parse(readFileSync('/usr/share/containers/seccomp.json', 'utf8')) as { syscalls: object[] };
+      profile.syscalls = profile.syscalls.filter((each) => !JSON.stringify(each).includes('"socket"'));
+      const onNetlink = (op: string, rule: object): object => ({
+        ...{
+          names: ['socket'],
+          args: [{ index: 0, value: AF_NETLINK, valueTwo: 0, op }],
+          comment: '',
+          includes: {},
+          excludes: {},
+        },
+        ...rule,
+      });
+      profile.syscalls.push(onNetlink('SCMP_CMP_EQ', { action: 'SCMP_ACT_ERRNO', errnoRet: errno, errno: _name }));
+      profile.syscalls.push(onNetlink('SCMP_CMP_NE', { action: 'SCMP_ACT_ALLOW' }));
+      writeFileSync(join(folder, 'seccomp.json'), JSON.stringify(profile));
+      const security = ['no-new-privileges:true', `seccomp:${join(folder, 'seccomp.json')}`];
+      writeFileSync(
+        join(folder, 'seccomp.yaml'),
+        JSON.stringify({ services: { watchdog: { security_opt: security } } }),
+      );
+      await up(['compose.yaml', 'seccomp.yaml'], 'watchdog');
+      await client.running();
+      const { evidence } = await ownStream();
+      expect(evidence).toMatchObject({ source: 'none', reason: 'netlink_unavailable' });
+      expect((await check()).stdout).toMatch(advice);
+      // A second stream of the same proxy.
+      const second = await secondClient();
+      await second.vanish();
+      const said = (await log()).split('\n').filter((line) => line.includes('HSW_PROXY_SOCKETS_HIDDEN'));
+      expect(said).toHaveLength(1);
+      expect(said[0]).toMatch(advice);
+    },
+  );
+
+  async function secondClient(): Promise<Tailscaled> {
+    const before = (await streams()).length;
+    const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--output', 'json');
+    const second = new Tailscaled(network, cleanup, client.caFile);
+    await second.start();
+    await second.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+    await until('its stream', async () => (await streams()).length > before);
+    return second;
+  }
+
+  test('in a network namespace of its own, it says why there is no such evidence', { timeout: 180_000 }, async () => {
+    edit('Caddyfile', (text) => text.replace('127.0.0.1:8081', 'apart:8081'));
+    writeFileSync(
+      join(folder, 'apart.yaml'),
+      `services:
+  watchdog:
+    network_mode: !reset null
+    networks: { default: { aliases: [apart] } }
+    ports: ["127.0.0.1:9191:9191"]
+    command: ["serve", "--config", "/etc/headscale-watchdog/watchdog.yaml", "--listen", "0.0.0.0:8081", "--trusted-proxies", "10.89.0.0/16"]
+  caddy:
+    ports: !override ["80:80", "443:443"]
+`,
+    );
+    await podman.compose(folder, compose, '--file', 'compose.yaml', 'down');
+    await up(['compose.yaml', 'apart.yaml'], 'owner', 'headscale', 'caddy', 'watchdog');
+    await client.running();
+    const { evidence, remoteAddress } = await ownStream();
+    expect(remoteAddress).toBe(client.address);
+    expect(evidence).toMatchObject({ source: 'none', reason: 'proxy_elsewhere' });
+    const { stdout } = await watchdog(
+      'check',
+      '--config',
+      '/etc/headscale-watchdog/watchdog.yaml',
+      '--trusted-proxies',
+      '10.89.0.0/16',
+    ).catch((error: Error) => ({ stdout: error.message }));
+    expect(stdout).toMatch(
+      /outside this machine or network namespace.*run the watchdog in that proxy's network namespace/,
+    );
+    expect((await log()).match(/HSW_PROXY_SOCKETS_HIDDEN/g)).toHaveLength(1);
+  });
+});

@@ -1,0 +1,121 @@
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Cleanup, debianRoot, PROGRAMS, PROJECT, type Ran, run, type ServerNetwork } from './machines.ts';
+
+/** What the containers' programs need of Debian. */
+const BASE = ['ca-certificates', 'caddy', 'iproute2', 'libatomic1', 'libstdc++6', 'passwd'];
+
+/**
+ * Podman with storage of its own. Containers run in the network of a test, images are built in the machine's. There are no
+ * registries, so the images that others publish are made here, under their names, from Debian's packages and built programs.
+ */
+export class Podman {
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #folder: string;
+  readonly #network: ServerNetwork;
+
+  constructor(network: ServerNetwork, cleanup: Cleanup) {
+    this.#network = network;
+    this.#folder = cleanup.folder();
+    const at = (name: string): string => join(this.#folder, name);
+    this.#env = {
+      CONTAINERS_CONF: at('containers.conf'),
+      CONTAINERS_STORAGE_CONF: at('storage.conf'),
+      BUILDAH_ISOLATION: 'chroot',
+      BUILDAH_LAYERS: 'false',
+    };
+    writeFileSync(
+      at('containers.conf'),
+      `[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
+[network]
+network_backend = "netavark"
+network_config_dir = "${at('networks')}"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+static_dir = "${at('static')}"
+tmp_dir = "${at('tmp')}"
+volume_path = "${at('volumes')}"
+[engine.runtimes]
+runc = ["/usr/sbin/runc", "/usr/bin/runc"]
+`,
+    );
+    writeFileSync(
+      at('storage.conf'),
+      `[storage]\ndriver = "vfs"\ngraphroot = "${at('storage')}"\nrunroot = "${at('run')}"\n`,
+    );
+    cleanup.defer(async () => {
+      await this.run('rm', '--all', '--force', '--time=0');
+      await this.run('network', 'prune', '--force').catch(() => undefined);
+    });
+  }
+
+  run(...args: readonly string[]): Promise<Ran> {
+    return run(this.#network.enter('podman', ...args), this.#env);
+  }
+
+  /** Runs podman-compose in a folder with compose files. */
+  compose(folder: string, program: string, ...args: readonly string[]): Promise<Ran> {
+    return run(this.#network.enter(program, '--in-pod=0', '--no-ansi', ...args), this.#env, folder);
+  }
+
+  /** Makes the images of others that the examples use. */
+  async makeImages(node: string): Promise<void> {
+    const base = join(this.#folder, 'base.tar');
+    await debianRoot('bookworm', base, BASE);
+    await run(['podman', 'import', '--quiet', base, 'base'], this.#env);
+    const npm = execFileSync('npm', ['root', '--global'], { encoding: 'utf8' }).trim();
+    const npmCli = '../lib/node_modules/npm/bin/npm-cli.js';
+    await this.#image('docker.io/library/node:26-slim', { node, npm: join(npm, 'npm') }, [
+      'COPY node /usr/local/bin/node',
+      'COPY npm /usr/local/lib/node_modules/npm',
+      `RUN ln -s ${npmCli} /usr/local/bin/npm && useradd --uid 1000 --create-home node`,
+    ]);
+    await this.#image('docker.io/library/caddy:2', {}, [
+      'ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data',
+      'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]',
+    ]);
+    await this.#image('docker.io/headscale/headscale:0.29.2', { headscale: join(PROGRAMS, 'headscale') }, [
+      'COPY headscale /usr/local/bin/headscale',
+      'ENTRYPOINT ["headscale"]',
+    ]);
+    await this.#image('docker.io/prom/prometheus:v3.5.0', { prometheus: '/usr/bin/prometheus' }, [
+      'COPY prometheus /bin/prometheus',
+      'ENTRYPOINT ["/bin/prometheus"]',
+      'CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]',
+    ]);
+  }
+
+  async #image(name: string, files: Readonly<Record<string, string>>, steps: readonly string[]): Promise<void> {
+    const context = join(this.#folder, 'context', name.replaceAll('/', '-'));
+    mkdirSync(context, { recursive: true });
+    for (const [to, from] of Object.entries(files)) cpSync(from, join(context, to), { recursive: true });
+    writeFileSync(join(context, 'Containerfile'), ['FROM base', ...steps, ''].join('\n'));
+    await run(['podman', 'build', '--quiet', '--tag', name, context], this.#env);
+  }
+
+  /** Builds the watchdog's own image, as the documentation says. */
+  async buildOwn(): Promise<void> {
+    const config = (key: string): string => execFileSync('npm', ['config', 'get', key], { encoding: 'utf8' }).trim();
+    // What this machine's npm needs to reach its registry.
+    const shown = [
+      [config('userconfig'), '/root/.npmrc'],
+      [config('globalconfig'), '/usr/local/etc/npmrc'],
+      [process.env.NODE_EXTRA_CA_CERTS ?? '', '/etc/ssl/extra.pem'],
+      ['/etc/ssl/certs', '/etc/ssl/certs'],
+    ].filter(([from = '']) => existsSync(from));
+    await run(
+      [
+        ...['podman', 'build', '--quiet', '--network=host', '--format=docker', '--ulimit=nofile=20000:20000'],
+        ...shown.map(([from, to]) => `--volume=${from}:${to}:ro`),
+        ...(process.env.NODE_EXTRA_CA_CERTS ? ['--env=NODE_EXTRA_CA_CERTS=/etc/ssl/extra.pem'] : []),
+        ...['--file', 'deploy/compose/Dockerfile', '--tag', 'headscale-watchdog', '.'],
+      ],
+      this.#env,
+      PROJECT,
+    );
+  }
+}
