@@ -93,7 +93,7 @@ describe('npm run package', () => {
     await execute('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: made[0] });
   });
 
-  test('lintian finds no error', async () => {
+  test('lintian finds no error', { timeout: 240_000 }, async () => {
     const { stdout } = await execute('lintian', ['--fail-on=error', one('.deb')]).catch((error) => error);
     expect(stdout.split('\n').filter((line: string) => /^[EW]:/.test(line))).toEqual([]);
   });
@@ -117,7 +117,7 @@ describe('npm run package', () => {
     const child = spawn(program, ['serve', '--listen', '127.0.0.1:0', '--admin', admin], { stdio: 'ignore' });
     try {
       const answers = await until('it answers', () =>
-        Promise.all(['/', '/openapi.json', '/main.js'].map((path) => fetch(`http://${admin}${path}`))),
+        Promise.all(['/', '/openapi.json', '/page/main.js'].map((path) => fetch(`http://${admin}${path}`))),
       );
       expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
     } finally {
