@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { codeOf } from '../lib/errors.ts';
 import { endToEnd } from '../streams/request.ts';
+import type { UpgradeMessage } from './first-bytes.ts';
 
 /**
  * Forwards Headscale's complete answer to a client after an upgrade request, when Node's server no longer handles the socket.
@@ -11,12 +12,13 @@ import { endToEnd } from '../streams/request.ts';
  * @returns false if Node refuses to write this head, for example with status 99.
  */
 export function forwardAnswer(
-  request: IncomingMessage,
+  request: UpgradeMessage,
   response: IncomingMessage,
   client: Socket,
   done: () => void,
 ): boolean {
-  const answer = new ServerResponse(request);
+  // It looks at method and version only.
+  const answer = new ServerResponse(request as IncomingMessage);
   answer.shouldKeepAlive = false;
   try {
     answer.writeHead(response.statusCode ?? 502, response.statusMessage, answerHeaders(response.rawHeaders));

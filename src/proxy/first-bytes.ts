@@ -1,5 +1,6 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Socket } from 'node:net';
-import { isProtocol } from '../streams/request.ts';
+import { isProtocol, type ReadRequest, readRequest } from '../streams/request.ts';
 
 /** What to do with the first bytes of a connection. */
 export type FirstBytes =
@@ -88,4 +89,65 @@ export function withUpgrade(bytes: Buffer): FirstBytes {
 
 function withHead(head: string, bytes: Buffer, end: number): FirstBytes {
   return { kind: 'done', rest: Buffer.concat([Buffer.from(head, 'latin1'), bytes.subarray(end + 2)]) };
+}
+
+/** What the proxy needs of an upgrade request. An `IncomingMessage` has it, too. */
+export interface UpgradeMessage {
+  readonly method?: string | undefined;
+  readonly url?: string | undefined;
+  readonly httpVersion: string;
+  readonly httpVersionMajor: number;
+  readonly httpVersionMinor: number;
+  /** Name, value, name, value, … */
+  readonly rawHeaders: readonly string[];
+  readonly headers: IncomingHttpHeaders;
+  readonly socket: Socket;
+}
+
+/** An upgrade request at the start of a connection. */
+export interface FirstUpgrade {
+  readonly request: UpgradeMessage;
+  readonly read: Extract<ReadRequest, { kind: 'upgrade' }>;
+  /** The bytes after its head. */
+  readonly head: Buffer;
+}
+
+const REQUEST_LINE = /(GET|POST) (\/[\w.~%!$&'()*+,;=:@/?-]*) HTTP\/1\.1\r\n/y;
+const HEADER_LINE = /([\w!#$%&'*+.^`|~-]+):[ \t]*((?:[\t\x20-\x7e]*[\x21-\x7e])?)[ \t]*\r\n/y;
+
+/**
+ * Reads an upgrade request that everybody would read in the same way. Node's HTTP server would do the same, for an eighth of
+ * the whole time of an upgrade, and leave its own functions on the socket for as long as the stream lasts.
+ *
+ * @param bytes what has arrived on a connection so far.
+ * @returns undefined for everything else: part of a head, a body, another method, unusual characters. Node's server reads those.
+ */
+export function readFirstUpgrade(bytes: Buffer, socket: Socket, longestHead: number): FirstUpgrade | undefined {
+  const end = bytes.indexOf('\r\n\r\n');
+  if (end < 0 || end > longestHead) return undefined;
+  const text = bytes.toString('latin1', 0, end + 2);
+  REQUEST_LINE.lastIndex = 0;
+  const [line, method, url] = REQUEST_LINE.exec(text) ?? [];
+  if (line === undefined) return undefined;
+  const rawHeaders: string[] = [];
+  const headers: Record<string, string> = Object.create(null);
+  for (let at = line.length; at < text.length; at = HEADER_LINE.lastIndex) {
+    HEADER_LINE.lastIndex = at;
+    const found = HEADER_LINE.exec(text);
+    if (found === null) return undefined;
+    const [, name = '', value = ''] = found;
+    const key = name.toLowerCase();
+    const before = headers[key];
+    // As Node does: the first Host counts, and the values of all other headers that we look at are joined.
+    headers[key] = before === undefined ? value : key === 'host' ? before : `${before}, ${value}`;
+    rawHeaders.push(name, value);
+  }
+  const { upgrade = '', 'content-length': length = '0', 'transfer-encoding': encoding, expect } = headers;
+  if (!isProtocol(upgrade.toLowerCase()) || length !== '0' || encoding !== undefined || expect !== undefined) {
+    return undefined;
+  }
+  const version = { httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 };
+  const request: UpgradeMessage = { method, url, ...version, rawHeaders, headers, socket };
+  const read = readRequest(request);
+  return read.kind === 'upgrade' ? { request, read, head: bytes.subarray(end + 4) } : undefined;
 }

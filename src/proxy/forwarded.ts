@@ -1,8 +1,8 @@
-import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { type Connection, plainAddress } from '../lib/addresses.ts';
 import type { ClientPath } from '../liveness/proxy-sockets.ts';
+import type { UpgradeMessage } from './first-bytes.ts';
 import type { ClaimedConnection } from './proxy-protocol.ts';
 import { type ToldClient, type Trust, toldByProxies } from './trusted-proxies.ts';
 
@@ -35,7 +35,11 @@ export interface Origin {
  *
  * @param claimed what the PROXY protocol header of the connection says.
  */
-export function originOf(request: IncomingMessage, claimed: ClaimedConnection | undefined, trust: Trust): Origin {
+export function originOf(
+  request: Pick<UpgradeMessage, 'socket' | 'headers'>,
+  claimed: ClaimedConnection | undefined,
+  trust: Trust,
+): Origin {
   const { socket, headers } = request;
   const proto = socket instanceof TLSSocket ? 'https' : 'http';
   const sender = claimed?.client ?? { address: plainAddress(socket.remoteAddress), port: socket.remotePort };

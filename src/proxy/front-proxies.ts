@@ -1,5 +1,4 @@
 import { existsSync, readFileSync } from 'node:fs';
-import type { IncomingMessage } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Cidr } from '../config/types.ts';
@@ -7,6 +6,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
+import type { UpgradeMessage } from './first-bytes.ts';
 import { ORIGIN_HEADERS } from './forwarded.ts';
 import { type Trust, trustOf } from './trusted-proxies.ts';
 
@@ -50,13 +50,17 @@ export class FrontProxies {
   }
 
   /** @param sender the address that sent this request: the peer, or the source in its PROXY protocol header. */
-  requested(request: IncomingMessage, sender: string): void {
-    const header = Object.keys(request.headers).find((name) => ORIGIN_HEADERS.has(name));
-    if (header !== undefined) this.#forwarded(sender, header);
-    const [path, query = ''] = (request.url ?? '').split('?', 2);
+  requested({ headers, url = '' }: Pick<UpgradeMessage, 'headers' | 'url'>, sender: string): void {
+    for (const header in headers) {
+      if (!ORIGIN_HEADERS.has(header)) continue;
+      this.#forwarded(sender, header);
+      break;
+    }
+    if (!url.startsWith('/ts2021')) return;
+    const [path, query = ''] = url.split('?', 2);
     if (path !== '/ts2021') return;
-    if (request.headers.upgrade === undefined) this.#lostHeader(sender, 'upgrade');
-    else if (request.headers[HANDSHAKE] === undefined && !query.toLowerCase().includes(HANDSHAKE)) {
+    if (headers.upgrade === undefined) this.#lostHeader(sender, 'upgrade');
+    else if (headers[HANDSHAKE] === undefined && !query.toLowerCase().includes(HANDSHAKE)) {
       this.#lostHeader(sender, 'handshake');
     }
   }

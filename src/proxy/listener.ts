@@ -13,7 +13,14 @@ import { OpenConnections } from '../lib/open-connections.ts';
 import type { RefusalReason } from '../streams/events.ts';
 import { endToEnd, type ReadRequest, readRequest } from '../streams/request.ts';
 import { answerWith, closeAfter, refuseUpgrade, textAnswer, unavailableAnswer } from './answer.ts';
-import { type FirstBytes, readFirstBytes, withUpgrade } from './first-bytes.ts';
+import {
+  type FirstBytes,
+  type FirstUpgrade,
+  readFirstBytes,
+  readFirstUpgrade,
+  type UpgradeMessage,
+  withUpgrade,
+} from './first-bytes.ts';
 import { forwardedRawHeaders, type Origin, originOf } from './forwarded.ts';
 import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import { limitBody, type PlainProxy } from './plain.ts';
@@ -32,7 +39,7 @@ export interface ListenerHandlers {
   readonly pages: OwnPages;
   refused(because: RefusalReason, why: string, address: string): void;
   /** A request has arrived, see `FrontProxies.requested`. */
-  requested(request: IncomingMessage, sender: string): void;
+  requested(request: UpgradeMessage, sender: string): void;
   /** Admits a connection or not, see `Admission.admitConnection`. */
   connected(address: string | undefined): (() => void) | undefined;
   /** Sets the TCP keepalive of a client with a plain request. A stream gets timeouts of its own. */
@@ -72,7 +79,7 @@ function optionsOf({ headerBytes, headerMs, bodyMs }: ServerLimits) {
 /**
  * Creates an HTTP server for clients. Upgrades become streams, and all other requests go to the plain proxy, except those that
  * a plain HTTP listener answers itself. A connection passes these steps: PROXY protocol header, TLS, first head, HTTP.
- * Most connections have only the last two.
+ * Most connections have only the last two, and a stream whose first head is plain only the one before the last.
  *
  * @param certificate undefined for plain HTTP. Its key is wiped.
  */
@@ -99,14 +106,25 @@ export function createListener(
     socket.allowHalfOpen = true;
     if (certificate !== undefined) connections.add(socket);
     const slow = (): void => void socket.end(textAnswer(408, 'The head of this request arrived too slowly.'));
+    let upgrade: FirstUpgrade | undefined;
     const read = (bytes: Buffer): FirstBytes => {
-      if (listen.proxyProtocol || !isProxyHeader(bytes)) return withUpgrade(bytes);
+      if (listen.proxyProtocol || !isProxyHeader(bytes)) {
+        upgrade = readFirstUpgrade(bytes, socket, limits.headerBytes);
+        return upgrade === undefined ? withUpgrade(bytes) : { kind: 'done', rest: bytes };
+      }
       const why =
         'it begins with a PROXY protocol header: add proxy-protocol=true to this listener, or remove send-proxy';
       handlers.refused('unexpected_proxy_header', why, plainAddress(socket.remoteAddress));
       return { kind: 'refuse' };
     };
     readFirstBytes(socket, read, { withinMs: limits.headerMs, slow }, (rest) => {
+      if (upgrade !== undefined) {
+        const { request, read: found, head } = upgrade;
+        // As Node's server does: what arrives now waits until somebody listens.
+        (socket as { readableFlowing: boolean | null }).readableFlowing = null;
+        passUpgrade({ request, client: socket, head }, found, origin(request), handlers);
+        return;
+      }
       serve();
       // Node's server listens now. Handing it the bytes is cheaper than putting them back into the socket.
       socket.emit('data', rest);
@@ -124,7 +142,7 @@ export function createListener(
       serve();
     }
   });
-  const origin = (request: IncomingMessage): Origin => {
+  const origin = (request: UpgradeMessage): Origin => {
     const claimed = sources.of(request.socket);
     handlers.requested(request, claimed?.client.address ?? plainAddress(request.socket.remoteAddress));
     return originOf(request, claimed, handlers.trust());

@@ -14,6 +14,7 @@ import {
   textAnswer,
   unavailableAnswer,
 } from './answer.ts';
+import type { UpgradeMessage } from './first-bytes.ts';
 import { readPooled } from './pooled-reads.ts';
 import { UpgradeExchange } from './upgrade-exchange.ts';
 import { type AwaitAnswer, gatewayAnswer, type Upstream } from './upstream.ts';
@@ -47,7 +48,7 @@ export type TunnelClient = Pick<ClientConnection, 'beforeSend' | 'isNotReading'>
 
 /** An upgrade request from a client. */
 export interface UpgradeRequest {
-  readonly request: IncomingMessage;
+  readonly request: UpgradeMessage;
   readonly asked: AskedUpgrade;
   readonly client: Socket;
   /** The bytes that came after the head of the request. */

@@ -133,7 +133,7 @@ class GoReader {
 
 /** A listener that passes nothing on: it writes down what it would. */
 async function listenerTo(passed: (head: Passed) => void) {
-  const shownOf = ({ method, url }: IncomingMessage, rawHeaders: readonly string[]): string => {
+  const shownOf = ({ method, url }: Pick<IncomingMessage, 'method' | 'url'>, rawHeaders: readonly string[]): string => {
     let text = `${method} ${url} HTTP/1.1\r\n`;
     for (let i = 0; i + 1 < rawHeaders.length; i += 2) text += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
     return `${text}\r\n`;
