@@ -82,7 +82,7 @@ describe('presence, with Headscale 0.29.2', () => {
 
     // Why it is left alone: its client is back at once, without a valid key, and Headscale takes it.
     const { id } = await watchdog.onlyStreamFrom(phone.host.address);
-    const { code } = await command(here.lab, 'sever', String(id), '--admin', watchdog.admin);
+    const { code } = await command(here.lab, 'sever', String(id), '--admin', watchdog.admin, '--yes');
     expect(code).toBe(0);
     const back = await until('it is back', { timeoutMs: 10_000, everyMs: 20 }, async () => {
       const [stream] = await watchdog.streamsFrom(phone.host.address);
@@ -112,7 +112,9 @@ describe('presence, with Headscale 0.29.2', () => {
       () => watchdog.logged('node_disagrees')[0],
     );
     expect(told).toMatchObject({ reason: 'deleted', isEnded: false, code: 'HSW_NODE_DISAGREES' });
-    expect(told.msg).toMatch(/^told was deleted in Headscale, but its stream \d+ from .* is still open\. Sever it/);
+    expect(told.msg).toMatch(
+      /^told was deleted in Headscale, but its stream \d+ from .* is still open \(Headscale's issue 3410\)\. Sever it/,
+    );
     expect(await watchdog.onlyStreamFrom(phone.host.address)).toMatchObject({ state: 'open' });
     expect((await watchdog.nodes()).find(({ name }) => name === 'told')).toMatchObject({ state: 'deleted' });
   });

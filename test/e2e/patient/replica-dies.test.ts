@@ -37,8 +37,8 @@ describe('one of two watchdogs dies, Headscale 0.29.2', () => {
     expect(ntfy.shown).toEqual([]);
 
     await door.leadTo(right);
-    await Promise.all([left.kill(), away.shutDown()]);
     const died = Date.now();
+    await Promise.all([left.kill(), away.shutDown()]);
     const gone = await until('it is noticed', { timeoutMs: NOTICED_WITHIN_MS }, () => right.logged('replica_gone')[0]);
     expect(gone.replica).toMatch(/^left#/);
     await until('a message', { timeoutMs: OFFLINE_AFTER_MS + SETTLES_MS + TOLD_WITHIN_MS }, () => ntfy.shown[0]);
