@@ -77,7 +77,7 @@ function problemText(problem: object): { readonly contentType: string; readonly 
   return { contentType: 'application/problem+json; charset=utf-8', text: jsonText(problem) };
 }
 
-export function send(response: ServerResponse, status: number, contentType: string, body: string): void {
+export function send(response: ServerResponse, status: number, contentType: string, body: string | Buffer): void {
   response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
 }
 

@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { extname } from 'node:path';
 import type { FoundEvents, History, HistoryEntry, HistoryQuery } from '../history/history.ts';
@@ -175,8 +174,8 @@ function readiness(backend: AdminBackend): Answer {
 }
 
 /** The description is read when it is asked for, which is rare, so that it takes no memory. */
-const description: Answer = async ({ response }) => {
-  send(response, 200, 'application/json', await readFile(new URL('./openapi.json', import.meta.url), 'utf8'));
+const description: Answer = ({ response }) => {
+  send(response, 200, 'application/json', readFileSync(new URL('./openapi.json', import.meta.url)));
 };
 
 function reload(backend: AdminBackend): Answer {

@@ -2,7 +2,7 @@ import type { PolicyView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
 import {
   certificateProblems,
-  readAdminToken,
+  readAdminTokens,
   readCertificate,
   readNoiseKey,
   readNotifySecret,
@@ -206,13 +206,15 @@ function certificateFindings({ listen }: Config): readonly Finding[] {
   });
 }
 
-function readToken({ adminTokenFile }: Config): {
+function readToken(config: Config): {
   readonly token: string | undefined;
   readonly findings: readonly Finding[];
 } {
-  if (adminTokenFile === undefined) return { token: undefined, findings: [] };
+  if (config.adminTokenFile === undefined) return { token: undefined, findings: [] };
   try {
-    return { token: readAdminToken(adminTokenFile), findings: [ok('admin token: read')] };
+    const { all, read } = readAdminTokens(config);
+    const ofRead = read === undefined ? [] : [ok('admin token that may only read: read')];
+    return { token: all, findings: [ok('admin token: read'), ...ofRead] };
   } catch (error) {
     return { token: undefined, findings: problemsOf(error) };
   }

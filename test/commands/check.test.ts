@@ -282,6 +282,11 @@ describe('runCheck', () => {
     const besideThat = await check({ upstream: url, ...guarded });
     expect(besideThat.lines).toContainEqual(expect.stringMatching(/^ok {4}admin token: read/));
     expect(besideThat.lines.filter((line) => line.includes('by the watchdog that already runs here'))).toHaveLength(2);
+    const same = await check({ upstream: url, ...guarded, adminReadTokenFile: adminTokenFile });
+    expect(same.lines).toContainEqual(expect.stringMatching(/^fail {2}.*holds the token of --admin-token-file/));
+    writeFileSync(join(folder, 'read.token'), 'another-token-of-enough-characters');
+    const two = await check({ upstream: url, ...guarded, adminReadTokenFile: join(folder, 'read.token') });
+    expect(two.lines).toContainEqual(expect.stringMatching(/^ok {4}admin token that may only read: read/));
     writeFileSync(adminTokenFile, 'short');
     const short = await check({ upstream: url, ...guarded });
     expect(short.lines).toContainEqual(
