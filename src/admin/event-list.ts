@@ -42,14 +42,19 @@ function afterIn(given: Parameters, { run, lastSeq }: Counted): number | undefin
   throw new ParameterError('after= is invalid. Use the seq of an event, or what next was in an answer.');
 }
 
-/** The events that match, and where to go on. */
+/**
+ * The events that match, and where to go on.
+ *
+ * @param before what the history counted before it was searched. More may have been found: a file is not read at once.
+ */
 export function listEvents(
-  history: Counted,
+  before: Counted,
   { after, limit, since }: HistoryQuery,
   { entries, knownSince, fromFile }: FoundEvents,
   view: (entry: HistoryEntry) => EventView,
 ): EventList {
-  const { run, lastSeq } = history;
+  const { run } = before;
+  const lastSeq = Math.max(before.lastSeq, entries.at(-1)?.seq ?? 0);
   const isPart = after !== undefined && entries.length === limit;
   const next = `${run}-${isPart ? (entries.at(-1)?.seq ?? lastSeq) : lastSeq}`;
   const iso = (time: number): string => new Date(time).toISOString();

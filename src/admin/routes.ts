@@ -111,7 +111,8 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const events: Answer = async ({ response, query }) => {
     const { history } = backend;
     const asked = eventQuery(query, history, backend.keysOf, backend.now());
-    sendJson(response, 200, listEvents(history, asked, await backend.events(asked), backend.eventView));
+    const before = { run: history.run, lastSeq: history.lastSeq };
+    sendJson(response, 200, listEvents(before, asked, await backend.events(asked), backend.eventView));
   };
   const overview: Answer = ({ response, mayChange }) => {
     const whole: Overview = { ...backend.overview(), needsToken, mayChange };

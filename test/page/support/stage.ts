@@ -50,7 +50,11 @@ export async function stage(flags: Record<string, unknown> = {}): Promise<Stage>
 export const HANGS_MS = 100_000;
 
 /** A page whose every mishap is written down: errors, refused requests, requests to other hosts. */
-export async function openPage(browser: Browser, url: string, more: { colorScheme?: 'light' | 'dark' } = {}) {
+export async function openPage(
+  browser: Browser,
+  url: string,
+  more: { colorScheme?: 'light' | 'dark'; ignoreHTTPSErrors?: boolean } = {},
+) {
   const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, ...more });
   const page: Page = await context.newPage();
   page.setDefaultTimeout(HANGS_MS);
