@@ -39,9 +39,9 @@ test("the page of one watchdog shows the other's streams with their replica, and
   await node('at-a', a);
   const atB = await node('at-b', b);
 
-  const { page, mishaps } = await openPage(browser, a.admin);
+  const { page, mishaps } = await openPage(browser, `${a.admin}/#streams`);
   // Each learns of the other when that one says that it is there: every five seconds.
-  const rowOf = (replica: string) => page.locator('.body .row', { hasText: new RegExp(`^1 · ${replica}#`) });
+  const rowOf = (replica: string) => page.locator(`#streams-table .body .row[data-id^="${replica}#"][data-id$="/1"]`);
   await rowOf('a').waitFor();
   await rowOf('b').waitFor();
   await rowOf('b')
@@ -55,7 +55,7 @@ test("the page of one watchdog shows the other's streams with their replica, and
   );
   expect(a.events.some(({ kind }) => kind === 'stream_closed')).toBe(false);
   // It is alive, so it comes back by itself.
-  await page.locator('.body .row', { hasText: /^2 · b#/ }).waitFor();
+  await page.locator('#streams-table .body .row[data-id^="b#"][data-id$="/2"]').waitFor();
   expect(atB.state).toBe('accepted');
   expect(mishaps).toEqual([]);
 });

@@ -1,4 +1,4 @@
-/** @import { EventView, PresenceView, Overview, StreamView } from '../views.ts' */
+/** @import { EventView, NodeDetail, PresenceView, Overview, StreamView } from '../views.ts' */
 
 /** The server requires a login. */
 export class NeedsLogin extends Error {}
@@ -46,6 +46,12 @@ export const getStreams = () => ask('streams');
 
 /** @returns {Promise<{ nodes: PresenceView[] }>} */
 export const getNodes = () => ask('nodes');
+
+/**
+ * @param {string} key
+ * @returns {Promise<NodeDetail>}
+ */
+export const getNode = (key) => ask(`nodes/${encodeURIComponent(key)}`);
 
 /**
  * @param {Record<string, string>} query

@@ -68,3 +68,42 @@ export function say(text) {
     if (said.textContent === text) said.textContent = '';
   }, 6000);
 }
+
+/**
+ * Puts children in place of the present ones, unless they look the same: a click, a selection or the focus in them would be
+ * lost. The focus goes to what has the same `data-focus`.
+ *
+ * @param {Element} target
+ * @param {...Element} children
+ */
+export function refill(target, ...children) {
+  const now = [...target.children];
+  if (now.length === children.length && now.every((each, i) => each.outerHTML === children[i]?.outerHTML)) return;
+  const focused = target.contains(document.activeElement) && document.activeElement?.getAttribute('data-focus');
+  target.replaceChildren(...children);
+  if (!focused) return;
+  const again = target.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
+  if (again instanceof HTMLElement || again instanceof SVGElement) again.focus();
+}
+
+/**
+ * A page without HTTPS may not use the clipboard, except on the loopback. Then the old way is tried.
+ *
+ * @param {string} text
+ */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = element('textarea', { class: 'hidden', 'aria-hidden': 'true' });
+    field.value = text;
+    const before = document.activeElement;
+    document.body.append(field);
+    field.select();
+    const isDone = document.execCommand('copy');
+    field.remove();
+    if (before instanceof HTMLElement) before.focus();
+    return isDone;
+  }
+}

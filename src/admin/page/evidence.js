@@ -1,5 +1,5 @@
-/** @import { EvidenceView, StreamView } from '../views.ts' */
-import { roundTrip, span } from './format.js';
+/** @import { EvidenceView, PresenceView, StreamView } from '../views.ts' */
+import { count, roundTrip, span } from './format.js';
 
 /** @type {Readonly<Record<NonNullable<EvidenceView['reason']>, string>>} */
 const REASONS = {
@@ -12,12 +12,30 @@ const REASONS = {
 };
 
 /**
- * Under the round trip in the table, if that is not about the client's connection to the watchdog.
+ * Where the evidence comes from, in two words.
  *
- * @param {StreamView} stream
+ * @param {EvidenceView} evidence
  */
-export function evidenceMark({ evidence }) {
-  return { direct: '', proxy: 'via proxy', none: 'no evidence' }[evidence.source];
+export function evidenceMark({ source }) {
+  return { direct: 'kernel', proxy: 'via proxy', none: 'no evidence' }[source];
+}
+
+/**
+ * Where the evidence of a node's newest stream comes from.
+ *
+ * @param {PresenceView} node
+ */
+export function presenceEvidence({ evidence }) {
+  return evidence === null ? 'no stream, so no evidence' : `Evidence: ${sourceText(evidence)}`;
+}
+
+/** @param {EvidenceView} evidence */
+function sourceText({ source, by, user, reason }) {
+  if (source === 'none') return `none: ${reason === null ? 'unknown' : REASONS[reason]}`;
+  if (source === 'direct') return "the client's own connection";
+  return by === 'port'
+    ? `the client's connection to the proxy (user ${user}, found by port)`
+    : `all connections from the client's address to the proxy (user ${user}, found by address)`;
 }
 
 /**
@@ -26,13 +44,8 @@ export function evidenceMark({ evidence }) {
  * @param {StreamView} stream
  */
 export function evidenceText({ evidence, kernel }) {
-  const { source, by, user, reason } = evidence;
-  if (source === 'none') return `none: ${reason === null ? 'unknown' : REASONS[reason]}`;
-  const shown = kernel === null ? 'nothing seen yet' : whatItSays(kernel);
-  if (source === 'direct') return `the client's own connection, ${shown}`;
-  return by === 'port'
-    ? `the client's connection to the proxy (user ${user}, found by port), ${shown}`
-    : `all connections from the client's address to the proxy (user ${user}, found by address), ${shown}`;
+  if (evidence.source === 'none') return sourceText(evidence);
+  return `${sourceText(evidence)}, ${kernel === null ? 'nothing seen yet' : whatItSays(kernel)}`;
 }
 
 /** @param {NonNullable<StreamView['kernel']>} kernel */
@@ -42,12 +55,4 @@ function whatItSays({ ended, rttMs, receivedAgoMs, unackedSegments, retransmits,
   if (unackedSegments > 0 && retransmits > 0) said.push(`${count(retransmits, 'retransmission')} not acknowledged`);
   if (unansweredProbes > 0) said.push(`${count(unansweredProbes, 'probe')} not answered`);
   return said.join(', ');
-}
-
-/**
- * @param {number} number
- * @param {string} noun
- */
-function count(number, noun) {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

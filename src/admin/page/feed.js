@@ -1,19 +1,32 @@
 /** @import { EventView } from '../views.ts' */
+import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
-import { clockTime, nameOf } from './format.js';
+import { clockTime, dayOf, fullDate, nameOf, now } from './format.js';
 
 const KEPT = 300;
 const SHOWN = 120;
+/** Numbers of streams begin again when the watchdog starts again. */
+const SAME_TAKEOVER_MS = 3_600_000;
 const RECOVERIES = ['upstream_up', 'redis_up', 'settings_reloaded'];
+const CONTEST = ['contest_opened', 'contest_ended', 'stream_severed'];
+const HEADSCALE = [
+  ...['upstream_up', 'upstream_down', 'upstream_silent', 'upstream_not_headscale', 'upstream_refused'],
+  ...['upstream_protocol_mismatched', 'noise_key_checked', 'nodes_listed', 'nodes_list_failed'],
+];
+
+/** What the feed can show: its name, and what it asks for. @type {readonly (readonly [key: string, name: string, query: { kind?: readonly string[], level?: readonly string[] }])[]} */
+const CHOICES = [
+  ['important', 'what matters', { level: ['info', 'warn', 'error'] }],
+  ['takeovers', 'takeovers', { kind: [...CONTEST, 'would_sever'] }],
+  ['ended', 'streams ended by the watchdog', { kind: ['stream_closed', 'would_sever'], level: ['info'] }],
+  ['warnings', 'warnings and errors', { level: ['warn', 'error'] }],
+  ['headscale', 'Headscale and keys', { kind: [...HEADSCALE, 'key_file_reloaded', 'key_file_reload_failed'] }],
+  ['all', 'everything', {}],
+];
+
 /** Why the watchdog itself ends a stream, with no contest before. */
 const ENDED_BY_US = [
-  'gone',
-  'not_reading',
-  'severed_by_operator',
-  'upstream_silent',
-  'surplus',
-  'shown_offline',
-  'node_deleted',
+  ...['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'],
 ];
 
 /**
@@ -26,43 +39,34 @@ export function isSevering({ kind, reason }) {
   return kind === 'stream_severed' || kind === 'would_sever';
 }
 
-/** @param {EventView} event */
-function isNotable(event) {
-  const { kind, level, reason } = event;
-  // Scanners send bad requests all day. A refused proxy is somebody's mistake.
-  if (kind === 'connection_refused' && reason === 'bad_request') return false;
-  return isSevering(event) || level === 'warn' || level === 'error' || RECOVERIES.includes(kind);
-}
-
 /**
- * The word for an event and its colour.
+ * The word for an event and its colour: errors red, warnings amber, and a takeover, which is a success, green.
  *
  * @param {EventView} event
  * @returns {[word: string, colour: string]}
  */
 function wordFor({ kind, level, reason }) {
+  const colour = colourOf(level);
   switch (kind) {
     case 'stream_severed':
-      return [`severed: ${reason}`, 'bad'];
+      return [`takeover: ${reason}`, 'good'];
     case 'stream_opened':
       return ['opened', ''];
     case 'stream_closed':
-      if (reason === 'gone') return ['gone', 'bad'];
-      if (reason === 'not_reading') return ['not reading', 'bad'];
-      if (reason === 'severed_by_operator') return ['severed by an operator', 'warn'];
-      return ['closed', reason?.startsWith('severed') ? 'warn' : ''];
+      if (reason?.startsWith('severed') || !ENDED_BY_US.includes(reason ?? '')) return ['closed', ''];
+      return [wordsOf(reason ?? ''), ''];
     case 'contest_opened':
       return ['contested', 'warn'];
-    case 'would_sever':
-      return ['would sever', 'warn'];
+    case 'contest_ended':
+      return ['contest over', ''];
     case 'machine_key_duplicated':
-      return ['duplicate machine key', 'bad'];
+      return ['duplicate machine key', colour];
     case 'noise_key_checked':
-      return [reason === 'differs' ? 'Noise key differs' : 'Noise key matches', colourOf(level)];
+      return [reason === 'differs' ? 'Noise key differs' : 'Noise key matches', colour];
     case 'limit_reached':
-      return [`limit: ${wordsOf(reason ?? '')}`, colourOf(level)];
+      return [`limit: ${wordsOf(reason ?? '')}`, colour];
     default:
-      return [wordsOf(kind), colourOf(level)];
+      return [wordsOf(kind), RECOVERIES.includes(kind) && colour === '' ? 'good' : colour];
   }
 }
 
@@ -78,63 +82,265 @@ function wordsOf(identifier) {
 }
 
 /**
+ * One line: an event, or a takeover with its steps.
+ *
+ * @typedef {object} Line
+ * @property {string} key
+ * @property {EventView[]} events oldest first
+ * @property {HTMLLIElement | undefined} item
+ * @property {number} drawn how many events it had when it was drawn
+ */
+
+/** The two streams of a contest: `old>newcomer`. @param {EventView} event */
+function contestOf({ kind, stream, otherStream, machineKey }) {
+  if (stream === null || otherStream === null || !CONTEST.includes(kind)) return undefined;
+  const [old, newcomer] = kind === 'stream_severed' ? [stream, otherStream] : [otherStream, stream];
+  return { key: `${machineKey} ${old}>${newcomer}`, old, newcomer };
+}
+
+/**
+ * Puts the steps of a takeover together.
+ *
+ * @param {readonly EventView[]} events oldest first
+ */
+export function linesOf(events) {
+  /** @type {Line[]} */
+  const lines = [];
+  for (const event of events) addTo(lines, event);
+  return lines;
+}
+
+/**
+ * @param {Line[]} lines in the order of their last events
  * @param {EventView} event
+ */
+function addTo(lines, event) {
+  const place = lines.findLastIndex((line) => belongsTo(line, event));
+  const [line] = place < 0 ? [] : lines.splice(place, 1);
+  if (line) line.events.push(event);
+  lines.push(
+    line ?? {
+      key: `${event.seq} ${event.time}`,
+      events: [...holdBefore(lines, event), event],
+      item: undefined,
+      drawn: 0,
+    },
+  );
+}
+
+/**
+ * A newcomer may be held before its contest opens.
+ *
+ * @param {Line[]} lines
+ * @param {EventView} event
+ */
+function holdBefore(lines, { kind, stream, machineKey }) {
+  if (kind !== 'contest_opened') return [];
+  const place = lines.findLastIndex(
+    ({ events: [first] }) =>
+      first?.kind === 'stream_held' && first.stream === stream && first.machineKey === machineKey,
+  );
+  return place < 0 ? [] : (lines.splice(place, 1)[0]?.events ?? []);
+}
+
+/**
+ * @param {Line} line
+ * @param {EventView} event
+ */
+function belongsTo({ events: [first, ...more] }, event) {
+  const opening = [first, ...more].find((each) => each && contestOf(each));
+  const contest = opening && contestOf(opening);
+  const last = more.at(-1) ?? first;
+  if (!contest || !last || event.machineKey !== last.machineKey) return false;
+  if (Date.parse(event.time) - Date.parse(last.time) > SAME_TAKEOVER_MS) return false;
+  if (contestOf(event)?.key === contest.key) return true;
+  if (event.kind === 'stream_closed')
+    return event.stream === contest.old && (event.reason ?? '').startsWith('severed_');
+  return (event.kind === 'stream_held' || event.kind === 'stream_released') && event.stream === contest.newcomer;
+}
+
+/** The event that says how it came out, or how it stands. @param {readonly EventView[]} events */
+function mainOf(events) {
+  return (
+    events.find(({ kind }) => kind === 'stream_severed') ??
+    events.find(({ kind }) => kind === 'contest_ended') ??
+    events[0]
+  );
+}
+
+/**
+ * @param {Line} line
  * @param {boolean} hasLink whether to name the node as a link
  */
-export function eventItem(event, hasLink) {
-  const [word, level] = wordFor(event);
-  const item = element('li');
-  if (hasLink && event.machineKey !== null) {
-    const target = `#node=${event.machineKey}`;
-    item.append(element('a', { href: target }, nameOf(event)));
-  }
-  item.append(
-    element('time', { datetime: event.time, title: new Date(event.time).toLocaleString() }, clockTime(event.time)),
-    element('span', { class: `tag ${level}` }, word),
-    element('p', {}, event.sentence),
-  );
+export function lineItem({ key, events }, hasLink) {
+  const main = mainOf(events);
+  const item = element('li', { 'data-key': key });
+  if (main === undefined) return item;
+  item.append(...eventParts(main, hasLink));
+  if (contestOf(main) !== undefined) item.append(steps(main, events));
   return item;
+}
+
+/**
+ * @param {EventView} event
+ * @param {boolean} hasLink
+ */
+function eventParts(event, hasLink) {
+  const [word, colour] = wordFor(event);
+  const head = element(
+    'div',
+    { class: 'event-head' },
+    element('time', { datetime: event.time, title: fullDate(event.time) }, clockTime(event.time)),
+    element('span', { class: `tag ${colour}`, title: event.code ?? undefined }, word),
+  );
+  if (hasLink && event.machineKey !== null) {
+    const name = nameOf(event);
+    head.append(
+      element('a', { href: `#node=${event.machineKey}`, title: name, 'data-focus': `event ${event.seq}` }, name),
+    );
+  }
+  return [head, element('p', {}, event.sentence)];
+}
+
+/**
+ * The steps of a takeover. They are asked for when somebody wants to see them: the feed has only those that matter.
+ *
+ * @param {EventView} main
+ * @param {readonly EventView[]} known
+ */
+function steps(main, known) {
+  const list = element('ol', { class: 'steps' });
+  const details = element('details', {}, element('summary', { 'data-focus': `steps ${main.seq}` }, 'Steps'), list);
+  /** @param {readonly EventView[]} events */
+  const show = (events) =>
+    list.replaceChildren(...events.map((event) => element('li', {}, ...eventParts(event, false))));
+  details.addEventListener('toggle', async () => {
+    if (!details.open) return;
+    show(known);
+    const contest = contestOf(main);
+    if (contest === undefined) return;
+    try {
+      const query = { node: main.machineKey ?? '', limit: '1000' };
+      const found = await Promise.all(
+        [contest.old, contest.newcomer].map((stream) => getEvents({ ...query, stream: String(stream) })),
+      );
+      const all = new Map([...known, ...found.flatMap(({ events }) => events)].map((event) => [event.seq, event]));
+      const isStep = (/** @type {EventView} */ event) =>
+        Math.abs(Date.parse(event.time) - Date.parse(main.time)) < SAME_TAKEOVER_MS &&
+        (belongsTo({ key: '', events: [main], item: undefined, drawn: 0 }, event) ||
+          event === main ||
+          (event.kind === 'stream_opened' && event.stream === contest.newcomer));
+      show([...all.values()].filter(isStep).sort((a, b) => a.seq - b.seq));
+    } catch {
+      // What is known already stays.
+    }
+  });
+  return details;
+}
+
+/**
+ * The lines with a heading wherever the day changes, newest first.
+ *
+ * @param {readonly Line[]} lines oldest first
+ * @param {boolean} hasLink
+ */
+export function feedItems(lines, hasLink) {
+  const items = [];
+  let day = dayOf(now());
+  for (const line of lines.toReversed()) {
+    const main = mainOf(line.events);
+    if (main === undefined) continue;
+    const itsDay = dayOf(main.time);
+    if (itsDay !== day) items.push(element('li', { class: 'day', 'data-key': itsDay }, itsDay));
+    day = itsDay;
+    if (line.item === undefined || line.drawn !== line.events.length) line.item = lineItem(line, hasLink);
+    line.drawn = line.events.length;
+    items.push(line.item);
+  }
+  return items;
 }
 
 /** The list of events, newest first. */
 export class Feed {
-  /** @type {EventView[]} */
-  #events = [];
+  /** @type {Line[]} */
+  #lines = [];
   #list = byId('feed', HTMLOListElement);
-  #kind = byId('feed-kind', HTMLSelectElement);
+  #show = byId('feed-show', HTMLSelectElement);
+  #isDue = false;
+  /** The newest event that it has. */
+  #seq = 0;
+  #asked = 0;
 
-  constructor() {
+  /** @param {(show: string) => void} onChoice */
+  constructor(onChoice) {
     this.#list.tabIndex = 0;
     this.#list.setAttribute('aria-labelledby', 'feed-title');
-    this.#kind.addEventListener('change', () => this.#showAll());
+    this.#show.append(...CHOICES.map(([value, name]) => element('option', { value }, name)));
+    this.#show.addEventListener('change', () => onChoice(this.#show.value));
   }
 
-  /** @param {readonly EventView[]} events oldest first */
-  start(events) {
-    this.#events = [...events];
-    this.#showAll();
+  #choice() {
+    return CHOICES.find(([key]) => key === this.#show.value)?.[2] ?? {};
+  }
+
+  /** Shows other events. @param {string | null} show */
+  async choose(show) {
+    const value = CHOICES.find(([key]) => key === show)?.[0] ?? 'important';
+    if (value === this.#show.value && this.#asked > 0) return;
+    this.#show.value = value;
+    await this.start();
+  }
+
+  /** Asks for the newest events of the kinds that it shows, so that others cannot push them out. */
+  async start() {
+    this.#asked += 1;
+    const asked = this.#asked;
+    const { kind, level } = this.#choice();
+    const { events, lastSeq } = await getEvents({
+      limit: String(KEPT),
+      ...(kind && { kind: kind.join(',') }),
+      ...(level && { level: level.join(',') }),
+    });
+    if (asked !== this.#asked) return lastSeq;
+    this.#seq = events.at(-1)?.seq ?? 0;
+    this.#lines = linesOf(events.filter(isNews));
+    this.#draw();
+    return lastSeq;
   }
 
   /** @param {EventView} event */
   add(event) {
-    this.#events.push(event);
-    if (this.#events.length > KEPT) this.#events.shift();
-    if (!this.#isShown(event)) return;
-    const item = eventItem(event, true);
-    item.classList.add('new');
-    if (this.#list.querySelector('.empty')) this.#list.replaceChildren();
-    this.#list.prepend(item);
-    if (this.#list.childElementCount > SHOWN) this.#list.lastElementChild?.remove();
+    if (event.seq <= this.#seq) return;
+    this.#seq = event.seq;
+    const { kind, level } = this.#choice();
+    const isStep = this.#lines.some((line) => belongsTo(line, event));
+    const isShown = (kind?.includes(event.kind) ?? true) && (level?.includes(event.level) ?? true) && isNews(event);
+    if (!isShown && !isStep) return;
+    addTo(this.#lines, event);
+    if (this.#lines.length > KEPT) this.#lines.shift();
+    if (this.#isDue) return;
+    this.#isDue = true;
+    requestAnimationFrame(() => {
+      this.#isDue = false;
+      this.#draw();
+    });
   }
 
-  /** @param {EventView} event */
-  #isShown(event) {
-    return this.#kind.value === 'all' || isNotable(event);
+  /** Items that stay are not touched, so that the focus and what somebody reads stay where they are. */
+  #draw() {
+    const items = feedItems(this.#lines.slice(-SHOWN), true);
+    if (items.length === 0) items.push(element('li', { class: 'empty' }, 'No such events so far.'));
+    const wanted = new Set(items);
+    for (const old of [...this.#list.children]) if (!wanted.has(/** @type {HTMLLIElement} */ (old))) old.remove();
+    let place = this.#list.firstElementChild;
+    for (const item of items) {
+      if (item === place) place = place.nextElementSibling;
+      else this.#list.insertBefore(item, place);
+    }
   }
+}
 
-  #showAll() {
-    const shown = this.#events.filter((event) => this.#isShown(event)).slice(-SHOWN);
-    this.#list.replaceChildren(...shown.reverse().map((event) => eventItem(event, true)));
-    if (shown.length === 0) this.#list.append(element('li', { class: 'empty' }, 'No such events so far.'));
-  }
+/** Scanners send bad requests all day. A refused proxy is somebody's mistake. @param {EventView} event */
+function isNews({ kind, reason }) {
+  return kind !== 'connection_refused' || reason !== 'bad_request';
 }

@@ -1,3 +1,16 @@
+/** How far the watchdog's clock is ahead of this browser's. Ages are about the watchdog's times. */
+let aheadMs = 0;
+
+/** @param {string} date the watchdog's time in an answer that came just now */
+export function setWatchdogTime(date) {
+  aheadMs = Date.parse(date) - Date.now();
+}
+
+/** The time by the watchdog's clock. */
+export function now() {
+  return Date.now() + aheadMs;
+}
+
 /** @param {number} ms */
 export function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
@@ -7,9 +20,9 @@ export function span(ms) {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
 }
 
-/** @param {string} date */
+/** @param {string | number} date */
 export function ago(date) {
-  return `${span(Date.now() - Date.parse(date))} ago`;
+  return `${span(now() - new Date(date).getTime())} ago`;
 }
 
 /** @param {number} count */
@@ -20,25 +33,60 @@ export function bytes(count) {
   return `${(count / 1_000_000_000).toFixed(1)} GB`;
 }
 
-/** @param {number | undefined} ms */
+/** @param {number | null | undefined} ms */
 export function roundTrip(ms) {
-  if (ms === undefined) return '–';
+  if (ms === undefined || ms === null) return '–';
   return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
 }
 
+/** @type {Intl.DateTimeFormatOptions} */
+const CLOCK = { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' };
+// A formatter takes long to make, and a list of events needs it hundreds of times.
+const clockFormat = new Intl.DateTimeFormat(undefined, CLOCK);
+const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
+const shortDayFormat = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
+
 /** @param {string | number} date */
 export function clockTime(date) {
-  return new Date(date).toLocaleTimeString([], {
-    hour: '2-digit',
-    minute: '2-digit',
-    second: '2-digit',
-    hour12: false,
-  });
+  return clockFormat.format(new Date(date));
+}
+
+/** @param {string | number} date */
+export function dayOf(date) {
+  return dayFormat.format(new Date(date));
+}
+
+/**
+ * The time, with the day if it is not today.
+ *
+ * @param {string | number} date
+ */
+export function moment(date) {
+  const time = clockTime(date);
+  return dayOf(date) === dayOf(now()) ? time : `${shortDayFormat.format(new Date(date))}, ${time}`;
+}
+
+/** @param {string | number} date */
+export function fullDate(date) {
+  return `${dayOf(date)} ${new Date(date).getFullYear()}, ${clockTime(date)}`;
 }
 
 /** @param {{ node: { name: string } | null, machineKey: string | null, kind?: string }} of */
 export function nameOf({ node, machineKey, kind }) {
   if (node !== null) return node.name;
-  if (machineKey !== null) return `${machineKey.slice(0, 13)}…`;
+  if (machineKey !== null) return shortKey(machineKey);
   return kind === 'derp' ? '(relay)' : '(unidentified)';
+}
+
+/** @param {string} key */
+export function shortKey(key) {
+  return `${key.slice(0, 13)}…`;
+}
+
+/**
+ * @param {number} number
+ * @param {string} noun
+ */
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -1,4 +1,4 @@
-/** @import { EventView, PresenceView, StreamView } from '../views.ts' */
+/** @import { EventView, Overview, PresenceView, StreamView } from '../views.ts' */
 import {
   getEvents,
   getNodes,
@@ -10,13 +10,15 @@ import {
   NeedsLogin,
   setRequestTimeout,
 } from './api.js';
-import { byId, element, setText } from './dom.js';
+import { byId, setText } from './dom.js';
 import { Feed } from './feed.js';
-import { clockTime } from './format.js';
+import { clockTime, moment, setWatchdogTime } from './format.js';
+import { nodeList } from './node-table.js';
 import { NodeView } from './node-view.js';
 import { showOverview } from './overview.js';
+import { showProblems, showTitle } from './problems.js';
 import { askAndSever } from './sever.js';
-import { StreamTable, stateOf } from './stream-table.js';
+import { streamList } from './stream-table.js';
 
 const POLL_MS = 5000;
 /** With more streams than this, each refresh transfers megabytes. */
@@ -27,21 +29,17 @@ const MIN_POLL_MS = 400;
 const TIMEOUT_SHARE = 0.8;
 const MAX_TIMEOUT_MS = 30_000;
 
-const TITLE = document.title;
 const home = byId('home', HTMLElement);
 const nodePlace = byId('node', HTMLElement);
 const login = byId('login', HTMLFormElement);
-const search = byId('search', HTMLInputElement);
-const stateFilter = byId('state', HTMLSelectElement);
 const severAndRefresh = (/** @type {StreamView} */ stream) => askAndSever(stream, () => refresh());
-const table = new StreamTable(severAndRefresh);
+const nodesView = nodeList((filter) => choose('filter', filter));
+const streamsView = streamList(severAndRefresh, (filter) => choose('filter', filter));
 const nodeView = new NodeView(severAndRefresh);
-const feed = new Feed();
+const feed = new Feed((show) => choose('show', show));
 
-/** @type {StreamView[]} */
-let streams = [];
-/** @type {PresenceView[]} */
-let nodes = [];
+/** @type {{ overview: Overview, streams: readonly StreamView[], nodes: readonly PresenceView[] } | undefined} */
+let known;
 let lastSeq = 0;
 let isLive = false;
 let isListening = false;
@@ -51,6 +49,8 @@ let refreshedAt = 0;
 /** When the watchdog last answered, by this machine's clock. Everything on the page is from then. */
 let answeredAt = Date.now();
 let isLost = false;
+/** When it was first noticed that the watchdog does not answer. @type {number | undefined} */
+let lostAt;
 /** The first request may take long: nothing is on the page yet that could be out of date. */
 let timeoutMs = 20_000;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -66,19 +66,21 @@ async function refresh() {
   setRequestTimeout(timeoutMs);
   const askedAt = Date.now();
   try {
-    const [overview, listed, nodeList] = await Promise.all([getOverview(), getStreams(), getNodes()]);
-    streams = listed.streams;
-    nodes = nodeList.nodes;
-    showOverview(overview);
+    const [overview, listed, nodeAnswer] = await Promise.all([getOverview(), getStreams(), getNodes()]);
+    const startedAt = known?.overview.startedAt;
+    setWatchdogTime(overview.now);
+    known = { overview, streams: listed.streams, nodes: nodeAnswer.nodes };
     byId('logout', HTMLButtonElement).hidden = !overview.needsToken;
-    await startOrCatchUp(overview.lastSeq);
+    await startOrCatchUp(overview.lastSeq, startedAt !== undefined && startedAt !== overview.startedAt);
     login.hidden = true;
-    await showPlace();
     answeredAt = askedAt;
+    lostAt = undefined;
+    await showAll();
     timeoutMs = Math.min(MAX_TIMEOUT_MS, Math.max(pollMs() * TIMEOUT_SHARE, 3 * (Date.now() - askedAt)));
     isLost = false;
   } catch (error) {
     isLost = !(error instanceof NeedsLogin);
+    if (isLost) lostAt ??= Date.now();
     timeoutMs = Math.min(MAX_TIMEOUT_MS, 2 * timeoutMs);
     if (!isLost) askForToken();
   } finally {
@@ -91,12 +93,16 @@ async function refresh() {
   }
 }
 
+function isMany() {
+  return known !== undefined && Math.max(known.streams.length, known.nodes.length) > MANY;
+}
+
 function pollMs() {
-  return streams.length > MANY ? POLL_MANY_MS : POLL_MS;
+  return isMany() ? POLL_MANY_MS : POLL_MS;
 }
 
 function minPollMs() {
-  return streams.length > MANY ? POLL_MS : MIN_POLL_MS;
+  return isMany() ? POLL_MS : MIN_POLL_MS;
 }
 
 /** Refreshes soon after an event, but only once for a hundred events. */
@@ -114,12 +120,12 @@ function refreshSoon() {
  * refresh. After a restart the watchdog counts events from the beginning, so the list starts again.
  *
  * @param {number} newestSeq
+ * @param {boolean} isRestarted
  */
-async function startOrCatchUp(newestSeq) {
+async function startOrCatchUp(newestSeq, isRestarted) {
   if (!isListening) {
-    const { events, lastSeq: newest } = await getEvents({ limit: '300' });
-    lastSeq = newest;
-    feed.start(events);
+    await feed.choose(placeIn(location.hash).query.get('show'));
+    lastSeq = newestSeq;
     isListening = true;
     listen(
       () => lastSeq,
@@ -131,10 +137,8 @@ async function startOrCatchUp(newestSeq) {
         refreshSoon();
       },
     );
-  } else if (newestSeq < lastSeq) {
-    const { events, lastSeq: newest } = await getEvents({ limit: '300' });
-    lastSeq = newest;
-    feed.start(events);
+  } else if (isRestarted) {
+    lastSeq = await feed.start();
   } else if (!isLive) {
     const { events } = await getEvents({ after: String(lastSeq), limit: '300' });
     for (const event of events) heard(event);
@@ -159,84 +163,88 @@ function showLink() {
   };
   byId('link', HTMLElement).dataset.is = is;
   setText(byId('link-text', HTMLElement), texts[is]);
-  document.title = isLost ? `No answer – ${TITLE}` : TITLE;
   const asOf = clockTime(answeredAt);
-  const main = byId('main', HTMLElement);
-  main.classList.toggle('stale', isLost);
-  main.style.setProperty('--as-of', isLost ? `", as of ${asOf}"` : '""');
+  document.body.classList.toggle('stale', isLost);
+  document.body.style.setProperty('--as-of', isLost ? `", as of ${asOf}"` : '""');
   const lost = byId('lost', HTMLElement);
   lost.hidden = !isLost;
   setText(
     lost,
-    isLost ? `The watchdog does not answer. This page shows the state at ${asOf}, which may be out of date.` : '',
+    isLost
+      ? `The watchdog does not answer. This page shows the state at ${asOf}, which may be out of date. It has not answered since ${moment(lostAt ?? answeredAt)}: check that it runs (systemctl status headscale-watchdog, or its container) and that this browser reaches ${location.host}.`
+      : '',
   );
+  if (isLost) showTitle('error', 'No answer');
+  else if (known !== undefined) showProblems(known.overview.problems);
 }
 
-/** Shows the list of streams, or the node that the URL's fragment names. */
+const VIEWS = ['nodes', 'streams', 'events'];
+/** @type {Readonly<Record<string, string>>} */
+const BY_DEFAULT = { filter: 'all', show: 'important' };
+
+/**
+ * The place that a fragment names: `#nodes&filter=offline`, `#node=mkey:…`.
+ *
+ * @param {string} hash
+ */
+function placeIn(hash) {
+  const query = new URLSearchParams(hash.slice(1));
+  const view = VIEWS.find((each) => query.has(each)) ?? 'nodes';
+  return { view, query, node: query.get('node') };
+}
+
+/**
+ * Changes a choice of the present view. It is in the URL, so that it can be sent to somebody, and goes with the Back button.
+ *
+ * @param {'filter' | 'show'} name
+ * @param {string} value
+ */
+function choose(name, value) {
+  const { view, query } = placeIn(location.hash);
+  const choices = { filter: query.get('filter'), show: query.get('show'), [name]: value };
+  const rest = Object.entries(choices).filter(([each, chosen]) => chosen !== null && chosen !== BY_DEFAULT[each]);
+  location.hash = [view, ...rest.map(([each, chosen]) => `${each}=${chosen}`)].join('&');
+}
+
+/** Shows what is known, in the view that the fragment names. */
+async function showAll() {
+  if (known === undefined) return;
+  showOverview(known.overview, known.nodes);
+  nodesView.show(known.nodes);
+  streamsView.show(known.streams);
+  await showPlace();
+}
+
+/** Shows the view or the node that the URL's fragment names. */
 async function showPlace() {
-  const key = new URLSearchParams(location.hash.slice(1)).get('node');
-  home.hidden = key !== null;
-  nodePlace.hidden = key === null;
-  if (key !== null) {
-    await nodeView.show(
-      key,
-      streams,
-      nodes.find(({ machineKey }) => machineKey === key),
-    );
+  if (known === undefined) return;
+  const { view, query, node } = placeIn(location.hash);
+  home.hidden = node !== null;
+  home.dataset.view = view;
+  nodePlace.hidden = node === null;
+  const views = byId('views', HTMLElement);
+  views.hidden = false;
+  for (const link of views.querySelectorAll('a')) {
+    if (node === null && link.hash === `#${view}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  nodesView.go(node === null && view === 'nodes', query.get('filter'));
+  streamsView.go(node === null && view === 'streams', query.get('filter'));
+  if (node === null) {
+    nodeView.leave();
+    await feed.choose(query.get('show'));
     return;
   }
-  nodeView.leave();
-  table.show(streams);
-  showCount();
-  showAbsent();
-}
-
-function showCount() {
-  const count = byId('count', HTMLElement);
-  const text = table.shown === streams.length ? String(streams.length) : `${table.shown} of ${streams.length}`;
-  if (count.textContent !== text) count.textContent = text;
-}
-
-function applyFilter() {
-  const words = search.value.trim().toLowerCase();
-  const state = stateFilter.value;
-  table.filter(
-    (stream) =>
-      (state === '' || stateOf(stream) === state || stream.state === state) &&
-      (words === '' || textOf(stream).includes(words)),
-  );
-  showCount();
-  showAbsent();
-}
-
-/** @param {StreamView} stream */
-function textOf({ id, node, machineKey, remoteAddress }) {
-  return `${id} ${node?.name ?? ''} ${node?.user ?? ''} ${node?.nodeKey ?? ''} ${machineKey ?? ''} ${remoteAddress}`.toLowerCase();
-}
-
-/** Lists the nodes that match the search but have no open stream. */
-function showAbsent() {
-  const words = search.value.trim().toLowerCase();
-  const absent = byId('absent', HTMLElement);
-  const found = nodes.filter(
-    ({ streams: ids, name, user, machineKey }) =>
-      ids.length === 0 && `${name} ${user} ${machineKey}`.toLowerCase().includes(words),
-  );
-  absent.hidden = words === '' || found.length === 0;
-  if (absent.hidden) return;
-  const links = found
-    .slice(0, 8)
-    .flatMap((node) => [
-      element('a', { href: `#node=${node.machineKey}` }, node.name ?? `${node.machineKey.slice(0, 13)}…`),
-      ' ',
-    ]);
-  absent.replaceChildren('No open stream: ', ...links, found.length > 8 ? `and ${found.length - 8} more` : '');
+  const { overview, streams, nodes } = known;
+  await nodeView.show(node, { overview, streams, listed: nodes.find(({ machineKey }) => machineKey === node) });
 }
 
 function askForToken() {
   clearTimeout(nextRefresh);
   home.hidden = true;
   nodePlace.hidden = true;
+  byId('views', HTMLElement).hidden = true;
+  byId('problems', HTMLElement).hidden = true;
   if (!login.hidden) return;
   login.hidden = false;
   byId('token', HTMLInputElement).focus();
@@ -264,8 +272,6 @@ document.querySelector('.skip')?.addEventListener('click', (event) => {
   event.preventDefault();
   byId('main', HTMLElement).focus();
 });
-search.addEventListener('input', applyFilter);
-stateFilter.addEventListener('change', applyFilter);
 addEventListener('hashchange', () => {
   scrollTo(0, 0);
   void showPlace();
@@ -275,6 +281,9 @@ document.addEventListener('visibilitychange', () => {
 });
 setInterval(() => {
   // Ages run on only while the watchdog answers. Otherwise they would look up to date.
-  if (!document.hidden && !home.hidden && !isLost) table.tick();
+  if (document.hidden || isLost) return;
+  nodesView.tick();
+  streamsView.tick();
+  nodeView.tick();
 }, 1000);
 await refresh();

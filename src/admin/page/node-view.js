@@ -1,152 +1,342 @@
-/** @import { EventView, PresenceView, StreamView } from '../views.ts' */
-import { getEvents } from './api.js';
-import { byId, element } from './dom.js';
+/** @import { EventView, NodeDetail, Overview, PolicyView, PresenceView, StreamView } from '../views.ts' */
+import { getEvents, getNode } from './api.js';
+import { byId, copy, element, refill, say } from './dom.js';
 import { evidenceText } from './evidence.js';
-import { eventItem, isSevering } from './feed.js';
-import { ago, nameOf } from './format.js';
-import { keyOf, stateOf } from './stream-table.js';
+import { feedItems, isSevering, linesOf } from './feed.js';
+import { ago, bytes, count, fullDate, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
+import { expiry, levelOfNode, stateNote } from './node-table.js';
+import { keyOf, refusalOf, severLabel, stateOf } from './stream-table.js';
 import { legend, timeline } from './timeline.js';
 
-/** One node: why its last stream was severed, its streams in the last 24 hours, and its events. */
+/** @typedef {{ overview: Overview, streams: readonly StreamView[], listed: PresenceView | undefined }} Known */
+
+/** One node: what is known of it, why its last stream ended, its day, its streams, its keys and its events. */
 export class NodeView {
   #place = byId('node', HTMLElement);
   #key = '';
+  /** @type {Known | undefined} */
+  #known;
+  /** @type {readonly EventView[]} */
+  #events = [];
+  /** @type {NodeDetail | undefined} */
+  #detail;
   /** @type {(stream: StreamView) => void} */
   #onSever;
+  /** Each is filled again only if it has changed. */
+  #parts = {
+    head: card('Node'),
+    why: card('Why its last stream ended'),
+    streams: card('Streams'),
+    timeline: card('Streams in the last 24 hours'),
+    keys: card('Keys'),
+    events: card('Events'),
+  };
 
   /** @param {(stream: StreamView) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
+    new ResizeObserver(() => this.#drawTimeline()).observe(this.#parts.timeline);
   }
 
   /**
    * @param {string} key its machine key
-   * @param {readonly StreamView[]} streams
-   * @param {PresenceView | undefined} listed
+   * @param {Known} known
    */
-  async show(key, streams, listed) {
+  async show(key, known) {
     const isNew = key !== this.#key;
     this.#key = key;
-    const { events } = await getEvents({ node: key, limit: '5000' });
+    const [{ events }, detail] = await Promise.all([
+      getEvents({ node: key, limit: '5000' }),
+      // A key that nobody knows any more has events at most.
+      getNode(key).catch(() => undefined),
+    ]);
     if (key !== this.#key) return;
-    const own = streams.filter(({ machineKey }) => machineKey === key);
-    this.#draw(key, own, listed, events);
+    this.#known = known;
+    this.#events = events;
+    this.#detail = detail;
+    if (isNew) {
+      for (const part of Object.values(this.#parts)) part.replaceChildren();
+      this.#place.replaceChildren(
+        element('p', {}, element('a', { href: '#nodes' }, '← All nodes')),
+        ...Object.values(this.#parts),
+      );
+    }
+    this.tick();
+    this.#drawTimeline();
+    refill(this.#parts.keys, ...keyParts(key, detail ?? known.listed));
+    const list = element('ol', { class: 'feed' }, ...feedItems(linesOf(events).slice(-300), false));
+    if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
+    const before = this.#parts.events.querySelector('[data-seq]')?.getAttribute('data-seq');
+    const newest = String(events.at(-1)?.seq ?? 0);
+    // Somebody may have opened the steps of a takeover.
+    if (before !== newest)
+      this.#parts.events.replaceChildren(element('h3', { 'data-seq': newest }, 'Events, newest first'), list);
     if (isNew) this.#place.querySelector('h2')?.focus();
   }
 
   leave() {
     this.#key = '';
+    this.#known = undefined;
     this.#place.replaceChildren();
   }
 
-  /**
-   * @param {string} key
-   * @param {readonly StreamView[]} own
-   * @param {PresenceView | undefined} listed
-   * @param {readonly EventView[]} events
-   */
-  #draw(key, own, listed, events) {
-    const node = listed?.name ? { name: listed.name } : (own[0]?.node ?? events.at(-1)?.node ?? null);
-    const facts = element('dl');
-    for (const [term, text] of [
-      [
-        'User',
-        listed?.user ??
-          own[0]?.node?.user ??
-          'unknown: Headscale does not list this node, or the watchdog has neither an API key nor an OAuth client',
-      ],
-      ['Machine key', key],
-      [
-        'Now',
-        own.length === 0
-          ? `no open stream${listed?.lastSignAt ? `, last seen ${ago(listed.lastSignAt)}` : ''}`
-          : `${own.length} open ${own.length === 1 ? 'stream' : 'streams'}`,
-      ],
-      ['Headscale shows', shownBy(listed)],
-      ...own.map((stream) => [
-        own.length === 1 ? 'Evidence' : `Evidence, stream ${keyOf(stream)}`,
-        evidenceText(stream),
-      ]),
-    ]) {
-      facts.append(element('dt', {}, term ?? ''), element('dd', {}, text ?? ''));
-    }
-    const title = element('h2', { tabindex: '-1' }, nameOf({ node, machineKey: key }));
-    const back = element('a', { href: '#streams' }, '← All streams');
-    // Everything is built again, so give the focus back to the same button.
-    const focused = document.activeElement?.getAttribute('data-focus');
-    this.#place.replaceChildren(
-      element('p', {}, back),
-      element('section', { class: 'card', 'aria-label': 'Node' }, title, facts, this.#buttons(own)),
-      whyCard(events),
-      element(
-        'section',
-        { class: 'card', 'aria-label': 'Streams in the last 24 hours' },
-        element('h3', {}, 'Streams in the last 24 hours'),
-        timeline(events, own, Date.now()),
-        legend(),
-      ),
-      element(
-        'section',
-        { class: 'card', 'aria-label': 'Events' },
-        element('h3', {}, 'Events, newest first'),
-        eventList(events),
-      ),
+  /** Updates the durations. */
+  tick() {
+    if (this.#known === undefined) return;
+    const { streams, listed, overview } = this.#known;
+    const node = this.#detail ?? listed;
+    const own = streams.filter(({ machineKey }) => machineKey === this.#key);
+    const name = nameOf({
+      node: node?.name ? { name: node.name } : (own[0]?.node ?? this.#events.at(-1)?.node ?? null),
+      machineKey: this.#key,
+    });
+    const tags = node === undefined ? [] : [element('span', { class: `tag ${levelOfNode(node)}` }, node.state)];
+    const note = node === undefined ? '' : stateNote(node);
+    if (note !== '') tags.push(element('span', { class: 'tag warn' }, note));
+    refill(
+      this.#parts.head,
+      element('h2', { tabindex: '-1', title: name, 'data-focus': 'title' }, name, ' ', ...tags),
+      facts(nodeFacts(node, this.#detail?.policy, overview)),
     );
-    if (focused) this.#place.querySelector(`[data-focus="${focused}"]`)?.closest('button')?.focus();
+    refill(this.#parts.why, ...whyParts(this.#events));
+    this.#parts.why.classList.toggle(
+      'because',
+      this.#events.some(({ kind }) => kind === 'stream_closed'),
+    );
+    this.#drawStreams(own);
   }
 
   /** @param {readonly StreamView[]} own */
-  #buttons(own) {
-    const list = element('p');
-    for (const stream of own) {
-      const text = `Sever stream ${stream.id} (${stateOf(stream)}, from ${stream.remoteAddress})…`;
-      const button = element('button', { type: 'button', 'data-focus': `sever-${stream.id}` }, text);
-      button.addEventListener('click', () => this.#onSever(stream));
-      list.append(button, ' ');
+  #drawStreams(own) {
+    const drawn = own.map((stream) => {
+      const refusal = refusalOf(stream);
+      const button = element(
+        'button',
+        {
+          ...{
+            type: 'button',
+            class: 'sever',
+            'aria-label': severLabel(stream),
+            'data-focus': `sever ${keyOf(stream)}`,
+            title: refusal,
+          },
+          'aria-disabled': refusal === undefined ? undefined : 'true',
+        },
+        'Sever…',
+      );
+      const head = element(
+        'h4',
+        {},
+        `Stream ${keyOf(stream)} `,
+        element('span', { class: 'tag' }, stateOf(stream)),
+        button,
+      );
+      return element('div', { class: 'stream', 'data-key': keyOf(stream) }, head, facts(streamFacts(stream)));
+    });
+    const none = element('p', { class: 'soft' }, 'It has no stream.');
+    refill(this.#parts.streams, element('h3', {}, 'Streams'), ...(drawn.length === 0 ? [none] : drawn));
+    for (const button of this.#parts.streams.querySelectorAll('button')) {
+      button.onclick = () => {
+        const key = button.closest('[data-key]')?.getAttribute('data-key');
+        const stream = this.#known?.streams.find((each) => each.machineKey === this.#key && keyOf(each) === key);
+        if (stream !== undefined && refusalOf(stream) === undefined) this.#onSever(stream);
+      };
     }
-    return list;
+  }
+
+  #drawTimeline() {
+    if (this.#known === undefined) return;
+    const part = this.#parts.timeline;
+    const { paddingLeft, paddingRight } = getComputedStyle(part);
+    const width = Math.floor(part.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight));
+    if (!(width > 0)) return;
+    const own = this.#known.streams.filter(({ machineKey }) => machineKey === this.#key);
+    const picture = timeline(this.#events, own, now(), width);
+    part.replaceChildren(element('h3', {}, 'Streams in the last 24 hours'), picture, legend());
   }
 }
 
-/** @param {PresenceView | undefined} listed */
-function shownBy(listed) {
-  if (listed === undefined || listed.shownOnline === null) return 'not known';
-  if (listed.state === 'expired') return `${listed.shownOnline ? 'online' : 'offline'}, and its key has expired`;
-  return listed.shownOnline ? 'online' : 'offline';
+/** @param {string} label */
+function card(label) {
+  return element('section', { class: 'card', 'aria-label': label });
 }
 
-/** @param {readonly EventView[]} events */
-function whyCard(events) {
-  const last = events.findLast((event) => isSevering(event) || event.kind === 'machine_key_duplicated');
-  if (last === undefined) {
-    return element(
-      'section',
-      { class: 'card why', 'aria-label': 'Why' },
-      element('h3', {}, 'No stream was severed'),
-      element('p', {}, 'The watchdog has not severed a stream of this node in the last 24 hours, or since it started.'),
-    );
-  }
-  const heading =
-    last.kind === 'stream_severed' || last.kind === 'stream_closed'
-      ? `Why stream ${last.stream} was severed ${ago(last.time)}`
-      : `Noticed ${ago(last.time)}`;
-  return element(
-    'section',
-    { class: 'card why bad', 'aria-label': 'Why' },
-    element('h3', {}, heading),
-    element('p', {}, last.sentence),
-  );
+/** @param {readonly (readonly [term: string, text: string, title?: string | undefined])[]} list */
+function facts(list) {
+  const made = element('dl', { class: 'facts' });
+  for (const [term, text, title] of list) made.append(element('dt', {}, term), element('dd', { title }, text));
+  return made;
 }
 
-/** @param {readonly EventView[]} events */
-function eventList(events) {
-  const list = element('ol', { class: 'feed' });
-  list.append(
-    ...events
-      .slice(-500)
-      .reverse()
-      .map((event) => eventItem(event, false)),
-  );
-  if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
+/**
+ * @param {PresenceView | undefined} node
+ * @param {PolicyView | undefined} policy
+ * @param {Overview} overview
+ * @returns {readonly (readonly [term: string, text: string, title?: string | undefined])[]}
+ */
+function nodeFacts(node, policy, overview) {
+  if (node === undefined) return [['State', 'nobody knows this key now']];
+  const { user, addresses, tags, os, clientVersion, capabilityVersion, others, isEphemeral } = node;
+  const system = [
+    os,
+    clientVersion && `Tailscale ${clientVersion}`,
+    capabilityVersion && `capability ${capabilityVersion}`,
+  ];
+  /** @type {(readonly [term: string, text: string, title?: string | undefined])[]} */
+  const list = [
+    [
+      'User',
+      user ?? 'unknown: Headscale does not list this node, or the watchdog has neither an API key nor an OAuth client',
+    ],
+    [
+      'Connected',
+      node.connectedSince === null
+        ? 'no'
+        : `for ${span(now() - Date.parse(node.connectedSince))}, since ${moment(node.connectedSince)}`,
+    ],
+    [
+      'Last sign of life',
+      node.lastSignAt === null ? 'none yet' : ago(node.lastSignAt),
+      node.lastSignAt === null ? undefined : fullDate(node.lastSignAt),
+    ],
+    ['Headscale shows', shownText(node, overview)],
+    [
+      'Comes from',
+      `${node.remoteAddress ?? 'nowhere now'}${node.rttMs === null ? '' : `, round trip ${roundTrip(node.rttMs)}`}`,
+    ],
+    ['In the tailnet', addresses.join(', ') || 'no address known'],
+    [
+      'Key expires',
+      node.keyExpiresAt === null
+        ? 'never, or not known'
+        : `${expiry(node.keyExpiresAt)} (${fullDate(node.keyExpiresAt)})`,
+    ],
+  ];
+  if (tags.length > 0) list.push(['Tags', tags.join(', ')]);
+  if (system.some(Boolean)) list.push(['Client', system.filter(Boolean).join(', ')]);
+  if (isEphemeral) list.push(['Ephemeral', 'yes: Headscale deletes it some time after it has left']);
+  if (others.length > 0)
+    list.push(['Also logged in as', others.map((other) => `${other.name} (${other.user})`).join(', ')]);
+  if (node.isDuplicate)
+    list.push([
+      'Duplicate key',
+      "two machines use its machine key: delete tailscaled's state on the clone, and log the clone in again",
+    ]);
+  if (policy) list.push(['Rule', ruleText(policy)]);
   return list;
+}
+
+/**
+ * @param {PresenceView} node
+ * @param {Overview} overview
+ */
+function shownText({ shownOnline, shownLastSeenAt }, { nodesListedAt }) {
+  if (shownOnline === null) return 'not known';
+  const seen = shownOnline || shownLastSeenAt === null ? '' : `, last seen ${moment(shownLastSeenAt)}`;
+  const asOf = nodesListedAt === null ? '' : `, as of ${moment(nodesListedAt)}`;
+  return `${shownOnline ? 'online' : 'offline'}${seen}${asOf}`;
+}
+
+/** @param {PolicyView} policy */
+function ruleText({ rule, isCertain, silentAfterMs, goneAfterMs, probeIdleMs, hold, observeOnly, offlineAfterMs }) {
+  const which = !isCertain
+    ? 'not certain yet, so the most careful values'
+    : rule === null
+      ? 'no rule matches'
+      : `rule ${rule} of the file`;
+  const values = [
+    `silent-after ${span(silentAfterMs)}`,
+    `gone-after ${goneAfterMs === 0 ? 'off' : span(goneAfterMs)}`,
+    `probe-idle ${probeIdleMs === 0 ? 'off' : span(probeIdleMs)}`,
+    `hold ${hold}`,
+    `offline-after ${offlineAfterMs === 0 ? 'off' : span(offlineAfterMs)}`,
+  ];
+  if (observeOnly) values.push('observe-only: nothing is held or severed');
+  return `${which}: ${values.join(', ')}`;
+}
+
+/**
+ * @param {StreamView} stream
+ * @returns {readonly (readonly [term: string, text: string, title?: string | undefined])[]}
+ */
+function streamFacts(stream) {
+  const { openedAt, remoteAddress, bytesReceived, bytesSent, lastHeardAt, upstreamLastHeardAt, closeReason, contests } =
+    stream;
+  /** @type {(readonly [term: string, text: string, title?: string | undefined])[]} */
+  const list = [
+    ['Open', `for ${span(now() - Date.parse(openedAt))}, since ${moment(openedAt)}`],
+    ['From', remoteAddress],
+    ['Evidence', evidenceText(stream)],
+    [
+      'Last byte',
+      `from the client ${ago(lastHeardAt)}${upstreamLastHeardAt === null ? '' : `, from Headscale ${ago(upstreamLastHeardAt)}`}`,
+    ],
+    ['Bytes', `${bytes(bytesReceived)} in, ${bytes(bytesSent)} out`],
+  ];
+  if (closeReason !== null) list.push(['Closing', closeReason.replaceAll('_', ' ')]);
+  for (const { role, otherStream, waitingFor } of contests) {
+    const text = role === 'old' ? `the node is back on stream ${otherStream}` : `the old stream is ${otherStream}`;
+    list.push(['Contest', `${text}${waitingFor === null ? '' : `, waiting for ${waitingFor}`}`]);
+  }
+  return list;
+}
+
+/** @param {readonly EventView[]} events */
+function whyParts(events) {
+  const closed = events.findLast(({ kind, streamKind }) => kind === 'stream_closed' && streamKind === 'control');
+  const parts = [];
+  if (closed === undefined) {
+    parts.push(
+      element('h3', {}, 'No stream has ended'),
+      element('p', {}, 'No stream of this node has ended in the last 24 hours, or since the watchdog started.'),
+    );
+  } else {
+    const severed = events.findLast(({ kind, stream }) => kind === 'stream_severed' && stream === closed.stream);
+    parts.push(
+      element(
+        'h3',
+        { title: fullDate(closed.time) },
+        `Why its last stream (${closed.stream}) ended ${ago(closed.time)}`,
+      ),
+      element('p', {}, (severed ?? closed).sentence),
+    );
+    const earlier = events.findLast((event) => isSevering(event) && event.stream !== closed.stream);
+    if (severed === undefined && !isSevering(closed) && earlier !== undefined)
+      parts.push(
+        element('p', { class: 'soft' }, `The watchdog last ended one ${ago(earlier.time)}: ${earlier.sentence}`),
+      );
+  }
+  const twin = events.findLast(({ kind }) => kind === 'machine_key_duplicated');
+  if (twin !== undefined) parts.push(element('p', { class: 'soft' }, `${ago(twin.time)}: ${twin.sentence}`));
+  const severings = events.filter((event) => isSevering(event)).length;
+  if (severings > 1)
+    parts.push(element('p', { class: 'soft' }, `The watchdog ended ${count(severings, 'stream')} of it in this time.`));
+  return parts;
+}
+
+/**
+ * @param {string} machineKey
+ * @param {PresenceView | undefined} node
+ */
+function keyParts(machineKey, node) {
+  const keys = /** @type {const} */ ([
+    ['Machine key', machineKey],
+    ['Node key', node?.nodeKey ?? null],
+  ]);
+  const rows = keys.flatMap(([name, key]) => {
+    if (key === null) return [];
+    const button = element(
+      'button',
+      { type: 'button', class: 'copy', 'data-focus': name, 'aria-label': `Copy the ${name.toLowerCase()}` },
+      'Copy',
+    );
+    button.addEventListener('click', async () => {
+      const isDone = await copy(key);
+      say(isDone ? `Copied ${shortKey(key)}` : 'The browser does not let this page copy. Select the key instead.');
+    });
+    return [
+      element('div', { class: 'key' }, element('span', { class: 'soft' }, name), element('code', {}, key), button),
+    ];
+  });
+  return [element('h3', {}, 'Keys'), ...rows];
 }

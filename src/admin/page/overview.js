@@ -1,45 +1,46 @@
-/** @import { Overview } from '../views.ts' */
-import { byId, drawing, element } from './dom.js';
-import { clockTime } from './format.js';
+/** @import { Overview, PresenceView } from '../views.ts' */
+import { byId, drawing, element, refill } from './dom.js';
+import { clockTime, fullDate, moment, now, span } from './format.js';
+import { connectedOf } from './node-table.js';
 
 /**
- * Shows the tiles at the top: whether all is well, and the figures of the last hour.
+ * Shows the tiles at the top: whether all is well, and the figures of the last hour. Each leads to what it counts.
  *
  * @param {Overview} overview
+ * @param {readonly PresenceView[]} nodes
  */
-export function showOverview(overview) {
-  const { upstream, streams, lastHour, duplicateKeys, observeOnly } = overview;
+export function showOverview(overview, nodes) {
+  const { upstream, streams, lastHour, observeOnly } = overview;
   const { minutes } = lastHour;
-  const [up, upClass] = upstreamTexts(upstream);
-  const [key, keyClass, keyMore] = keyTexts(overview);
-  const contested = streams.contested > 0 ? `${streams.contested} contested` : 'no contests';
-  const duplicates =
-    duplicateKeys > 0
-      ? `${duplicateKeys} duplicate machine ${duplicateKeys === 1 ? 'key' : 'keys'}: see the events`
-      : '';
-  const warnings = byId('warnings', HTMLUListElement);
-  warnings.hidden = overview.frontProxies.length === 0;
-  warnings.replaceChildren(...overview.frontProxies.map(({ sentence }) => element('li', {}, sentence)));
-  byId('version', HTMLElement).textContent = overview.version;
-  byId('tiles', HTMLElement).replaceChildren(
-    tile(
-      'Headscale',
-      up,
-      upClass,
-      upstream.detail ?? `${upstream.url}${upstream.version ? `, ${upstream.version}` : ''}`,
-    ),
-    tile('Noise key', key, keyClass, duplicates || keyMore),
+  const { connected, total } = connectedOf(nodes);
+  const disagreeing = nodes.filter(({ disagreement }) => disagreement !== null).length;
+  const [up, upLevel] = upstreamTexts(upstream);
+  const [key, keyLevel, keyMore] = keyTexts(overview);
+  const tiles = byId('tiles', HTMLElement);
+  refill(
+    tiles,
+    tile('Nodes connected', `${connected} of ${total}`, '', disagreeing > 0 ? `${disagreeing} disagreeing` : '', {
+      href: disagreeing > 0 ? '#nodes&filter=disagreeing' : '#nodes&filter=connected',
+    }),
+    tile('Open streams', String(streams.total), '', streams.contested > 0 ? `${streams.contested} contested` : '', {
+      href: streams.contested > 0 ? '#streams&filter=contested' : '#streams',
+      picture: chart(minutes, 'streams'),
+    }),
+    tile('Takeovers, last hour', String(lastHour.takeovers), '', observeOnly ? 'observe-only' : '', {
+      href: '#events&show=takeovers',
+      picture: chart(minutes, 'takeovers'),
+    }),
+    tile('Gone, last hour', String(lastHour.gone), '', '', {
+      href: '#events&show=ended',
+      picture: chart(minutes, 'gone'),
+    }),
+    tile('Headscale', up, upLevel, upstream.detail ?? upstream.version ?? upstream.url, {
+      href: '#events&show=headscale',
+    }),
+    tile('Noise key', key, keyLevel, keyMore, { href: '#events&show=headscale' }),
     ...redisTiles(overview),
-    tile('Open streams', String(streams.total), '', contested, chart(minutes, 'streams')),
-    tile(
-      'Takeovers, last hour',
-      String(lastHour.takeovers),
-      '',
-      observeOnly ? 'observe-only mode: nothing is severed' : '',
-      chart(minutes, 'takeovers'),
-    ),
-    tile('Gone, last hour', String(lastHour.gone), '', '', chart(minutes, 'gone')),
   );
+  showFoot(overview);
 }
 
 /**
@@ -58,19 +59,15 @@ function upstreamTexts({ up, silentOn, isHeadscale }) {
  * @returns {[string, string, string]}
  */
 function keyTexts({ noiseKeyMatches }) {
-  if (noiseKeyMatches === null)
-    return ['unknown', 'warn', 'there is no key file, or Headscale has not sent its key: no takeovers'];
-  if (noiseKeyMatches) return ['matches', 'good', 'the watchdog can identify nodes'];
-  return ['differs', 'bad', "this is not Headscale's key: the watchdog cannot identify nodes"];
+  if (noiseKeyMatches === null) return ['unknown', 'warn', 'no takeovers'];
+  return noiseKeyMatches ? ['matches', 'good', ''] : ['differs', 'bad', 'no takeovers'];
 }
 
 /** @param {Overview} overview */
-function redisTiles({ redisUp }) {
+function redisTiles({ redisUp, replica }) {
   if (redisUp === null) return [];
   return [
-    redisUp
-      ? tile('Redis', 'up', 'good', 'replicas share their streams')
-      : tile('Redis', 'down', 'bad', 'this watchdog works alone'),
+    tile('Redis', redisUp ? 'up' : 'away', redisUp ? 'good' : 'bad', replica ?? '', { href: '#events&show=warnings' }),
   ];
 }
 
@@ -79,16 +76,16 @@ function redisTiles({ redisUp }) {
  * @param {string} value
  * @param {string} level
  * @param {string} more
- * @param {Element} [picture]
+ * @param {{ href: string, picture?: Element }} options
  */
-function tile(title, value, level, more, picture) {
+function tile(title, value, level, more, { href, picture }) {
   const made = element(
-    'div',
-    { class: 'card tile' },
-    element('h2', {}, title),
-    element('div', { class: `value ${level}` }, value),
+    'a',
+    { class: 'card tile', href, 'data-focus': title },
+    element('span', { class: 'name' }, title),
+    element('span', { class: `value ${level}` }, value),
   );
-  if (more !== '') made.append(element('p', { class: 'more' }, more));
+  if (more !== '') made.append(element('span', { class: 'more', title: more }, more));
   if (picture) made.append(picture);
   return made;
 }
@@ -122,4 +119,44 @@ function chart(minutes, what) {
     picture.append(bar);
   }
   return picture;
+}
+
+/**
+ * What this watchdog is and what it has to work with.
+ *
+ * @param {Overview} overview
+ */
+function showFoot(overview) {
+  const { version, startedAt, listen, upstream, evidence, redisUp, replica, certificateExpiresAt } = overview;
+  const { descriptors, nodesListedAt } = overview;
+  const addresses = listen.map((each) => (each === null ? 'not listening' : hostPort(each))).join(', ');
+  /** @type {readonly (readonly [name: string, text: string, title?: string])[]} */
+  const facts = [
+    ['Watchdog', version],
+    ['Headscale', `${upstream.version ?? 'version unknown'} at ${upstream.url}`],
+    ['Listens on', addresses],
+    ['Running', `${span(now() - Date.parse(startedAt))}, since ${moment(startedAt)}`, fullDate(startedAt)],
+    ['Evidence', evidenceText(evidence)],
+    ['Node list', nodesListedAt === null ? 'none' : `as of ${moment(nodesListedAt)}`],
+    ['Redis', redisUp === null ? 'not used' : `${redisUp ? 'up' : 'away'}, this is ${replica}`],
+    ['Certificates', certificateExpiresAt === null ? 'none' : `the first expires ${fullDate(certificateExpiresAt)}`],
+    ['Descriptors', descriptors === null ? 'unknown' : `${descriptors.open} of ${descriptors.limit}`],
+  ];
+  const list = element('dl');
+  for (const [name, text, title] of facts) {
+    list.append(element('div', { title }, element('dt', {}, name), element('dd', {}, text)));
+  }
+  refill(byId('foot', HTMLElement), list);
+}
+
+/** @param {{ address: string, family: string, port: number }} address */
+function hostPort({ address, family, port }) {
+  return `${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+}
+
+/** @param {Overview['evidence']} evidence */
+function evidenceText({ direct, proxy }) {
+  if (direct && proxy) return "from clients' and proxies' connections";
+  if (direct) return "from clients' connections only";
+  return proxy ? "from proxies' connections only" : 'none';
 }

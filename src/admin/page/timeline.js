@@ -1,14 +1,25 @@
 /** @import { EventView, StreamView } from '../views.ts' */
 import { drawing, element } from './dom.js';
-import { clockTime, span } from './format.js';
+import { clockTime, moment, span } from './format.js';
 
-const WIDTH = 1100;
-const LEFT = 90;
+const LEFT = 82;
+const RIGHT = 14;
 const LANE = 30;
+/** A label of the axis, with room on both sides. */
+const LABEL = 84;
 const TOP = 10;
 const MOST_LANES = 24;
 const HOUR_MS = 3_600_000;
-const RANGES_MS = [HOUR_MS / 12, HOUR_MS / 2, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS, 24 * HOUR_MS];
+const RANGES_MS = [
+  HOUR_MS / 60,
+  HOUR_MS / 12,
+  HOUR_MS / 2,
+  HOUR_MS,
+  3 * HOUR_MS,
+  6 * HOUR_MS,
+  12 * HOUR_MS,
+  24 * HOUR_MS,
+];
 
 /**
  * @typedef {object} Lane
@@ -19,34 +30,38 @@ const RANGES_MS = [HOUR_MS / 12, HOUR_MS / 2, HOUR_MS, 3 * HOUR_MS, 6 * HOUR_MS,
  */
 
 /**
- * Draws a node's streams of the last 24 hours, one lane for each stream.
+ * Draws a node's streams of the last 24 hours, one lane for each stream, over a span that fits them.
  *
  * @param {readonly EventView[]} events oldest first
  * @param {readonly StreamView[]} open
  * @param {number} now
+ * @param {number} width in pixels: the picture is not scaled, so that its text stays legible on a phone
  */
-export function timeline(events, open, now) {
+export function timeline(events, open, now, width) {
   const lanes = lanesOf(events, open, now).slice(-MOST_LANES);
   const oldest = Math.min(...lanes.map(({ from }) => from), now - 1);
   const range = RANGES_MS.find((each) => each >= (now - oldest) * 1.05) ?? 24 * HOUR_MS;
   /** @param {number} at */
-  const x = (at) => LEFT + Math.max(0, 1 - (now - at) / range) * (WIDTH - LEFT - 20);
+  const x = (at) => LEFT + Math.max(0, 1 - (now - at) / range) * (width - LEFT - RIGHT);
   const height = TOP + lanes.length * LANE + 24;
   const label = `${lanes.length} streams in the last ${span(range)}. The list below has all events.`;
   const picture = drawing('svg', {
     class: 'timeline',
-    viewBox: `0 0 ${WIDTH} ${height}`,
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
     role: 'img',
     'aria-label': label,
   });
-  for (let part = 0; part <= 4; part++) {
-    const at = now - range + (range * part) / 4;
+  const parts = [12, 6, 4, 3, 2, 1].find((each) => (width - LEFT - RIGHT) / each >= LABEL) ?? 1;
+  for (let part = 0; part <= parts; part++) {
+    const at = now - range + (range * part) / parts;
     picture.append(drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: TOP, y2: height - 22 }));
     picture.append(
       drawing(
         'text',
-        { x: x(at), y: height - 6, 'text-anchor': part === 4 ? 'end' : 'middle' },
-        part === 4 ? 'now' : clockTime(at).slice(0, range < HOUR_MS ? 8 : 5),
+        { x: x(at), y: height - 6, 'text-anchor': part === parts ? 'end' : 'middle' },
+        part === parts ? 'now' : clockTime(at).slice(0, range < HOUR_MS ? 8 : 5),
       ),
     );
   }
@@ -85,7 +100,7 @@ function drawLane({ id, from, to, events }, y, x, now) {
     if (event.kind === 'stream_closed' && isSevered) continue;
     const mark = markOf(event, x(Date.parse(event.time)), y);
     if (mark === undefined) continue;
-    mark.append(drawing('title', {}, `${clockTime(event.time)} ${event.sentence}`));
+    mark.append(drawing('title', {}, `${moment(event.time)} ${event.sentence}`));
     group.append(mark);
   }
   return group;

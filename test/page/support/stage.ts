@@ -1,5 +1,7 @@
+import { once } from 'node:events';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { type ControlServer, startControlServer } from '../../../src/demo/control-server.ts';
@@ -100,5 +102,49 @@ export async function accessibilityFaults(page: Page): Promise<readonly string[]
     .filter(({ impact }) => impact === 'serious' || impact === 'critical')
     .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`);
 }
+
+/** A proxy that serves the admin server under a path of its own, as people do with nginx. */
+export async function underPath(path: string, admin: string) {
+  const server = createServer((client) => {
+    client.on('error', () => client.destroy());
+    client.once('data', (head) => {
+      const onward = connect(Number(new URL(admin).port), '127.0.0.1');
+      onward.on('error', () => client.destroy());
+      client.on('close', () => onward.destroy());
+      // One request a connection, so that only its first line has to be changed.
+      const text = head.toString('latin1').replace(` ${path}`, ' /');
+      onward.write(
+        text.includes('pgrade: websocket') ? text : text.replace(/^Connection: .*$/im, 'Connection: close'),
+        'latin1',
+      );
+      client.pipe(onward).pipe(client);
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => void server.close() };
+}
+
+/** What a reader would miss: cut texts without a tooltip, and figures, states and addresses that are cut at all. */
+export function cutTexts(page: Page): Promise<readonly string[]> {
+  return page.evaluate(CUT) as Promise<readonly string[]>;
+}
+
+const CUT = `[...document.querySelectorAll('main *, header *, footer *')].flatMap((each) => {
+  const box = each.getBoundingClientRect();
+  const isText = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim() !== '');
+  if (!isText || box.width < 2 || each.closest('.hidden, svg, select, option')) return [];
+  const clips = (one) => getComputedStyle(one).overflowX !== 'visible';
+  const isWide = each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 0;
+  const row = each.closest('.row');
+  const edge = row?.getBoundingClientRect();
+  const leaves = edge && (box.bottom > edge.bottom + 0.5 || box.top < edge.top - 0.5);
+  const cell = each.closest('.row > *');
+  // The name of a replica is a name.
+  const isFigure = cell?.matches('.number, .state, .address') && !each.matches('.id small, .state small');
+  const reaches = cell && !isWide && box.right > cell.getBoundingClientRect().right + 1;
+  const isExcused = each.closest('[title]') && !isFigure && clips(each);
+  return leaves || reaches || (isWide && !isExcused) ? [each.className + ': ' + each.textContent.slice(0, 60)] : [];
+})`;
 
 export const keyOfNode = (node: SimulatedNode): string => formatMachineKey(node.machineKey);
