@@ -81,11 +81,11 @@ export function send(response: ServerResponse, status: number, contentType: stri
   response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
 }
 
-/** Badges are shown on pages that many people load, so browsers may keep one for a moment. No shared cache may. */
-export function sendBadge(response: ServerResponse, svg: string): void {
+/** Browsers may keep a picture for some time. No shared cache may. */
+export function sendPicture(response: ServerResponse, svg: string, maxAgeSeconds: number): void {
   const headers = {
     ...HEADERS,
-    'Cache-Control': 'private, max-age=30',
+    'Cache-Control': `private, max-age=${maxAgeSeconds}`,
     'Content-Type': 'image/svg+xml; charset=utf-8',
   };
   response.writeHead(200, headers).end(svg);

@@ -15,7 +15,7 @@ import { badgeSvg, healthBadge, nodeBadge, nodesBadge } from './badge.ts';
 import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { Parameters } from './parameters.ts';
-import { problemOf, readBody, send, sendBadge, sendError, sendJson, sendProblem, sendText } from './responses.ts';
+import { problemOf, readBody, send, sendError, sendJson, sendPicture, sendProblem, sendText } from './responses.ts';
 import { listStreams } from './stream-list.ts';
 import type { EventView, NodeDetail, Overview, PolicyView, Readiness, StreamView } from './views.ts';
 
@@ -54,7 +54,7 @@ interface RoutesOptions {
 export function routesOf({ backend, assets, access, sessions }: RoutesOptions): ReadonlyMap<string, Route> {
   const publicRoute = (answer: Answer): Route => ({ methods: ['GET', 'HEAD'], isPublic: true, answer });
   const files = [...assets].map(([path, asset]) => {
-    return [path, publicRoute(({ response }) => send(response, 200, asset.contentType, asset.text))] as const;
+    return [path, publicRoute(({ response }) => sendAsset(response, path, asset))] as const;
   });
   return new Map<string, Route>([
     ...files,
@@ -99,12 +99,16 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const badgeOfNode: Answer = (exchange) =>
     answerNode(backend, exchange, (found) => {
       const label = new Parameters(exchange.query, ['label']).text('label');
-      sendBadge(exchange.response, badgeSvg(nodeBadge(found, label ?? found.node?.name ?? 'node')));
+      sendPicture(exchange.response, badgeSvg(nodeBadge(found, label ?? found.node?.name ?? 'node')), BADGE_SECONDS);
     });
   const badge: Answer = async ({ response, query }) => {
     const shows = new Parameters(query, ['show']).words('show', BADGES);
     const isHealth = shows?.has('health') ?? false;
-    sendBadge(response, badgeSvg(isHealth ? healthBadge(backend.readiness()) : nodesBadge(await backend.nodes())));
+    sendPicture(
+      response,
+      badgeSvg(isHealth ? healthBadge(backend.readiness()) : nodesBadge(await backend.nodes())),
+      BADGE_SECONDS,
+    );
   };
   const availability: Answer = async ({ response, query }) =>
     sendJson(response, 200, listAvailability(backend.presence, await backend.nodes(), query, backend.now()));
@@ -228,6 +232,16 @@ function logout(sessions: Sessions): Answer {
     response.setHeader('Set-Cookie', sessions.end(request.headers.cookie));
     sendJson(response, 200, { ok: true });
   };
+}
+
+/** Badges are shown on pages that many people load. */
+const BADGE_SECONDS = 30;
+/** A watchdog that does not answer cannot send the icon that says so, so browsers keep it. */
+const ICON_SECONDS = 86_400;
+
+function sendAsset(response: ServerResponse, path: string, { contentType, text }: Asset): void {
+  if (path.endsWith('.svg')) sendPicture(response, text, ICON_SECONDS);
+  else send(response, 200, contentType, text);
 }
 
 /** A file of the status page. */

@@ -217,6 +217,16 @@ describe('access control over HTTP', () => {
   });
 });
 
+test('a browser keeps the icons, because a watchdog that has ended cannot send the one that says so', async () => {
+  const { admin } = await bench();
+  for (const name of ['icon', 'icon-warn', 'icon-bad']) {
+    const { status, headers } = await ask(`${admin}/page/${name}.svg`);
+    expect([status, headers['content-type'], headers['cache-control']]).toEqual([
+      ...[200, 'image/svg+xml; charset=utf-8', 'private, max-age=86400'],
+    ]);
+  }
+});
+
 describe('with --admin-token-file', () => {
   test('every path needs the token, except the health checks and the login page', async () => {
     const { admin } = await bench({ adminTokenFile: tokenFile() });

@@ -62,13 +62,14 @@ async function look(page: Page) {
   return (await page.evaluate(`({
     link: document.getElementById('link-text').textContent,
     notice: document.getElementById('lost').hidden ? '' : document.getElementById('lost').textContent,
+    icon: document.getElementById('icon').getAttribute('href'),
     title: document.title,
     well: [...document.querySelectorAll('.value.good, .link .dot')]
       .filter((each) => {
         const [r, g, b] = getComputedStyle(each)[each.matches('.dot') ? 'backgroundColor' : 'color'].match(/\\d+/g).map(Number);
         return g > r + 30 && g > b + 20;
       }).length,
-  })`)) as { link: string; notice: string; title: string; well: number };
+  })`)) as { link: string; notice: string; icon: string; title: string; well: number };
 }
 
 describe.each(['light', 'dark'] as const)('the watchdog has died, %s', (colorScheme) => {
@@ -78,11 +79,14 @@ describe.each(['light', 'dark'] as const)('the watchdog has died, %s', (colorSch
     child.kill('SIGKILL');
     await page.getByText(GONE).waitFor();
     // Longer than the page waits before it tries the feed, or everything, again.
-    for (let i = 0; i < 24; i++) {
+    for (let i = 0; i < 12; i++) {
       expect(await look(page)).toEqual({
         link: 'the watchdog does not answer',
-        notice: expect.stringMatching(/^The watchdog does not answer\. This page shows the state at \d\d:\d\d:\d\d, /),
+        notice: expect.stringMatching(
+          /^The watchdog does not answer\. This page shows the state at \d\d:\d\d:\d\d, .* since \d\d:\d\d:\d\d: check that it runs/,
+        ),
         title: 'No answer – headscale-watchdog',
+        icon: 'page/icon-bad.svg',
         well: 0,
       });
       await new Promise((resolve) => setTimeout(resolve, 500));
@@ -92,8 +96,8 @@ describe.each(['light', 'dark'] as const)('the watchdog has died, %s', (colorSch
     await start();
     await page.getByText('live', { exact: true }).waitFor();
     await until(async () => (await look(page)).well === 3, 'all is well again', HANGS_MS);
-    expect(await look(page)).toMatchObject({ notice: '', title: 'headscale-watchdog' });
-    expect(await page.locator('main.stale').count()).toBe(0);
+    expect(await look(page)).toMatchObject({ notice: '', title: 'headscale-watchdog', icon: 'page/icon.svg' });
+    expect(await page.locator('.stale').count()).toBe(0);
   });
 });
 
@@ -107,28 +111,61 @@ test('the watchdog hangs: the page says so, and recovers by itself', async () =>
   await until(async () => (await look(page)).well === 3, 'all is well again', HANGS_MS);
 });
 
-test.each(['light', 'dark'] as const)('problems are warnings in the feed, and not green, %s', async (colorScheme) => {
-  const [noiseKey, another] = [generateNoiseKey(), generateNoiseKey()];
-  const control = await startControlServer({ secondStream: 'refuse', noiseKey });
-  harness.defer(() => control.close());
-  const flags = { redis: 'redis://127.0.0.1:9', maxBodySize: '64KiB', trustedProxies: '10.0.0.1' };
-  const watchdog = await harness.watchdog(control.url.origin, flags, another);
-  const headers = { connection: 'close', 'x-forwarded-for': '203.0.113.7' };
-  await fetch(`${watchdog.url}/key`, { method: 'POST', body: 'x'.repeat(100_000), headers }).catch(() => undefined);
-  const node = new SimulatedNode({ name: 'phone-1', serverUrl: new URL(watchdog.url) });
-  harness.defer(() => node.stop());
-  node.start();
-  const { page, mishaps } = await openPage(browser, watchdog.admin, { colorScheme });
-  const feed = (level: string, text: string) => page.locator(`#feed li .tag.${level}`, { hasText: text }).first();
-  await feed('bad', 'Noise key differs').waitFor();
-  await feed('bad', 'redis down').waitFor();
-  await feed('warn', 'limit: body').waitFor();
-  await feed('warn', 'proxy not trusted').waitFor();
-  await page.locator('.value.bad', { hasText: 'differs' }).waitFor();
-  await page.locator('.tile', { hasText: 'Redis' }).locator('.value.bad', { hasText: 'down' }).waitFor();
-  await page.locator('#warnings li', { hasText: 'set --trusted-proxies 10.0.0.1,127.0.0.1' }).waitFor();
-  expect(await page.locator('.value.good').allTextContents()).toEqual(['up']);
-  await shoot(page, `warnings-${colorScheme}`);
-  expect(await accessibilityFaults(page)).toEqual([]);
-  expect(mishaps).toEqual([]);
+test.each(['light', 'dark'] as const)(
+  'problems stand at the top, and nothing of them is green, %s',
+  async (colorScheme) => {
+    const [noiseKey, another] = [generateNoiseKey(), generateNoiseKey()];
+    const control = await startControlServer({ secondStream: 'refuse', noiseKey });
+    harness.defer(() => control.close());
+    const flags = { redis: 'redis://127.0.0.1:9', maxBodySize: '64KiB', trustedProxies: '10.0.0.1', observeOnly: true };
+    const watchdog = await harness.watchdog(control.url.origin, flags, another);
+    const headers = { connection: 'close', 'x-forwarded-for': '203.0.113.7' };
+    await fetch(`${watchdog.url}/key`, { method: 'POST', body: 'x'.repeat(100_000), headers }).catch(() => undefined);
+    const node = new SimulatedNode({ name: 'phone-1', serverUrl: new URL(watchdog.url) });
+    harness.defer(() => node.stop());
+    node.start();
+    const { page, mishaps } = await openPage(browser, watchdog.admin, { colorScheme });
+    const feed = (level: string, text: string) => page.locator(`#feed li .tag.${level}`, { hasText: text }).first();
+    await feed('bad', 'Noise key differs').waitFor();
+    await feed('bad', 'redis down').waitFor();
+    await feed('warn', 'limit: body').waitFor();
+    await feed('warn', 'proxy not trusted').waitFor();
+    await page.locator('.value.bad', { hasText: 'differs' }).waitFor();
+    await page.locator('.tile', { hasText: 'Redis' }).locator('.value.bad', { hasText: 'away' }).waitFor();
+    for (const [level, what, advice] of [
+      ['error', "The Noise key is not Headscale's", "Point --noise-key at the running Headscale's noise_private.key."],
+      ['error', 'Redis is away', 'Check that Redis runs'],
+      ['warn', 'larger than', 'raise the limit'],
+      ['warn', 'is not trusted', 'set --trusted-proxies 10.0.0.1,127.0.0.1'],
+      ['info', 'Observe-only mode', 'remove --observe-only'],
+    ] as const) {
+      const item = page.locator(`#problems li.${level}`, { hasText: what });
+      await item.waitFor();
+      expect(await item.innerText()).toMatch(/since \d\d:\d\d:\d\d/);
+      expect(await item.innerText()).toContain(advice);
+    }
+    expect(await page.locator('.value.good').allTextContents()).toEqual(['up']);
+    expect(await look(page)).toMatchObject({
+      title: expect.stringMatching(/^(Wrong Noise key|Redis is away) – headscale-watchdog$/),
+      icon: 'page/icon-bad.svg',
+    });
+    await shoot(page, `problems-${colorScheme}`);
+    expect(await accessibilityFaults(page)).toEqual([]);
+    expect(mishaps).toEqual([]);
+  },
+);
+
+test('without a Noise key, and when Headscale goes away, the page says so, in the tab too, until it is back', async () => {
+  const control = await startControlServer({ secondStream: 'accept', noiseKey: generateNoiseKey() });
+  const watchdog = await harness.watchdog(control.url.origin);
+  const { page } = await openPage(browser, watchdog.admin);
+  await page.locator('#problems li.warn', { hasText: 'There is no Noise key' }).waitFor();
+  await until(async () => (await page.title()) === 'No Noise key – headscale-watchdog', 'the tab says so', HANGS_MS);
+  await control.close();
+  await page.locator('#problems li.error', { hasText: 'Headscale cannot be reached' }).waitFor();
+  expect(await look(page)).toMatchObject({
+    title: 'Headscale is down – headscale-watchdog',
+    icon: 'page/icon-bad.svg',
+  });
+  await page.locator('.tile', { hasText: 'Headscale' }).locator('.value.bad', { hasText: 'down' }).waitFor();
 });

@@ -1,5 +1,6 @@
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { answerWith, nodeSample, streamSample } from './support/samples.ts';
 import { launch, openPage, stage } from './support/stage.ts';
 
 const STREAMS = 5000;
@@ -14,21 +15,9 @@ beforeAll(async () => {
 });
 afterAll(() => browser.close());
 
-function streamOf(index: number): object {
-  const hex = (index + 1).toString(16).padStart(64, '0');
-  const date = new Date(Date.now() - index * 1000).toISOString();
-  return {
-    ...{ id: index + 1, kind: 'control', machineKey: `mkey:${hex}`, remoteAddress: `192.0.2.${index % 250}:${index}` },
-    node: { id: String(index), name: `node-${index + 1}`, user: 'someone', nodeKey: `nodekey:${hex}` },
-    ...{ openedAt: date, lastHeardAt: date, bytesReceived: index * 1000, bytesSent: index * 100, state: 'open' },
-    evidence: { source: 'direct', by: null, user: null, reason: null },
-    ...{ wouldSever: null, kernel: { rttMs: (index * 7) % 300 }, contests: [] },
-  };
-}
-
 /** Scrolls by three rows a frame. */
 const SCROLL = `new Promise((resolve) => {
-  const place = document.querySelector('.scroll');
+  const place = document.querySelector('#streams-table .scroll');
   let left = ${FRAMES_AT_ONCE};
   const step = () => {
     place.scrollTop += 120;
@@ -63,24 +52,76 @@ async function workPerFrame(page: Page): Promise<readonly number[]> {
 test(`with ${STREAMS} streams only few rows are created, and scrolling stays smooth`, async () => {
   const { watchdog, harness } = await stage();
   const { page, mishaps, context } = await openPage(browser, 'about:blank');
-  const streams = Array.from({ length: STREAMS }, (_, index) => streamOf(index));
-  await page.route('**/streams', (route) => route.fulfill({ json: { total: STREAMS, streams } }));
+  const streams = Array.from({ length: STREAMS }, (_, index) => streamSample(index));
+  await answerWith(page, { streams });
   mishaps.length = 0;
-  await page.goto(watchdog.admin);
-  await page.locator('#count', { hasText: String(STREAMS) }).waitFor();
+  await page.goto(`${watchdog.admin}/#streams`);
+  await page.locator('#streams-count', { hasText: String(STREAMS) }).waitFor();
   const work = await workPerFrame(page);
   const [mean, most] = [work.reduce((sum, each) => sum + each, 0) / work.length, Math.max(...work)];
   process.stdout.write(
     `processor time for each of ${FRAMES} frames: ${mean.toFixed(1)} ms, at most ${most.toFixed(1)} ms\n`,
   );
-  expect(await page.locator('.body .row').count()).toBeLessThan(60);
-  expect(await page.evaluate("document.querySelector('.scroll').scrollTop")).toBeGreaterThan(FRAMES * 100);
+  expect(await page.locator('#streams-table .body .row').count()).toBeLessThan(60);
+  expect(await page.evaluate("document.querySelector('#streams-table .scroll').scrollTop")).toBeGreaterThan(
+    FRAMES * 100,
+  );
   expect(mean).toBeLessThan(FRAME_MS / 2);
   expect(most).toBeLessThan(FRAME_MS);
-  const search = page.getByRole('searchbox');
+  const search = page.getByRole('searchbox', { name: 'Search streams' });
   await search.fill('node-4321');
   await page.getByText(`1 of ${STREAMS}`).waitFor();
-  expect(await page.locator('.body .row').count()).toBe(1);
+  expect(await page.locator('#streams-table .body .row').count()).toBe(1);
+  await context.close();
+  await harness.closeAll();
+});
+
+const NODES = 1000;
+/** More than this at once, and a person notices that the page does not answer. It is what browsers call a long task. */
+const LONG_TASK_MS = 50;
+
+test(`with ${NODES} nodes, an update takes less than a long task`, async () => {
+  const { watchdog, harness } = await stage();
+  const { page, context, mishaps } = await openPage(browser, 'about:blank');
+  const nodes = Array.from({ length: NODES }, (_, index) => nodeSample(index));
+  await answerWith(page, { nodes, streams: nodes.map((_, index) => streamSample(index)) });
+  mishaps.length = 0;
+  await page.goto(watchdog.admin);
+  await page.getByText(`${NODES} of ${NODES} connected`).waitFor();
+  const session = await page.context().newCDPSession(page);
+  await session.send('Performance.enable', { timeDomain: 'threadTicks' });
+  const worked = async (): Promise<number> => {
+    const { metrics } = await session.send('Performance.getMetrics');
+    return (metrics.find(({ name }) => name === 'TaskDuration')?.value ?? Number.NaN) * 1000;
+  };
+  // An update: answers come, and everything is sorted, filtered, counted and drawn again.
+  const updates: number[] = [];
+  for (let i = 0; i < 12; i++) {
+    const before = await worked();
+    const answered = page.waitForResponse('**/nodes');
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+    await answered;
+    await page.evaluate(
+      'new Promise((resolve) => setTimeout(() => requestAnimationFrame(() => setTimeout(resolve)), 150))',
+    );
+    updates.push((await worked()) - before);
+  }
+  const search = page.getByRole('searchbox', { name: 'Search nodes' });
+  const letters: number[] = [];
+  for (const letter of 'node-77') {
+    const before = await worked();
+    await search.press(letter);
+    await page.evaluate('new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))');
+    letters.push((await worked()) - before);
+  }
+  const middle = (all: readonly number[]): number => all.toSorted((a, b) => a - b)[all.length >> 1] ?? Number.NaN;
+  process.stdout.write(
+    `processor time with ${NODES} nodes: an update ${middle(updates).toFixed(1)} ms (at most ${Math.max(...updates).toFixed(1)}), a letter in the search ${middle(letters).toFixed(1)} ms (at most ${Math.max(...letters).toFixed(1)})\n`,
+  );
+  await page.getByText(`${NODES} of ${NODES} connected, 11 shown`).waitFor();
+  expect(await page.locator('#nodes-table .body .row').count()).toBe(11);
+  expect(middle(updates)).toBeLessThan(LONG_TASK_MS);
+  expect(middle(letters)).toBeLessThan(LONG_TASK_MS);
   await context.close();
   await harness.closeAll();
 });

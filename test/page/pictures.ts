@@ -25,7 +25,11 @@ const FLEET = [
   ['backup-1', 'servers'],
   ['printer', 'office'],
   ['router-1', 'servers'],
+  ['ben-tablet', 'ben'],
+  ['camera', 'office'],
 ] as const;
+/** The others are offline. */
+const CONNECTED = 6;
 
 /** The control server, with Headscale's list of nodes beside it: the demo's server has no API, and nodes without names make a poor picture. */
 async function withNodeList(upstream: URL, nodes: () => readonly object[]): Promise<Server> {
@@ -60,10 +64,17 @@ try {
   harness.defer(() => control.close());
   const fleet: SimulatedNode[] = [];
   const front = await withNodeList(control.url, () =>
-    fleet.map((node, index) => ({
-      ...{ id: String(index + 1), machineKey: keyOfNode(node), nodeKey: `nodekey:${String(index).padStart(64, '0')}` },
-      ...{ name: node.name, givenName: node.name, user: { id: '1', name: FLEET[index]?.[1] } },
-    })),
+    FLEET.map(([name, user], index) => {
+      const hex = String(index).padStart(64, '0');
+      const node = fleet[index];
+      return {
+        ...{ id: String(index + 1), machineKey: node === undefined ? `mkey:${hex}` : keyOfNode(node) },
+        ...{ nodeKey: `nodekey:${hex}`, name, givenName: name, user: { id: '1', name: user } },
+        ...{ ipAddresses: [`100.64.0.${index + 1}`], online: node !== undefined },
+        ...{ expiry: new Date(Date.now() + (index + 20) * 86_400_000).toISOString() },
+        ...{ lastSeen: new Date(Date.now() - 7_200_000).toISOString() },
+      };
+    }),
   );
   harness.defer(() => front.close());
   const upstream = `http://127.0.0.1:${(front.address() as AddressInfo).port}`;
@@ -71,7 +82,7 @@ try {
   writeFileSync(apiKeyFile, 'any-key-will-do-here\n', { mode: 0o600 });
   const flags = { silentAfter: '1s', headscaleApiKeyFile: apiKeyFile };
   const watchdog = await harness.watchdog(upstream, flags, noiseKey);
-  for (const [name] of FLEET) {
+  for (const [name] of FLEET.slice(0, CONNECTED)) {
     const node = new SimulatedNode({ name, serverUrl: new URL(watchdog.url) });
     harness.defer(() => node.stop());
     fleet.push(node);
@@ -79,7 +90,7 @@ try {
     await node.accepted();
   }
   const { page, context } = await openPage(browser, watchdog.admin);
-  await page.setViewportSize({ width: 1400, height: 560 });
+  await page.setViewportSize({ width: 1400, height: 660 });
   await page.getByText('router-1').first().waitFor();
   // The kernel's round-trip times are asked for now and then.
   await pause(4000);

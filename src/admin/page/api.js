@@ -1,3 +1,4 @@
+/** @import { NodeAvailability } from '../availability-views.ts' */
 /** @import { EventView, NodeDetail, PresenceView, Overview, StreamView } from '../views.ts' */
 
 /** The server requires a login. */
@@ -52,6 +53,17 @@ export const getNodes = () => ask('nodes');
  * @returns {Promise<NodeDetail>}
  */
 export const getNode = (key) => ask(`nodes/${encodeURIComponent(key)}`);
+
+/**
+ * When a node was online in the last 30 days.
+ *
+ * @param {string} key
+ * @returns {Promise<NodeAvailability>}
+ */
+export const getAvailability = (key) => {
+  const { timeZone: timezone } = Intl.DateTimeFormat().resolvedOptions();
+  return ask(`nodes/${encodeURIComponent(key)}/availability?${new URLSearchParams({ timezone })}`);
+};
 
 /**
  * @param {Record<string, string>} query

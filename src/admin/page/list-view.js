@@ -58,6 +58,8 @@ export class ListView {
   /** @param {readonly T[]} items */
   show(items) {
     this.#items = items;
+    // What nobody sees is not sorted and counted.
+    if (this.#place.hidden) return;
     this.#table.show(items);
     this.#summarize();
   }
@@ -67,8 +69,11 @@ export class ListView {
    * @param {string | null} filter
    */
   go(isHere, filter) {
+    const wasHidden = this.#place.hidden;
     this.#place.hidden = !isHere;
     if (!isHere) return;
+    if (wasHidden) this.#table.show(this.#items);
+    if (!wasHidden && this.#chosen === (filter ?? '')) return;
     this.#chosen = filter ?? '';
     this.#apply();
   }

@@ -1,14 +1,19 @@
+/** @import { NodeAvailability } from '../availability-views.ts' */
 /** @import { EventView, NodeDetail, Overview, PolicyView, PresenceView, StreamView } from '../views.ts' */
-import { getEvents, getNode } from './api.js';
+import { getAvailability, getEvents, getNode } from './api.js';
 import { byId, copy, element, refill, say } from './dom.js';
 import { evidenceText } from './evidence.js';
 import { feedItems, isSevering, linesOf } from './feed.js';
 import { ago, bytes, count, fullDate, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
 import { expiry, levelOfNode, stateNote } from './node-table.js';
+import { presenceParts } from './presence.js';
 import { keyOf, refusalOf, severLabel, stateOf } from './stream-table.js';
 import { legend, timeline } from './timeline.js';
 
 /** @typedef {{ overview: Overview, streams: readonly StreamView[], listed: PresenceView | undefined }} Known */
+
+/** The presence of 30 days may be long, and changes with an event or slowly. */
+const AVAILABILITY_EVERY_MS = 60_000;
 
 /** One node: what is known of it, why its last stream ended, its day, its streams, its keys and its events. */
 export class NodeView {
@@ -20,12 +25,16 @@ export class NodeView {
   #events = [];
   /** @type {NodeDetail | undefined} */
   #detail;
+  /** @type {NodeAvailability | undefined} */
+  #availability;
+  #availabilityAt = 0;
   /** @type {(stream: StreamView) => void} */
   #onSever;
   /** Each is filled again only if it has changed. */
   #parts = {
     head: card('Node'),
     why: card('Why its last stream ended'),
+    presence: card('Presence'),
     streams: card('Streams'),
     timeline: card('Streams in the last 24 hours'),
     keys: card('Keys'),
@@ -35,7 +44,7 @@ export class NodeView {
   /** @param {(stream: StreamView) => void} onSever */
   constructor(onSever) {
     this.#onSever = onSever;
-    new ResizeObserver(() => this.#drawTimeline()).observe(this.#parts.timeline);
+    new ResizeObserver(() => this.#drawPictures()).observe(this.#parts.timeline);
   }
 
   /**
@@ -51,6 +60,14 @@ export class NodeView {
       getNode(key).catch(() => undefined),
     ]);
     if (key !== this.#key) return;
+    const newestSeq = events.at(-1)?.seq;
+    const isOld =
+      isNew || newestSeq !== this.#events.at(-1)?.seq || now() - this.#availabilityAt > AVAILABILITY_EVERY_MS;
+    if (isOld) {
+      this.#availability = await getAvailability(key).catch(() => undefined);
+      this.#availabilityAt = now();
+      if (key !== this.#key) return;
+    }
     this.#known = known;
     this.#events = events;
     this.#detail = detail;
@@ -62,7 +79,7 @@ export class NodeView {
       );
     }
     this.tick();
-    this.#drawTimeline();
+    this.#drawPictures();
     refill(this.#parts.keys, ...keyParts(key, detail ?? known.listed));
     const list = element('ol', { class: 'feed' }, ...feedItems(linesOf(events).slice(-300), false));
     if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
@@ -144,7 +161,8 @@ export class NodeView {
     }
   }
 
-  #drawTimeline() {
+  /** They are as wide as the page lets them, and their text is not scaled. */
+  #drawPictures() {
     if (this.#known === undefined) return;
     const part = this.#parts.timeline;
     const { paddingLeft, paddingRight } = getComputedStyle(part);
@@ -153,6 +171,9 @@ export class NodeView {
     const own = this.#known.streams.filter(({ machineKey }) => machineKey === this.#key);
     const picture = timeline(this.#events, own, now(), width);
     part.replaceChildren(element('h3', {}, 'Streams in the last 24 hours'), picture, legend());
+    const { presence } = this.#parts;
+    presence.hidden = this.#availability === undefined;
+    if (this.#availability) presence.replaceChildren(...presenceParts(this.#availability, now(), width));
   }
 }
 
