@@ -340,7 +340,7 @@ describe('the status page', () => {
     expect(await page.getByRole('button', { name: 'Disagreeing 3' }).getAttribute('aria-pressed')).toBe('true');
     for (const [tile, hash] of [
       ['Open streams', '#streams'],
-      ['Gone, last hour', '#events&show=ended'],
+      ['Gone in 1 h', '#events&show=ended'],
       ['Headscale', '#events&show=headscale'],
     ] as const) {
       await page.locator('.tile', { hasText: tile }).first().click();

@@ -141,7 +141,7 @@ export function nodeList(onFilter) {
       columns: COLUMNS,
       keyOf: ({ machineKey }) => machineKey,
       sort: 'name',
-      empty: 'No matching nodes.',
+      empty: 'No nodes yet. As soon as one connects, it is here.',
     },
     filters: FILTERS,
     textOf,

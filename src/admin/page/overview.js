@@ -26,11 +26,11 @@ export function showOverview(overview, nodes) {
       href: streams.contested > 0 ? '#streams&filter=contested' : '#streams',
       picture: chart(minutes, 'streams'),
     }),
-    tile('Takeovers, last hour', String(lastHour.takeovers), '', observeOnly ? 'observe-only' : '', {
+    tile('Takeovers in 1 h', String(lastHour.takeovers), '', observeOnly ? 'observe-only' : '', {
       href: '#events&show=takeovers',
       picture: chart(minutes, 'takeovers'),
     }),
-    tile('Gone, last hour', String(lastHour.gone), '', '', {
+    tile('Gone in 1 h', String(lastHour.gone), '', '', {
       href: '#events&show=ended',
       picture: chart(minutes, 'gone'),
     }),

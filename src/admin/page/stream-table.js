@@ -137,7 +137,7 @@ export function streamList(onSever, onFilter) {
       keyOf,
       sort: 'id',
       isDescending: true,
-      empty: 'No matching streams.',
+      empty: 'No streams yet. As soon as a client connects, its stream is here.',
       action: { text: 'Sever…', label: severLabel, refusal: refusalOf, run: onSever },
     },
     filters: FILTERS,

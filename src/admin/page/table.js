@@ -35,7 +35,7 @@ const EXTRA_ROWS = 8;
  * @property {(item: T) => string} keyOf
  * @property {string} sort
  * @property {boolean} [isDescending]
- * @property {string} empty
+ * @property {string} empty what to say while there is nothing at all
  * @property {Action<T>} [action]
  */
 
@@ -79,11 +79,11 @@ export class Table {
 
   /** @param {TableOptions<T>} options */
   constructor(options) {
-    const { name, place, columns, action, sort, isDescending = false, empty } = options;
+    const { name, place, columns, action, sort, isDescending = false } = options;
     this.#options = options;
     this.#sort = sort;
     this.#descending = isDescending;
-    this.#empty = element('p', { class: 'empty' }, empty);
+    this.#empty = element('p', { class: 'empty' });
     this.#grid = element('div', { class: 'grid', role: 'table', 'aria-label': name });
     this.#scroll = element('div', {
       class: 'scroll',
@@ -169,6 +169,7 @@ export class Table {
     this.#grid.setAttribute('aria-rowcount', String(this.#shown.length + 1));
     this.#body.style.height = `${this.#shown.length * this.#rowHeight}px`;
     this.#empty.hidden = this.#shown.length > 0;
+    setText(this.#empty, this.#all.length === 0 ? this.#options.empty : 'Nothing matches.');
     this.#draw();
   }
 

@@ -2,7 +2,8 @@
 import { drawing, element } from './dom.js';
 import { clockTime, moment, span } from './format.js';
 
-const LEFT = 82;
+/** Of a letter of the labels, at most. */
+const LETTER = 7;
 const RIGHT = 14;
 const LANE = 30;
 /** A label of the axis, with room on both sides. */
@@ -39,10 +40,11 @@ const RANGES_MS = [
  */
 export function timeline(events, open, now, width) {
   const lanes = lanesOf(events, open, now).slice(-MOST_LANES);
+  const left = 18 + LETTER * Math.max(...lanes.map(({ id }) => labelOf(id).length), labelOf(1).length);
   const oldest = Math.min(...lanes.map(({ from }) => from), now - 1);
   const range = RANGES_MS.find((each) => each >= (now - oldest) * 1.05) ?? 24 * HOUR_MS;
   /** @param {number} at */
-  const x = (at) => LEFT + Math.max(0, 1 - (now - at) / range) * (width - LEFT - RIGHT);
+  const x = (at) => left + Math.max(0, 1 - (now - at) / range) * (width - left - RIGHT);
   const height = TOP + lanes.length * LANE + 24;
   const label = `${lanes.length} streams in the last ${span(range)}. The list below has all events.`;
   const picture = drawing('svg', {
@@ -53,7 +55,7 @@ export function timeline(events, open, now, width) {
     role: 'img',
     'aria-label': label,
   });
-  const parts = [12, 6, 4, 3, 2, 1].find((each) => (width - LEFT - RIGHT) / each >= LABEL) ?? 1;
+  const parts = [12, 6, 4, 3, 2, 1].find((each) => (width - left - RIGHT) / each >= LABEL) ?? 1;
   for (let part = 0; part <= parts; part++) {
     const at = now - range + (range * part) / parts;
     picture.append(drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: TOP, y2: height - 22 }));
@@ -65,19 +67,25 @@ export function timeline(events, open, now, width) {
       ),
     );
   }
-  for (const [index, lane] of lanes.entries()) picture.append(drawLane(lane, TOP + index * LANE + LANE / 2, x, now));
+  for (const [index, lane] of lanes.entries())
+    picture.append(drawLane(lane, { y: TOP + index * LANE + LANE / 2, left }, x, now));
   return picture;
+}
+
+/** @param {number} id */
+function labelOf(id) {
+  return `stream ${id}`;
 }
 
 /**
  * @param {Lane} lane
- * @param {number} y
+ * @param {{ y: number, left: number }} place
  * @param {(at: number) => number} x
  * @param {number} now
  */
-function drawLane({ id, from, to, events }, y, x, now) {
+function drawLane({ id, from, to, events }, { y, left }, x, now) {
   const group = drawing('g');
-  group.append(drawing('text', { x: LEFT - 12, y: y + 4, 'text-anchor': 'end' }, `stream ${id}`));
+  group.append(drawing('text', { x: left - 12, y: y + 4, 'text-anchor': 'end' }, labelOf(id)));
   const end = x(to ?? now);
   group.append(
     drawing('rect', { class: 'lane', x: x(from), y: y - 4, width: Math.max(2, end - x(from)), height: 8, rx: 4 }),
