@@ -8,7 +8,7 @@ import { SimulatedNode } from '../../src/demo/simulated-node.ts';
 import { Harness, until } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
 import { freePort, run } from '../support/process.ts';
-import { accessibilityFaults, HANGS_MS, launch, openPage, shoot } from './support/stage.ts';
+import { accessibilityFaults, cutTexts, HANGS_MS, launch, openPage, shoot } from './support/stage.ts';
 
 let browser: Browser;
 const harness = new Harness();
@@ -169,3 +169,57 @@ test('without a Noise key, and when Headscale goes away, the page says so, in th
   });
   await page.locator('.tile', { hasText: 'Headscale' }).locator('.value.bad', { hasText: 'down' }).waitFor();
 });
+
+test.each([390, 1440])(
+  'every problem is shown with its beginning and what to do, the worst first, %i px wide',
+  async (width) => {
+    const noiseKey = generateNoiseKey();
+    const control = await startControlServer({ secondStream: 'accept', noiseKey });
+    harness.defer(() => control.close());
+    const watchdog = await harness.watchdog(control.url.origin, {}, noiseKey);
+    const { page } = await openPage(browser, watchdog.admin);
+    await page.setViewportSize({ width, height: 900 });
+    const since = new Date(Date.now() - 3 * 86_400_000).toISOString();
+    const problems = [
+      ...['upstream_down', 'noise_key_mismatch', 'redis_down'].map((kind) => ({ kind, level: 'error' })),
+      ...['machine_keys_duplicated', 'certificate_expiring', 'limit_reached', 'evidence_missing'].map((kind) => ({
+        kind,
+        level: 'warn',
+      })),
+      { kind: 'observe_only', level: 'info' },
+    ].map(({ kind, level }) => ({
+      ...{
+        kind,
+        level,
+        code: null,
+        since,
+        sentence: `What is wrong: ${kind} at http://a-long-name.example.com:12345.`,
+      },
+      advice: 'Do something about it.',
+    }));
+    await page.route('**/overview', async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ json: { ...((await answer.json()) as object), problems } });
+    });
+    await page.reload();
+    await page
+      .locator('#problems li')
+      .nth(problems.length - 1)
+      .waitFor();
+    const shown = await page.locator('#problems li').allInnerTexts();
+    for (const [index, { kind }] of problems.entries()) {
+      expect(shown[index]).toContain(kind);
+      expect(shown[index]).toContain('Do something about it.');
+      // Three days ago: the time alone would mislead.
+      expect(shown[index]).toMatch(/since .*\d.*, \d\d:\d\d:\d\d/);
+    }
+    expect(await look(page)).toMatchObject({
+      title: 'Headscale is down – headscale-watchdog',
+      icon: 'page/icon-bad.svg',
+    });
+    expect(await cutTexts(page)).toEqual([]);
+    expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
+    await shoot(page, `problems-${width}`);
+    expect(await accessibilityFaults(page)).toEqual([]);
+  },
+);
