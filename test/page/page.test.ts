@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import type { Browser } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
-import { acceptStream, Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import type { NoiseKey } from '../../src/identity/noise.ts';
+import { readHead, until, upgradeHead } from '../support/harness.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
 import { freePort } from '../support/process.ts';
 import {
@@ -42,8 +43,8 @@ afterEach(async () => {
   for (const each of stages.splice(0)) await each.harness.closeAll();
 });
 
-async function on(flags: Record<string, unknown> = {}): Promise<Stage> {
-  const made = await stage(flags);
+async function on(flags?: Record<string, unknown>, noiseKey?: NoiseKey): Promise<Stage> {
+  const made = await stage(flags, noiseKey);
   stages.push(made);
   return made;
 }
@@ -162,20 +163,20 @@ describe('the status page', () => {
   });
 
   test('the feed asks for the kinds that it shows, so that many openings push out no takeover', async () => {
-    const harness = new Harness();
-    const upstream = await harness.upstream(acceptStream, (_request, response) => void response.writeHead(404).end());
-    const watchdog = await harness.watchdog(upstream.url, { silentAfter: '1s', hold: 'off' }, noiseKeyOf(recorded));
-    const connectNode = async (handshake: string) => {
-      const client = harness.client(watchdog.port);
-      client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`));
-      expect(await readHead(client)).toBe(SWITCHING);
-    };
-    const one = generateNoiseKey();
-    await connectNode(freshHandshake(recorded, one));
-    await connectNode(freshHandshake(recorded, one));
+    const { harness, watchdog, node } = await on({}, noiseKeyOf(recorded));
+    const router = await node('router-1');
+    router.freeze();
+    router.comeBack();
+    await router.accepted();
     await until(() => watchdog.events.some(({ kind }) => kind === 'stream_severed'), 'a takeover', HANGS_MS);
+    await router.dropFrozen();
     // As after a restart: more openings than the feed asks for events.
-    for (let i = 0; i < 350; i++) await connectNode(freshHandshake(recorded, generateNoiseKey()));
+    for (let i = 0; i < 350; i++) {
+      const client = harness.client(watchdog.port);
+      const handshake = freshHandshake(recorded, generateNoiseKey());
+      client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`));
+      expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
+    }
     const { page } = await openPage(browser, watchdog.admin);
     await page.locator('#feed > li', { hasText: 'takeover: silent' }).waitFor();
     await page.locator('.tile', { hasText: 'Takeovers' }).click();
@@ -183,7 +184,6 @@ describe('the status page', () => {
     expect(await page.locator('#feed-show').inputValue()).toBe('takeovers');
     await page.locator('#feed-show').selectOption('all');
     await page.locator('#feed > li', { hasText: 'opened' }).nth(100).waitFor();
-    await harness.closeAll();
   });
 
   test('colours and days of the feed', async () => {

@@ -8,6 +8,7 @@ import { type ControlServer, startControlServer } from '../../../src/demo/contro
 import { generateNoiseKey } from '../../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../../src/demo/simulated-node.ts';
 import { formatMachineKey } from '../../../src/identity/keys.ts';
+import type { NoiseKey } from '../../../src/identity/noise.ts';
 import { Harness, type TestWatchdog } from '../../support/harness.ts';
 
 /** Debian's Chromium, one for all tests of a file. */
@@ -29,9 +30,11 @@ export interface Stage {
 }
 
 /** The demo's stand-in for Headscale, and a watchdog before it. */
-export async function stage(flags: Record<string, unknown> = {}): Promise<Stage> {
+export async function stage(
+  flags: Record<string, unknown> = {},
+  noiseKey: NoiseKey = generateNoiseKey(),
+): Promise<Stage> {
   const harness = new Harness();
-  const noiseKey = generateNoiseKey();
   const control = await startControlServer({ secondStream: 'refuse', noiseKey });
   harness.defer(() => control.close());
   const given = { silentAfter: '1s', ...flags };
