@@ -92,6 +92,21 @@ describe.each([390, 1024, 1440])('%i px wide', (width) => {
   });
 });
 
+test('where the table scrolls sideways, the name stays in sight, and every column can be reached', async () => {
+  const { page } = await openPage(browser, on.watchdog.admin);
+  await page.setViewportSize({ width: 800, height: 900 });
+  await answerWith(page, { nodes: NODES });
+  await page.reload();
+  const row = page.locator('#nodes-table .body .row', { hasText: 'anna-laptop' });
+  await row.waitFor();
+  const before = await row.locator('.name').boundingBox();
+  await page.evaluate("document.querySelector('#nodes-table .scroll').scrollLeft = 1000");
+  expect((await row.locator('.name').boundingBox())?.x).toBe(before?.x);
+  const [last, table] = [await row.locator('.expiry').boundingBox(), await page.locator('#nodes-table').boundingBox()];
+  expect((last?.x ?? 0) + (last?.width ?? 0)).toBeLessThanOrEqual((table?.x ?? 0) + (table?.width ?? 0));
+  await shoot(page, 'sideways');
+});
+
 test('a chosen theme stays, whatever the system prefers', async () => {
   const { page, mishaps } = await openPage(browser, on.watchdog.admin, { colorScheme: 'light' });
   const back = () => page.evaluate('getComputedStyle(document.body).backgroundColor');
