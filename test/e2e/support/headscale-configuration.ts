@@ -33,10 +33,15 @@ export function configuration(
     unix_socket: join(folder, 'headscale.sock'),
     unix_socket_permission: '0700',
     logtail: { enabled: false },
-    ...(ephemeralAfterMs === undefined ? {} : { ephemeral_node_inactivity_timeout: `${ephemeralAfterMs}ms` }),
+    ...(ephemeralAfterMs === undefined ? {} : ephemeral(`${ephemeralAfterMs}ms`)),
     ...(gatherWritesMs === undefined ? {} : { tuning: { node_store_batch_timeout: `${gatherWritesMs}ms` } }),
   };
   return JSON.stringify(settings, undefined, 2);
+}
+
+/** 0.29 has another name for it, and ignores the old one. */
+function ephemeral(timeout: string): object {
+  return { ephemeral_node_inactivity_timeout: timeout, node: { ephemeral: { inactivity_timeout: timeout } } };
 }
 
 /** Headscale's embedded relay, which clients look for at its server URL. */
