@@ -11,6 +11,7 @@ export interface EventsOptions {
   readonly node?: string;
   readonly stream?: string;
   readonly kind?: readonly string[];
+  readonly level?: readonly string[];
   readonly limit?: string;
   readonly since?: string;
   readonly until?: string;
@@ -33,9 +34,11 @@ const MEANT: readonly (readonly [called: RegExp, kinds: string])[] = [
   [/headscale/, "Headscale's state is upstream_up, upstream_down, upstream_silent and upstream_refused"],
 ];
 
+/** Kinds of events. The first part of several kinds stands for all of them: `notification`, `upstream`. */
 export function kindsOf(option: Option): Option {
   return severalOf(option, EVENT_KINDS, (word) => {
-    if ((EVENT_KINDS as readonly string[]).includes(word)) return;
+    const kinds = EVENT_KINDS.filter((kind) => kind === word || kind.startsWith(`${word}_`));
+    if (kinds.length > 0) return kinds;
     const meant = nearest(word.replaceAll('-', '_'), EVENT_KINDS);
     const called = MEANT.find(([pattern]) => pattern.test(word.toLowerCase()))?.[1];
     const advice = meant === undefined ? (called ?? 'see the list') : `did you mean ${meant}?`;
@@ -47,14 +50,14 @@ export function kindsOf(option: Option): Option {
 
 /** Lists recent events, the oldest first. */
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
-  const { node, stream, kind, since, until } = options;
+  const { node, stream, kind, level, since, until } = options;
   const limit = options.limit ?? (since === undefined ? undefined : String(MOST));
   const problem = node === undefined ? undefined : await unknownNode(api, node);
   if (problem !== undefined) {
     console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
     return EXIT.nothing;
   }
-  const query = { node, stream, kind: kind?.join() };
+  const query = { node, stream, kind: kind?.join(), level: level?.join() };
   const first = await api.get<EventsAnswer>('/events', { ...query, since, until, limit });
   if (options.csv) console.stdout.write(csvLine(CSV_COLUMNS));
   for (const event of first.events) console.stdout.write(textOf(event, options, console));

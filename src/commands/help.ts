@@ -103,28 +103,32 @@ export function isRepeatable(option: Option): boolean {
   return repeatable.has(option);
 }
 
-/** Lets a flag be repeated, and have several words with commas between them. */
-export function severalOf(option: Option, words: readonly string[], check = checkWord): Option {
+/**
+ * Lets a flag be repeated, and have several words with commas between them.
+ *
+ * @param read what a word stands for, if it may be something else than one of `words`.
+ */
+export function severalOf(
+  option: Option,
+  words: readonly string[],
+  read: (word: string) => readonly string[] = (word) => [checked(word, words)],
+): Option {
   option.argChoices = [...words];
-  return repeated(option, (text) => {
-    const values = text.split(',').map((value) => value.trim());
-    for (const value of values) check(value, words);
-    return values;
-  });
+  return repeated(option, (text) => text.split(',').flatMap((word) => read(word.trim())));
 }
 
 /** A flag with one of several words. @param opposite whether a - before a word is allowed, for the opposite order. */
 export function sortOf(option: Option, words: readonly string[]): Option {
   option.argChoices = [...words];
   return option.argParser((text: string) => {
-    checkWord(text.replace(/^-/, ''), words);
+    checked(text.replace(/^-/, ''), words);
     return text;
   });
 }
 
 /** @throws InvalidArgumentError, which says what to write instead. */
-function checkWord(word: string, words: readonly string[]): void {
-  if (words.includes(word)) return;
+function checked(word: string, words: readonly string[]): string {
+  if (words.includes(word)) return word;
   const meant = nearest(word, words);
   throw new InvalidArgumentError(`${meant === undefined ? '' : `Did you mean ${meant}? `}Write ${anyOf(words)}.`);
 }

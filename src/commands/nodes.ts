@@ -2,9 +2,18 @@ import type { PresenceView } from '../admin/views.ts';
 import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
-import { type Api, type NodesAnswer, nodesCalled, unknownNode } from './admin-client.ts';
+import { type Api, type EventsAnswer, type NodesAnswer, nodesCalled, unknownNode } from './admin-client.ts';
 import { ago, footOf, roundTrip, wholeSeconds } from './streams.ts';
-import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableOf } from './terminal.ts';
+import {
+  type Column,
+  type Console,
+  coloured,
+  EXIT,
+  type ExitCode,
+  localTime,
+  showScreen,
+  tableOf,
+} from './terminal.ts';
 
 export interface NodesOptions {
   readonly state?: readonly string[];
@@ -50,13 +59,50 @@ export async function showNodes(
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
     else showScreen(console, linesOf(nodes, found.length, sort, console), options.watch === true);
     if (!options.watch) {
-      const problem = node === undefined || nodes.length > 0 ? undefined : await unknownNode(api, node);
-      if (problem !== undefined) console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
-      return nodes.length > 0 ? EXIT.done : EXIT.nothing;
+      const [only, ...others] = found;
+      if (node !== undefined && only !== undefined && others.length === 0 && !options.json) {
+        for (const text of await wordsOn(api, only)) console.stdout.write(`${text}\n`);
+      }
+      if (nodes.length > 0) return EXIT.done;
+      if (node !== undefined) {
+        const problem = await unknownNode(api, node);
+        const other = `${printable(node)} is known, but the other flags leave it out.\n`;
+        console.stderr.write(problem === undefined ? other : errorLine('HSW_NODE_UNKNOWN', problem));
+      }
+      return EXIT.nothing;
     }
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
   }
+}
+
+/** Headscale sends something every minute, and the client's kernel acknowledges it, also that of a phone that sleeps. */
+const SIGN_EXPECTED_MS = 150_000;
+
+/** What somebody who asks about one node wants to know: whether it is there, and why its last stream ended. */
+async function wordsOn(api: Api, node: PresenceView): Promise<readonly string[]> {
+  const { machineKey, state, evidence, lastSignAt } = node;
+  const words: string[] = [];
+  const signMs = lastSignAt === null ? undefined : Date.now() - Date.parse(lastSignAt);
+  if (state === 'connected' && signMs !== undefined) {
+    if (evidence?.source === 'none')
+      words.push(
+        `Linux shows nothing of its client (${evidence.reason}), so only what it sends shows that it is there.`,
+      );
+    else if (signMs < SIGN_EXPECTED_MS)
+      words.push(`It is there: the last sign of it came ${ago(signMs)}. A phone that sleeps gives one, too.`);
+    else words.push(`It may be gone: the last sign of it came ${ago(signMs)}. If so, --gone-after ends its stream.`);
+  }
+  const { events } = await api.get<EventsAnswer>('/events', {
+    node: machineKey,
+    kind: 'stream_severed,stream_closed',
+    limit: '2',
+  });
+  const last = events.at(-1);
+  // A stream that is severed is closed right afterwards, and the severing says why.
+  const why = events.findLast(({ kind, stream }) => kind === 'stream_severed' && stream === last?.stream) ?? last;
+  if (why !== undefined) words.push(`How its last stream ended, ${localTime(why.time)}: ${printable(why.sentence)}`);
+  return words;
 }
 
 function linesOf(
@@ -82,10 +128,11 @@ function linesOf(
 }
 
 function rowOf(node: PresenceView, now: number): readonly string[] {
-  const { machineKey, name, user, state, disagreement, connectedSince, lastSignAt, rttMs, remoteAddress } = node;
+  const { machineKey, name, user, state, isDuplicate, disagreement, connectedSince, lastSignAt, rttMs, remoteAddress } =
+    node;
   return [
     ...[name === null ? machineKey : printable(name), user ? printable(user) : '-'],
-    state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state,
+    `${state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state}${isDuplicate ? ', duplicate key' : ''}`,
     connectedSince === null ? '-' : span(wholeSeconds(now - Date.parse(connectedSince))),
     lastSignAt === null ? 'never' : ago(now - Date.parse(lastSignAt)),
     ...[rttMs === null ? '-' : roundTrip(rttMs), remoteAddress ?? '-', shownAs(node, now), expiry(node, now)],

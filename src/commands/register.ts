@@ -10,13 +10,14 @@ import type { Config } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
-import { EVENT_KINDS } from '../telemetry/event-table.ts';
+import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
 import { type Api, adminApi } from './admin-client.ts';
 import { type AvailabilityOptions, showAvailability } from './availability.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, kindsOf, showEvents } from './events.ts';
 import { countOf, endHelp, isRepeatable, repeated, severalOf, sortOf } from './help.ts';
 import { type NodesOptions, showNodes } from './nodes.ts';
+import { type StatusOptions, showStatus } from './status.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
 import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
 
@@ -98,6 +99,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
     void stopped().then(() => stop.abort());
     return terminal(stop.signal);
   };
+  addStatus(program, console);
   addStreams(program, console);
   addNodes(program, console);
   addEvents(program, console);
@@ -122,6 +124,26 @@ const LISTS = {
   2: 'a flag, a variable or the file cannot be used',
   3: 'nothing matches; if a node was named, the message says whether it is known',
 };
+
+function addStatus(program: Command, console: OpenConsole): void {
+  const command = program
+    .command('status')
+    .helpGroup(LOOK)
+    .description('show how Headscale, the nodes and the running watchdog are, what is wrong, and what to do')
+    .addOption(option(HOW, '--watch', 'refresh every two seconds, until Ctrl-C'))
+    .addOption(option(HOW, '--json', 'print the JSON of the admin API'))
+    .action(async (options: StatusOptions, command: Command) => {
+      process.exitCode = await showStatus(apiOf(command), options, console());
+    });
+  endHelp(asksAdmin(command), {
+    examples: [['Is it the watchdog, or Headscale?', '']],
+    exits: {
+      0: 'nothing is wrong, or there are only warnings',
+      1: 'something is wrong, or the watchdog did not answer',
+      2: 'a flag, a variable or the file cannot be used',
+    },
+  });
+}
 
 function addStreams(program: Command, console: OpenConsole): void {
   const command = program
@@ -192,6 +214,7 @@ function addEvents(program: Command, console: OpenConsole): void {
     .addOption(option(WHICH, '--node <name|id|key>', 'only events of this node'))
     .addOption(option(WHICH, '--stream <id>', 'only events of this stream'))
     .addOption(kindsOf(option(WHICH, '--kind <kind>', 'only events of these kinds, which are listed below')))
+    .addOption(severalOf(option(WHICH, '--level <level>', 'only events of these levels'), LEVELS))
     .addOption(
       countOf(
         option(WHICH, '--limit <number>', 'how many of the newest events; the default is 100, and with --since 20000'),
@@ -214,7 +237,9 @@ function addEvents(program: Command, console: OpenConsole): void {
       ['Takeovers as they happen', '--kind contest_opened,stream_severed --follow'],
     ],
     exits: LISTS,
-    more: { Kinds: `${EVENT_KINDS.join(', ')}. docs/api.md says what each means.` },
+    more: {
+      Kinds: `${EVENT_KINDS.join(', ')}. The first part of several stands for all of them: upstream, notification. docs/api.md says what each means.`,
+    },
   });
 }
 

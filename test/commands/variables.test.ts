@@ -217,3 +217,17 @@ describe('the admin address of a command', () => {
     expect(loadAdminPlace({ admin: ':3' }, broken).admin.port).toBe(3);
   });
 });
+
+test('the first part of several kinds of events stands for all of them', async () => {
+  const { command } = await parse({}, 'events', '--kind', 'notification,stream_severed', '--kind', 'redis');
+  expect(command.opts().kind).toEqual([
+    ...[
+      'notification_sent',
+      'notification_delayed',
+      'notification_dropped',
+      'stream_severed',
+      'redis_up',
+      'redis_down',
+    ],
+  ]);
+});

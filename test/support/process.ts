@@ -21,14 +21,17 @@ export function run(harness: Harness, ...args: string[]): Run {
 
 export interface Surroundings {
   readonly env?: NodeJS.ProcessEnv;
+  /** The folder in which it runs. */
+  readonly cwd?: string;
   /** Where its standard output goes instead of to the test. */
   readonly stdout?: number;
 }
 
-export function runWith(harness: Harness, { env, stdout }: Surroundings, ...args: string[]): Run {
+export function runWith(harness: Harness, { env, cwd, stdout }: Surroundings, ...args: string[]): Run {
   const child = spawn(process.execPath, [CLI, ...args], {
     stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
     env: { ...process.env, ...env },
+    ...(cwd !== undefined && { cwd }),
   });
   const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
     child.on('close', (code, signal) => resolve({ code, signal }));
