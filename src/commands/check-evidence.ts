@@ -1,15 +1,17 @@
 import { connect, createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import type { StreamView } from '../admin/views.ts';
+import type { Overview, StreamView } from '../admin/views.ts';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
-import type { Cidr, Config } from '../config/types.ts';
+import type { Cidr, Config, HostPort } from '../config/types.ts';
 import { addressAndPort, isLoopback, plainAddress } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
+import { fieldsOf, parseJson } from '../lib/json.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { loadSockDiag, type SockDiagOrNot } from '../liveness/sock-diag.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import type { EvidenceSource } from '../streams/stream.ts';
+import { askAdmin } from './admin-client.ts';
 import { type Finding, ok, warn } from './findings.ts';
 
 const SILENCE_ONLY = 'so only their silence shows that they are gone, and gone-after does nothing for them';
@@ -151,4 +153,53 @@ export function streamEvidenceFinding(streams: readonly Pick<StreamView, 'eviden
     `${none.length} without${none.length === 0 ? '' : ` (${reasons.join(', ')}): see docs/proxies.md`}`,
   ].join(' ');
   return none.length === 0 ? ok(text) : warn('HSW_PROXY_SOCKETS_HIDDEN', text);
+}
+
+/** The problems with proxies that a running watchdog has seen. If none is running, those that can be seen without requests. */
+export async function frontProxyFindings(
+  { admin, trustedProxies }: Config,
+  token: string | undefined,
+  gateways: readonly string[],
+): Promise<readonly Finding[]> {
+  const seen = await frontProxiesAt(admin, token);
+  if (seen !== undefined) {
+    return seen.length === 0
+      ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
+      : seen;
+  }
+  const why = 'a proxy of the container engine or of the host connects from there';
+  const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
+  return untrusted.map((each) =>
+    warn(
+      'HSW_PROXY_NOT_TRUSTED',
+      `proxies in front: ${each} is the gateway of this container: ${why}, and is not trusted: see docs/proxies.md`,
+    ),
+  );
+}
+
+async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly Finding[] | undefined> {
+  try {
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/overview', token);
+    const { frontProxies } = fieldsOf(parseJson(text));
+    if (!Array.isArray(frontProxies)) return undefined;
+    return (frontProxies as Overview['frontProxies']).map(({ code, sentence }) => ({
+      level: 'warn',
+      code,
+      text: `proxies in front: ${sentence}`,
+    }));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where the evidence of the running watchdog's streams comes from. */
+export async function streamFindings({ admin }: Config, token: string | undefined): Promise<readonly Finding[]> {
+  try {
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/streams', token);
+    const { streams } = fieldsOf(parseJson(text));
+    const finding = Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined;
+    return finding === undefined ? [] : [finding];
+  } catch {
+    return [];
+  }
 }

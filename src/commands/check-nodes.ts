@@ -1,5 +1,5 @@
 import { policyView } from '../admin/node-list.ts';
-import type { PolicyView } from '../admin/views.ts';
+import type { NodeDetail, PolicyView } from '../admin/views.ts';
 import { durationOrOff } from '../config/changes.ts';
 import { asksForNodes, explainPolicy, type Who } from '../config/policy.ts';
 import { readApiKey, readOauthClientSecret } from '../config/secrets.ts';
@@ -9,8 +9,10 @@ import { type Credentials, capabilitiesOf, nodesAccess } from '../headscale/capa
 import { formatMachineKey, formatNodeKey, parseMachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { reasonOf } from '../lib/errors.ts';
+import { fieldsOf, parseJson } from '../lib/json.ts';
 import { formatDuration } from '../lib/units.ts';
 import { USUAL_HOLD_MS } from '../takeover/hold.ts';
+import { apiErrorIn, askAdmin } from './admin-client.ts';
 import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
 
 const NAMES_SHOWN = 10;
@@ -88,7 +90,7 @@ function userRuleFindings({ rules }: Config, nodes: readonly NodeInfo[]): readon
 }
 
 /** A node's settings as flags, variables and file give them. */
-export interface GivenNode {
+interface GivenNode {
   readonly finding: Finding;
   /** Null if nobody knows the node. */
   readonly settings: PolicyView | null;
@@ -144,7 +146,7 @@ function shown(names: readonly string[]): string {
 }
 
 /** `silent-after 10s (rule 2, watchdog.yaml:4); gone-after 2m, probe-idle off (default)` */
-export function describePolicy(settings: PolicyView, version: string | undefined): string {
+function describePolicy(settings: PolicyView, version: string | undefined): string {
   const { from, observeOnly } = settings;
   const texts: readonly (readonly [text: string, source: string])[] = [
     [`silent-after ${durationOrOff(settings.silentAfterMs)}`, from.silentAfterMs],
@@ -167,4 +169,38 @@ function holdOf({ hold }: PolicyView, version: string | undefined): string {
   return capabilitiesOf(version).mayRefuseSecondStream
     ? `auto: ${formatDuration(USUAL_HOLD_MS)}, because Headscale may refuse a second stream`
     : `auto: off for Headscale ${version}`;
+}
+
+/** The settings that the running watchdog uses for a node, and whether they are those that were given to `check`. */
+export async function runningNode(
+  { admin }: Config,
+  token: string | undefined,
+  asked: string,
+  { settings: given, version }: GivenNode,
+): Promise<{ readonly findings: readonly Finding[]; readonly settings: PolicyView | null }> {
+  const nothing = { findings: [], settings: null };
+  const path = `/nodes/${encodeURIComponent(asked)}`;
+  const answer = await askAdmin({ admin, from: undefined }, 'GET', path, token).catch(() => undefined);
+  if (answer === undefined) return nothing;
+  const who = `node ${asked} in the running watchdog`;
+  if (answer.status !== 200) {
+    const { code, message } = apiErrorIn(answer.text);
+    // Something else listens there, and the check of the ports has said so.
+    if (code === 'HSW_ADMIN_ANSWER_UNEXPECTED') return nothing;
+    return { findings: [warn(null, `${who}: ${message}`)], settings: null };
+  }
+  const { policy: settings } = fieldsOf(parseJson(answer.text)) as Partial<NodeDetail>;
+  // A watchdog of another version may not tell where they come from.
+  if (settings?.from === undefined) return nothing;
+  const does = describePolicy(settings, version);
+  if (given === null || sameValues(given, settings)) return { findings: [ok(`${who}: ${does}`)], settings };
+  const why = 'other settings than these, because its flags are others, or the file has changed since';
+  return { findings: [warn(null, `${who}: ${does}: ${why}: headscale-watchdog reload applies the file`)], settings };
+}
+
+function sameValues(
+  { from: _, rule: __, ...one }: PolicyView,
+  { from: ___, rule: ____, ...other }: PolicyView,
+): boolean {
+  return Object.entries(one).every(([name, value]) => other[name as keyof typeof other] === value);
 }

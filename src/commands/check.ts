@@ -1,3 +1,4 @@
+import { createServer } from 'node:net';
 import type { PolicyView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
 import {
@@ -7,18 +8,20 @@ import {
   readNoiseKey,
   readNotifySecret,
 } from '../config/secrets.ts';
-import type { Config, NotifyTarget } from '../config/types.ts';
+import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
-import { isLoopback } from '../lib/addresses.ts';
+import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
+import { fieldsOf, parseJson } from '../lib/json.ts';
 import { deliverOnce, poster } from '../notify/delivery.ts';
 import { testMessage } from '../notify/messages.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
-import { evidenceFindings } from './check-evidence.ts';
-import { givenNode, listNodes } from './check-nodes.ts';
-import { frontProxyFindings, portFindings, runningNode, streamFindings } from './check-running.ts';
+import { listen } from '../proxy/listening.ts';
+import { askAdmin } from './admin-client.ts';
+import { evidenceFindings, frontProxyFindings, streamFindings } from './check-evidence.ts';
+import { givenNode, listNodes, runningNode } from './check-nodes.ts';
 import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
 import { type Colour, type Console, coloured, EXIT, type ExitCode } from './terminal.ts';
 
@@ -217,6 +220,41 @@ function readToken(config: Config): {
     return { token: all, findings: [ok('admin token: read'), ...ofRead] };
   } catch (error) {
     return { token: undefined, findings: problemsOf(error) };
+  }
+}
+
+/** Whether the ports are free, or the running watchdog's. */
+async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
+  const running = await listenPortsAt(config.admin, token);
+  const runs = (flag: string, where: HostPort): Finding =>
+    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use by the watchdog that already runs here`);
+  const found: Finding[] = [];
+  for (const each of config.listen) {
+    found.push(...(running?.includes(each.port) ? [runs('--listen', each)] : await canListen(each, '--listen')));
+  }
+  found.push(...(running !== undefined ? [runs('--admin', config.admin)] : await canListen(config.admin, '--admin')));
+  return found;
+}
+
+/** Asks an admin server for the ports that its watchdog listens on; undefined without a watchdog there. */
+async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
+  try {
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/readyz', token);
+    const { listen } = fieldsOf(parseJson(text));
+    return Array.isArray(listen) ? listen.map((address) => fieldsOf(address).port) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function canListen(where: HostPort, flag: string): Promise<readonly Finding[]> {
+  const server = createServer();
+  try {
+    await listen(server, where, flag);
+    await new Promise((resolve) => server.close(resolve));
+    return [ok(`${flag} ${addressAndPort(where.host, where.port)}: free`)];
+  } catch (error) {
+    return problemsOf(error);
   }
 }
 
