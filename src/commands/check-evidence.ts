@@ -1,9 +1,8 @@
 import { connect, createServer, type Socket } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import type { Overview, StreamView } from '../admin/views.ts';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Cidr, Config, HostPort } from '../config/types.ts';
-import { addressAndPort, isLoopback, plainAddress } from '../lib/addresses.ts';
+import { addressAndPort, isLoopback, ownAddresses, plainAddress } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { fieldsOf, parseJson } from '../lib/json.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
@@ -20,14 +19,14 @@ const SILENCE_ONLY = 'so only their silence shows that they are gone, and gone-a
 export async function evidenceFindings(
   config: Config,
   loadDiag: () => Promise<SockDiagOrNot> = () => loadSockDiag(systemClock),
-  ownAddresses: () => readonly string[] = addressesOfThisMachine,
+  addresses: () => readonly string[] = ownAddresses,
 ): Promise<readonly Finding[]> {
   const found = [await directFinding(), ...listenFindings(config)];
   if (config.trustedProxies.length === 0) return found;
   const diag = await loadDiag();
   const failure = diag.ok ? await whyNotShown(diag) : diag.why;
   if (diag.ok) diag.sockDiag.close();
-  return [...found, ...proxyFindings(config, failure, ownAddresses())];
+  return [...found, ...proxyFindings(config, failure, addresses())];
 }
 
 async function directFinding(): Promise<Finding> {
@@ -104,10 +103,6 @@ function placeOf(
   if (isLoopback(plainAddress(address)) && (isSingle || Number(bits) >= 8)) return { seen: [proxies], isAllHere: true };
   const seen = own.filter(trustOf([proxies]));
   return { seen, isAllHere: isSingle && seen.length > 0 };
-}
-
-function addressesOfThisMachine(): readonly string[] {
-  return Object.values(networkInterfaces()).flatMap((all = []) => all.map(({ address }) => address));
 }
 
 /** Looks for the other end of a connection, as the watchdog does for a proxy's. @returns why it was not found. */

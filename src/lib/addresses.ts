@@ -1,4 +1,5 @@
 import { isIPv4, isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
 
 /** One end of a TCP connection. */
 export interface Endpoint {
@@ -88,4 +89,16 @@ function isMapped(bytes: Buffer, start: number): boolean {
     bytes.readUInt32BE(start + 4) === 0 &&
     bytes.readUInt16BE(start + 8) === 0
   );
+}
+
+/**
+ * The addresses of this machine. Empty if it does not tell: libc asks for them through netlink, which a seccomp profile may
+ * refuse.
+ */
+export function ownAddresses(read: typeof networkInterfaces = networkInterfaces): readonly string[] {
+  try {
+    return Object.values(read()).flatMap((all = []) => all.map(({ address }) => address));
+  } catch {
+    return [];
+  }
 }

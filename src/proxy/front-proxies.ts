@@ -1,9 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { networkInterfaces } from 'node:os';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
 import type { Cidr } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
-import { isLoopback } from '../lib/addresses.ts';
+import { isLoopback, ownAddresses } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
 import type { UpgradeMessage } from './first-bytes.ts';
@@ -178,8 +177,7 @@ export function gatewaysOfContainer(): readonly string[] {
 }
 
 function readAddresses(): ReadonlySet<string> {
-  const own = Object.values(networkInterfaces()).flatMap((each) => (each ?? []).map(({ address }) => address));
-  return new Set([...own, ...gatewaysIn(table('/proc/net/route')), ...gateways6In(table('/proc/net/ipv6_route'))]);
+  return new Set([...ownAddresses(), ...gatewaysIn(table('/proc/net/route')), ...gateways6In(table('/proc/net/ipv6_route'))]);
 }
 
 /** The text of a file in `/proc`. Empty if there is none: another system, or it is hidden. */

@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { addressAndPort, addressBytes, addressText, plainAddress } from '../../src/lib/addresses.ts';
+import { addressAndPort, addressBytes, addressText, ownAddresses, plainAddress } from '../../src/lib/addresses.ts';
 
 const hexOf = (address: string): string | undefined => addressBytes(address)?.toString('hex');
 
@@ -80,5 +80,16 @@ describe('addressAndPort', () => {
   test('puts an IPv6 address in brackets', () => {
     expect(addressAndPort('2001:db8::7', 80)).toBe('[2001:db8::7]:80');
     expect(addressAndPort('192.0.2.7', 80)).toBe('192.0.2.7:80');
+  });
+});
+
+describe('ownAddresses', () => {
+  test('are those of this machine, the loopback among them', () => expect(ownAddresses()).toContain('127.0.0.1'));
+
+  test('are unknown where the system does not tell, as with a seccomp profile without netlink', () => {
+    const refused = (): never => {
+      throw new Error('uv_interface_addresses returned Unknown system error 1');
+    };
+    expect(ownAddresses(refused)).toEqual([]);
   });
 });

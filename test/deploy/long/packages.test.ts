@@ -31,6 +31,9 @@ let first = '';
 /** The same program with a newer version number. */
 let second = '';
 
+/** An address without its port. */
+const hostOf = (address: string): string => address.replace(/:\d+$/, '');
+
 beforeAll(async () => {
   const out = join(cleanup.folder(), 'out');
   await run(['npm', 'run', '--silent', 'package', '--', out, 'amd64']);
@@ -89,7 +92,7 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
   };
   const ownStream = (): Promise<Shown> =>
     until('the stream of the client', async () =>
-      (await streams()).find(({ remoteAddress }) => remoteAddress === client.address),
+      (await streams()).find(({ remoteAddress }) => hostOf(remoteAddress) === client.address),
     );
   const edit = (change: (text: string) => string): void => {
     const path = join(machine.root, SETTINGS);

@@ -104,14 +104,12 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
     const shown = [
       [config('userconfig'), '/root/.npmrc'],
       [config('globalconfig'), '/usr/local/etc/npmrc'],
-      [process.env.NODE_EXTRA_CA_CERTS ?? '', '/etc/ssl/extra.pem'],
       ['/etc/ssl/certs', '/etc/ssl/certs'],
     ].filter(([from = '']) => existsSync(from));
     await run(
       [
         ...['podman', 'build', '--quiet', '--network=host', '--format=docker', '--ulimit=nofile=20000:20000'],
         ...shown.map(([from, to]) => `--volume=${from}:${to}:ro`),
-        ...(process.env.NODE_EXTRA_CA_CERTS ? ['--env=NODE_EXTRA_CA_CERTS=/etc/ssl/extra.pem'] : []),
         ...['--file', 'deploy/compose/Dockerfile', '--tag', 'headscale-watchdog', '.'],
       ],
       this.#env,
