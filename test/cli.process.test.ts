@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, cpSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -95,6 +95,15 @@ describe('headscale-watchdog serve', () => {
     expect(serve.stdout.split('\n').filter((line) => line.includes('no --noise-key'))).toHaveLength(1);
   });
 
+  test('a Noise key that is not there yet: one line says so, and it is used once it is there', async () => {
+    const later = join(folder, 'later.key');
+    const serve = run(harness, 'serve', '--upstream', 'http://127.0.0.1:9', '--noise-key', later, ...ANY_PORTS);
+    await until(() => serve.stdout.includes('listening'), 'it has started');
+    cpSync(keyFile, later);
+    await until(() => serve.stdout.includes('"event":"key_file_reloaded"'), 'it uses the key');
+    expect(serve.stdout.split('\n').filter((line) => line.includes('HSW_NOISE_KEY_MISSING'))).toHaveLength(1);
+  });
+
   test.runIf(process.platform === 'linux')('a full disk under the log ends no stream', async () => {
     const upstream = await harness.upstream((_request, socket) => void socket.end(SWITCHING));
     const full = openSync('/dev/full', 'w');
@@ -146,7 +155,6 @@ describe('headscale-watchdog serve', () => {
   });
 
   test.each([
-    ['no such file', () => join(folder, 'nope'), 'there is no such file'],
     ['a folder', () => folder, 'is a folder'],
     [
       'a file without a key',

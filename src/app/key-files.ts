@@ -13,10 +13,12 @@ import type { Config, NotifyTarget } from '../config/types.ts';
 import type { Credentials } from '../headscale/capabilities.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
-import { reasonOf, StartError } from '../lib/errors.ts';
+import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
 import type { Emit, WatchedFile } from '../streams/events.ts';
 
 const LOOK_EVERY_MS = 5000;
+/** While the Noise key is not there yet. Streams that open meanwhile stay without an identity. */
+const LOOK_FOR_KEY_EVERY_MS = 500;
 
 export interface KeyFilesOptions {
   readonly clock: Clock;
@@ -50,13 +52,15 @@ export class KeyFiles {
   #timer: Timer | undefined;
   #closed = false;
 
-  /** @throws StartError when a file cannot be used. */
+  /** @throws StartError when a file cannot be used. The file with the Noise key may be missing: then it is used once it is there. */
   constructor(config: KeyPaths & Pick<Config, 'listen'>, options: KeyFilesOptions) {
     this.#options = options;
     this.#noise = new KeyFile(
       'Noise key',
       ([path]) => readNoiseKey(path),
       () => this.#users.noiseKey(),
+      // Headscale makes it when it starts for the first time, which may be after us.
+      { mayComeLater: true },
     );
     this.#api = new KeyFile(
       'API key',
@@ -182,7 +186,8 @@ export class KeyFiles {
 
   #schedule(): void {
     if (this.#closed) return;
-    this.#timer = this.#options.clock.after(LOOK_EVERY_MS, () => {
+    const everyMs = this.#noise.isAwaited ? LOOK_FOR_KEY_EVERY_MS : LOOK_EVERY_MS;
+    this.#timer = this.#options.clock.after(everyMs, () => {
       void this.look()
         .catch((error: unknown) =>
           this.#options.emit({ kind: 'internal_error', during: 'looking at the key files', error }),
@@ -206,11 +211,24 @@ class KeyFile<T> {
   /** The fingerprint of the files when they were last read. */
   #fingerprint: string | undefined;
   #problem: string | undefined;
+  readonly #mayComeLater: boolean;
+  #isStarted = false;
 
-  constructor(name: WatchedFile, read: (paths: Paths) => T, changed: (value: T) => void) {
+  constructor(
+    name: WatchedFile,
+    read: (paths: Paths) => T,
+    changed: (value: T) => void,
+    { mayComeLater = false }: { readonly mayComeLater?: boolean } = {},
+  ) {
     this.name = name;
     this.#read = read;
     this.#changed = changed;
+    this.#mayComeLater = mayComeLater;
+  }
+
+  /** Whether the file was missing at the start, and still is. */
+  get isAwaited(): boolean {
+    return this.#paths !== undefined && this.#value === undefined;
   }
 
   get paths(): Paths | undefined {
@@ -224,7 +242,7 @@ class KeyFile<T> {
   prepare(paths: Paths | undefined): () => () => void {
     // Take it before reading, so that the next look notices a change in between.
     const fingerprint = paths?.map(fingerprintNow).join();
-    const value = paths === undefined ? undefined : this.#read(paths);
+    const value = paths === undefined ? undefined : this.#readOrAwait(paths);
     return () => {
       const before = [this.#paths, this.#value, this.#fingerprint] as const;
       this.#problem = undefined;
@@ -233,7 +251,20 @@ class KeyFile<T> {
     };
   }
 
+  #readOrAwait(paths: Paths): T | undefined {
+    try {
+      return this.#read(paths);
+    } catch (error) {
+      const isMissing = error instanceof StartError && codeOf(error.cause) === 'ENOENT';
+      const maySo =
+        this.#mayComeLater && (this.#isStarted ? this.isAwaited && paths.join() === this.#paths?.join() : true);
+      if (isMissing && maySo) return undefined;
+      throw error;
+    }
+  }
+
   #use(paths: Paths | undefined, value: T | undefined, fingerprint: string | undefined): void {
+    this.#isStarted = true;
     this.#paths = paths;
     this.#value = value;
     this.#fingerprint = fingerprint;

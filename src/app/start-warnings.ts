@@ -8,8 +8,18 @@ import type { Logger } from '../telemetry/log.ts';
 import type { KeyFiles } from './key-files.ts';
 
 /** Warns of features that are off, because the operator may not know it. */
-export function warnOfMissing(log: Logger, noiseKey: NoiseKey | undefined, kernel: KernelOrNot): void {
-  if (noiseKey === undefined) {
+export function warnOfMissing(
+  log: Logger,
+  noiseKey: NoiseKey | undefined,
+  file: string | undefined,
+  kernel: KernelOrNot,
+): void {
+  if (noiseKey === undefined && file !== undefined) {
+    log.warn(
+      { code: 'HSW_NOISE_KEY_MISSING' satisfies ErrorCode, file },
+      'the file of --noise-key is not there yet: until it is, nodes cannot be told apart; Headscale makes it when it starts for the first time; if Headscale has started already, correct the path',
+    );
+  } else if (noiseKey === undefined) {
     log.warn(
       { code: 'HSW_NOISE_KEY_MISSING' satisfies ErrorCode },
       'no --noise-key: nodes cannot be told apart, so no stream is contested; everything else works',

@@ -99,7 +99,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const { emit } = events;
   const keys = new KeyFiles(config, { clock, emit });
   const noiseKey = (): NoiseKey | undefined => options.noiseKey ?? keys.noiseKey;
-  warnOfMissing(log, noiseKey(), loadedKernel);
+  warnOfMissing(log, noiseKey(), config.noiseKeyFile, loadedKernel);
   warnOfCertificates(log, config, keys, clock.dateOf(clock.now()));
 
   // Build the facts: streams, Headscale's health, its nodes, and the settings of each stream.

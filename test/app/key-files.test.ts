@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { KeyFiles } from '../../src/app/key-files.ts';
 import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { StartError } from '../../src/lib/errors.ts';
@@ -75,6 +75,46 @@ describe('KeyFiles', () => {
     expect(keys.credentials.apiKey).toBe('another-api-key');
     expect(changed).toEqual(['Noise key', 'credentials']);
     keys.close();
+  });
+
+  test('waits for a Noise key that is not there yet: it looks twice a second, and uses the key once it is there', async () => {
+    rmSync(noiseKeyFile);
+    const keys = open();
+    expect(keys.noiseKey).toBeUndefined();
+    const halfASecond = async (): Promise<void> => {
+      clock.advance(500);
+      // The next look is due once this one is over.
+      await vi.waitFor(() => expect(clock.timers).toBe(1));
+    };
+    await halfASecond();
+    expect([events, changed]).toEqual([[], []]);
+    // As much as Headscale has written so far.
+    writeFileSync(noiseKeyFile, 'privkey:00');
+    await halfASecond();
+    expect(events).toMatchObject([{ kind: 'key_file_reload_failed' }]);
+    writeFileSync(noiseKeyFile, first.serverPrivateKey);
+    await halfASecond();
+    expect(changed).toEqual(['Noise key']);
+    expect(publicKeyIn(keys)).toBe(first.serverPublicKey);
+    keys.close();
+  });
+
+  test('a reload while the key is not there yet is no mistake, but one to another missing file is', () => {
+    rmSync(noiseKeyFile);
+    const keys = open();
+    const paths = { apiKeyFile, oauthClientFile };
+    keys.prepare({ ...paths, noiseKeyFile })();
+    expect(() => keys.prepare({ ...paths, noiseKeyFile: `${noiseKeyFile}.other` })).toThrow(StartError);
+    writeFileSync(noiseKeyFile, first.serverPrivateKey);
+    keys.prepare({ ...paths, noiseKeyFile })();
+    rmSync(noiseKeyFile);
+    expect(() => keys.prepare({ ...paths, noiseKeyFile })).toThrow(StartError);
+    keys.close();
+  });
+
+  test('a missing API key is a mistake at once', () => {
+    rmSync(apiKeyFile);
+    expect(open).toThrow(/api\.key/);
   });
 
   test.each(['', 'privkey:00', 'nonsense'])(

@@ -25,6 +25,8 @@ export class DebianMachine {
       [
         ...['--quiet', '--register=no', '--keep-unit', '--boot', '--console=pipe', '--link-journal=no', '-D', root],
         `--network-namespace-path=/run/netns/${network.namespace}`,
+        // For init: newer releases want to be told that cgroups of the first version are fine.
+        'SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1',
       ],
       { stdio: ['ignore', 'ignore', 'ignore'] },
     );
