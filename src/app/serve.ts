@@ -26,7 +26,7 @@ export async function serve({ readConfig, hasFile, unknownVariables }: ServeOpti
   keepHeapSmall();
   const manager = await connectServiceManager(process.env, process.pid, systemClock);
   const config = readConfig();
-  const log = createLogger(config.logLevel, process.stdout);
+  const log = await createLogger(config.logLevel, process.stdout);
   for (const detail of unknownVariables) log.warn({ code: 'HSW_VARIABLE_UNKNOWN' satisfies ErrorCode }, detail);
   warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
   const stopped = Promise.race([nextSignal(), ...(hasFile ? [] : [nextHangup()])]);

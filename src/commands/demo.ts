@@ -24,7 +24,7 @@ async function startDemoWatchdog({ upstream, noiseKey, silentAfterMs }: DemoWatc
   const defaults = loadConfig({ listen: ANYWHERE, admin: ANYWHERE, trustedProxies: 'none' });
   const policy = { ...defaults.policy, silentAfterMs };
   const config = { ...defaults, upstream, policy };
-  const log = createLogger('silent', process.stdout);
+  const log = await createLogger('silent', process.stdout);
   const watchdog = await startWatchdog(config, { noiseKey, log });
   const urlOf = (address: { port: number } | undefined): URL => new URL(`http://127.0.0.1:${address?.port}`);
   return {

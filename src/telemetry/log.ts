@@ -1,5 +1,4 @@
 import pino, { type DestinationStream, type Logger } from 'pino';
-import pretty from 'pino-pretty';
 import type { LogLevel } from '../config/types.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
@@ -9,9 +8,11 @@ import { describeEvent, errorCodeOf, fieldsOf, levelOf, subjectOf } from './even
 export type { Logger };
 
 /** Writes JSON, one line for each event. On a terminal it writes readable lines, with colours unless NO_COLOR is set. */
-export function createLogger(level: LogLevel, out: NodeJS.WriteStream): Logger {
+export async function createLogger(level: LogLevel, out: NodeJS.WriteStream): Promise<Logger> {
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
   if (!out.isTTY) return pino(options, out as DestinationStream);
+  // A service has no terminal, and starts without it.
+  const { default: pretty } = await import('pino-pretty');
   const colorize = process.env.NO_COLOR === undefined || process.env.NO_COLOR === '';
   return pino(
     options,

@@ -39,7 +39,7 @@ for (const kind of ['unhandledRejection', 'uncaughtException'] as const) {
 }
 
 async function portOf(config: ReturnType<typeof loadConfig>): Promise<number> {
-  const log = createLogger('silent', process.stdout);
+  const log = await createLogger('silent', process.stdout);
   const watchdog = await startWatchdog(config, { log, noiseKey: noiseKeyOf(initiations[0]) });
   watchdog.onEvent((event) => {
     if (event.kind === 'internal_error') errors.push(`${event.during}: ${event.error}`);

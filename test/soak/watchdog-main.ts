@@ -35,7 +35,7 @@ setFlagsFromString('--semi-space-growth-factor=1');
 // Its nodes do not come again when they are told to wait.
 const flags = { upstream, listen, admin: '127.0.0.1:0', noiseKey, silentAfter, upstreamRate: 'off' };
 const config = loadConfig({ ...flags, trustedProxies: 'none' });
-const watchdog = await startWatchdog(config, { log: createLogger('silent', process.stdout) });
+const watchdog = await startWatchdog(config, { log: await createLogger('silent', process.stdout) });
 const events: Record<string, number> = {};
 const errors: string[] = [];
 

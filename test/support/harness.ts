@@ -71,7 +71,7 @@ export class Harness {
     noiseKey: NoiseKey | undefined,
     options: Partial<WatchdogOptions> = {},
   ): Promise<TestWatchdog> {
-    const log = createLogger('silent', process.stdout);
+    const log = await createLogger('silent', process.stdout);
     const watchdog = await startWatchdog(config, { noiseKey, log, ...options });
     const events: WatchdogEvent[] = [];
     watchdog.onEvent((event) => events.push(event));
