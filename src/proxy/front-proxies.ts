@@ -177,7 +177,11 @@ export function gatewaysOfContainer(): readonly string[] {
 }
 
 function readAddresses(): ReadonlySet<string> {
-  return new Set([...ownAddresses(), ...gatewaysIn(table('/proc/net/route')), ...gateways6In(table('/proc/net/ipv6_route'))]);
+  return new Set([
+    ...ownAddresses(),
+    ...gatewaysIn(table('/proc/net/route')),
+    ...gateways6In(table('/proc/net/ipv6_route')),
+  ]);
 }
 
 /** The text of a file in `/proc`. Empty if there is none: another system, or it is hidden. */

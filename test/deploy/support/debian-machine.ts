@@ -58,7 +58,14 @@ export class DebianMachine {
       '--root',
       '--wd',
     ];
-    return run([...target, 'env', '-i', 'PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'LC_ALL=C.UTF-8', ...command]);
+    return run([
+      ...target,
+      'env',
+      '-i',
+      'PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      'LC_ALL=C.UTF-8',
+      ...command,
+    ]);
   }
 
   /** @returns a property of a unit. */
