@@ -33,6 +33,7 @@ const TELLING: ReadonlySet<WatchdogEvent['kind']> = new Set<WatchdogEvent['kind'
   ...(['upstream_up', 'upstream_down', 'upstream_silent', 'upstream_not_headscale', 'noise_key_checked'] as const),
   ...(['machine_key_duplicated', 'redis_up', 'redis_down', 'settings_reloaded', 'key_file_reloaded'] as const),
   ...(['proxy_not_trusted', 'client_addresses_hidden', 'upgrade_header_lost', 'drain_started'] as const),
+  ...(['history_file_failed', 'history_file_recovered'] as const),
 ]);
 
 /** Knows what is wrong and since when: some of it from the state of the watchdog, and some from events alone. */

@@ -277,7 +277,7 @@ const PROBLEM_KINDS = [
     'nodes_list_failed',
     'settings_reload_failed',
   ] as const),
-  ...(['key_file_reload_failed', 'notifications_failing'] as const),
+  ...(['key_file_reload_failed', 'notifications_failing', 'history_file_failed'] as const),
 ] as const;
 
 export type ProblemKind = (typeof PROBLEM_KINDS)[number];

@@ -22,7 +22,6 @@ import { currentTrust } from '../proxy/trusted-proxies.ts';
 import type { Events } from '../streams/events.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
-import type { KeptHistory } from './history.ts';
 import type { ReloadOutcome } from './live-config.ts';
 import { findProblems, type OverviewOptions, overviewOf, readinessOf } from './overview.ts';
 
@@ -31,7 +30,6 @@ export interface AdminOptions extends OverviewOptions {
   readonly events: Events;
   readonly admission: Admission;
   readonly pacer: Pacer;
-  readonly kept: KeptHistory;
   readonly sightings: Sightings;
   readonly reconciler: Reconciler;
   readonly notifier: Notifier;
@@ -98,6 +96,7 @@ function startMetrics(options: AdminOptions): Metrics {
     upstreamSilentStreams: () => [...registry.all()].filter((each) => isStreamSilent(each, clock.now())).length,
     frontProxies: () => options.frontProxies.standing(),
     presences: () => ownPresences(options),
+    historyFile: () => options.kept.file,
     notificationsWaiting: () => options.notifier.waiting,
     certificateExpires: () => options.keys.firstCertificateToExpire,
     nodeOf: (key) => directory.nodeOf(key),

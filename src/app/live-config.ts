@@ -145,8 +145,8 @@ export class LiveConfig {
 
 /** Keeps the settings that need a restart, such as the addresses: changing them now would drop every stream. */
 function withoutRestartSettings(before: Config, after: Config): Config {
-  const { upstream, listen, admin, adminTokenFile, adminReadTokenFile, redis } = before;
-  const { headerBytes, headerMs, bodyMs, history } = before.limits;
-  const limits = { ...after.limits, headerBytes, headerMs, bodyMs, history };
-  return { ...after, upstream, listen, admin, adminTokenFile, adminReadTokenFile, redis, limits };
+  const { upstream, listen, admin, historyFile, adminTokenFile, adminReadTokenFile, redis } = before;
+  const { headerBytes, headerMs, bodyMs, history, historyFileBytes } = before.limits;
+  const limits = { ...after.limits, headerBytes, headerMs, bodyMs, history, historyFileBytes };
+  return { ...after, upstream, listen, admin, historyFile, adminTokenFile, adminReadTokenFile, redis, limits };
 }

@@ -19,6 +19,7 @@ import type { Registry } from '../streams/registry.ts';
 import type { NoEvidence } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { describeEvent, errorCodeOf } from '../telemetry/event-table.ts';
+import type { KeptHistory } from './history.ts';
 import type { KeyFiles } from './key-files.ts';
 import type { LiveConfig } from './live-config.ts';
 
@@ -40,6 +41,7 @@ export interface OverviewOptions {
   readonly keys: KeyFiles;
   readonly listeners: readonly ClientListener[];
   readonly frontProxies: FrontProxies;
+  readonly kept: KeptHistory;
   hasNoiseKey(): boolean;
   isDraining(): boolean;
 }
@@ -131,6 +133,7 @@ export function findProblems(options: OverviewOptions): readonly Finding[] {
     ...certificates(options),
     ...frontProxies.standing().map(frontProxyProblem),
     ...evidenceProblems(options, started),
+    ...(options.kept.file?.isWorking === false ? [HISTORY_FILE_FAILED] : []),
     ...(live.config.policy.observeOnly ? [OBSERVE_ONLY] : []),
     ...(isDraining() ? [DRAINING] : []),
   ];
@@ -140,6 +143,12 @@ const REDIS_DOWN: Finding = {
   ...{ kind: 'redis_down', level: 'error', code: 'HSW_REDIS_UNREACHABLE' },
   sentence: 'Redis is away, so this watchdog knows only its own streams.',
   advice: 'Check that Redis runs and that --redis and its password are right. The watchdog tries again by itself.',
+};
+
+const HISTORY_FILE_FAILED: Finding = {
+  ...{ kind: 'history_file_failed', level: 'error', code: 'HSW_HISTORY_FILE_FAILED' },
+  sentence: 'The history file cannot be written, so a restart would lose what has happened since then.',
+  advice: 'Make room on its disk; the log says what failed. The watchdog tries again by itself.',
 };
 
 const OBSERVE_ONLY: Finding = {

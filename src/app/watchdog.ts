@@ -122,7 +122,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
-  const kept = openHistory({ clock, events, directory, live });
+  const kept = await openHistory(config, { clock, events, registry, directory });
 
   // Build the way of a connection.
   const proxySockets = new ProxySockets({ clock, emit, diag: await loadSockDiag(clock) });
@@ -144,6 +144,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const listeners = buildListeners(config, services, pipeline, frontProxies);
   const patrol = buildPatrol(services, acceptor);
   const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas });
+  sightings.remember(kept.lastOnline());
 
   const notifier = new Notifier({ ...services, emit, replicas, poster: poster(), random: Math.random });
   events.listen(notifier.listen);

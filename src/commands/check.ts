@@ -10,6 +10,7 @@ import {
 } from '../config/secrets.ts';
 import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
+import { inspectHistoryFile } from '../history/history-reading.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
@@ -56,7 +57,17 @@ interface NamedFinding extends Finding {
 }
 
 type CheckName =
-  | ('settings' | 'headscale' | 'noise-key' | 'nodes-api' | 'certificates' | 'notify' | 'evidence' | 'admin-token')
+  | (
+      | 'settings'
+      | 'headscale'
+      | 'noise-key'
+      | 'nodes-api'
+      | 'certificates'
+      | 'notify'
+      | 'history-file'
+      | 'evidence'
+      | 'admin-token'
+    )
   | ('ports' | 'front-proxies' | 'streams' | 'node');
 
 const COLOURS: Readonly<Record<Finding['level'], Colour>> = { ok: 'green', warn: 'yellow', fail: 'red' };
@@ -132,6 +143,7 @@ async function* findingsOf(
     yield named('nodes-api', listed.findings);
     yield named('certificates', certificateFindings(config));
     yield named('notify', findingsOfTargets(config));
+    yield named('history-file', historyFindings(config));
     yield named('evidence', await evidenceFindings(config));
     const { token, findings: ofToken } = readToken(config);
     yield named('admin-token', ofToken);
@@ -187,6 +199,16 @@ function noiseKeyFindings({ noiseKeyFile }: Config, theirs: string | undefined):
     if (ours === theirs) return [ok('Noise key: the same as that of the running Headscale')];
     const text = `Noise key: ${noiseKeyFile} holds ${ours}, Headscale has ${theirs}: point --noise-key at the file that its noise.private_key_path names`;
     return [fail('HSW_NOISE_KEY_MISMATCH', text)];
+  } catch (error) {
+    return problemsOf(error);
+  }
+}
+
+function historyFindings({ historyFile }: Config): readonly Finding[] {
+  if (historyFile === undefined) return [];
+  try {
+    const { bytes } = inspectHistoryFile(historyFile);
+    return [ok(`history file ${historyFile}: ${bytes === 0 ? 'can be made' : `${bytes} bytes`}`)];
   } catch (error) {
     return problemsOf(error);
   }

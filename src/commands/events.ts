@@ -86,7 +86,9 @@ function remarksOn(list: EventsAnswer, limit: string | undefined): readonly stri
       `There may be more: these are the newest ${events.length} events. Ask for those before with --until ${oldest.time}.`,
     );
   if (since !== null && since < knownSince) {
-    const why = fromFile ? '' : ' The watchdog remembers one day at most, and forgets it when it restarts.';
+    const why = fromFile
+      ? ''
+      : ' Without --history-file, the watchdog remembers one day at most, and forgets it when it restarts.';
     remarks.push(`Events are known since ${localTime(knownSince)} only.${why}`);
   }
   return remarks;

@@ -33,6 +33,7 @@ function fixed({
   adminTokenFile,
   adminReadTokenFile,
   redis,
+  historyFile,
   limits,
 }: Config): readonly (readonly [string, string])[] {
   return [
@@ -45,6 +46,8 @@ function fixed({
     ['header-timeout', formatDuration(limits.headerMs)],
     ['body-timeout', formatDuration(limits.bodyMs)],
     ['max-history', String(limits.history)],
+    ['history-file', historyFile ?? 'none'],
+    ['max-history-file-size', formatSize(limits.historyFileBytes)],
     ['redis', redis === undefined ? 'none' : formatRedisUrl(redis.url)],
     ['redis-password-file', redis?.passwordFile ?? 'none'],
     ['redis-ca-file', redis?.caFile ?? 'none'],

@@ -195,6 +195,7 @@ function configOf(
     limits: limitsOf(settings),
     pace: upstreamRate === 0 ? undefined : { perSecond: upstreamRate, burst: upstreamBurst },
     redis: redisOf(settings),
+    historyFile: settings.historyFile,
     metricsMaxNodes: settings.metricsMaxNodes,
     logLevel: settings.logLevel,
   };
@@ -218,6 +219,7 @@ function limitsOf(settings: Settings): Config['limits'] {
     bodyMs: settings.bodyTimeout,
     earlyBytes: settings.maxEarlySize,
     history: settings.maxHistory,
+    historyFileBytes: settings.maxHistoryFileSize,
   };
 }
 

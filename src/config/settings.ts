@@ -243,6 +243,13 @@ export const SETTINGS = {
     read: wholeNumber(100, 1_000_000),
     help: 'how many events the watchdog keeps for the status page',
   },
+  maxHistoryFileSize: {
+    group: 'Limits',
+    takes: '<size>',
+    byDefault: '128MiB',
+    read: size('1MiB', '16GiB'),
+    help: 'how large the history file may get; then the oldest events make room',
+  },
   redis: {
     group: 'Replicas',
     takes: '<url>',
@@ -306,6 +313,12 @@ export const SETTINGS = {
     byDefault: '20s',
     read: duration('1s', '10m', 'off'),
     help: 'the time over which a stop ends the streams one by one, so that not all nodes come back at once; off ends all of them at once',
+  },
+  historyFile: {
+    group: 'Other',
+    takes: '<file>',
+    read: word('the path of a file'),
+    help: 'a file that keeps events and the presence of nodes for 30 days, so that they outlive a restart; each watchdog needs its own',
   },
   metricsMaxNodes: {
     group: 'Other',

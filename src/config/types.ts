@@ -38,6 +38,8 @@ export interface Config {
   readonly limits: Limits;
   /** How fast new control connections go to Headscale; undefined: without a limit. */
   readonly pace: Rate | undefined;
+  /** The path of the file that keeps the history. */
+  readonly historyFile: string | undefined;
   readonly metricsMaxNodes: number;
   readonly logLevel: LogLevel;
 }
@@ -160,6 +162,7 @@ export interface Limits {
   readonly earlyBytes: number;
   /** How many events about nodes the history keeps. */
   readonly history: number;
+  readonly historyFileBytes: number;
 }
 
 export interface RedisSettings {

@@ -71,7 +71,7 @@ export class Attendance {
     else {
       this.#settle(key, node);
       node.streams.delete(stream);
-      if (this.#isSession(stream)) node.endedAt = this.#now();
+      if (this.wasSession(stream)) node.endedAt = this.#now();
     }
     this.#settle(key, node);
     this.#schedule();
@@ -111,7 +111,7 @@ export class Attendance {
     let since: number | undefined;
     let isWaiting = false;
     for (const stream of node.streams) {
-      if (!this.#isSession(stream)) isWaiting = true;
+      if (!this.wasSession(stream)) isWaiting = true;
       else since = Math.min(since ?? Number.POSITIVE_INFINITY, this.#dateOf(stream.openedAt));
     }
     // A new session that began before the old one ended leaves no gap.
@@ -141,7 +141,8 @@ export class Attendance {
     this.#note({ at: Math.max(at, since), run: this.#options.run, node, since });
   }
 
-  #isSession(stream: Stream): boolean {
+  /** Whether Headscale has accepted this stream. */
+  wasSession(stream: Stream): boolean {
     if (this.#sessions.has(stream)) return true;
     if (stream.spokenAt === undefined && stream.bytesSent === 0) return false;
     this.#sessions.add(stream);

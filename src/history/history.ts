@@ -68,8 +68,6 @@ type EntryListener = (entry: HistoryEntry, event: WatchdogEvent) => void;
 
 /** The events of the last day. They are kept in memory, up to a limit. */
 export class History {
-  /** Names this run of the watchdog, because the next run counts its events from the beginning. */
-  readonly run: string;
   readonly #clock: Clock;
   readonly #ports: HistoryPorts;
   readonly #ofNodes: Recent;
@@ -79,10 +77,11 @@ export class History {
   readonly #ageMs: number;
   #lastSeq = 0;
   #beganAt: number;
+  #run: string;
 
   constructor(clock: Clock, ports: HistoryPorts, bounds: HistoryBounds) {
     this.#clock = clock;
-    this.run = this.#now().toString(36);
+    this.#run = this.#now().toString(36);
     this.#ports = ports;
     this.#ofNodes = new Recent(bounds.ofNodes);
     this.#ofOthers = new Recent(bounds.ofOthers);
@@ -90,16 +89,20 @@ export class History {
     this.#beganAt = this.#now();
   }
 
-  /**
-   * Goes on where an earlier run has ended. Call it before the first event.
-   *
-   * @param entries that run's newest entries, oldest first.
-   * @param since from when on they are complete.
-   */
-  resume(entries: Iterable<HistoryEntry>, lastSeq: number, since: number): void {
-    for (const entry of entries) this.#keep(entry);
-    this.#lastSeq = lastSeq;
+  /** Takes an entry of an earlier run. Call it before the first event, oldest first. */
+  remember(entry: HistoryEntry): void {
+    this.#keep(entry);
+  }
+
+  /** @param since from when on the entries of earlier runs are complete. */
+  rememberSince(since: number): void {
     this.#beganAt = Math.min(this.#beganAt, since);
+  }
+
+  /** Goes on counting where the earlier runs have ended. @param run what they called themselves. */
+  resume(lastSeq: number, run: string): void {
+    this.#lastSeq = lastSeq;
+    this.#run = run;
   }
 
   readonly listen = (event: WatchdogEvent): void => {
@@ -121,6 +124,11 @@ export class History {
   onEntry(listener: EntryListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Names the runs that count their events together. Without a history file, the next run counts from the beginning. */
+  get run(): string {
+    return this.#run;
   }
 
   get lastSeq(): number {

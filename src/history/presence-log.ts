@@ -122,6 +122,13 @@ export class PresenceLog {
     this.#count();
   }
 
+  /** Forgets the oldest days until about this many records are left. */
+  shrinkTo(most: number, isNode: (key: MachineKey) => boolean): void {
+    for (let days = 0; this.#intervals > most && days < KEPT_MS / DAY_MS; days++) {
+      this.forgetBefore((this.knownSince ?? 0) + DAY_MS, isNode);
+    }
+  }
+
   /** Forgets what was before `at`. @param isNode whether a node still exists. */
   forgetBefore(at: number, isNode: (key: MachineKey) => boolean): void {
     this.#forgottenBefore = Math.max(this.#forgottenBefore, at);
@@ -138,7 +145,7 @@ export class PresenceLog {
       }
     }
     this.#count();
-    if (this.#intervals > MOST_INTERVALS) this.forgetBefore(this.#forgottenBefore + DAY_MS, isNode);
+    if (this.#intervals > MOST_INTERVALS) this.shrinkTo(MOST_INTERVALS, isNode);
   }
 
   /**

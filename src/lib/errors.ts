@@ -33,6 +33,9 @@ export const ERRORS = {
   // Notifications.
   HSW_NOTIFICATION_DELAYED: {},
   HSW_NOTIFICATION_DROPPED: {},
+  // The history file.
+  HSW_HISTORY_FILE_UNUSABLE: { exit: 1, check: true },
+  HSW_HISTORY_FILE_FAILED: {},
   // Listening, systemd, and what the kernel and Node offer.
   HSW_LISTEN_FAILED: { exit: 1, check: true },
   HSW_INHERITED_SOCKET_INVALID: { exit: 1 },

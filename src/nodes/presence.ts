@@ -252,6 +252,11 @@ export class Sightings {
     } else this.#closed(machineKey, event.stream, event.reason);
   };
 
+  /** Takes what is known from before this start, the oldest first. */
+  remember(lastSeen: Iterable<readonly [MachineKey, number]>): void {
+    for (const [key, at] of lastSeen) this.#lastSeenAt.set(key, at);
+  }
+
   of(key: MachineKey): Sighting | undefined {
     const connectedSince = this.#connectedSince.get(key);
     const lastSeenAt = this.#lastSeenAt.get(key);

@@ -226,6 +226,18 @@ export type WatchdogEvent =
       /** False if this target has failed since it last worked. */
       readonly isNews: boolean;
     }
+  /** Once, at the start. */
+  | {
+      readonly kind: 'history_file_read';
+      readonly path: string;
+      readonly events: number;
+      /** Lines that were torn, garbled or of a later version. */
+      readonly skipped: number;
+      readonly tookMs: number;
+    }
+  /** It cannot be written. Once, until it can be again. */
+  | { readonly kind: 'history_file_failed'; readonly path: string; readonly detail: string }
+  | { readonly kind: 'history_file_recovered'; readonly path: string; readonly lost: number }
   | { readonly kind: 'internal_error'; readonly during: string; readonly error: unknown };
 
 /** Whose socket showed that a client is gone, and what Linux said about it. */

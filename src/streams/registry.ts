@@ -13,6 +13,11 @@ export class Registry {
     return this.#lastId as StreamId;
   }
 
+  /** Goes on after the numbers of an earlier run. */
+  resume(lastId: number): void {
+    this.#lastId = Math.max(this.#lastId, lastId);
+  }
+
   add(stream: Stream): void {
     this.#byId.set(stream.id, stream);
     if (stream.machineKey === undefined) return;

@@ -263,7 +263,7 @@ export function describeRefusal({ reason, address, detail }: EventOf<'connection
 }
 
 /** For each limit: what there is too much of, what happens to it, and which setting is the limit. */
-export const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: string, setting: string]>> = {
+const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: string, setting: string]>> = {
   connections: ['Too many connections', 'new ones are closed', '--max-connections'],
   connections_per_address: [
     'Too many connections from one address',
@@ -320,7 +320,7 @@ export function describeLostHeader({ address, header, isTrusted }: EventOf<'upgr
 }
 
 /** Why a control stream gets this answer, from Headscale or from something in its place, and what to do. */
-export function whyUpstreamRefused(status: number): string {
+function whyUpstreamRefused(status: number): string {
   if (status >= 300 && status < 400) {
     return 'this is a redirect, and nodes do not follow it; point --upstream at the address where Headscale itself answers';
   }
@@ -353,4 +353,29 @@ export function withName(sentence: string, key: MachineKey, name: string): strin
     nameOrKey(key, () => undefined),
     () => name,
   );
+}
+
+export function describeLimit({ limit, address, detail }: EventOf<'limit_reached'>): string {
+  const [what, effect, setting] = LIMITED[limit];
+  return `${what}${address === undefined ? '' : `, last from ${address}`} (${detail}): ${effect}. See ${setting}.`;
+}
+
+export function describeUpstreamRefusal({ streamKind, status, remoteAddress }: EventOf<'upstream_refused'>): string {
+  return streamKind === 'control'
+    ? `Headscale refused a control stream with ${status}, so the node at ${remoteAddress} is cut off: ${whyUpstreamRefused(status)}.`
+    : `Headscale refused an upgrade from ${remoteAddress} with ${status}.`;
+}
+
+export type HistoryFileEvent = EventOf<'history_file_read' | 'history_file_failed' | 'history_file_recovered'>;
+
+export function describeHistoryFile(event: HistoryFileEvent): string {
+  if (event.kind === 'history_file_failed') {
+    return `The history file ${event.path} cannot be written (${event.detail}). The watchdog goes on without it, and tries again every ten seconds.`;
+  }
+  if (event.kind === 'history_file_recovered') {
+    const loss = event.lost === 0 ? ', and nothing was lost' : `; ${count(event.lost, 'record')} had no room meanwhile`;
+    return `The history file ${event.path} can be written again${loss}.`;
+  }
+  const left = event.skipped === 0 ? '' : `; ${count(event.skipped, 'line')} could not be read`;
+  return `Read ${count(event.events, 'event')} and the presence of nodes from the history file ${event.path} in ${span(event.tookMs)}${left}.`;
 }

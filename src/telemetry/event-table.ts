@@ -13,20 +13,22 @@ import {
   describeHandshake,
   describeHiddenAddresses,
   describeHiddenSockets,
+  describeHistoryFile,
+  describeLimit,
   describeLostHeader,
   describeRefusal,
   describeReload,
   describeSevering,
   describeSilence,
   describeUntrustedProxy,
+  describeUpstreamRefusal,
   type EventSubject,
-  LIMITED,
+  type HistoryFileEvent,
   nodeOf,
   RELEASED,
   streamOf,
   VERDICT,
   WOULD_SEVER,
-  whyUpstreamRefused,
 } from './event-phrases.ts';
 
 /** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
@@ -61,6 +63,11 @@ interface Columns<Event extends WatchdogEvent> {
 
 /** A repetition is counted, but logged only at `debug`. */
 const warnOnce = ({ isNews }: { readonly isNews: boolean }): Level => (isNews ? 'warn' : 'debug');
+
+const HISTORY_FILE = {
+  fields: ({ kind: _, path, ...counts }: HistoryFileEvent) => ({ file: path, ...counts }),
+  sentence: describeHistoryFile,
+};
 
 const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
   handshake_checked: {
@@ -215,10 +222,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_UPSTREAM_REFUSED',
     subject: ({ streamKind, remoteAddress }) => ({ streamKind, remoteAddress }),
     fields: ({ status }) => ({ status }),
-    sentence: ({ streamKind, status, remoteAddress }) =>
-      streamKind === 'control'
-        ? `Headscale refused a control stream with ${status}, so the node at ${remoteAddress} is cut off: ${whyUpstreamRefused(status)}.`
-        : `Headscale refused an upgrade from ${remoteAddress} with ${status}.`,
+    sentence: describeUpstreamRefusal,
   },
   upstream_protocol_mismatched: {
     level: 'warn',
@@ -251,10 +255,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     code: 'HSW_LIMIT_REACHED',
     subject: ({ address, limit }) => ({ remoteAddress: address, reason: limit }),
     fields: ({ detail }) => ({ detail }),
-    sentence: ({ limit, address, detail }) => {
-      const [what, effect, setting] = LIMITED[limit];
-      return `${what}${address === undefined ? '' : `, last from ${address}`} (${detail}): ${effect}. See ${setting}.`;
-    },
+    sentence: describeLimit,
   },
   drain_started: {
     level: 'info',
@@ -341,6 +342,9 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     sentence: ({ target, detail, count: dropped }) =>
       `${count(dropped, 'notification')} for target ${target} ${dropped === 1 ? 'was' : 'were'} dropped: ${detail}.`,
   },
+  history_file_read: { level: 'info', ...HISTORY_FILE },
+  history_file_failed: { level: 'error', code: 'HSW_HISTORY_FILE_FAILED', ...HISTORY_FILE },
+  history_file_recovered: { level: 'info', ...HISTORY_FILE },
   internal_error: {
     level: 'error',
     code: 'HSW_INTERNAL',

@@ -37,6 +37,8 @@ export interface MetricsSource extends NodeSeriesSource {
   frontProxies(): readonly FrontProxyEvent[];
   /** Every node. Only streams of this watchdog count. */
   presences(): readonly NodePresence[];
+  /** Undefined without a history file. */
+  historyFile(): { readonly isWorking: boolean; readonly bytes: number } | undefined;
   /** How many notifications wait to be delivered. */
   notificationsWaiting(): number;
   /** When the first of the listeners' certificates expires; undefined if no listener uses TLS. */
@@ -337,6 +339,16 @@ function createPlainGauges(registers: PromRegistry[], source: MetricsSource): vo
   );
   gauge('connections', 'Connections of clients that are open.', () => source.connections());
   gauge('notifications_waiting', 'Notifications that wait to be delivered.', () => source.notificationsWaiting());
+  gauge(
+    'history_file_up',
+    'Whether the history file can be written: 1 or 0; NaN without --history-file.',
+    () => source.historyFile()?.isWorking,
+  );
+  gauge(
+    'history_file_bytes',
+    'The size of the history file; NaN without --history-file.',
+    () => source.historyFile()?.bytes,
+  );
   gauge('held_streams', 'New streams that are held back.', () => source.held());
   gauge('paced_streams', 'New streams that wait for their turn at Headscale.', () => source.paced());
   gauge('redis_up', 'Whether Redis could be used when last tried: 1 or 0; NaN without --redis.', () =>

@@ -107,7 +107,7 @@ describe('headscale-watchdog events --since', () => {
     expect(asked).toEqual([['/events', { since: '7d', limit: '20000' }]]);
     expect(said()).toEqual({
       text: `${localTime(event.time)}  It was opened.\n`,
-      errors: `Events are known since ${localTime(answer.knownSince)} only. The watchdog remembers one day at most, and forgets it when it restarts.\n`,
+      errors: `Events are known since ${localTime(answer.knownSince)} only. Without --history-file, the watchdog remembers one day at most, and forgets it when it restarts.\n`,
     });
   });
 

@@ -83,7 +83,8 @@ log-level: debug
   test.each(SETTING_NAMES)('lists a change of the setting %s', (name) => {
     const { takes = 'switch' }: SettingHelp = SETTINGS[name];
     const before = { redis: 'redis://127.0.0.1:1', adminTokenFile: '/etc/token' };
-    const value = name === 'redis' ? 'redis://127.0.0.1:2' : OTHER_VALUES[takes];
+    const value =
+      name === 'redis' ? 'redis://127.0.0.1:2' : name === 'maxHistoryFileSize' ? '2MiB' : OTHER_VALUES[takes];
     const { changes, needRestart } = changesBetween(loadConfig(before), loadConfig({ ...before, [name]: value }));
     expect([...changes, ...needRestart]).toEqual([expect.stringMatching(new RegExp(`^${fileKey(name)}: .* → .*`))]);
   });

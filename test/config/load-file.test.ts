@@ -63,6 +63,8 @@ max-body-size: 1MiB
 body-timeout: 90s
 max-early-size: 8KiB
 max-history: 500
+max-history-file-size: 2MiB
+history-file: /var/lib/watchdog/history.jsonl
 upstream-rate: 20
 upstream-burst: 40
 metrics: { max-nodes: 50 }
@@ -114,13 +116,14 @@ log-level: warn
         handshakes: { perSecond: 30, burst: 300 },
         handshakesPerAddress: { perSecond: 20, burst: 200 },
         ...{ streamsPerNode: 8, held: 70, headerBytes: 32_768, headerMs: 9000, bodyBytes: 1_048_576, bodyMs: 90_000 },
-        ...{ earlyBytes: 8192, history: 500 },
+        ...{ earlyBytes: 8192, history: 500, historyFileBytes: 2 * 1024 ** 2 },
       },
       pace: { perSecond: 20, burst: 40 },
+      historyFile: '/var/lib/watchdog/history.jsonl',
       metricsMaxNodes: 50,
       logLevel: 'warn',
     });
-    expect(SETTING_NAMES).toHaveLength(41);
+    expect(SETTING_NAMES).toHaveLength(43);
   });
 
   test('reads rules in their order, each with only its own settings', () => {
@@ -185,7 +188,7 @@ describe('loadConfig, flags and file together', () => {
       watchdog.yaml:2:5: 'hodl' is not a setting here: did you mean hold?
       watchdog.yaml:3:12: log-level: 'loud' is unknown: write one of debug, info, warn, error, silent
       watchdog.yaml:4:9: listen: 'x' is not HOST:PORT: write 0.0.0.0:8081
-      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, listen, trusted-proxies, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, upstream-rate, upstream-burst, max-history, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, admin-read-token-file, admin-cors-origin, acme-webroot, drain, log-level, metrics, nodes, notify"
+      watchdog.yaml:5:1: 'foo' is not a setting here: write one of upstream, noise-key, headscale-api-key-file, headscale-oauth-client-file, listen, trusted-proxies, admin, admin-token-file, silent-after, gone-after, probe-idle, hold, observe-only, reconcile, upstream-silent-sever, max-connections, max-connections-per-address, max-handshakes, max-handshakes-per-address, max-streams-per-node, max-held, max-header-size, header-timeout, max-body-size, body-timeout, max-early-size, upstream-rate, upstream-burst, max-history, max-history-file-size, redis, redis-password-file, redis-ca-file, redis-prefix, replica-name, offline-after, admin-read-token-file, admin-cors-origin, acme-webroot, drain, history-file, log-level, metrics, nodes, notify"
     `);
   });
 

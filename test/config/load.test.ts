@@ -53,6 +53,7 @@ describe('loadConfig', () => {
         handshakesPerAddress: { perSecond: 1000, burst: 10_000 },
         ...{ streamsPerNode: 64, held: 1000, headerBytes: 16_384, headerMs: 20_000 },
         ...{ bodyBytes: 16 * 1024 ** 2, bodyMs: 60_000, earlyBytes: 65_536, history: 10_000 },
+        historyFileBytes: 128 * 1024 ** 2,
       },
       pace: { perSecond: 50, burst: 100 },
       metricsMaxNodes: 1000,

@@ -33,6 +33,7 @@ describe('createMetrics', () => {
     expect(await samples('duplicate_keys')).toEqual(['duplicate_keys 2']);
     expect(await samples('upstream_silent_streams')).toEqual(['upstream_silent_streams 3']);
     expect(await samples('upstream_up')).toEqual(['upstream_up 1']);
+    expect(await samples('history_file')).toEqual(['history_file_up 1', 'history_file_bytes 5']);
     expect(await samples('noise_key_matches')).toEqual(['noise_key_matches Nan']);
   });
 

@@ -41,6 +41,7 @@ export function stage() {
     maxNodes: () => world.maxNodes,
     duplicateKeys: () => 2,
     frontProxies: () => [],
+    historyFile: () => ({ isWorking: true, bytes: 5 }),
     notificationsWaiting: () => 4,
     certificateExpires: () => undefined,
     upstreamSilent: () => false,
