@@ -62,7 +62,7 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   let file: HistoryFile | undefined;
   let remembered: Remembered | undefined;
   const write = (record: HistoryRecord): void => file?.append(formatRecord(record), 'seq' in record);
-  const notes = new Notes((note, value) => write({ at: now(), note, value }));
+  const notes = new Notes((note, value) => write({ at: now(), note, value }), config.historyFile !== undefined);
   const forget = (): void => log.forgetBefore(now() - KEPT_MS, mayBeNode);
 
   if (config.historyFile !== undefined) {

@@ -11,6 +11,7 @@ import type { Replicas } from '../replicas/replicas.ts';
 import type { Events } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import type { KernelEvidence, Stream } from '../streams/stream.ts';
+import type { KeptHistory } from './history.ts';
 import type { LiveConfig } from './live-config.ts';
 
 interface NodesOptions {
@@ -22,6 +23,7 @@ interface NodesOptions {
   readonly live: LiveConfig;
   readonly acceptor: StreamAcceptor;
   readonly replicas: Replicas | undefined;
+  readonly kept: Pick<KeptHistory, 'lastOnline'>;
 }
 
 /** Builds what remembers when nodes were connected, and what compares that with Headscale. */
@@ -36,6 +38,7 @@ export function followNodes(options: NodesOptions): {
     isNode: (key) => !directory.loaded || directory.nodeOf(key) !== undefined,
     streamsOf: (key) => streamsOf(key).length,
   });
+  sightings.remember(options.kept.lastOnline());
   const reconciler = new Reconciler({
     ...{ clock, directory, streamsOf, emit: events.emit },
     mode: () => live.config.reconcile,

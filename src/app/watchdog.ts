@@ -114,7 +114,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const access = () => nodesAccess(keys.credentials, checkup.capabilities);
   const list = async () => {
     const now = access();
-    return now === undefined ? [] : api.nodes(now);
+    return now && api.nodes(now);
   };
   const directory = new NodeDirectory({ clock, emit, list });
   const live = new LiveConfig(config, {
@@ -143,10 +143,16 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const frontProxies = buildFrontProxies(services, pipeline.gateways);
   const listeners = buildListeners(config, services, pipeline, frontProxies);
   const patrol = buildPatrol(services, acceptor);
-  const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas });
-  sightings.remember(kept.lastOnline());
+  const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas, kept });
 
-  const notifier = new Notifier({ ...services, emit, replicas, poster: poster(), random: Math.random });
+  const notifier = new Notifier({
+    ...services,
+    emit,
+    replicas,
+    notes: kept.notes,
+    poster: poster(),
+    random: Math.random,
+  });
   events.listen(notifier.listen);
 
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.

@@ -1,4 +1,4 @@
-import type { PresenceView } from '../admin/views.ts';
+import type { Overview, PresenceView } from '../admin/views.ts';
 import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
@@ -57,7 +57,12 @@ export async function showNodes(
     const nodes = limit === undefined ? found : found.slice(0, Number(limit));
     const answer = { total: found.length, nodes };
     if (options.json) console.stdout.write(`${JSON.stringify(answer, undefined, options.watch ? undefined : 2)}\n`);
-    else showScreen(console, linesOf(nodes, found.length, sort, console), options.watch === true);
+    else {
+      const isUnfiltered = node === undefined && state === undefined && search === undefined;
+      const lines =
+        nodes.length === 0 && isUnfiltered ? await whyNone(api) : linesOf(nodes, found.length, sort, console);
+      showScreen(console, lines, options.watch === true);
+    }
     if (!options.watch) {
       const [only, ...others] = found;
       if (node !== undefined && only !== undefined && others.length === 0 && !options.json) {
@@ -103,6 +108,18 @@ async function wordsOn(api: Api, node: PresenceView): Promise<readonly string[]>
   const why = events.findLast(({ kind, stream }) => kind === 'stream_severed' && stream === last?.stream) ?? last;
   if (why !== undefined) words.push(`How its last stream ended, ${localTime(why.time)}: ${printable(why.sentence)}`);
   return words;
+}
+
+/** Why there is no node at all, and what to do. */
+async function whyNone(api: Api): Promise<readonly string[]> {
+  const { nodesListedAt, problems } = await api.get<Overview>('/overview');
+  const failure = problems.find(({ kind }) => kind === 'nodes_list_failed');
+  if (failure !== undefined) return [failure.sentence, failure.advice];
+  if (nodesListedAt !== null) return ['Headscale has no nodes yet: log one in, for example with tailscale up.'];
+  return [
+    'No node has connected yet.',
+    'To see those that are not connected too, give the watchdog --headscale-api-key-file or, from Headscale 0.30, --headscale-oauth-client-file.',
+  ];
 }
 
 function linesOf(

@@ -29,8 +29,8 @@ const MAX_GAP_MS = 60_000;
 
 interface NodeDirectoryOptions {
   readonly clock: Clock;
-  /** Asks Headscale for all nodes. Rejects with an error that says what was asked, what came back, and what to do. */
-  readonly list: () => Promise<ListedNodes>;
+  /** Asks Headscale for all nodes; undefined if there is no credential for that. Rejects with an error that says what was asked, what came back, and what to do. */
+  readonly list: () => Promise<ListedNodes | undefined>;
   readonly emit: Emit;
 }
 
@@ -40,7 +40,7 @@ interface NodeDirectoryOptions {
  */
 export class NodeDirectory {
   readonly #clock: Clock;
-  readonly #list: () => Promise<ListedNodes>;
+  readonly #list: () => Promise<ListedNodes | undefined>;
   readonly #emit: Emit;
   readonly #listeners = new Set<() => void>();
   #state: 'at rest' | 'running' | 'closed' = 'at rest';
@@ -278,7 +278,8 @@ export class NodeDirectory {
     const counts = (): boolean => this.#state === 'running' && this.#era === era;
     try {
       const nodes = await this.#list();
-      if (!counts()) return;
+      // Without a credential nothing is known. An empty list would say that every node was deleted.
+      if (nodes === undefined || !counts()) return;
       this.#isWhole = (nodes.unreadable ?? 0) === 0;
       this.#listed(new Map(nodes.map((node) => [node.machineKey, node])), askedAt);
     } catch (error) {

@@ -153,11 +153,14 @@ const MOST_NOTES = 20_000;
 
 /** Small things to remember beyond a restart, by name. Without a history file they last until the end of the process. */
 export class Notes {
+  /** Whether they outlive a restart. */
+  readonly isKept: boolean;
   readonly #changed: (name: string, value: unknown) => void;
   readonly #notes = new Map<string, unknown>();
 
   /** @param changed called with each change; null means that the note is gone. */
-  constructor(changed: (name: string, value: unknown) => void) {
+  constructor(changed: (name: string, value: unknown) => void, isKept = true) {
+    this.isKept = isKept;
     this.#changed = changed;
   }
 

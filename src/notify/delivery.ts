@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto';
 import type { Agent } from 'undici';
 import type { NotifyTarget } from '../config/types.ts';
 import { type Clock, pause, plus } from '../lib/clock.ts';
 import { codeOf } from '../lib/errors.ts';
 import type { Emit, EventOf } from '../streams/events.ts';
-import { type Message, type Outgoing, outgoing } from './messages.ts';
+import { type Message, messageIn, type Outgoing, outgoing } from './messages.ts';
+import type { Notes } from './tracker.ts';
 
 /** What a receiver answered. */
 interface Answer {
@@ -112,6 +114,8 @@ export interface OutboxOptions {
   readonly post: Post;
   /** From 0 to 1. */
   readonly random: () => number;
+  /** Has what waits, for the time after a restart. */
+  readonly notes: Notes;
 }
 
 type DropReason = EventOf<'notification_dropped'>['reason'];
@@ -123,6 +127,8 @@ export class Outbox {
   readonly #target: NotifyTarget;
   #secret: string | undefined;
   readonly #waiting: { readonly message: Message; readonly until: number }[] = [];
+  /** How the notes of this target's messages begin. The URL may be a secret. */
+  readonly #notesOf: string;
   /** Ends the wait for the next attempt. */
   #wake = new AbortController();
   readonly #ended = new AbortController();
@@ -138,6 +144,29 @@ export class Outbox {
     this.#label = label;
     this.#target = target;
     this.#secret = secret;
+    const identity = JSON.stringify([target.url.href, target.format]);
+    this.#notesOf = `waiting/${createHash('sha256').update(identity).digest('hex').slice(0, 16)}/`;
+    this.#takeUp();
+  }
+
+  /** Goes on with what waited when the watchdog stopped. */
+  #takeUp(): void {
+    const { clock, notes } = this.#options;
+    const now = clock.dateOf(clock.now()).getTime();
+    for (const [name, value] of [...notes.all()]) {
+      if (!name.startsWith(this.#notesOf)) continue;
+      const message = messageIn(value);
+      const leftMs = message === undefined ? 0 : Math.min(message.at.getTime() + WORTH_MS - now, WORTH_MS);
+      if (message === undefined || leftMs <= 0) notes.set(name, null);
+      else this.#waiting.push({ message, until: plus(clock.now(), leftMs) });
+    }
+    if (this.#waiting.length > 0) this.#start();
+  }
+
+  #start(): void {
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+    });
   }
 
   get waiting(): number {
@@ -153,12 +182,13 @@ export class Outbox {
   send(message: Message): void {
     if (this.#isStopping) return;
     // The first message may be under way.
-    if (this.#waiting.length >= MOST_WAITING && this.#waiting.splice(1, 1).length > 0)
+    if (this.#waiting.length >= MOST_WAITING) {
+      for (const { message: oldest } of this.#waiting.splice(1, 1)) this.#forget(oldest);
       this.#dropped('overflow', `more than ${MOST_WAITING} were waiting`, 1);
+    }
     this.#waiting.push({ message, until: plus(this.#options.clock.now(), WORTH_MS) });
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#options.notes.set(this.#notesOf + message.id, { ...message, at: message.at.toISOString() });
+    this.#start();
   }
 
   /** Tries at once what waits, until something fails or `signal` aborts. What is left is dropped. */
@@ -170,7 +200,11 @@ export class Outbox {
     else signal.addEventListener('abort', end, { once: true });
     await this.#running;
     signal.removeEventListener('abort', end);
-    const left = this.#waiting.splice(0).length;
+    const waiting = this.#waiting.splice(0);
+    const left = waiting.length;
+    // After a restart, it goes on with them.
+    if (reason === 'stopped' && this.#options.notes.isKept) return;
+    for (const { message } of waiting) this.#forget(message);
     if (left > 0) this.#dropped(reason, reason === 'stopped' ? 'the watchdog stopped' : 'the target was removed', left);
   }
 
@@ -179,6 +213,7 @@ export class Outbox {
       const { clock } = this.#options;
       if (clock.now() >= head.until) {
         this.#waiting.shift();
+        this.#forget(head.message);
         this.#dropped('expired', 'it could not be delivered for an hour', 1);
         continue;
       }
@@ -188,12 +223,17 @@ export class Outbox {
       this.#note(outcome);
       if (outcome.kind !== 'failed') {
         this.#waiting.shift();
+        this.#forget(head.message);
         continue;
       }
       if (wasStopping) return;
       // When it stops during the attempt, it tries once more.
       if (!this.#isStopping) await pause(clock, this.#waitMs(outcome.retryAfter), this.#nextWake());
     }
+  }
+
+  #forget({ id }: Message): void {
+    this.#options.notes.set(this.#notesOf + id, null);
   }
 
   #note(outcome: Outcome): void {

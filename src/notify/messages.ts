@@ -2,6 +2,7 @@ import { createHmac, randomUUID } from 'node:crypto';
 import type { NoticeType, NotifyTarget } from '../config/types.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { fieldsOf, stringOf } from '../lib/json.ts';
 import { printable } from '../lib/text.ts';
 import type { Change } from './tracker.ts';
 
@@ -25,6 +26,20 @@ interface MessageNode {
   readonly id: string | null;
   readonly name: string | null;
   readonly user: string | null;
+}
+
+/** The message in a note. @returns undefined if it is none. */
+export function messageIn(value: unknown): Message | undefined {
+  const { id, type, at, title, text, nodes, count } = fieldsOf(value);
+  const date = new Date(stringOf(at));
+  const isMessage =
+    [id, title, text].every((each) => typeof each === 'string') &&
+    Object.hasOwn(LOOKS, stringOf(type)) &&
+    !Number.isNaN(date.getTime()) &&
+    typeof count === 'number' &&
+    Array.isArray(nodes) &&
+    nodes.every((node) => typeof fieldsOf(node).machineKey === 'string');
+  return isMessage ? ({ id, type, at: date, title, text, nodes, count } as Message) : undefined;
 }
 
 /** What is sent: an HTTP request without its URL. */

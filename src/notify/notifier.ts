@@ -71,7 +71,7 @@ export class Notifier {
   readonly #clock: Clock;
   readonly #emit: Emit;
   readonly #tracker: NodeTracker;
-  readonly #expiry = new ExpiryWatch();
+  readonly #expiry: ExpiryWatch;
   /** In the order of `notify:`. */
   #outboxes: readonly (readonly [identity: string, target: NotifyTarget, outbox: Outbox])[] = [];
   /** To be told at the next look, together. */
@@ -86,6 +86,7 @@ export class Notifier {
     this.#clock = options.clock;
     this.#emit = options.emit;
     const { live, directory } = options;
+    this.#expiry = new ExpiryWatch(options.notes);
     this.#tracker = new NodeTracker(
       {
         isListed: () => directory.loaded,

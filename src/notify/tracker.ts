@@ -272,23 +272,41 @@ export class NodeTracker {
 
 const EXPIRES_WITHIN_MS = 7 * 86_400_000;
 
-/** Finds node keys that expire within a week. Each is told once, and again after a restart. */
+/** What is remembered, by name, also beyond a restart if there is a history file. `null` removes it. */
+export interface Notes {
+  get(name: string): unknown;
+  set(name: string, value: unknown): void;
+  all(): Iterable<readonly [name: string, value: unknown]>;
+  /** Whether notes outlive a restart. */
+  readonly isKept: boolean;
+}
+
+const EXPIRING = 'expiring/';
+
+/** Finds node keys that expire within a week. Each is told once. */
 export class ExpiryWatch {
-  /** The expiry that was told, by node id. */
-  #told = new Map<string, number>();
+  readonly #notes: Notes;
+
+  /** @param notes has the expiry that was told, by node id. */
+  constructor(notes: Notes) {
+    this.#notes = notes;
+  }
 
   due(nodes: readonly NodeInfo[], date: Date): readonly Change[] {
     const changes: Change[] = [];
-    const told = new Map<string, number>();
+    const expiring = new Set<string>();
     for (const { id, expiry, machineKey } of nodes.flatMap((node) => [node, ...(node.others ?? [])])) {
       const inMs = expiry === undefined ? undefined : expiry.getTime() - date.getTime();
       if (expiry === undefined || inMs === undefined || inMs <= 0 || inMs > EXPIRES_WITHIN_MS) continue;
-      told.set(id, expiry.getTime());
-      if (this.#told.get(id) === expiry.getTime()) continue;
+      const name = EXPIRING + id;
+      expiring.add(name);
+      if (this.#notes.get(name) === expiry.getTime()) continue;
+      this.#notes.set(name, expiry.getTime());
       const on = expiry.toISOString().slice(0, 16).replace('T', ' ');
       changes.push({ type: 'node.expiring', machineKey, says: `has a key that expires in ${span(inMs)} (${on} UTC)` });
     }
-    this.#told = told;
+    const over = [...this.#notes.all()].filter(([name]) => name.startsWith(EXPIRING) && !expiring.has(name));
+    for (const [name] of over) this.#notes.set(name, null);
     return changes;
   }
 }

@@ -21,6 +21,22 @@ describe('NodeDirectory', () => {
     expect([directory.nodeOf(C.machineKey), directory.nodeOf(undefined)]).toEqual([undefined, undefined]);
   });
 
+  test('without a credential nothing is known, which is not the same as that there are no nodes', async () => {
+    const { directory, events, says, pass, changes } = bench();
+    says.hasCredential = false;
+    directory.start();
+    await pass(6 * MINUTE);
+    expect([directory.loaded, changes(), events]).toEqual([false, 0, []]);
+    says.hasCredential = true;
+    says.nodes = [A];
+    await pass(6 * MINUTE);
+    expect(directory.all()).toEqual([A]);
+    says.hasCredential = false;
+    await pass(6 * MINUTE);
+    expect(directory.all()).toEqual([A]);
+    expect(events).toEqual([{ kind: 'nodes_listed', nodes: 1 }]);
+  });
+
   test('nodes_listed is emitted at the first success only', async () => {
     const { events, listing, pass } = bench();
     await listing(A, B);

@@ -1,6 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { loadConfig } from '../../src/config/load.ts';
 import type { Config } from '../../src/config/types.ts';
+import { Notes } from '../../src/history/records.ts';
 import type { MachineKey, NodeKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
 import { plus } from '../../src/lib/clock.ts';
@@ -44,7 +45,11 @@ export interface Received {
 }
 
 /** A notifier with virtual time, whose receiver takes everything unless `answer` says otherwise. */
-export function notifierBench(text = 'notify: [{ url: http://r.example/a }]', listed: readonly NodeInfo[] | null = []) {
+export function notifierBench(
+  text = 'notify: [{ url: http://r.example/a }]',
+  listed: readonly NodeInfo[] | null = [],
+  notes = new Notes(() => {}, false),
+) {
   const clock = new FakeClock();
   const events: WatchdogEvent[] = [];
   const received: Received[] = [];
@@ -57,7 +62,7 @@ export function notifierBench(text = 'notify: [{ url: http://r.example/a }]', li
   };
   let closed = 0;
   const notifier = new Notifier({
-    ...{ clock, emit: (event) => events.push(event), random: () => 1, live: world },
+    ...{ clock, emit: (event) => events.push(event), random: () => 1, live: world, notes },
     keys: { notifySecretOf: () => undefined },
     directory: {
       get loaded() {

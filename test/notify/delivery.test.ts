@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import type { NotifyTarget } from '../../src/config/types.ts';
+import { Notes } from '../../src/history/records.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { deliverOnce, MOST_WAITING, Outbox, type Post, poster } from '../../src/notify/delivery.ts';
 import { type Message, testMessage } from '../../src/notify/messages.ts';
@@ -24,12 +25,12 @@ function targetOf(url: string, format = 'text'): NotifyTarget {
 const message = (text: string): Message => ({ ...testMessage(new Date(0)), text });
 
 /** An outbox with virtual time, whose receiver does what `receiver` says. */
-function outboxBench(receiver: { post: Post }, random = (): number => 1) {
+function outboxBench(receiver: { post: Post }, random = (): number => 1, notes = new Notes(() => {}, false)) {
   const clock = new FakeClock();
   const events: WatchdogEvent[] = [];
   const emit = (event: WatchdogEvent): void => void events.push(event);
   const post: Post = (...all) => receiver.post(...all);
-  const outbox = new Outbox({ clock, emit, post, random }, '1 (text)', targetOf('http://r.example/'), undefined);
+  const outbox = new Outbox({ clock, emit, post, random, notes }, '1 (text)', targetOf('http://r.example/'), undefined);
   const pass = async (ms: number): Promise<void> => {
     await settle();
     for (let left = ms; left > 0; left -= 1000) {
@@ -214,6 +215,60 @@ describe('Outbox', () => {
       expect(outbox.waiting).toBe(0);
     });
 
+    test('with notes that outlive a restart, the next start goes on with what waits, for the rest of its hour', async () => {
+      const kept = new Map<string, unknown>();
+      const notesNow = () => {
+        const notes = new Notes((name, value) => kept.set(name, value));
+        for (const [name, value] of kept) notes.read(name, JSON.parse(JSON.stringify(value)));
+        return notes;
+      };
+      const receiver = receiverOf(500);
+      const first = outboxBench(receiver, undefined, notesNow());
+      const sent = (text: string, minutes: number): Message => ({
+        ...message(text),
+        ...{ id: text, at: new Date(first.clock.dateOf(first.clock.now()).getTime() + minutes * MINUTE) },
+      });
+      for (const text of ['a', 'b']) first.outbox.send(sent(text, 0));
+      first.outbox.send(sent('too old', -61));
+      await first.outbox.stop(new AbortController().signal, 'stopped');
+      expect(first.kinds()).not.toContain('notification_dropped');
+      expect(JSON.stringify([...kept])).not.toContain('r.example');
+
+      receiver.status = 200;
+      const second = outboxBench(receiver, undefined, notesNow());
+      await second.pass(1000);
+      expect(receiver.got).toEqual(['a', 'b']);
+      expect([...kept.values()]).toEqual([null, null, null]);
+      const third = outboxBench(receiver, undefined, notesNow());
+      await third.pass(1000);
+      expect(receiver.got).toHaveLength(2);
+    });
+
+    test('what was sent, refused or removed is not sent again, and a garbled note is no message', async () => {
+      const kept = new Map<string, unknown>();
+      const notes = new Notes((name, value) => kept.set(name, value));
+      const refused = outboxBench(receiverOf(404), undefined, notes);
+      refused.outbox.send(message('a'));
+      await refused.pass(1000);
+      const removed = outboxBench(receiverOf(500), undefined, notes);
+      removed.outbox.send({ ...message('b'), id: 'b' });
+      const [name = ''] = [...notes.all()].map(([each]) => each);
+      await removed.outbox.stop(AbortSignal.abort(), 'removed');
+      expect([...notes.all()]).toEqual([]);
+      for (const garbled of [
+        5,
+        {},
+        [],
+        { id: 'x' },
+        { ...message('c'), at: 'never' },
+        { ...message('d'), nodes: [5] },
+      ]) {
+        notes.read(`${name}x`, JSON.parse(JSON.stringify(garbled)));
+        expect(outboxBench(receiverOf(500), undefined, notes).outbox.waiting).toBe(0);
+        expect([...notes.all()]).toEqual([]);
+      }
+    });
+
     test('waits no longer than it is told, when the receiver hangs', async () => {
       const { outbox, events, clock } = outboxBench({
         post: (_url, _request, signal) =>
@@ -325,7 +380,7 @@ describe('through undici, to a real receiver', () => {
     const { post, close } = poster();
     harness.defer(close);
     const outbox = new Outbox(
-      { clock: systemClock, emit: () => {}, post, random: Math.random },
+      { clock: systemClock, emit: () => {}, post, random: Math.random, notes: new Notes(() => {}, false) },
       ...(['1 (text)', targetOf(url), undefined] as const),
     );
     for (let i = 0; i < 50; i++) outbox.send(message(String(i)));

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
+import { Notes } from '../../src/history/records.ts';
 import { keyOf, nodeOf, notifierBench } from './bench.ts';
 
 const SIXTY = Array.from({ length: 60 }, (_, i) => nodeOf(i + 1));
@@ -205,6 +206,25 @@ describe('what is told besides', () => {
     notifier.nodesListed();
     await pass(10_000);
     expect(received[1]?.text).toBe('2 nodes have a key that expires within a week: node-1, node-2.');
+  });
+
+  test('a key that was told to expire is not told again after a restart, if notes outlive it', async () => {
+    const kept = new Map<string, unknown>();
+    const restart = async (expiry: Date) => {
+      const notes = new Notes((name, value) => kept.set(name, value));
+      for (const [name, value] of kept) notes.read(name, JSON.parse(JSON.stringify(value)));
+      const { notifier, pass, types } = notifierBench(ALL, [nodeOf(1, { expiry })], notes);
+      notifier.nodesListed();
+      await pass(10_000);
+      return types();
+    };
+    const expiry = new Date(3 * 86_400_000);
+    expect(await restart(expiry)).toEqual(['node.expiring']);
+    expect(await restart(expiry)).toEqual([]);
+    expect(await restart(new Date(4 * 86_400_000))).toEqual(['node.expiring']);
+    // It has been renewed, so nothing needs to be remembered.
+    expect(await restart(new Date(400 * 86_400_000))).toEqual([]);
+    expect([...kept.values()]).toEqual([null, null, null]);
   });
 
   test('a duplicate key, but not each time; a wrong Noise key; takeovers for who asks for them', async () => {

@@ -154,6 +154,11 @@ function lanesOf(events, open, now) {
     if (event.kind === 'stream_opened') lane.from = Date.parse(event.time);
     if (event.kind === 'stream_closed') lane.to = Date.parse(event.time);
   }
+  const ids = new Set(open.map(({ id }) => id));
+  for (const lane of lanes.values()) {
+    // If the watchdog crashed, no event tells when its streams ended.
+    if (lane.to === undefined && !ids.has(lane.id)) lane.to = Date.parse(lane.events.at(-1)?.time ?? '');
+  }
   return [...lanes.values()].sort((a, b) => a.id - b.id);
 }
 
