@@ -145,14 +145,8 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const patrol = buildPatrol(services, acceptor);
   const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas, kept });
 
-  const notifier = new Notifier({
-    ...services,
-    emit,
-    replicas,
-    notes: kept.notes,
-    poster: poster(),
-    random: Math.random,
-  });
+  const { notes } = kept;
+  const notifier = new Notifier({ ...services, emit, replicas, notes, poster: poster(), random: Math.random });
   events.listen(notifier.listen);
 
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.

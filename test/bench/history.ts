@@ -64,7 +64,7 @@ async function writeFile(): Promise<void> {
       const until = Math.round(at + every - 60_000);
       for (const record of session(until, keyOf(i), Math.round(at), ++stream)) lines += formatRecord(record);
     }
-    if (!out.write(lines)) await new Promise((resolve) => out.once('drain', resolve));
+    if (!out.write(lines)) await new Promise<void>((resolve) => out.once('drain', () => resolve()));
   }
   await new Promise<void>((resolve) => out.end(() => resolve()));
 }

@@ -154,6 +154,7 @@ function lanesOf(events, open, now) {
     if (event.kind === 'stream_opened') lane.from = Date.parse(event.time);
     if (event.kind === 'stream_closed') lane.to = Date.parse(event.time);
   }
+  /** @type {Set<number>} */
   const ids = new Set(open.map(({ id }) => id));
   for (const lane of lanes.values()) {
     // If the watchdog crashed, no event tells when its streams ended.
