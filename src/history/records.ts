@@ -18,7 +18,7 @@ import type { NodeRecord, RunRecord } from './presence-log.ts';
  */
 
 /** Something to remember beyond a restart. A later note of the same name replaces it. */
-export interface NoteRecord {
+interface NoteRecord {
   readonly at: number;
   readonly note: string;
   readonly value: unknown;
