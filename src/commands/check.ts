@@ -248,22 +248,46 @@ function readToken(config: Config): {
 /** Whether the ports are free, or the running watchdog's. */
 async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
   const running = await listenPortsAt(config.admin, token);
-  const runs = (flag: string, where: HostPort): Finding =>
-    ok(`${flag} ${addressAndPort(where.host, where.port)}: in use by the watchdog that already runs here`);
+  const at = (flag: string, { host, port }: HostPort): string => `${flag} ${addressAndPort(host, port)}`;
+  const runs = (what: string): Finding => ok(`${what}: in use by the watchdog that already runs here`);
   const found: Finding[] = [];
   for (const each of config.listen) {
-    found.push(...(running?.includes(each.port) ? [runs('--listen', each)] : await canListen(each, '--listen')));
+    const what = at('--listen', each);
+    if (running?.ports?.includes(each.port)) found.push(runs(what));
+    else if (running === undefined || running.ports !== undefined) found.push(...(await canListen(each, '--listen')));
+    else {
+      const isFree = (await canListen(each, '--listen')).every(({ level }) => level === 'ok');
+      found.push(isFree ? ok(`${what}: free`) : warn(null, `${what}: in use, perhaps by the watchdog that runs here`));
+    }
   }
-  found.push(...(running !== undefined ? [runs('--admin', config.admin)] : await canListen(config.admin, '--admin')));
+  const admin = at('--admin', config.admin);
+  if (running === undefined) found.push(...(await canListen(config.admin, '--admin')));
+  else if (running.ports !== undefined) found.push(runs(admin));
+  else {
+    const why =
+      config.adminTokenFile === undefined
+        ? 'asks for its token'
+        : `does not accept the token in ${config.adminTokenFile}`;
+    const advice = 'give the file that its own --admin-token-file names';
+    found.push(warn(null, `${admin}: the watchdog that runs here ${why}, so it was not asked about itself: ${advice}`));
+  }
   return found;
 }
 
-/** Asks an admin server for the ports that its watchdog listens on; undefined without a watchdog there. */
-async function listenPortsAt(admin: HostPort, token: string | undefined): Promise<readonly unknown[] | undefined> {
+/**
+ * Asks an admin server for the ports that its watchdog listens on. Without its token it does not say.
+ *
+ * @returns undefined without a watchdog there.
+ */
+async function listenPortsAt(
+  admin: HostPort,
+  token: string | undefined,
+): Promise<{ readonly ports: readonly unknown[] | undefined } | undefined> {
   try {
     const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/readyz', token);
-    const { listen } = fieldsOf(parseJson(text));
-    return Array.isArray(listen) ? listen.map((address) => fieldsOf(address).port) : undefined;
+    const { listen, ready } = fieldsOf(parseJson(text));
+    if (Array.isArray(listen)) return { ports: listen.map((address) => fieldsOf(address).port) };
+    return typeof ready === 'boolean' ? { ports: undefined } : undefined;
   } catch {
     return undefined;
   }

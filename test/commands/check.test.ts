@@ -287,6 +287,18 @@ describe('runCheck', () => {
     writeFileSync(join(folder, 'read.token'), 'another-token-of-enough-characters');
     const two = await check({ upstream: url, ...guarded, adminReadTokenFile: join(folder, 'read.token') });
     expect(two.lines).toContainEqual(expect.stringMatching(/^ok {4}admin token that may only read: read/));
+    const { adminTokenFile: _, ...unguarded } = guarded;
+    const without = await check({ upstream: url, ...unguarded });
+    expect(without.passed).toBe(true);
+    expect(without.lines).toContain(`warn  --listen ${guarded.listen}: in use, perhaps by the watchdog that runs here`);
+    expect(without.lines).toContainEqual(
+      expect.stringMatching(/^warn {2}--admin .*: the watchdog that runs here asks for its token, so it was not asked/),
+    );
+    writeFileSync(adminTokenFile, 'another-token-of-enough-characters');
+    const wrong = await check({ upstream: url, ...guarded });
+    expect(wrong.lines).toContainEqual(
+      expect.stringMatching(/^warn {2}--admin .*does not accept the token in .*admin\.token, so .*: give the file/),
+    );
     writeFileSync(adminTokenFile, 'short');
     const short = await check({ upstream: url, ...guarded });
     expect(short.lines).toContainEqual(
