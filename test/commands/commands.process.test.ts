@@ -324,7 +324,7 @@ describe('headscale-watchdog availability', () => {
       command('availability', 'router-1', '--json'),
       command('availability', 'router-l'),
     ]);
-    expect([all.code, all.stdout]).toEqual([0, expect.stringMatching(/^NODE +AVAILABLE.*\nrouter-1 .*%/)]);
+    expect([all.code, all.stdout]).toEqual([0, expect.stringMatching(/^NODE +AVAILABLE.*\nrouter-1 /)]);
     expect([one.code, JSON.parse(one.stdout)]).toMatchObject([0, { machineKey, name: 'router-1' }]);
     expect([unknown.code, unknown.stderr]).toEqual([3, expect.stringContaining('did you mean router-1?')]);
   });
@@ -386,8 +386,9 @@ describe('headscale-watchdog completion', () => {
       expect([status, stderr]).toEqual([0, '']);
       return stdout.trim().split('\n');
     };
-    expect(complete('headscale-watchdog', 's')).toEqual(['serve', 'streams', 'sever']);
+    expect(complete('headscale-watchdog', 's')).toEqual(['serve', 'status', 'streams', 'sever']);
     expect(complete('headscale-watchdog', 'events', '--f')).toEqual(['--follow']);
+    expect(complete('headscale-watchdog', 'events', '--kind', 'stream_sev')).toEqual(['stream_severed']);
     expect(complete('headscale-watchdog', 'serve', '--log-level', 'd')).toEqual(['debug']);
     expect(complete('headscale-watchdog', 'streams', '--state', 'c')).toEqual(['connecting', 'closing']);
     expect(complete('headscale-watchdog', 'nodes', '--state', 'c')).toEqual(['connected', 'connecting']);
