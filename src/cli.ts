@@ -15,15 +15,6 @@ const program = new Command('headscale-watchdog')
   .commandsGroup('More:')
   .version(version, '-V, --version', 'print the version')
   .helpCommand('help [command]', 'show the help of a command, with examples')
-  .configureOutput({
-    outputError: (text, write) =>
-      write(
-        `${text
-          .trimEnd()
-          .replace(/^error: /, 'error [HSW_USAGE_INVALID]: ')
-          .replace(/\n/g, ' ')}\n`,
-      ),
-  })
   .addHelpText(
     'after',
     `

@@ -182,7 +182,9 @@ describe('headscale-watchdog serve', () => {
     const wrong = [['serve', '--silent', '3s'], ['serve', 'now'], [], ['serve', '--upstraem', 'http://h']];
     const results = await Promise.all(wrong.map((args) => failure(harness, ...args)));
     expect(results.map(({ code }) => code)).toEqual([2, 2, 2, 2]);
-    expect(results[0]?.lines).toEqual(["error [HSW_USAGE_INVALID]: unknown option '--silent'"]);
+    expect(results[0]?.lines).toEqual([
+      "error [HSW_USAGE_INVALID]: unknown option '--silent': see headscale-watchdog help serve",
+    ]);
     expect(results[3]?.lines).toEqual([expect.stringContaining('Did you mean --upstream?')]);
   });
 });

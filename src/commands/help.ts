@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, type Option } from 'commander';
 import { variableOf } from '../config/problems.ts';
+import { errorLine } from '../lib/errors.ts';
 import { nearest } from '../lib/text.ts';
 
 const WIDTH = 80;
@@ -9,12 +10,25 @@ const WIDEST = 100;
 /** How the help of the program and of each of its commands looks. */
 export function styleHelp(program: Command): void {
   const { stdout, stderr } = process;
-  const widthOf = (stream: NodeJS.WriteStream): number => (stream.isTTY ? Math.min(stream.columns, WIDEST) : WIDTH);
+  const widthOf = (stream: NodeJS.WriteStream): number => Math.min((stream.isTTY && stream.columns) || WIDTH, WIDEST);
   program
     .helpOption('-h, --help', 'show this help')
     // The longest flag leaves 38 of 80 columns for the text. By default, commander does not wrap texts that narrow.
     .configureHelp({ minWidthToWrap: 30, optionDescription })
-    .configureOutput({ getOutHelpWidth: () => widthOf(stdout), getErrHelpWidth: () => widthOf(stderr) });
+    .configureOutput({
+      ...{ getOutHelpWidth: () => widthOf(stdout), getErrHelpWidth: () => widthOf(stderr) },
+      outputError: (text, write) => write(usageError(text, 'headscale-watchdog --help lists the commands')),
+    });
+}
+
+/** Commander's error as one line with our code. @param advice if it does not say itself what to write. */
+function usageError(text: string, advice: string): string {
+  const line = text
+    .trim()
+    .replace(/^error: /, '')
+    .replace(/\s*\n/g, ' ');
+  const isEnough = /Did you mean|Write |Allowed choices|All kinds/.test(line);
+  return errorLine('HSW_USAGE_INVALID', isEnough ? line : `${line.replace(/\.$/, '')}: ${advice}`);
 }
 
 /** As many words as can be read in a line or two. */
@@ -57,7 +71,10 @@ export function endHelp(command: Command, { examples, exits, more = {} }: HelpEn
       ),
     ),
   ];
-  return command.addHelpText('after', `\n${sections.join('\n\n')}`);
+  const advice = `see headscale-watchdog help ${command.name()}`;
+  return command
+    .configureOutput({ outputError: (text, write) => write(usageError(text, advice)) })
+    .addHelpText('after', `\n${sections.join('\n\n')}`);
 }
 
 function variablesSection({ options }: Command): readonly string[] {

@@ -9,7 +9,8 @@ export function terminal(signal: AbortSignal): Console {
   return {
     ...{ stdout, stderr, signal },
     colours: usesColours(process.env, stdout.isTTY === true),
-    width: stdout.isTTY === true ? stdout.columns : undefined,
+    // A serial line has a terminal without a width, 0.
+    width: (stdout.isTTY && stdout.columns) || undefined,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     async ask(question) {
       const reader = createInterface({ input: stdin, output: stderr });

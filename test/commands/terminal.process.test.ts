@@ -56,6 +56,13 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     expect(without.shown.text).not.toContain('\x1b[');
   });
 
+  test('a terminal that does not know its width gets everything', async () => {
+    const { admin } = await bench();
+    const streams = onTerminal(admin, { COLUMNS: '0', NO_COLOR: '1' }, 'streams');
+    expect(await streams.ended).toBe(0);
+    expect(streams.shown.text).toMatch(/^STREAM {2}NODE .* OUT {2}STATE\r\n.*\r\n$/);
+  });
+
   test.each([50, 60, 80])(
     'a table fits into %i columns: it leaves out columns, says which, and cuts no address',
     async (columns) => {
