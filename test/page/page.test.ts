@@ -171,12 +171,13 @@ describe('the status page', () => {
     await until(() => watchdog.events.some(({ kind }) => kind === 'stream_severed'), 'a takeover', HANGS_MS);
     await router.dropFrozen();
     // As after a restart: more openings than the feed asks for events.
-    for (let i = 0; i < 350; i++) {
+    const openOne = async () => {
       const client = harness.client(watchdog.port);
       const handshake = freshHandshake(recorded, generateNoiseKey());
       client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${handshake}\r\n`));
       expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
-    }
+    };
+    for (let i = 0; i < 7; i++) await Promise.all(Array.from({ length: 50 }, openOne));
     const { page } = await openPage(browser, watchdog.admin);
     await page.locator('#feed > li', { hasText: 'takeover: silent' }).waitFor();
     await page.locator('.tile', { hasText: 'Takeovers' }).click();
@@ -273,8 +274,8 @@ describe('the status page', () => {
     expect(await page.locator('#nodes-table .body .row').count()).toBe(1);
     await page.locator('#nodes-table .body .row a').click();
     await page.getByRole('region', { name: 'Why' }).getByText('ended: the client closed it').waitFor();
-    await page.getByText(/^Online for .* away once, for \d+ s at most\. The watchdog knows what was since/).waitFor();
-    expect(await page.locator('#node .presence rect.offline').count()).toBeGreaterThan(1);
+    // The watchdog has just started, so nothing is certain yet.
+    await page.getByText('Nothing is known of the last 24 hours.').waitFor();
     await page.goBack();
     // The filter is part of the address.
     expect(await page.getByRole('button', { name: 'Offline 1' }).getAttribute('aria-pressed')).toBe('true');
