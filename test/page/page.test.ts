@@ -184,7 +184,7 @@ describe('the status page', () => {
     await until(async () => (await page.locator('#feed > li').count()) === 1, 'only the takeover is shown', HANGS_MS);
     expect(await page.locator('#feed-show').inputValue()).toBe('takeovers');
     await page.locator('#feed-show').selectOption('all');
-    await page.locator('#feed > li', { hasText: 'opened' }).nth(100).waitFor();
+    await page.locator('#feed > li', { hasText: 'opened' }).nth(20).waitFor();
   });
 
   test('colours and days of the feed', async () => {
