@@ -25,6 +25,8 @@ const SETTLE_MS = 3000;
 /** Longer than Headscale's keepalives are apart. */
 const IDLE_FOR_MS = 57_000;
 export const KEEPALIVE_EVERY_S = 55;
+/** As many as a small network has. */
+const FEW_NODES = 100;
 
 export interface RowTerms {
   readonly load: Load;
@@ -86,6 +88,10 @@ export function rowsOf({ load, rounds, seconds, mostTunnels }: RowTerms): readon
     plain('upgrades', '/s', 'more', 'perS', 'upgrades', seconds, '16'),
     processorOfUpgrade(false, 'upgrades'),
     ...[1000, 4000, mostTunnels].map((tunnels) => memory(false, tunnels)),
+    {
+      ...{ name: `resident memory, ${FEW_NODES} nodes`, unit: 'MB', betterIs: 'less' },
+      ...{ measure: residentMemory(load), direct: false, rounds: few, tls: false },
+    },
     overTls('echoed, 4 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '4'),
     overTls('echoed, 64 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '64'),
     overTls('handshakes and upgrades', '/s', 'perS', 'upgrades', seconds, '16'),
@@ -130,6 +136,15 @@ function memoryOf(load: Load, tls: boolean, tunnels: number): Measure {
       return (running.residentBytes() - before) / tunnels / 1000;
     });
   };
+}
+
+/** Megabytes of the whole process, with the streams of a small network. */
+function residentMemory(load: Load): Measure {
+  return async ({ port }, running) =>
+    withIdle(load, false, port, FEW_NODES, async () => {
+      await pause(SETTLE_MS);
+      return running.residentBytes() / 1e6;
+    });
 }
 
 function idleProcessor(load: Load, tunnels: number): Measure {
