@@ -1,7 +1,8 @@
 import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { loadSockDiag } from '../../src/liveness/sock-diag.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { Harness, readHead, SWITCHING, type TestWatchdog, until, upgradeHead } from '../support/harness.ts';
 import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations, noiseKeyOf } from '../support/initiations.ts';
@@ -58,18 +59,25 @@ async function opens(port: number, localAddress: string): Promise<Socket> {
   return client;
 }
 
-async function behind(headersFor: (client: Socket) => string, trustedProxies = '127.0.0.1') {
+async function behind(
+  headersFor: (client: Socket) => string,
+  trustedProxies = '127.0.0.1',
+  clock: Clock = systemClock,
+) {
   const { url } = await harness.upstream((_request, socket) => {
     socket.on('error', () => {});
     socket.on('end', () => socket.end()).resume();
     socket.write(SWITCHING);
   });
-  const watchdog = await harness.watchdog(url, { trustedProxies, goneAfter: '30s' }, noiseKeyOf(recorded));
+  const flags = { trustedProxies, goneAfter: '30s' };
+  const watchdog = await harness.watchdog(url, flags, noiseKeyOf(recorded), { clock });
   return { watchdog, port: await startProxy(watchdog.port, headersFor) };
 }
 
 const streams = async ({ admin }: TestWatchdog) =>
   (JSON.parse((await get(`${admin}/streams`)).text) as { streams: Shown[] }).streams;
+
+const hasLeft = ({ kernel }: Shown): boolean => (kernel as { ended?: boolean } | null)?.ended === true;
 
 describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
   test.each([
@@ -106,6 +114,24 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
     await new Promise((resolve) => setTimeout(resolve, 600));
     expect(watchdog.events.filter(({ kind }) => kind === 'stream_severed')).toEqual([]);
     expect(await streams(watchdog)).toHaveLength(2);
+  });
+
+  test('a client that has left its proxy has no round trip any more, although its stream is still open', async () => {
+    const clock = new FakeClock();
+    const { watchdog, port } = await behind(byPort, '127.0.0.1', clock);
+    const client = await opens(port, '127.0.0.2');
+    const roundTrips = async (): Promise<number> =>
+      [...(await scrape(watchdog.admin)).keys()].filter((name) =>
+        name.startsWith('headscale_watchdog_node_rtt_seconds'),
+      ).length;
+    clock.advance(4000);
+    await until(async () => (await roundTrips()) === 1, 'a survey has seen the client');
+    client.end();
+    await until(() => client.writableFinished, 'the FIN is sent');
+    clock.advance(4000);
+    await until(async () => (await streams(watchdog)).some(hasLeft), 'a survey has seen that it left');
+    expect(await roundTrips()).toBe(0);
+    expect(await streams(watchdog)).toHaveLength(1);
   });
 
   test('two proxies in a row: no evidence, and the reason is shown', async () => {

@@ -1,3 +1,4 @@
+import { ClientRequest } from 'node:http';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
@@ -151,6 +152,21 @@ describe('a stop', () => {
       }),
       { numRuns: 30 },
     );
+  });
+
+  test("closes a connection to Headscale that Node's HTTP client does not let go of", async () => {
+    const upstream = await headscale();
+    const clock = new FakeClock();
+    const { watchdog, port } = await harness.watchdog(upstream.url, {}, undefined, { clock });
+    vi.spyOn(ClientRequest.prototype, 'destroy').mockReturnThis();
+    let isAsked = false;
+    upstream.server.on('request', ({ url }) => {
+      isAsked ||= url === '/never';
+    });
+    harness.client(port).write(PLAIN.replace('key', 'never'));
+    await until(() => isAsked, 'Headscale has the request');
+    await watchdog.close();
+    await until(() => upstream.sockets.size === 0, 'Headscale has no connection of ours');
   });
 
   test('ends while a newcomer waits for Redis, and does not accept that newcomer any more', async () => {
