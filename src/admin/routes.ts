@@ -16,6 +16,7 @@ import { eventQuery, listEvents } from './event-list.ts';
 import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
 import { Parameters } from './parameters.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendPicture, sendProblem, sendText } from './responses.ts';
+import type { HandedOver } from './schemas.ts';
 import { listStreams } from './stream-list.ts';
 import type { EventView, NodeDetail, Overview, PolicyView, Readiness, StreamView } from './views.ts';
 
@@ -63,6 +64,7 @@ export function routesOf({ backend, assets, access, sessions }: RoutesOptions): 
     ['/openapi.json', publicRoute(description)],
     ...readingRoutes(backend, access),
     ['/reload', { methods: ['POST'], isPublic: false, answer: reload(backend) }],
+    ['/handover', { methods: ['POST'], isPublic: false, answer: handOver(backend) }],
     ['/streams/:id/sever', { methods: ['POST'], isPublic: false, answer: sever(backend) }],
     ['/login', { methods: ['POST'], isPublic: true, answer: login(access, sessions) }],
     ['/logout', { methods: ['POST'], isPublic: true, answer: logout(sessions) }],
@@ -191,6 +193,16 @@ function reload(backend: AdminBackend): Answer {
   };
 }
 
+function handOver(backend: AdminBackend): Answer {
+  return async ({ response }) => {
+    const outcome = await backend.handOver();
+    // This process is about to stop listening.
+    response.shouldKeepAlive = false;
+    if (outcome.ok) sendJson(response, 200, outcome);
+    else sendProblem(response, { ...problemOf(outcome.code, 'Not handed over.', 422), ...outcome });
+  };
+}
+
 function sever(backend: AdminBackend): Answer {
   return ({ response, id, query }) => {
     const outcome = backend.sever(Number(id) as StreamId, query.get('replica') ?? undefined);
@@ -283,6 +295,11 @@ function namesIn(folder: URL): readonly string[] {
   }
 }
 
+/** What has come of a hand-over. */
+type HandoverResult =
+  | HandedOver
+  | { readonly ok: false; readonly code: ErrorCode; readonly problems: readonly string[] };
+
 /** What the admin server can show and do. It asks again for every request. */
 export interface AdminBackend {
   metrics(): Promise<{ readonly contentType: string; readonly text: string }>;
@@ -316,6 +333,8 @@ export interface AdminBackend {
   reload():
     | { readonly ok: true }
     | { readonly ok: false; readonly code: ErrorCode; readonly problems: readonly string[] };
+  /** Hands everything over to a new process, and resolves when that listens. */
+  handOver(): Promise<HandoverResult>;
   /** Reports an error in our own code. */
   failed(during: string, error: unknown): void;
 }

@@ -50,6 +50,18 @@ export const reloaded = z
   })
   .meta({ id: 'Reloaded' });
 
+export const handedOver = z
+  .strictObject({
+    ok: z.literal(true),
+    pid: count.describe('The new process.'),
+    moved: count.describe('The streams that it goes on with.'),
+    stayed: count.describe('The streams that stay with the old process until they end, or the drain has passed.'),
+    tookMs: z.number(),
+  })
+  .meta({ id: 'HandedOver' });
+
+export type HandedOver = View<typeof handedOver>;
+
 export const done = z.strictObject({ ok: z.literal(true) }).meta({ id: 'Done' });
 
 export const problem = z
@@ -71,3 +83,7 @@ export const reloadProblem = problem
     problems: z.array(z.string()).describe('Every mistake in the settings.'),
   })
   .meta({ id: 'ReloadProblem', description: 'The settings were not reloaded, and nothing has changed.' });
+
+export const handoverProblem = reloadProblem
+  .extend({ problems: z.array(z.string()).describe('Why not.') })
+  .meta({ id: 'HandoverProblem', description: 'The streams were not handed over, and this process goes on.' });

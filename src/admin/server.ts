@@ -31,12 +31,15 @@ interface AdminServerOptions {
   isTrustedProxy(address: string): boolean;
 }
 
+/** @property endLive disconnects those that listen to events, which can connect to another process. */
+export type AdminServer = Server & { endLive(): void };
+
 const LIVE = '/events/live';
 /** How long a client whose upgrade was refused may take to disconnect. */
 const LINGER_MS = 10_000;
 
 /** Serves the status page, the admin API, `/metrics`, `/healthz` and `/readyz`. */
-export function createAdminServer(backend: AdminBackend, options: AdminServerOptions): Server {
+export function createAdminServer(backend: AdminBackend, options: AdminServerOptions): AdminServer {
   const { clock, isTrustedProxy } = options;
   const sessions = new Sessions(clock);
   const access = createAccessControl({ ...options, sessionOf: (cookie) => sessions.roleOf(cookie) });
@@ -57,7 +60,7 @@ export function createAdminServer(backend: AdminBackend, options: AdminServerOpt
     live.close();
     connections.endAll();
   };
-  return server;
+  return Object.assign(server, { endLive: () => live.close() });
 }
 
 interface RequestContext {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { DISAGREEMENTS, type Silence } from '../streams/events.ts';
 import { CLOSE_REASONS, type EvidenceSource, type NoEvidence, SEVER_REASONS } from '../streams/stream.ts';
-import { LEVELS } from '../telemetry/event-table.ts';
+import { LEVELS } from '../telemetry/event-rows.ts';
 import {
   count,
   errorCode,

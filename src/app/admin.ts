@@ -1,9 +1,8 @@
-import type { Server } from 'node:http';
 import { eventView } from '../admin/event-list.ts';
 import { keysOfNode, policyView, type ShownStream, streamsByKey } from '../admin/node-list.ts';
 import { Problems } from '../admin/problems.ts';
 import type { AdminBackend } from '../admin/routes.ts';
-import { createAdminServer } from '../admin/server.ts';
+import { type AdminServer, createAdminServer } from '../admin/server.ts';
 import { streamView } from '../admin/stream-list.ts';
 import type { StreamView } from '../admin/views.ts';
 import { explainPolicy } from '../config/policy.ts';
@@ -22,6 +21,8 @@ import { currentTrust } from '../proxy/trusted-proxies.ts';
 import type { Events } from '../streams/events.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import { createMetrics, type Metrics } from '../telemetry/metrics.ts';
+import { handedStates } from './handed-states.ts';
+import type { HandedState, HandoverOutcome } from './handover.ts';
 import type { ReloadOutcome } from './live-config.ts';
 import { findProblems, type OverviewOptions, overviewOf, readinessOf } from './overview.ts';
 
@@ -35,10 +36,15 @@ export interface AdminOptions extends OverviewOptions {
   readonly notifier: Notifier;
   readonly tokens: AdminTokens;
   reload(): ReloadOutcome;
+  handOver(): Promise<HandoverOutcome>;
 }
 
 /** Starts the metrics, and creates the admin server, which does not listen yet. */
-export function startAdmin(options: AdminOptions): Server {
+export function startAdmin(options: AdminOptions): {
+  readonly admin: AdminServer;
+  /** What another process can go on with. */
+  readonly states: readonly HandedState[];
+} {
   const { clock, events, directory, live, replicas, tokens } = options;
   const metrics = startMetrics(options);
   const { history, presence } = options.kept;
@@ -61,14 +67,16 @@ export function startAdmin(options: AdminOptions): Server {
     keysOf: (node) => machineKeysOf(directory, node),
     sever: (id, replica) => sever(options, id, replica),
     reload: () => options.reload(),
+    handOver: () => options.handOver(),
   };
   replicas?.share({ views: () => streamViews(options), sever: (id) => void sever(options, id, undefined) });
   const trust = currentTrust(() => live.config.trustedProxies);
-  return createAdminServer(backend, {
+  const admin = createAdminServer(backend, {
     ...{ clock, tokens, adminHost: live.config.admin.host },
     corsOrigins: () => live.config.adminCorsOrigins,
     isTrustedProxy: (address) => trust()(address),
   });
+  return { admin, states: handedStates({ metrics, history, acceptor: options.acceptor }) };
 }
 
 /** Whether a key belongs to a node. Until Headscale has listed its nodes, every key may. */

@@ -1,13 +1,16 @@
+import { closeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { durationOrOff } from '../config/changes.ts';
 import type { Config } from '../config/types.ts';
 import { addressAndPort } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
-import type { ErrorCode } from '../lib/errors.ts';
+import { type ErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 import { version } from '../lib/version.ts';
-import { takeInheritedSockets } from '../service/inherited.ts';
+import { handedSockets, type InheritedSockets, takeInheritedSockets } from '../service/inherited.ts';
 import { connectServiceManager, type ServiceManager } from '../service/service-manager.ts';
+import { type OldProcess, takeOldProcess, thisProgram } from '../service/successor-process.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
+import type { HandedOver } from './handing-over.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
 export interface ServeOptions {
@@ -20,17 +23,38 @@ export interface ServeOptions {
 }
 
 /** The command `serve`: starts the watchdog, and resolves when a signal has ended it. */
-export async function serve({ readConfig, hasFile, unknownVariables }: ServeOptions): Promise<void> {
+export async function serve(options: ServeOptions): Promise<void> {
   // This comes first, so that no child process inherits these variables.
-  const inherited = takeInheritedSockets(process.env, process.pid);
+  const fromManager = takeInheritedSockets(process.env, process.pid);
+  const old = await takeOldProcess(process.env);
+  try {
+    await serveAfter(old, fromManager, options);
+  } catch (error) {
+    await old?.say({ kind: 'failed', ...failureOf(error) });
+    throw error;
+  } finally {
+    // A process that is to end must not wait for the one before it.
+    if (process.connected) process.disconnect();
+  }
+}
+
+/** @param old the process to take over from. */
+async function serveAfter(
+  old: OldProcess | undefined,
+  fromManager: InheritedSockets,
+  { readConfig, hasFile, unknownVariables }: ServeOptions,
+): Promise<void> {
   keepHeapSmall();
   const manager = await connectServiceManager(process.env, process.pid, systemClock);
   const config = readConfig();
+  const handed = old && handedSockets(old.hello.listening, old.hello.fromManager, config);
+  const inherited = handed ?? fromManager;
   const log = await createLogger(config.logLevel, process.stdout);
   for (const detail of unknownVariables) log.warn({ code: 'HSW_VARIABLE_UNKNOWN' satisfies ErrorCode }, detail);
   warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
   const stopped = Promise.race([nextSignal(), ...(hasFile ? [] : [nextHangup()])]);
   let watchdog: Watchdog | undefined;
+  process.on('SIGUSR2', () => void watchdog?.handOver());
   // Without a listener, SIGHUP would end the process: during the start, and when a closed terminal sends it twice.
   process.on('SIGHUP', () => {
     if (watchdog === undefined || !hasFile) return;
@@ -42,12 +66,68 @@ export async function serve({ readConfig, hasFile, unknownVariables }: ServeOpti
       manager.ready(statusOf(watchdog));
     }
   });
-  watchdog = await startWatchdog(config, { log, reread: readConfig, inherited });
+  const successor = { program: thisProgram(), env: { ...process.env, ...manager.environment } };
+  watchdog = await startWatchdog(config, { log, reread: readConfig, inherited, old, successor });
+  // Nobody would answer who connects there.
+  for (const descriptor of handed?.unused ?? []) closeSync(descriptor);
   failOpen(watchdog);
   announce(watchdog, log, config.upstream);
-  manager.ready(statusOf(watchdog));
-  log.info({ signal: await stopped }, 'stopping');
-  await stop(watchdog, manager, log);
+  const { handedOver } = watchdog;
+  const ready = (): void => manager.ready(statusOf(watchdog));
+  if (old === undefined) ready();
+  else old.onMain(ready);
+  const next = await Promise.race([stopped, handedOver]);
+  if (typeof next === 'string') {
+    log.info({ signal: next }, 'stopping');
+    await stop(watchdog, manager, log);
+  } else await leave(watchdog, next, stopped, manager);
+}
+
+/** The signals that are meant for whoever serves. On a terminal, Ctrl-C goes to every process by itself. */
+const PASSED_ON: readonly NodeJS.Signals[] = [
+  'SIGHUP',
+  'SIGUSR2',
+  'SIGTERM',
+  ...(process.stdin.isTTY ? [] : ['SIGINT' as const]),
+];
+
+/**
+ * Ends this process after a hand-over. A service manager knows which process is the main one. Everybody else, such as a shell
+ * or a container, takes this process for the service: then it stays, passes signals on, and ends when the new one does.
+ */
+async function leave(
+  watchdog: Watchdog,
+  { successor, left }: HandedOver,
+  stopped: Promise<NodeJS.Signals>,
+  manager: ServiceManager,
+): Promise<void> {
+  const isManaged = manager.environment !== undefined;
+  const { pid } = successor;
+  if (isManaged && pid !== undefined) manager.handedOver(pid);
+  successor.say({ kind: 'main' });
+  const passOn = (signal: NodeJS.Signals): void => {
+    if (!isManaged && pid !== undefined && PASSED_ON.includes(signal)) process.kill(pid, signal);
+  };
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.removeAllListeners(signal).on(signal, passOn);
+  void stopped.then((signal) => {
+    for (const later of ['SIGTERM', 'SIGINT'] as const) process.on(later, passOn);
+    passOn(signal);
+    void watchdog.close();
+  });
+  await left;
+  if (isManaged) await managerHasHeard();
+  else process.exitCode = await successor.exited;
+}
+
+/** systemd looks up who has sent a message, so the sender has to be there still when it reads `MAINPID`. */
+function managerHasHeard(): Promise<void> {
+  return new Promise((resolve) => void setTimeout(resolve, 1000));
+}
+
+/** What an error says, as the process before us reports it. */
+function failureOf(error: unknown): { readonly code: string; readonly problems: readonly string[] } {
+  if (error instanceof UsageError) return { code: error.code, problems: error.problems };
+  return { code: error instanceof StartError ? error.code : 'HSW_INTERNAL', problems: [reasonOf(error)] };
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Server } from 'node:http';
+import type { AdminServer } from '../admin/server.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import { closeAfter } from '../proxy/answer.ts';
@@ -43,10 +44,11 @@ const LOOK_FOR_IDLE_MS = 250;
 /** Stops a watchdog. SIGTERM drains it; a second signal calls `close`, which ends everything at once. */
 export class Shutdown {
   readonly #options: ShutdownOptions;
-  #admin: Server | undefined;
+  #admin: AdminServer | undefined;
   #stopped: Promise<unknown> | undefined;
   #closed: Promise<void> | undefined;
   #isDraining = false;
+  #onStop: () => void = () => {};
   #timer: Timer | undefined;
 
   constructor(options: ShutdownOptions) {
@@ -60,8 +62,13 @@ export class Shutdown {
   }
 
   /** The admin server answers until the end, so that operators can watch the drain. */
-  closeLast(admin: Server): void {
+  closeLast(admin: AdminServer): void {
     this.#admin = admin;
+  }
+
+  /** @param act is called when the watchdog begins to stop. */
+  onStop(act: () => void): void {
+    this.#onStop = act;
   }
 
   get isDraining(): boolean {
@@ -76,6 +83,7 @@ export class Shutdown {
     const { clock, emit, acceptor, listeners } = this.#options;
     const startedAt = clock.now();
     const { overMs, isShortened } = this.#options.drainTerms();
+    this.#onStop();
     this.#isDraining = true;
     for (const { unanswered } of listeners) {
       for (const [, response] of unanswered.all()) closeAfter(response);
@@ -94,6 +102,29 @@ export class Shutdown {
     emit({ kind: 'drain_ended', tookMs: clock.now() - startedAt });
   }
 
+  /**
+   * A new process listens now. Whatever could not go there may end by itself, until `overMs` have passed. The streams that can
+   * never go end evenly over that time.
+   */
+  async leave(overMs: number): Promise<void> {
+    const { clock, acceptor, listeners } = this.#options;
+    this.#isDraining = true;
+    for (const { unanswered } of listeners) {
+      for (const [, response] of unanswered.all()) closeAfter(response);
+    }
+    const stopped = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
+    this.#admin?.endLive();
+    this.#endIdle();
+    await new Promise<void>((resolve) => {
+      const end = clock.after(Math.max(overMs, LEAST_FOR_REQUESTS_MS), resolve);
+      void Promise.all([stopped, acceptor.drain(overMs, ({ tunnel }) => tunnel.staysBecause === 'tls')]).then(() => {
+        end.cancel();
+        resolve();
+      });
+    });
+    await this.close();
+  }
+
   /** Closes everything now. Resolves when nothing is left open. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
@@ -102,6 +133,7 @@ export class Shutdown {
 
   async #close(): Promise<void> {
     const { acceptor, listeners, closeRest } = this.#options;
+    this.#onStop();
     this.#timer?.cancel();
     const closed = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.closeAllConnections();

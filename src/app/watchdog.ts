@@ -9,7 +9,6 @@ import { NodeDirectory } from '../headscale/nodes.ts';
 import { isStreamSilent } from '../headscale/silence.ts';
 import { formatNoiseKey, type NoiseKey } from '../identity/noise.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
-import { StartError } from '../lib/errors.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts';
 import { Patrol } from '../liveness/patrol.ts';
@@ -22,14 +21,14 @@ import { Pacer } from '../pipeline/pacer.ts';
 import { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import { FrontProxies, Gateways } from '../proxy/front-proxies.ts';
 import { type ClientListener, createListener } from '../proxy/listener.ts';
-import { listen } from '../proxy/listening.ts';
 import { plainProxy } from '../proxy/plain.ts';
 import { releaseIdle } from '../proxy/pooled-reads.ts';
 import { Refusals } from '../proxy/refusals.ts';
 import { currentTrust } from '../proxy/trusted-proxies.ts';
 import { type AwaitAnswer, type Upstream, upstreamOf } from '../proxy/upstream.ts';
 import type { Replicas } from '../replicas/replicas.ts';
-import { type InheritedSockets, NO_SOCKETS } from '../service/inherited.ts';
+import { type InheritedSockets, NO_SOCKETS, refuseSurplusSockets } from '../service/inherited.ts';
+import type { OldProcess } from '../service/successor-process.ts';
 import { ALONE } from '../streams/directory.ts';
 import { Events, type Listener } from '../streams/events.ts';
 import { Registry } from '../streams/registry.ts';
@@ -37,6 +36,8 @@ import type { Stream } from '../streams/stream.ts';
 import { Takeover } from '../takeover/takeover.ts';
 import { type Logger, logEvents } from '../telemetry/log.ts';
 import { startAdmin } from './admin.ts';
+import { type HandedOver, HandingOver } from './handing-over.ts';
+import type { HandoverOptions, HandoverOutcome } from './handover.ts';
 import { openHistory } from './history.ts';
 import { KeyFiles } from './key-files.ts';
 import { LiveConfig, type ReloadOutcome } from './live-config.ts';
@@ -57,8 +58,11 @@ export interface WatchdogOptions {
    * @throws UsageError or StartError
    */
   readonly reread?: () => Config;
-  /** Sockets from systemd that listen already; by default there are none. */
+  /** Sockets that listen already; by default there are none. */
   readonly inherited?: InheritedSockets;
+  /** The process to take over from. */
+  readonly old?: OldProcess | undefined;
+  readonly successor?: Pick<HandoverOptions, 'program' | 'env'>;
 }
 
 /** A running watchdog. */
@@ -72,6 +76,10 @@ export interface Watchdog {
   failed(during: string, error: unknown): void;
   /** Reads the configuration again, and applies it to new and open streams. If it cannot be used, nothing changes. */
   reload(): ReloadOutcome;
+  /** Hands everything over to a new process, or changes nothing. */
+  handOver(): Promise<HandoverOutcome>;
+  /** Resolves when a new process has everything that can go. */
+  readonly handedOver: Promise<HandedOver>;
   /** How `drain` would end the streams now. */
   drainTerms(): DrainTerms;
   /** Stops listening and ends the streams evenly over the drain. Resolves when nothing is left open. */
@@ -203,25 +211,29 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     },
   });
 
+  // Prepare both ends of a hand-over.
+  const handing = new HandingOver({
+    ...{ clock, emit, registry, acceptor, checkup, listeners, config, shutdown, fromManager: inherited.listeners },
+    ...{ admission: pipeline.admission, upstream, trust: currentTrust(() => live.config.trustedProxies) },
+    ...{ drainMs: () => live.config.drainMs, successor: options.successor },
+  });
+  const handOver = () => handing.handOver();
+
   // Listen.
-  const admin = startAdmin({
-    ...{ ...services, ...pipeline, kept, sightings, reconciler, frontProxies, listeners, reload, notifier },
+  const { admin, states } = startAdmin({
+    ...{ ...services, ...pipeline, kept, sightings, reconciler, frontProxies, listeners, reload, handOver, notifier },
     ...{ tokens, startedAt, hasNoiseKey: () => noiseKey() !== undefined },
     isDraining: () => shutdown.isDraining,
   });
   shutdown.closeLast(admin);
   try {
-    const adminAddress = await listen(admin, config.admin, '--admin', inherited.forAdmin);
-    const listenAddresses: AddressInfo[] = [];
-    for (const [i, { server, listen: where }] of listeners.entries()) {
-      listenAddresses.push(await listen(server, where, '--listen', inherited.forListener(i)));
-    }
+    const { adminAddress, listenAddresses } = await handing.listen(admin, states, inherited, options.old);
     keys.watch();
     // Do not wait for Headscale: newcomers are held until its version is known.
     void checkup.check();
     if (access() !== undefined) directory.start();
     return {
-      ...{ listenAddresses, adminAddress, reload, drainTerms },
+      ...{ listenAddresses, adminAddress, reload, drainTerms, handOver, handedOver: handing.handedOver },
       onEvent: (listener) => events.listen(listener),
       failed: (during, error) => emit({ kind: 'internal_error', during, error }),
       drain: () => shutdown.drain(),
@@ -231,15 +243,6 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     await shutdown.close();
     throw error;
   }
-}
-
-/** @throws StartError when there are more inherited sockets than `--listen`: nobody would answer clients on the others. */
-function refuseSurplusSockets({ listeners }: InheritedSockets, wanted: number): void {
-  if (listeners <= wanted) return;
-  throw new StartError(
-    'HSW_INHERITED_SOCKET_INVALID',
-    `${listeners} sockets were passed in for ${wanted} --listen: add a --listen for each ListenStream= of the .socket unit, or remove the line; the admin server's needs a .socket unit of its own with FileDescriptorName=admin`,
-  );
 }
 
 /** What the parts on the way of a connection use. */
@@ -377,10 +380,8 @@ function buildListeners(
   );
 }
 
-function buildPatrol(
-  { clock, events, registry, proxySockets, checkup, live }: Services,
-  acceptor: StreamAcceptor,
-): Patrol {
+function buildPatrol(services: Services, acceptor: StreamAcceptor): Patrol {
+  const { clock, events, registry, proxySockets, checkup, live } = services;
   return new Patrol({
     ...{ clock, emit: events.emit },
     streams: () => registry.all(),

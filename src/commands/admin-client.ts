@@ -1,5 +1,6 @@
 import { request } from 'node:http';
 import type { EventList, NodeList, PresenceView, StreamList } from '../admin/views.ts';
+import type { HandoverOutcome } from '../app/handover.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import type { AdminPlace } from '../config/load.ts';
 import { readAdminToken } from '../config/secrets.ts';
@@ -11,6 +12,8 @@ import { fieldsOf, parseJson } from '../lib/json.ts';
 import { nearest, printable } from '../lib/text.ts';
 
 const TIMEOUT_MS = 10_000;
+/** For thousands of streams, and a new process that starts slowly. */
+const HANDOVER_WITHIN_MS = 300_000;
 
 interface AdminAnswer {
   readonly status: number;
@@ -25,7 +28,13 @@ export type AdminAddress = Pick<AdminPlace, 'admin' | 'from'>;
  *
  * @throws StartError when there is no answer.
  */
-export function askAdmin(at: AdminAddress, method: 'GET' | 'POST', path: string, token?: string): Promise<AdminAnswer> {
+export function askAdmin(
+  at: AdminAddress,
+  method: 'GET' | 'POST',
+  path: string,
+  token?: string,
+  withinMs = TIMEOUT_MS,
+): Promise<AdminAnswer> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
@@ -33,7 +42,7 @@ export function askAdmin(at: AdminAddress, method: 'GET' | 'POST', path: string,
       reject(new StartError('HSW_ADMIN_UNREACHABLE', text, { cause: error }));
     };
     const asking = request(
-      { ...whereToConnect(at.admin), method, path, headers, agent: false, timeout: TIMEOUT_MS },
+      { ...whereToConnect(at.admin), method, path, headers, agent: false, timeout: withinMs },
       (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -91,6 +100,12 @@ export interface Api {
    * @throws StartError when there is no answer, or an unexpected one.
    */
   reload(): Promise<ReloadOutcome>;
+  /**
+   * Makes the watchdog hand everything over to the program that is on disk.
+   *
+   * @throws StartError when there is no answer, or an unexpected one.
+   */
+  handOver(): Promise<HandoverOutcome>;
 }
 
 export type StreamsAnswer = StreamList;
@@ -111,11 +126,12 @@ const MEMBERS: Readonly<Record<string, string>> = {
 export function adminApi(place: AdminPlace): Api {
   const { adminTokenFile } = place;
   const token = adminTokenFile === undefined ? undefined : readAdminToken(adminTokenFile);
-  const ask = (method: 'GET' | 'POST', path: string) => askAdmin(place, method, path, token);
+  const ask = (method: 'GET' | 'POST', path: string, withinMs?: number) =>
+    askAdmin(place, method, path, token, withinMs);
   const unusable = (method: 'GET' | 'POST', path: string, answer: AdminAnswer): StartError =>
     refused(attemptOf(place, method, path), answer, adminTokenFile);
-  const post = async (path: string): Promise<AdminAnswer> => {
-    const answer = await ask('POST', path);
+  const post = async (path: string, withinMs?: number): Promise<AdminAnswer> => {
+    const answer = await ask('POST', path, withinMs);
     if (answer.status === 401 || answer.status === 403) throw unusable('POST', path, answer);
     return answer;
   };
@@ -133,6 +149,12 @@ export function adminApi(place: AdminPlace): Api {
       const isAnswer = typeof value[MEMBERS[path] ?? 'machineKey'] === (path in MEMBERS ? 'object' : 'string');
       if (answer.status !== 200 || !isAnswer) throw unusable('GET', path, answer);
       return parseJson(answer.text) as T;
+    },
+    async handOver() {
+      const answer = await post('/handover', HANDOVER_WITHIN_MS);
+      const outcome = parseJson(answer.text) as HandoverOutcome | undefined;
+      if (![200, 422].includes(answer.status) || outcome === undefined) throw unusable('POST', '/handover', answer);
+      return outcome;
     },
     async reload() {
       const answer = await post('/reload');

@@ -1,6 +1,7 @@
 import { Argument, type Command, Option } from 'commander';
 import { NODE_SORT_COLUMNS } from '../admin/node-list.ts';
 import { LISTED_STATES, SORT_COLUMNS } from '../admin/stream-list.ts';
+import type { HandoverOutcome } from '../app/handover.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { type ConfigFile, readConfigFile } from '../config/file.ts';
 import { loadAdminPlace, loadConfig } from '../config/load.ts';
@@ -8,9 +9,11 @@ import { kebabCase } from '../config/problems.ts';
 import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } from '../config/settings.ts';
 import type { Config } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
+import { span } from '../lib/units.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
-import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
+import { LEVELS } from '../telemetry/event-rows.ts';
+import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import { type Api, adminApi } from './admin-client.ts';
 import { type AvailabilityOptions, showAvailability } from './availability.ts';
 import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
@@ -106,6 +109,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   addAvailability(program, console);
   addSever(program, console);
   addReload(program);
+  addHandover(program);
 }
 
 type OpenConsole = () => Console;
@@ -312,6 +316,36 @@ function addReload(program: Command): void {
       2: 'a flag, a variable or the file cannot be used',
     },
   });
+}
+
+function addHandover(program: Command): void {
+  const command = program
+    .command('handover')
+    .helpGroup(ACT)
+    .description('make the running watchdog give its streams to the program that is on disk now, without ending one')
+    .action(async (_flags, command: Command) => {
+      process.exitCode = reportHandover(await apiOf(command).handOver());
+    });
+  endHelp(asksAdmin(command), {
+    examples: [['After an upgrade of the program', '--config /etc/headscale-watchdog/watchdog.yaml']],
+    exits: {
+      0: 'a new process has the streams',
+      1: 'the watchdog did not answer, or the new process could not take over: the old one goes on',
+      2: 'a flag, a variable or the file cannot be used',
+    },
+  });
+}
+
+function reportHandover(outcome: HandoverOutcome): ExitCode {
+  if (!outcome.ok) {
+    process.stderr.write(errorLine(outcome.code, `not handed over:\n${outcome.problems.join('\n')}`));
+    return EXIT.failed;
+  }
+  const { pid, moved, stayed, tookMs } = outcome;
+  process.stdout.write(
+    `handed over to process ${pid} in ${span(tookMs)}: ${moved} streams went on, ${stayed} cannot go\n`,
+  );
+  return EXIT.done;
 }
 
 function report(outcome: ReloadOutcome): ExitCode {

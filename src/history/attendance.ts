@@ -1,6 +1,6 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
-import type { WatchdogEvent } from '../streams/events.ts';
+import { hasBegun, type WatchdogEvent } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
 import type { NodeRecord, PresenceLog, RunRecord } from './presence-log.ts';
 
@@ -60,14 +60,14 @@ export class Attendance {
 
   readonly listen = (event: WatchdogEvent): void => {
     // During the drain, streams end because we end them.
-    if (event.kind === 'drain_started') this.end();
-    if (this.#endedAt !== undefined || (event.kind !== 'stream_opened' && event.kind !== 'stream_closed')) return;
+    if (event.kind === 'drain_started' || event.kind === 'handover_ended') this.end();
+    if (this.#endedAt !== undefined || (!hasBegun(event) && event.kind !== 'stream_closed')) return;
     const { stream } = event;
     const { machineKey: key, kind } = stream;
     if (key === undefined || kind !== 'control') return;
     const node = this.#nodes.get(key) ?? { streams: new Set(), since: undefined, endedAt: undefined };
     this.#nodes.set(key, node);
-    if (event.kind === 'stream_opened') node.streams.add(stream);
+    if (hasBegun(event)) node.streams.add(stream);
     else {
       this.#settle(key, node);
       node.streams.delete(stream);

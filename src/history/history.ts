@@ -4,7 +4,8 @@ import type { ErrorCode } from '../lib/errors.ts';
 import type { EventKind, WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { EventSubject } from '../telemetry/event-phrases.ts';
-import { describeEvent, errorCodeOf, type Level, levelOf, type NameOf, subjectOf } from '../telemetry/event-table.ts';
+import type { Level, NameOf } from '../telemetry/event-rows.ts';
+import { describeEvent, errorCodeOf, levelOf, subjectOf } from '../telemetry/event-table.ts';
 import { type Minute, Minutes } from './minutes.ts';
 
 /** One event, described with what was known when it happened. */
@@ -64,6 +65,17 @@ export interface HistoryPorts {
   isNode(key: MachineKey): boolean;
 }
 
+/** What one process has noted, for the next. */
+export interface HandedHistory {
+  /** Oldest first. */
+  readonly entries: readonly HistoryEntry[];
+  readonly run: string;
+  readonly lastSeq: number;
+  /** Since when the entries are complete. */
+  readonly since: number;
+  readonly minutes: ReturnType<Minutes['all']>;
+}
+
 type EntryListener = (entry: HistoryEntry, event: WatchdogEvent) => void;
 
 /** The events of the last day. They are kept in memory, up to a limit. */
@@ -76,6 +88,9 @@ export class History {
   readonly #listeners = new Set<EntryListener>();
   readonly #ageMs: number;
   #lastSeq = 0;
+  /** The number of the last event of earlier runs. */
+  #resumedAt = 0;
+  #isContinued = false;
   #beganAt: number;
   #run: string;
 
@@ -103,6 +118,31 @@ export class History {
   resume(lastSeq: number, run: string): void {
     this.#lastSeq = lastSeq;
     this.#run = run;
+    this.#resumedAt = lastSeq;
+  }
+
+  /** All that is known, for the process that goes on with it. @param after only entries after this number. */
+  everything(after = 0): HandedHistory {
+    const all = [...this.#ofNodes.all(), ...this.#ofOthers.all()].filter(({ seq }) => seq > after);
+    const { run, lastSeq, knownSince: since } = this;
+    return { entries: all.sort((a, b) => a.seq - b.seq), run, lastSeq, since, minutes: this.#minutes.all() };
+  }
+
+  /**
+   * Goes on with what another process has noted: it is older than everything here. What it notes after that, while it ends,
+   * comes with further calls, and is added as it comes.
+   */
+  takeOver({ entries, run, lastSeq, since, minutes }: HandedHistory): void {
+    const later = this.#isContinued ? entries : this.everything(this.#resumedAt).entries;
+    if (!this.#isContinued) {
+      for (const recent of [this.#ofNodes, this.#ofOthers]) recent.clear();
+      for (const entry of entries) this.remember(entry);
+      this.resume(lastSeq, run);
+      this.rememberSince(since);
+      this.#minutes.resume(minutes);
+    }
+    this.#isContinued = true;
+    for (const entry of later) this.#keep({ ...entry, seq: ++this.#lastSeq });
   }
 
   readonly listen = (event: WatchdogEvent): void => {
@@ -194,6 +234,11 @@ export class Recent {
 
   constructor(most: number) {
     this.#most = most;
+  }
+
+  clear(): void {
+    this.#kept = [];
+    this.#forgotten = 0;
   }
 
   /** When the last entry happened that was forgotten for lack of room. */

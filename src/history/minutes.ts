@@ -1,4 +1,4 @@
-import type { WatchdogEvent } from '../streams/events.ts';
+import { hasBegun, type WatchdogEvent } from '../streams/events.ts';
 
 const MINUTE_MS = 60_000;
 const SHOWN = 60;
@@ -31,14 +31,31 @@ export class Minutes {
 
   listen(event: WatchdogEvent, atMs: number): void {
     const { kind } = event;
-    if (kind !== 'stream_opened' && kind !== 'stream_closed' && kind !== 'stream_severed') return;
+    if (!hasBegun(event) && kind !== 'stream_closed' && kind !== 'stream_severed') return;
     const counts = this.#at(Math.floor(atMs / MINUTE_MS));
-    if (kind === 'stream_opened') this.#streams += 1;
+    if (hasBegun(event)) this.#streams += 1;
     if (kind === 'stream_closed') this.#streams -= 1;
     counts.most = Math.max(counts.most, this.#streams);
     counts.last = this.#streams;
     if (kind === 'stream_severed') counts.takeovers += 1;
     if (kind === 'stream_closed' && event.reason === 'gone') counts.gone += 1;
+  }
+
+  all(): readonly Counts[] {
+    return this.#counts;
+  }
+
+  /** Goes on after the minutes that another process has counted. The last of them may be the first of ours. */
+  resume(before: readonly Counts[]): void {
+    for (const counts of before.toReversed()) {
+      const [first] = this.#counts;
+      if (first === undefined || counts.number < first.number) this.#counts.unshift({ ...counts });
+      else if (counts.number === first.number) {
+        first.most = Math.max(first.most, counts.most);
+        first.takeovers += counts.takeovers;
+        first.gone += counts.gone;
+      }
+    }
   }
 
   /** The last hour, oldest minute first; the last one is the current minute. */

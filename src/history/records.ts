@@ -3,7 +3,8 @@ import { isErrorCode } from '../lib/errors.ts';
 import { fieldsOf, hasFields, type JsonFields, parseJson } from '../lib/json.ts';
 import { STREAM_KINDS, type StreamId, type StreamKind } from '../streams/stream.ts';
 import type { EventSubject } from '../telemetry/event-phrases.ts';
-import { EVENT_KINDS, LEVELS } from '../telemetry/event-table.ts';
+import { LEVELS } from '../telemetry/event-rows.ts';
+import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import type { HistoryEntry } from './history.ts';
 import type { NodeRecord, RunRecord } from './presence-log.ts';
 

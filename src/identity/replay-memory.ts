@@ -29,6 +29,11 @@ export class ReplayMemory {
     return seen;
   }
 
+  /** All keys, oldest first. */
+  all(): readonly Buffer[] {
+    return [...this.#old, ...this.#young].map((key) => Buffer.from(key, 'latin1'));
+  }
+
   /** Removes a key, as if it had never been seen. */
   forget(ephemeral: Buffer): void {
     const key = ephemeral.toString('latin1');

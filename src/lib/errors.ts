@@ -18,10 +18,11 @@ export const ERRORS = {
   HSW_CONFIG_UNREADABLE: { exit: 1, check: true },
   HSW_VARIABLE_UNKNOWN: {},
   HSW_RESTART_REQUIRED: {},
+  HSW_HANDOVER_FAILED: { exit: 1 },
   // Keys, secrets and certificates in files.
   HSW_NOISE_KEY_MISSING: { check: true },
   HSW_NOISE_KEY_UNREADABLE: { exit: 1, check: true },
-  HSW_NOISE_KEY_MISMATCH: { check: true },
+  HSW_NOISE_KEY_MISMATCH: { exit: 1, check: true },
   HSW_API_KEY_UNREADABLE: { exit: 1, check: true },
   HSW_OAUTH_CLIENT_UNREADABLE: { exit: 1, check: true },
   HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1, check: true },

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { reasonOf } from '../lib/errors.ts';
+import { descriptorOf } from '../lib/handles.ts';
 import type { KernelEvidence } from '../streams/stream.ts';
 
 /** The TCP timeouts of one socket, which Linux applies without a timer of ours. In milliseconds (man 7 tcp). */
@@ -90,14 +91,14 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
 
   return {
     evidenceOf(socket) {
-      const fd = fdOf(socket);
+      const fd = descriptorOf(socket);
       if (fd === undefined) return undefined;
       infoLength.writeUInt32LE(TCP_INFO_LENGTH);
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
       return readTcpInfo(info, 0);
     },
     applyTimeouts(socket, timeouts, isNew = false) {
-      const fd = fdOf(socket);
+      const fd = descriptorOf(socket);
       if (fd === undefined) return;
       if (areAlreadySet(socket, timeouts)) return;
       noteSet(socket, timeouts);
@@ -116,13 +117,13 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       set(fd, IPPROTO_TCP, TCP_KEEPIDLE, Math.ceil(idleMs / 1000));
     },
     setUserTimeout(socket, ms) {
-      const fd = fdOf(socket);
+      const fd = descriptorOf(socket);
       if (fd === undefined) return;
       noteSet(socket, undefined);
       set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
     },
     probe(socket) {
-      const fd = fdOf(socket);
+      const fd = descriptorOf(socket);
       if (fd === undefined) return;
       noteSet(socket, undefined);
       // With a user timeout, Linux would drop a connection that was quiet for that long at the first unanswered probe.
@@ -170,10 +171,4 @@ export function readTcpInfo(bytes: Buffer, start: number): KernelEvidence {
     rttMs: bytes.readUInt32LE(start + AT.rtt) / 1000,
     rttvarMs: bytes.readUInt32LE(start + AT.rttvar) / 1000,
   };
-}
-
-/** The file descriptor of a TCP or TLS socket. Node has no public API for it, so this reads the private `_handle`. */
-function fdOf(socket: Socket): number | undefined {
-  const fd = (socket as unknown as { _handle?: { fd?: number } | null })._handle?.fd;
-  return fd !== undefined && fd >= 0 ? fd : undefined;
 }

@@ -1,7 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Disagreement, WatchdogEvent } from '../streams/events.ts';
+import { type Disagreement, hasBegun, type WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, KernelEvidence, Stream } from '../streams/stream.ts';
 
 /*
@@ -244,10 +244,10 @@ export class Sightings {
   }
 
   readonly listen = (event: WatchdogEvent): void => {
-    if (event.kind !== 'stream_opened' && event.kind !== 'stream_closed') return;
+    if (!hasBegun(event) && event.kind !== 'stream_closed') return;
     const { machineKey, kind } = event.stream;
     if (machineKey === undefined || kind !== 'control') return;
-    if (event.kind === 'stream_opened') {
+    if (hasBegun(event)) {
       if (!this.#connectedSince.has(machineKey)) this.#connectedSince.set(machineKey, this.#now());
     } else this.#closed(machineKey, event.stream, event.reason);
   };

@@ -2,7 +2,7 @@ import type { ReconcileMode } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
-import { type Disagreement, type Emit, reportWouldSever, type WatchdogEvent } from '../streams/events.ts';
+import { type Disagreement, type Emit, hasBegun, reportWouldSever, type WatchdogEvent } from '../streams/events.ts';
 import type { Stream, StreamId } from '../streams/stream.ts';
 import { isExpired, nodesOf, shownOnline } from './presence.ts';
 
@@ -126,11 +126,11 @@ export class Reconciler {
   }
 
   readonly listen = (event: WatchdogEvent): void => {
-    if (event.kind !== 'stream_opened' && event.kind !== 'stream_closed') return;
+    if (!hasBegun(event) && event.kind !== 'stream_closed') return;
     const { machineKey, kind, id } = event.stream;
     if (machineKey === undefined || kind !== 'control') return;
     const suspicion = this.#suspicions.get(machineKey);
-    if (event.kind === 'stream_opened') {
+    if (hasBegun(event)) {
       if (suspicion?.kind === 'shown_online') this.#suspicions.delete(machineKey);
       return;
     }

@@ -5,7 +5,7 @@ import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import { span } from '../lib/units.ts';
-import type { Emit, EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
+import { type Emit, type EventKind, type EventOf, hasBegun, type WatchdogEvent } from '../streams/events.ts';
 import { Outbox, type OutboxOptions, type Poster } from './delivery.ts';
 import { messagesFor } from './messages.ts';
 import { type Change, ExpiryWatch, NodeTracker } from './tracker.ts';
@@ -126,10 +126,11 @@ export class Notifier {
     const now = this.#clock.now();
     switch (event.kind) {
       case 'stream_opened':
+      case 'stream_handed_over':
       case 'stream_closed': {
         const { machineKey, kind } = event.stream;
         if (machineKey === undefined || kind !== 'control') break;
-        if (event.kind === 'stream_opened') this.#tracker.opened(machineKey, event.stream, now);
+        if (hasBegun(event)) this.#tracker.opened(machineKey, event.stream, now);
         else this.#tracker.closed(machineKey, event.stream, now);
         break;
       }

@@ -54,8 +54,14 @@ export class Admission {
       this.limitReached('connections_per_address', address, `there are ${ofNetwork} from ${network} already`);
       return undefined;
     }
+    return this.adopt(address);
+  }
+
+  /** Counts a connection that another process has admitted, whatever the limits are. See `admitConnection`. */
+  adopt(address: string | undefined): () => void {
+    const network = address === undefined ? undefined : networkOf(address);
     this.#connections += 1;
-    if (network !== undefined) this.#perNetwork.set(network, ofNetwork + 1);
+    if (network !== undefined) this.#perNetwork.set(network, (this.#perNetwork.get(network) ?? 0) + 1);
     return () => this.#closed(network);
   }
 

@@ -31,6 +31,16 @@ export class HandshakeReader {
       : identity;
   }
 
+  /** The ephemeral keys of all handshakes that it remembers, for another process. */
+  seen(): readonly string[] {
+    return this.#replays.all().map((each) => each.toString('base64'));
+  }
+
+  /** Another process has seen these. */
+  haveSeen(ephemerals: readonly string[]): void {
+    for (const each of ephemerals) this.#replays.hasSeen(Buffer.from(each, 'base64'));
+  }
+
   /** Forgets a handshake that Headscale never saw. A proxy in front of us may send it again after a 502. */
   forget(ephemeral: Buffer): void {
     this.#replays.forget(ephemeral);

@@ -1,21 +1,17 @@
 import type { Socket } from 'node:net';
-import type { Limits } from '../config/types.ts';
 import { formatMachineKey } from '../identity/keys.ts';
-import type { NoiseKey } from '../identity/noise.ts';
 import { addressAndPort } from '../lib/addresses.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
-import { ClientConnection, type TcpTimeouts } from '../liveness/client-connection.ts';
-import type { Kernel } from '../liveness/kernel.ts';
+import type { Timer } from '../lib/clock.ts';
+import { ClientConnection } from '../liveness/client-connection.ts';
 import type { ProxiedClient } from '../liveness/proxied-client.ts';
-import type { ProxySockets } from '../liveness/proxy-sockets.ts';
+import type { ClientPath } from '../liveness/proxy-sockets.ts';
 import { refuseUpgrade, unavailableAnswer } from '../proxy/answer.ts';
 import type { Origin } from '../proxy/forwarded.ts';
 import { RefusedUpgrades } from '../proxy/refusals.ts';
-import { Tunnel, type TunnelHandlers, type UpgradeRequest } from '../proxy/tunnel.ts';
-import type { AwaitAnswer, Upstream } from '../proxy/upstream.ts';
-import { type Arrival, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
-import { type Emit, type GoneBehindProxy, reportWouldSever } from '../streams/events.ts';
-import type { Registry } from '../streams/registry.ts';
+import { Tunnel } from '../proxy/tunnel.ts';
+import { type HandedSockets, type TunnelHandlers, type UpgradeRequest, upgradeFrom } from '../proxy/tunnel-parts.ts';
+import { type Arrival, NOWHERE_ELSE } from '../streams/directory.ts';
+import { type GoneBehindProxy, reportWouldSever } from '../streams/events.ts';
 import {
   CLOSES_WITH,
   type CloseReason,
@@ -26,42 +22,20 @@ import {
   type Stream,
   type StreamId,
 } from '../streams/stream.ts';
-import type { Contestant, Takeover } from '../takeover/takeover.ts';
-import type { Admission } from './admission.ts';
+import type { Contestant } from '../takeover/takeover.ts';
+import type { StreamAcceptorOptions } from './acceptor-options.ts';
+import { drainPlan } from './departures.ts';
+import type { Handed } from './handed-stream.ts';
 import { HandshakeReader, type Read } from './handshake-reader.ts';
-import { LONGEST_WAIT_MS, type Pacer } from './pacer.ts';
-
-/** What the acceptor needs, and what it reports. */
-export interface StreamAcceptorOptions {
-  readonly clock: Clock;
-  readonly registry: Registry;
-  readonly takeover: Takeover;
-  readonly directory: StreamDirectory;
-  readonly admission: Admission;
-  readonly pacer: Pacer;
-  limits(): Pick<Limits, 'streamsPerNode' | 'earlyBytes'>;
-  /** Whether the watchdog only observes the stream's node. */
-  isObserved(stream: Stream): boolean;
-  /** Undefined on systems whose kernel gives no evidence. */
-  readonly kernel: Kernel | undefined;
-  readonly proxySockets: ProxySockets;
-  /** Undefined without a key. Then no client is identified. */
-  noiseKey(): NoiseKey | undefined;
-  /** The TCP timeouts for a stream's client, which Linux applies. */
-  tcpTimeoutsOf(stream: Stream): TcpTimeouts;
-  readonly upstream: Upstream;
-  readonly emit: Emit;
-  upstreamReached(): void;
-  upstreamFailed(): void;
-  awaitAnswer: AwaitAnswer;
-  /** See `TunnelHandlers.answeredLate`. */
-  answeredLate(stream: Stream): void;
-}
+import { LONGEST_WAIT_MS } from './pacer.ts';
 
 /** A stream's tunnel, and the TCP side of its client. */
 interface StreamParts {
   readonly tunnel: Tunnel;
   readonly connection: ClientConnection;
+  readonly path: ClientPath;
+  /** The other replicas that had older streams of its node when it came. */
+  readonly elsewhere: readonly string[];
   gone?: GoneBehindProxy;
 }
 
@@ -71,17 +45,18 @@ export class StreamAcceptor {
   readonly #streams = new Map<Stream, StreamParts>();
   /** The ephemeral keys of handshakes that Headscale has not seen yet. */
   readonly #unseenHandshakes = new Map<Stream, Buffer>();
-  readonly #handshakes: HandshakeReader;
+  readonly handshakes: HandshakeReader;
   readonly #handlers: TunnelHandlers;
   /** The sockets of upgrades that wait for the directory. */
   readonly #arriving = new Set<Socket>();
   #hasEnded = false;
+  #divert: ((stream: Stream, admitHere: () => void) => boolean) | undefined;
   #whenEmpty: (() => void)[] = [];
   #plannedEnds: Timer[] = [];
 
   constructor(options: StreamAcceptorOptions) {
     this.#options = options;
-    this.#handshakes = new HandshakeReader(options);
+    this.handshakes = new HandshakeReader(options);
     this.#handlers = this.#tunnelHandlers();
   }
 
@@ -98,7 +73,7 @@ export class StreamAcceptor {
       return;
     }
     const id = this.#options.registry.nextId();
-    const identity = streamKind === 'control' ? this.#handshakes.read(handshake) : undefined;
+    const identity = streamKind === 'control' ? this.handshakes.read(handshake) : undefined;
     const arrival = identity?.kind === 'identified' ? this.#options.directory.announce({ id, ...identity }) : undefined;
     if (arrival === undefined) {
       this.#open(upgrade, origin, id, identity, NOWHERE_ELSE);
@@ -117,19 +92,40 @@ export class StreamAcceptor {
 
   /** Registers the stream and hands it to the takeover, which forwards it when it may. */
   #open(upgrade: UpgradeRequest, origin: Origin, id: StreamId, identity: Read | undefined, found: Arrival): void {
-    const { kernel, proxySockets } = this.#options;
     const stream = this.#streamOf(upgrade, origin, id, identity, found);
     this.#makeRoom(stream);
     if (identity?.kind === 'identified' && stream.machineKey !== undefined) {
       this.#unseenHandshakes.set(stream, identity.ephemeral);
     }
     this.#options.registry.add(stream);
-    const connection = new ClientConnection(kernel, upgrade.client, proxySockets.clientOf(origin.path));
-    const tunnel = new Tunnel(stream, upgrade, connection, this.#handlers);
-    connection.applyTimeouts(this.#options.tcpTimeoutsOf(stream));
-    this.#streams.set(stream, { tunnel, connection });
+    const parts = this.#build(stream, upgrade, origin.path, found.elsewhere);
     this.#options.emit({ kind: 'stream_opened', stream });
-    const contestant: Contestant = {
+    const admit = (): void => {
+      // It may have left while it waited.
+      if (!isLive(stream)) return;
+      this.#options.takeover.admit(this.#contestant(stream, parts), found.elsewhere);
+      this.#options.directory.contest(stream, found.elsewhere);
+    };
+    if (!this.#divert?.(stream, admit)) admit();
+  }
+
+  #build(
+    stream: Stream,
+    from: UpgradeRequest | HandedSockets,
+    path: ClientPath,
+    elsewhere: readonly string[],
+  ): StreamParts {
+    const { kernel, proxySockets, tcpTimeoutsOf } = this.#options;
+    const connection = new ClientConnection(kernel, from.client, proxySockets.clientOf(path));
+    const tunnel = new Tunnel(stream, from, connection, this.#handlers);
+    connection.applyTimeouts(tcpTimeoutsOf(stream));
+    const parts = { tunnel, connection, path, elsewhere };
+    this.#streams.set(stream, parts);
+    return parts;
+  }
+
+  #contestant(stream: Stream, { tunnel, connection }: StreamParts): Contestant {
+    return {
       stream,
       source: connection.source,
       behindProxy: connection.behindProxy,
@@ -139,8 +135,67 @@ export class StreamAcceptor {
       sever: (because) => tunnel.end(CLOSES_WITH[because]),
       forward: () => this.#forward(stream, tunnel),
     };
-    this.#options.takeover.admit(contestant, found.elsewhere);
-    this.#options.directory.contest(stream, found.elsewhere);
+  }
+
+  /**
+   * From now on `divert` gets every newcomer before the takeover does. It returns whether another process will have it.
+   * `admitHere` admits it after all.
+   */
+  divertNewcomers(divert: ((stream: Stream, admitHere: () => void) => boolean) | undefined): void {
+    this.#divert = divert;
+  }
+
+  tunnelOf(stream: Stream): Tunnel | undefined {
+    return this.#streams.get(stream)?.tunnel;
+  }
+
+  /** Everything that another process needs to go on with a stream, besides its sockets. */
+  handed(stream: Stream): Handed | undefined {
+    const parts = this.#streams.get(stream);
+    if (parts === undefined) return undefined;
+    const { path, elsewhere, tunnel } = parts;
+    const upgrade = tunnel.handedUpgrade;
+    const contests = this.#options.takeover.contestsOf(stream).map(({ old, newcomer, openedAt }) => {
+      return [old === stream ? newcomer.id : old.id, openedAt] as const;
+    });
+    return {
+      ...{ stream, path, contests: new Map(contests) },
+      carries:
+        upgrade === undefined
+          ? { kind: 'session', unansweredBytes: tunnel.unansweredBytes }
+          : { kind: 'upgrade', upgrade, elsewhere, ephemeral: this.#unseenHandshakes.get(stream) },
+    };
+  }
+
+  /** Another process has the stream's sockets now. The stream stays in the registry. */
+  release(stream: Stream): void {
+    const parts = this.#streams.get(stream);
+    this.#options.takeover.release(stream);
+    this.#options.pacer.leave(stream);
+    this.#unseenHandshakes.delete(stream);
+    parts?.connection.behindProxy?.close();
+    parts?.tunnel.release();
+    this.#drop(stream);
+  }
+
+  /** Goes on with a stream that another process had. @param upstream undefined for an upgrade that was not forwarded. */
+  adopt({ stream, path, contests, carries }: Handed, client: Socket, upstream: Socket | undefined): void {
+    const { clock, registry, takeover, directory, emit } = this.#options;
+    registry.add(stream);
+    takeover.begun(stream, contests);
+    emit({ kind: 'stream_handed_over', stream });
+    if (carries.kind === 'session' && upstream !== undefined) {
+      const parts = this.#build(stream, { client, upstream, ...carries }, path, []);
+      takeover.adopt(this.#contestant(stream, parts));
+      parts.tunnel.wake();
+    } else if (carries.kind === 'upgrade') {
+      const { upgrade, elsewhere, ephemeral } = carries;
+      const parts = this.#build(stream, upgradeFrom(upgrade, client, stream.kind), path, elsewhere);
+      if (ephemeral !== undefined) this.#unseenHandshakes.set(stream, ephemeral);
+      client.resume();
+      takeover.admit(this.#contestant(stream, parts), elsewhere, undefined, clock.now() - stream.openedAt);
+      directory.contest(stream, elsewhere);
+    }
   }
 
   /** Severs an old stream if the node has reached its limit. The newest stream always stays, because it is the live one. */
@@ -162,7 +217,7 @@ export class StreamAcceptor {
   }
 
   #forgetHandshake(ephemeral: Buffer): void {
-    this.#handshakes.forget(ephemeral);
+    this.handshakes.forget(ephemeral);
     this.#options.directory.forgetHandshake(ephemeral);
   }
 
@@ -224,9 +279,10 @@ export class StreamAcceptor {
     return this.#streams.size;
   }
 
-  /** Severs the current streams evenly over `overMs`. Resolves when no stream is left. New streams stay until `end`. */
-  drain(overMs: number): Promise<void> {
-    this.#plannedEnds = drainPlan([...this.#streams.keys()], overMs).map(({ stream, afterMs }) =>
+  /** Severs the current streams evenly over `overMs`. Resolves when no stream is left. All others stay until `end`. */
+  drain(overMs: number, which: (parts: StreamParts) => boolean = () => true): Promise<void> {
+    const streams = [...this.#streams].filter(([, parts]) => which(parts)).map(([stream]) => stream);
+    this.#plannedEnds = drainPlan(streams, overMs).map(({ stream, afterMs }) =>
       this.#options.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
     );
     return this.#empty();
@@ -239,6 +295,12 @@ export class StreamAcceptor {
     for (const client of this.#arriving) client.destroy();
     for (const { tunnel } of this.#streams.values()) tunnel.end('shutdown');
     return this.#empty();
+  }
+
+  #drop(stream: Stream): void {
+    this.#streams.delete(stream);
+    if (this.#streams.size > 0) return;
+    for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
   #empty(): Promise<void> {
@@ -257,7 +319,7 @@ export class StreamAcceptor {
   ): Stream {
     const remoteAddress = addressAndPort(address, port);
     const now = this.#options.clock.now();
-    const machineKey = identity && this.#handshakes.machineKeyOf(identity, replayed, remoteAddress);
+    const machineKey = identity && this.handshakes.machineKeyOf(identity, replayed, remoteAddress);
     return {
       id,
       kind: asked.streamKind,
@@ -329,31 +391,8 @@ export class StreamAcceptor {
           lifetimeMs: clock.now() - stream.openedAt,
           ...(gone && { gone }),
         });
-        if (this.#streams.size > 0) return;
-        for (const resolve of this.#whenEmpty.splice(0)) resolve();
+        this.#drop(stream);
       },
     };
   }
-}
-
-/** A stream, and when it will be severed. */
-export interface PlannedEnd {
-  readonly stream: Stream;
-  /** Milliseconds from the start of the drain. */
-  readonly afterMs: number;
-}
-
-/**
- * Spreads the ends of `streams` evenly over `overMs`, in the given order, because Headscale is overloaded when all nodes come
- * back at once. Control streams are spread separately, so that many other streams do not push them together.
- */
-export function drainPlan(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
-  const control = streams.filter(({ kind }) => kind === 'control');
-  const others = streams.filter(({ kind }) => kind !== 'control');
-  return [...spread(control, overMs), ...spread(others, overMs)].sort((a, b) => a.afterMs - b.afterMs);
-}
-
-/** The first stream ends at once, so that a single stream causes no wait. The last one ends one interval before the end. */
-function spread(streams: readonly Stream[], overMs: number): readonly PlannedEnd[] {
-  return streams.map((stream, i) => ({ stream, afterMs: (overMs * i) / streams.length }));
 }

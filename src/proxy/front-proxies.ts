@@ -4,7 +4,7 @@ import type { Cidr } from '../config/types.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import { isLoopback, ownAddresses } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
-import type { Emit, FrontProxyEvent, LostHeader, WatchdogEvent } from '../streams/events.ts';
+import { type Emit, type FrontProxyEvent, hasBegun, type LostHeader, type WatchdogEvent } from '../streams/events.ts';
 import type { UpgradeMessage } from './first-bytes.ts';
 import { ORIGIN_HEADERS } from './forwarded.ts';
 import { type Trust, trustOf } from './trusted-proxies.ts';
@@ -65,7 +65,7 @@ export class FrontProxies {
   }
 
   readonly listen = (event: WatchdogEvent): void => {
-    if (event.kind !== 'stream_opened' || event.stream.kind !== 'control') return;
+    if (!hasBegun(event) || event.stream.kind !== 'control') return;
     const { address, machineKey } = event.stream;
     if (machineKey !== undefined) this.#identified(address, machineKey);
   };

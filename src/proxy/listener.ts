@@ -26,7 +26,7 @@ import { answerOwnPage, type OwnPages } from './own-pages.ts';
 import { limitBody, type PlainProxy } from './plain.ts';
 import { isProxyHeader, ProxyProtocolSources } from './proxy-protocol.ts';
 import type { Trust } from './trusted-proxies.ts';
-import type { UpgradeRequest } from './tunnel.ts';
+import type { UpgradeRequest } from './tunnel-parts.ts';
 
 const ignore = (): void => {};
 

@@ -1,10 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import type { Clock } from '../lib/clock.ts';
-import type { ClientConnection } from '../liveness/client-connection.ts';
 import { FirstRecord } from '../streams/first-record.ts';
-import type { AskedUpgrade } from '../streams/request.ts';
 import { type CloseReason, isLive, type Stream, setState } from '../streams/stream.ts';
 import {
   forwardAnswer,
@@ -14,48 +11,20 @@ import {
   textAnswer,
   unavailableAnswer,
 } from './answer.ts';
-import type { UpgradeMessage } from './first-bytes.ts';
 import { readPooled } from './pooled-reads.ts';
+import {
+  EarlyBytes,
+  type HandedSockets,
+  type HandedUpgrade,
+  handedUpgradeOf,
+  restSocket,
+  type StaysBecause,
+  type TunnelClient,
+  type TunnelHandlers,
+  type UpgradeRequest,
+} from './tunnel-parts.ts';
 import { UpgradeExchange } from './upgrade-exchange.ts';
-import { type AwaitAnswer, gatewayAnswer, type Upstream } from './upstream.ts';
-
-/** What a tunnel needs, and what it reports. */
-export interface TunnelHandlers {
-  readonly clock: Clock;
-  readonly upstream: Upstream;
-  /** How many bytes a client may send before Headscale has answered. */
-  earlyBytes(): number;
-  /** The client's first complete record has reached an open session. */
-  firstRecord(stream: Stream): void;
-  /** One end of the stream is gone. */
-  ending(stream: Stream, reason: CloseReason): void;
-  /** The connection to Headscale has closed, or there will never be one. */
-  upstreamClosed(stream: Stream): void;
-  closed(stream: Stream, reason: CloseReason): void;
-  /** The connection to Headscale is open, so Headscale may see the handshake. */
-  upstreamReached(stream: Stream): void;
-  upstreamFailed(): void;
-  awaitAnswer: AwaitAnswer;
-  /** Headscale has answered a request on an open stream late, as it does for a login. */
-  answeredLate(stream: Stream): void;
-  upstreamRefused(stream: Stream, status: number): void;
-  /** Headscale has switched to another protocol than the client asked for. */
-  upstreamMismatched(stream: Stream, asked: string, switchedTo: string): void;
-}
-
-/** What a tunnel needs of a `ClientConnection`. */
-export type TunnelClient = Pick<ClientConnection, 'beforeSend' | 'isNotReading'>;
-
-/** An upgrade request from a client. */
-export interface UpgradeRequest {
-  readonly request: UpgradeMessage;
-  readonly asked: AskedUpgrade;
-  readonly client: Socket;
-  /** The bytes that came after the head of the request. */
-  readonly head: Buffer;
-  /** The headers for Headscale: name, value, name, value, … */
-  readonly rawHeaders: string[];
-}
+import { gatewayAnswer } from './upstream.ts';
 
 /** More than HTTP/2 sends between requests (two window updates take 45 bytes), and less than any request. */
 const REQUEST_BYTES = 200;
@@ -87,18 +56,90 @@ export class Tunnel {
   #clientFollows = false;
   /** Bytes from the client since Headscale last sent anything. */
   #unansweredBytes = 0;
+  /** Set while it may go to another process: nothing is read, and what should happen waits. */
+  #rest: { postponed?: () => void } | undefined;
+  /** Another process has the sockets. */
+  #isReleased = false;
 
-  constructor(stream: Stream, upgrade: UpgradeRequest, connection: TunnelClient, handlers: TunnelHandlers) {
+  /** @param from an upgrade request, or the sockets of an open stream. Those read nothing before `wake`. */
+  constructor(
+    stream: Stream,
+    from: UpgradeRequest | HandedSockets,
+    connection: TunnelClient,
+    handlers: TunnelHandlers,
+  ) {
     this.stream = stream;
     this.#connection = connection;
-    this.#upgrade = upgrade;
     this.#handlers = handlers;
     this.#early = new EarlyBytes(handlers.earlyBytes());
-    this.client = upgrade.client;
-    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(upgrade.asked.protocol === 'websocket') : undefined;
+    this.client = from.client;
+    if ('upstream' in from) {
+      this.#isOpen = true;
+      this.#rest = {};
+      this.#unansweredBytes = from.unansweredBytes;
+      this.#upstream = from.upstream;
+      this.#attachClient();
+      this.#attachUpstream(from.upstream);
+      return;
+    }
+    this.#upgrade = from;
+    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(from.asked.protocol === 'websocket') : undefined;
     // Put them in front of everything that has arrived since.
-    if (upgrade.head.length > 0) this.client.unshift(upgrade.head);
+    if (from.head.length > 0) this.client.unshift(from.head);
     this.#attachClient();
+  }
+
+  /** Why it cannot go to another process now; undefined if it can. */
+  get staysBecause(): StaysBecause | undefined {
+    const { kind } = this.stream.state;
+    if (this.client instanceof TLSSocket || this.#upstream instanceof TLSSocket) return 'tls';
+    if (kind === 'closing' || kind === 'closed') return 'ending';
+    if (this.#isOpen) return this.#firstRecord === undefined ? undefined : 'unanswered';
+    return this.#exchange === undefined && this.#upstream === undefined ? undefined : 'unanswered';
+  }
+
+  /** Stops reading on both sides, so that it can go to another process. @returns whether everything that was read is written. */
+  rest(): boolean {
+    this.#rest ??= {};
+    restSocket(this.client);
+    if (this.#upstream !== undefined) restSocket(this.#upstream);
+    return this.#isFlushed;
+  }
+
+  get #isFlushed(): boolean {
+    return this.client.writableLength === 0 && (this.#upstream?.writableLength ?? 0) === 0;
+  }
+
+  /** Goes on after a rest. */
+  wake(): void {
+    const { postponed } = this.#rest ?? {};
+    this.#rest = undefined;
+    if (!this.client.writableNeedDrain) this.#upstream?.resume();
+    if (!this.#upstream?.writableNeedDrain) this.client.resume();
+    postponed?.();
+  }
+
+  /** The two sockets, while it rests. The second is missing if nothing was forwarded to Headscale. */
+  get sockets(): readonly [Socket, Socket?] {
+    return this.#upstream === undefined ? [this.client] : [this.client, this.#upstream];
+  }
+
+  /** The upgrade, if it has not been forwarded to Headscale. */
+  get handedUpgrade(): HandedUpgrade | undefined {
+    return this.#upgrade && handedUpgradeOf(this.#upgrade, Buffer.concat(this.#early.chunks));
+  }
+
+  /** Bytes from the client since Headscale last sent anything. */
+  get unansweredBytes(): number {
+    return this.#unansweredBytes;
+  }
+
+  /** Forgets the sockets, which another process has now. The peers notice nothing. */
+  release(): void {
+    this.#isReleased = true;
+    this.#early.take();
+    this.client.destroy();
+    this.#upstream?.destroy();
   }
 
   /**
@@ -113,6 +154,7 @@ export class Tunnel {
 
   /** Forwards the upgrade to Headscale. */
   forward(): void {
+    if (this.#postpone(() => this.forward())) return;
     if (!isLive(this.stream) || this.#upgrade === undefined) return;
     setState(this.stream, { kind: 'connecting' });
     const { request, rawHeaders, asked } = this.#upgrade;
@@ -131,16 +173,24 @@ export class Tunnel {
 
   /** Answers 503 to an upgrade that was not forwarded to Headscale. The client will try again. */
   refuse(text: string): void {
+    if (this.#postpone(() => this.refuse(text))) return;
     if (isLive(this.stream)) this.#answer(unavailableAnswer(text), 'limit');
   }
 
   /** Closes the upstream connection, and then the client's. */
   end(reason: CloseReason): void {
+    if (this.#postpone(() => this.end(reason))) return;
     this.#leave(reason);
     this.#clientFollows = true;
     this.#exchange?.drop();
     if (this.#upstream !== undefined && !this.#upstreamIsClosed) this.#upstream.destroy();
     else this.client.destroy();
+  }
+
+  /** While it rests, what should happen waits: the last call counts. @returns whether it waits. */
+  #postpone(act: () => void): boolean {
+    if (this.#rest !== undefined) this.#rest.postponed = act;
+    return this.#rest !== undefined;
   }
 
   #attachClient(): void {
@@ -157,11 +207,12 @@ export class Tunnel {
     });
     this.client.on('drain', () => {
       if (this.#isOpen) this.stream.spokenAt = this.#handlers.clock.now();
-      this.#upstream?.resume();
+      if (this.#rest === undefined) this.#upstream?.resume();
     });
     this.client.on('error', (error) => this.#leave(isKernelTimeout(error) ? this.#gone() : 'client_error'));
     this.client.on('timeout', () => this.client.destroy());
     this.client.on('close', () => {
+      if (this.#isReleased) return;
       this.#clientIsClosed = true;
       this.#leave('client_error');
       this.#exchange?.drop();
@@ -224,15 +275,20 @@ export class Tunnel {
   }
 
   #attachUpstream(upstream: Socket): void {
-    upstream.once(upstream instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
-      this.#handlers.upstreamReached(this.stream);
+    const read = (): void =>
       readPooled(upstream, (chunk, written) => {
         if (this.#isOpen) return this.#fromUpstream(chunk, written);
         this.#exchange?.read(written === undefined ? chunk : Buffer.from(chunk));
         written?.();
         return true;
       });
-    });
+    if (this.#isOpen) read();
+    else {
+      upstream.once(upstream instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
+        this.#handlers.upstreamReached(this.stream);
+        read();
+      });
+    }
     upstream.on('end', () => {
       if (!this.#isOpen) {
         this.#exchange?.ended();
@@ -243,7 +299,7 @@ export class Tunnel {
       setLingerTimeout(this.client, upstream);
     });
     upstream.on('drain', () => {
-      if (this.#isOpen) this.client.resume();
+      if (this.#isOpen && this.#rest === undefined) this.client.resume();
     });
     upstream.on('error', (error) => {
       if (!this.#isOpen) {
@@ -279,7 +335,7 @@ export class Tunnel {
   }
 
   #upstreamClosed(): void {
-    if (this.#upstreamIsClosed) return;
+    if (this.#upstreamIsClosed || this.#isReleased) return;
     this.#upstreamIsClosed = true;
     if (this.#isOpen) this.#leave('upstream_error');
     this.#handlers.upstreamClosed(this.stream);
@@ -338,31 +394,5 @@ export class Tunnel {
     const { reason } = this.stream.state;
     setState(this.stream, { kind: 'closed', reason });
     this.#handlers.closed(this.stream, reason);
-  }
-}
-
-/** Bytes that a client sends before Headscale has accepted the upgrade. */
-export class EarlyBytes {
-  readonly #most: number;
-  #chunks: Buffer[] = [];
-  #length = 0;
-
-  /** @param most how many bytes to keep before reading pauses. */
-  constructor(most: number) {
-    this.#most = most;
-  }
-
-  /** Keeps a copy. @returns whether the limit is reached. */
-  keep(chunk: Buffer): boolean {
-    this.#chunks.push(Buffer.from(chunk));
-    this.#length += chunk.length;
-    return this.#length >= this.#most;
-  }
-
-  /** Returns all chunks and forgets them. */
-  take(): readonly Buffer[] {
-    const chunks = this.#chunks;
-    this.#chunks = [];
-    return chunks;
   }
 }

@@ -9,6 +9,10 @@ export interface ServiceManager {
   reloading(): void;
   /** @param withinMs how long we need to stop, at most. It keeps the manager from killing us earlier. */
   stopping(status: string, withinMs: number): void;
+  /** Reports that another process of the service is the main one now. It reports everything from here on. */
+  handedOver(pid: number): void;
+  /** What another process of the service needs to reach the manager; undefined without a manager. */
+  readonly environment: NodeJS.ProcessEnv | undefined;
   /** Stops the signs of life. */
   close(): void;
   /** Why we cannot reach the manager; undefined if we can, or if there is no manager. */
@@ -31,9 +35,11 @@ export async function connectServiceManager(
   if (address === undefined || address === '') return createServiceManager(() => false, clock, undefined, undefined);
   const socket = await openNotifySocket(address);
   if (!socket.ok) return createServiceManager(() => false, clock, undefined, socket.why);
+  const environment = { NOTIFY_SOCKET: address, WATCHDOG_USEC: watchdogUs };
   const isOurs = watchdogPid === undefined || watchdogPid === String(pid);
   const watchdogMs = Number(watchdogUs) / 1000;
-  return createServiceManager(socket.send, clock, isOurs && watchdogMs > 0 ? watchdogMs : undefined, undefined);
+  const sendsEveryMs = isOurs && watchdogMs > 0 ? watchdogMs : undefined;
+  return createServiceManager(socket.send, clock, sendsEveryMs, undefined, environment);
 }
 
 /** @param watchdogMs the manager restarts us if it hears nothing from us for this long (WatchdogSec=). */
@@ -42,6 +48,7 @@ export function createServiceManager(
   clock: Clock,
   watchdogMs: number | undefined,
   unreachableReason: string | undefined,
+  environment?: NodeJS.ProcessEnv,
 ): ServiceManager {
   let timer: Timer | undefined;
   let isStopping = false;
@@ -65,8 +72,13 @@ export function createServiceManager(
       isStopping = true;
       send(`STOPPING=1\nSTATUS=${status}\nEXTEND_TIMEOUT_USEC=${Math.ceil((withinMs + STOP_ROOM_MS) * 1000)}`);
     },
+    handedOver(pid) {
+      isStopping = true;
+      timer?.cancel();
+      send(`MAINPID=${pid}`);
+    },
     close: () => timer?.cancel(),
-    unreachableReason,
+    ...{ environment, unreachableReason },
   };
 }
 

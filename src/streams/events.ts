@@ -51,6 +51,8 @@ export type WatchdogEvent =
       readonly remoteAddress: string;
     }
   | { readonly kind: 'stream_opened'; readonly stream: Stream }
+  /** This process goes on with a stream that another one opened, and counted. */
+  | { readonly kind: 'stream_handed_over'; readonly stream: Stream }
   | {
       readonly kind: 'stream_closed';
       readonly stream: Stream;
@@ -183,6 +185,21 @@ export type WatchdogEvent =
       readonly isShortened: boolean;
     }
   | { readonly kind: 'drain_ended'; readonly tookMs: number }
+  /** A new process is started, which is to get everything. */
+  | { readonly kind: 'handover_started'; readonly streams: number }
+  /** The new process cannot take over. `lost` streams had been handed over, and ended with it. */
+  | { readonly kind: 'handover_failed'; readonly problems: readonly string[]; readonly lost: number }
+  /** The new process listens. */
+  | {
+      readonly kind: 'handover_ended';
+      readonly pid: number;
+      readonly moved: number;
+      /** How many stay until they end, or the drain has passed. */
+      readonly stayed: number;
+      readonly tookMs: number;
+    }
+  /** In the new process. */
+  | { readonly kind: 'handover_received'; readonly streams: number }
   /** Linux shows us the sockets of a trusted proxy, so the clients behind it can be watched. Once per address and way. */
   | {
       readonly kind: 'proxy_sockets_found';
@@ -330,6 +347,11 @@ export const LIMITS: readonly Limit[] = [
 
 export type Listener = (event: WatchdogEvent) => void;
 export type Emit = (event: WatchdogEvent) => void;
+
+/** Whether a stream has begun here, or has come from another process. */
+export function hasBegun(event: WatchdogEvent): event is EventOf<'stream_opened' | 'stream_handed_over'> {
+  return event.kind === 'stream_opened' || event.kind === 'stream_handed_over';
+}
 
 /** Calls every listener with every event, synchronously. A listener that throws affects neither the others nor the stream. */
 export class Events {

@@ -13,7 +13,12 @@ export class Registry {
     return this.#lastId as StreamId;
   }
 
-  /** Goes on after the numbers of an earlier run. */
+  /** The number of the newest stream. */
+  get lastId(): StreamId {
+    return this.#lastId as StreamId;
+  }
+
+  /** Goes on after the numbers of an earlier run, or of another process. */
   resume(lastId: number): void {
     this.#lastId = Math.max(this.#lastId, lastId);
   }

@@ -48,7 +48,9 @@ export type CloseReason =
   /** Its node was deleted in Headscale, and `reconcile` is `heal`. */
   | 'node_deleted'
   /** The watchdog stopped. */
-  | 'shutdown';
+  | 'shutdown'
+  /** It had been handed over to a new process, which ended before it could take over everything. */
+  | 'handover_failed';
 export const CLOSE_REASONS: readonly CloseReason[] = [
   'client_closed',
   'client_error',
@@ -70,6 +72,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'shown_offline',
   'node_deleted',
   'shutdown',
+  'handover_failed',
 ];
 
 /** Why an old stream loses a contest. */

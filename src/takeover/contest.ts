@@ -26,6 +26,7 @@ export class Contest {
 
   constructor(options: {
     readonly clock: Clock;
+    readonly openedAt: Instant;
     readonly old: Stream;
     readonly newcomer: Stream;
     readonly check: LivenessCheck;
@@ -37,7 +38,7 @@ export class Contest {
   }) {
     this.old = options.old;
     this.newcomer = options.newcomer;
-    this.openedAt = options.clock.now();
+    this.openedAt = options.openedAt;
     this.#clock = options.clock;
     this.#check = options.check;
     this.#terms = options.terms;

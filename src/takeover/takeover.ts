@@ -1,5 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
-import { type Clock, plus } from '../lib/clock.ts';
+import { type Clock, type Instant, plus } from '../lib/clock.ts';
 import { type CheckedConnection, type LivenessCheck, livenessCheck } from '../liveness/liveness-check.ts';
 import { type ContestVerdict, type Emit, reportWouldSever } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -11,6 +11,7 @@ import {
   type KernelEvidence,
   type LossReason,
   type Stream,
+  type StreamId,
   setState,
 } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
@@ -76,6 +77,8 @@ export class Takeover {
   readonly #bound: HoldLimit;
   readonly #entries = new Map<Stream, Entry>();
   readonly #holds = new Holds();
+  /** Contests that began in the process before this one, by `pairOf`, and since when. */
+  readonly #begun = new Map<string, Instant>();
   /** Machine keys that two machines use. */
   readonly duplicates: DuplicateKeys;
 
@@ -103,22 +106,52 @@ export class Takeover {
    *
    * @param elsewhere the replicas that have old streams of its node. They report with `replicaJudged`.
    * @param isOlder whether a stream of its node is older. For our own newcomers the stream ids decide.
+   * @param heldMs how long another process has held it already.
    */
   admit(
     contestant: Contestant,
     elsewhere: readonly string[] = [],
     isOlder = (old: Stream): boolean => old.id < contestant.stream.id,
+    heldMs = 0,
   ): void {
     const { stream } = contestant;
     const entry = this.#addEntry(contestant);
     try {
-      this.#contest(entry, this.#rivalsOf(stream, isOlder), [...elsewhere, ...this.#beingSevered(stream)]);
+      const others = [...elsewhere, ...this.#beingSevered(stream)];
+      this.#contest(entry, this.#rivalsOf(stream, isOlder), others, heldMs);
       this.#contestOvertaken(stream);
     } catch (error) {
       this.#emit({ kind: 'internal_error', during: 'opening a contest', error });
       entry.hold?.release('error');
     }
     if (entry.hold === undefined && isLive(stream)) contestant.forward();
+  }
+
+  /** Takes up an open stream that another process had. Its contests go on. */
+  adopt(contestant: Contestant): void {
+    const { stream } = contestant;
+    const older = this.#rivalsOf(stream, (old) => old.id < stream.id);
+    this.#contest(this.#addEntry(contestant), older);
+    this.#contestOvertaken(stream);
+  }
+
+  /** These contests of a stream have begun in another process, which has reported them. */
+  begun(stream: Stream, contests: ReadonlyMap<StreamId, Instant>): void {
+    for (const [other, since] of contests) this.#begun.set(pairOf(stream.id, other), since);
+  }
+
+  /** Another process has the stream now, and its contests go on there. */
+  release(stream: Stream): void {
+    const entry = this.#entries.get(stream);
+    if (entry === undefined) return;
+    entry.check.stop();
+    entry.hold?.cancel();
+    if (entry.hold !== undefined) this.#holds.remove(stream, entry.hold);
+    for (const contest of entry.contests) {
+      contest.end();
+      this.#forget(contest);
+    }
+    this.#entries.delete(stream);
   }
 
   /** A stream that waited longer for Redis than a newer one is admitted after it, but it is still the older stream. */
@@ -219,10 +252,10 @@ export class Takeover {
   }
 
   /** @param others what else the newcomer waits for. Only given on admission: an admitted newcomer is not held again. */
-  #contest(newcomer: Entry, rivals: readonly Entry[], others?: readonly WaitedFor[]): void {
+  #contest(newcomer: Entry, rivals: readonly Entry[], others?: readonly WaitedFor[], heldMs = 0): void {
     const { stream } = newcomer.contestant;
     const terms = this.#termsOf(stream);
-    const holdMs = terms.observeOnly ? 0 : terms.holdMs;
+    const holdMs = terms.observeOnly ? 0 : Math.max(0, terms.holdMs - heldMs);
     const eagerMs = holdMs > 0 ? terms.holdUsuallyMs : USUAL_HOLD_MS;
     // Somebody is there at the newcomer's address. If that address does not answer, packets may just be lost.
     const sameAddress = (old: Entry): boolean => old.contestant.stream.address === stream.address;
@@ -245,8 +278,12 @@ export class Takeover {
   }
 
   #open(old: Entry, newcomer: Entry): void {
+    const pair = pairOf(old.contestant.stream.id, newcomer.contestant.stream.id);
+    const begun = this.#begun.get(pair);
+    this.#begun.delete(pair);
     const contest = new Contest({
       clock: this.#clock,
+      openedAt: begun ?? this.#clock.now(),
       old: old.contestant.stream,
       newcomer: newcomer.contestant.stream,
       check: old.check,
@@ -259,16 +296,21 @@ export class Takeover {
     });
     old.contests.add(contest);
     newcomer.contests.add(contest);
-    this.#emit({ kind: 'contest_opened', old: contest.old, newcomer: contest.newcomer });
+    if (begun === undefined) this.#emit({ kind: 'contest_opened', old: contest.old, newcomer: contest.newcomer });
   }
 
   #end(contest: Contest, verdict: ContestVerdict): void {
     const { old, newcomer } = contest;
     const lastedMs = contest.end();
     if (lastedMs === undefined) return;
+    this.#forget(contest);
+    this.#emit({ kind: 'contest_ended', old, newcomer, verdict, lastedMs });
+  }
+
+  #forget(contest: Contest): void {
+    const { old, newcomer } = contest;
     this.#entries.get(old)?.contests.delete(contest);
     this.#entries.get(newcomer)?.contests.delete(contest);
-    this.#emit({ kind: 'contest_ended', old, newcomer, verdict, lastedMs });
     const stillContested = [...(this.#entries.get(old)?.contests ?? [])].some((other) => other.old === old);
     if (!stillContested) this.#entries.get(old)?.check.stop();
   }
@@ -343,6 +385,10 @@ function loserAnswers(
   answers: boolean,
 ): boolean | undefined {
   return kernel === undefined || (behindProxy !== undefined && !answers) ? undefined : answers;
+}
+
+function pairOf(one: StreamId, other: StreamId): string {
+  return `${Math.min(one, other)} ${Math.max(one, other)}`;
 }
 
 function verdictOf(reason: CloseReason): ContestVerdict {

@@ -166,6 +166,7 @@ const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   shown_offline: 'was severed: Headscale showed its node as offline, although it was connected',
   node_deleted: 'was severed: its node was deleted in Headscale',
   shutdown: 'ended: the watchdog stopped',
+  handover_failed: 'ended: the new process that had it ended',
 };
 
 export function describeSevering(event: EventOf<'stream_severed'>, nameOf: NameOf): string {
@@ -285,6 +286,22 @@ const LIMITED: Readonly<Record<Limit, readonly [what: string, effect: string, se
     '--upstream-rate',
   ],
 };
+
+export function describeHandover({ pid, moved, stayed, tookMs }: EventOf<'handover_ended'>): string {
+  const rest =
+    stayed === 0
+      ? ''
+      : ` ${count(stayed, 'stream')} cannot go, and ${stayed === 1 ? 'stays' : 'stay'} here until --drain has passed: docs/operating.md says which.`;
+  return `Handed over to process ${pid} in ${span(tookMs)}: ${count(moved, 'stream')} went on without an interruption.${rest}`;
+}
+
+export function describeFailedHandover({ problems, lost }: EventOf<'handover_failed'>): string {
+  const effect =
+    lost === 0
+      ? 'Nothing has changed, and this process goes on'
+      : `This process goes on, but ${count(lost, 'stream')} ended with the new one`;
+  return `Not handed over: ${problems.join('; ')}. ${effect}.`;
+}
 
 export function describeDrain({ streams, overMs, isShortened }: EventOf<'drain_started'>): string {
   const stopping = 'Draining: no new connections are accepted';

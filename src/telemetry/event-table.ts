@@ -1,13 +1,10 @@
-import type { MachineKey } from '../identity/keys.ts';
-import { type ErrorCode, reasonOf } from '../lib/errors.ts';
+import type { ErrorCode } from '../lib/errors.ts';
 import { span } from '../lib/units.ts';
 import type { EventKind, EventOf, WatchdogEvent } from '../streams/events.ts';
-import type { Stream } from '../streams/stream.ts';
 import {
   count,
   describeClosing,
   describeDisagreement,
-  describeDrain,
   describeDuplicate,
   describeFoundSockets,
   describeHandshake,
@@ -17,7 +14,6 @@ import {
   describeLimit,
   describeLostHeader,
   describeRefusal,
-  describeReload,
   describeSevering,
   describeSilence,
   describeUntrustedProxy,
@@ -30,39 +26,8 @@ import {
   VERDICT,
   WOULD_SEVER,
 } from './event-phrases.ts';
-
-/** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
-export type NameOf = (key: MachineKey) => string | undefined;
-
-export const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
-export type Level = (typeof LEVELS)[number];
-
-/**
- * How one kind of event is reported. Each column is its own function, so that a log at level `info` never builds the
- * sentences of `debug` events.
- */
-type Row<Event extends WatchdogEvent> = Severity<Event> & Columns<Event>;
-
-type Quiet = Exclude<Level, 'warn' | 'error'>;
-
-/** The level; undefined if another event says the same. An event that may be a warning or an error also has a code. */
-type Severity<Event extends WatchdogEvent> =
-  | { readonly level: Quiet | ((event: Event) => Quiet | undefined); readonly code?: undefined }
-  | {
-      readonly level: Level | ((event: Event) => Level | undefined);
-      readonly code: ErrorCode | ((event: Event) => ErrorCode);
-    };
-
-interface Columns<Event extends WatchdogEvent> {
-  readonly subject?: (event: Event) => EventSubject;
-  /** Further fields of the log line. */
-  readonly fields?: (event: Event) => object;
-  /** What happened and why, for somebody who reads nothing else. */
-  readonly sentence: (event: Event, nameOf: NameOf) => string;
-}
-
-/** A repetition is counted, but logged only at `debug`. */
-const warnOnce = ({ isNews }: { readonly isNews: boolean }): Level => (isNews ? 'warn' : 'debug');
+import { about, type Level, type NameOf, type Row, warnOnce } from './event-rows.ts';
+import { PROGRAM_EVENTS } from './program-events.ts';
 
 const HISTORY_FILE = {
   fields: ({ kind: _, path, ...counts }: HistoryFileEvent) => ({ file: path, ...counts }),
@@ -70,6 +35,7 @@ const HISTORY_FILE = {
 };
 
 const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
+  ...PROGRAM_EVENTS,
   handshake_checked: {
     // `stream_opened` follows and has the node's name.
     level: ({ result }) => (result === 'identified' ? undefined : 'debug'),
@@ -167,29 +133,6 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     sentence: ({ maxNodes }) =>
       `Metrics of single nodes are off, because Headscale has more nodes than --metrics-max-nodes allows (${maxNodes}).`,
   },
-  key_file_reloaded: {
-    level: 'info',
-    fields: ({ file }) => ({ file }),
-    sentence: ({ key }) => `Reloaded the ${key}, because its file has changed.`,
-  },
-  key_file_reload_failed: {
-    level: 'error',
-    code: ({ code }) => code,
-    fields: ({ detail }) => ({ detail }),
-    sentence: ({ detail }) => `A key file has changed and cannot be used: ${detail}. The key in use stays.`,
-  },
-  settings_reloaded: {
-    level: ({ needRestart }) => (needRestart.length > 0 ? 'warn' : 'info'),
-    code: 'HSW_RESTART_REQUIRED',
-    fields: ({ changes, needRestart }) => ({ changes, needRestart }),
-    sentence: describeReload,
-  },
-  settings_reload_failed: {
-    level: 'error',
-    code: ({ code }) => code,
-    fields: ({ problems }) => ({ problems }),
-    sentence: ({ problems }) => `Settings not reloaded, and nothing has changed: ${problems.join('; ')}.`,
-  },
   upstream_up: {
     level: 'info',
     fields: ({ upstream, version }) => ({ upstream, version }),
@@ -257,16 +200,6 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     fields: ({ detail }) => ({ detail }),
     sentence: describeLimit,
   },
-  drain_started: {
-    level: 'info',
-    fields: ({ streams, overMs }) => ({ streams, overMs }),
-    sentence: describeDrain,
-  },
-  drain_ended: {
-    level: 'info',
-    fields: ({ tookMs }) => ({ tookMs: Math.round(tookMs) }),
-    sentence: ({ tookMs }) => `Drained: the last stream ended after ${span(tookMs)}.`,
-  },
   redis_up: {
     level: 'info',
     fields: ({ url }) => ({ redis: url }),
@@ -322,38 +255,9 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     subject: ({ address, header }) => ({ remoteAddress: address, reason: header }),
     sentence: describeLostHeader,
   },
-  notification_sent: {
-    level: ({ worksAgain }) => (worksAgain ? 'info' : 'debug'),
-    fields: ({ target }) => ({ target }),
-    sentence: ({ target }) => `A notification was delivered to target ${target}.`,
-  },
-  notification_delayed: {
-    level: warnOnce,
-    code: 'HSW_NOTIFICATION_DELAYED',
-    fields: ({ target, detail }) => ({ target, detail }),
-    sentence: ({ target, detail }) =>
-      `A notification could not be delivered to target ${target} (${detail}): the watchdog tries again, for an hour.`,
-  },
-  notification_dropped: {
-    level: warnOnce,
-    code: 'HSW_NOTIFICATION_DROPPED',
-    subject: ({ reason }) => ({ reason }),
-    fields: ({ target, detail, count: dropped }) => ({ target, detail, count: dropped }),
-    sentence: ({ target, detail, count: dropped }) =>
-      `${count(dropped, 'notification')} for target ${target} ${dropped === 1 ? 'was' : 'were'} dropped: ${detail}.`,
-  },
   history_file_read: { level: 'info', ...HISTORY_FILE },
   history_file_failed: { level: 'error', code: 'HSW_HISTORY_FILE_FAILED', ...HISTORY_FILE },
   history_file_recovered: { level: 'info', ...HISTORY_FILE },
-  internal_error: {
-    level: 'error',
-    code: 'HSW_INTERNAL',
-    fields: ({ during, error }) => ({
-      ...{ during, detail: reasonOf(error), stack: error instanceof Error ? error.stack : undefined },
-    }),
-    sentence: ({ during, error }) =>
-      `Internal error while ${during} (${reasonOf(error)}). Traffic still flows. Please report it with its log line.`,
-  },
 };
 
 /** Reasons for which the watchdog ends a stream without a `stream_severed` before it. */
@@ -392,9 +296,4 @@ export function describeEvent(event: WatchdogEvent, nameOf: NameOf): string {
 
 function rowOf({ kind }: WatchdogEvent): Row<WatchdogEvent> {
   return EVENT_TABLE[kind] as Row<WatchdogEvent>;
-}
-
-/** Copies single fields. A reference to the stream would keep it in memory for as long as the history. */
-function about({ machineKey, id, kind, remoteAddress }: Stream): EventSubject {
-  return { machineKey, stream: id, streamKind: kind, remoteAddress };
 }

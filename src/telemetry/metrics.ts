@@ -11,6 +11,7 @@ import {
   type WatchdogEvent,
 } from '../streams/events.ts';
 import { CLOSE_REASONS, type EvidenceSource, SEVER_REASONS, STREAM_KINDS, type Stream } from '../streams/stream.ts';
+import { ContinuedMetrics, type MetricsState } from './continued-metrics.ts';
 import { createNodeMetrics, createPresenceMetrics } from './node-metrics.ts';
 import { NodeSeries, type NodeSeriesSource } from './node-series.ts';
 
@@ -51,6 +52,10 @@ export interface Metrics {
   /** The text of `/metrics`. */
   render(): Promise<string>;
   listen(event: WatchdogEvent): void;
+  /** All that was counted. @param isElsewhere whether another process has the stream, and counts it. */
+  counted(isElsewhere: (stream: Stream) => boolean): Promise<MetricsState>;
+  /** Goes on from what another process has counted. Given again, it replaces what was given before. */
+  continueFrom(before: MetricsState): void;
   /** Call it when the limit of nodes or the list of nodes may have changed, so that the next scrape has the right series. */
   reconsider(): void;
 }
@@ -70,6 +75,7 @@ export function createMetrics(source: MetricsSource): Metrics {
   const counters = createCounters(registers);
   const histograms = createHistograms(registers);
   createGauges(registers, source);
+  const continued = new ContinuedMetrics(Object.values({ ...counters, ...histograms }) as never);
   const series = new NodeSeries(source);
   const process = metricsOfProcess();
   const showNodes = createNodeMetrics(registers, PREFIX);
@@ -86,6 +92,11 @@ export function createMetrics(source: MetricsSource): Metrics {
       series.listen(event);
     },
     reconsider: () => series.reconsider(),
+    counted: async (isElsewhere) => ({ counters: await continued.counted(), nodes: series.counted(isElsewhere) }),
+    continueFrom(before) {
+      continued.continueFrom(before.counters);
+      series.continueFrom(before.nodes);
+    },
   };
 }
 

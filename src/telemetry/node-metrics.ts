@@ -177,6 +177,15 @@ interface ClosedRow {
   readonly count: number;
 }
 
+/** What a process has counted of a node, besides the streams that it has handed over. */
+export interface NodeTotals {
+  readonly machineKey: string;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  readonly takeovers: number;
+  readonly closed: Readonly<Record<string, number>>;
+}
+
 /** The totals of a machine key's control streams. */
 export class NodeRecord {
   readonly key: MachineKey;
@@ -196,6 +205,8 @@ export class NodeRecord {
   #sentBytes = 0;
   readonly #closed = new Map<CloseReason, { readonly labels: Labels; count: number }>();
   #takeovers = 0;
+  /** What another process has counted before. */
+  #before: NodeTotals | undefined;
 
   constructor(clock: Clock, key: MachineKey) {
     this.#clock = clock;
@@ -231,18 +242,39 @@ export class NodeRecord {
     this.#takeovers += 1;
   }
 
+  totals(isElsewhere: (stream: Stream) => boolean): NodeTotals {
+    const { receivedBytes, sentBytes, takeovers, closed } = this.#sums(this.#open.filter((each) => !isElsewhere(each)));
+    const byReason = closed.map(({ labels, count }) => [labels.reason, count] as const);
+    const machineKey = formatMachineKey(this.key);
+    return { machineKey, receivedBytes, sentBytes, takeovers, closed: Object.fromEntries(byReason) };
+  }
+
+  /** Goes on from what another process has counted. It replaces what was given before. */
+  continueFrom(before: NodeTotals): void {
+    this.#before = before;
+    for (const reason of Object.keys(before.closed) as CloseReason[])
+      if (!this.#closed.has(reason)) this.#closed.set(reason, { labels: { ...this.#labels, reason }, count: 0 });
+  }
+
+  #sums(open: readonly Stream[]): Pick<NodeRow, 'receivedBytes' | 'sentBytes' | 'takeovers' | 'closed'> {
+    const { receivedBytes = 0, sentBytes = 0, takeovers = 0, closed = {} } = this.#before ?? {};
+    const closedHere = [...this.#closed].map(([reason, { labels, count }]) => {
+      return { labels, count: count + (closed[reason] ?? 0) };
+    });
+    return {
+      receivedBytes: open.reduce((sum, each) => sum + each.bytesReceived, this.#receivedBytes + receivedBytes),
+      sentBytes: open.reduce((sum, each) => sum + each.bytesSent, this.#sentBytes + sentBytes),
+      takeovers: this.#takeovers + takeovers,
+      closed: closedHere,
+    };
+  }
+
   row(node: NodeInfo | undefined, rttMsOf: (stream: Stream) => number | undefined): NodeRow {
     if (node !== this.#node) {
       this.#node = node;
       this.#info = infoOf(this.#labels, node);
     }
-    let receivedBytes = this.#receivedBytes;
-    let sentBytes = this.#sentBytes;
-    for (const stream of this.#open) {
-      receivedBytes += stream.bytesReceived;
-      sentBytes += stream.bytesSent;
-      this.#heard(stream);
-    }
+    for (const stream of this.#open) this.#heard(stream);
     const newest = this.#open.at(-1);
     const rttMs = newest && rttMsOf(newest);
     return {
@@ -251,10 +283,7 @@ export class NodeRecord {
       openedSeconds: this.#openedSeconds,
       heardSeconds: this.#heardSeconds,
       rttSeconds: rttMs === undefined ? undefined : Math.round(rttMs * 1000) / 1_000_000,
-      receivedBytes,
-      sentBytes,
-      closed: [...this.#closed.values()],
-      takeovers: this.#takeovers,
+      ...this.#sums(this.#open),
     };
   }
 

@@ -1,9 +1,9 @@
-import type { MachineKey } from '../identity/keys.ts';
+import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import { type Clock, type Instant, plus } from '../lib/clock.ts';
-import type { Emit, WatchdogEvent } from '../streams/events.ts';
+import { type Emit, hasBegun, type WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, Stream } from '../streams/stream.ts';
-import { NodeRecord, type NodeRow } from './node-metrics.ts';
+import { NodeRecord, type NodeRow, type NodeTotals } from './node-metrics.ts';
 
 /** How long a node's series stay after its last stream. */
 const KEPT_MS = 60 * 60_000;
@@ -47,7 +47,7 @@ export class NodeSeries {
   }
 
   listen(event: WatchdogEvent): void {
-    if (event.kind === 'stream_opened') this.#opened(event.stream);
+    if (hasBegun(event)) this.#opened(event.stream);
     else if (event.kind === 'stream_closed') this.#closed(event.stream, event.reason);
     else if (event.kind === 'stream_severed') this.#recordOf(event.stream)?.severed();
   }
@@ -67,6 +67,29 @@ export class NodeSeries {
     const source = this.#source;
     const nodes = [...this.#records.values()].filter(({ isNode }) => isNode);
     return nodes.map((record) => record.row(source.nodeOf(record.key), (stream) => source.rttMsOf(stream)));
+  }
+
+  /** What was counted of each node. @param isElsewhere whether another process has the stream, and counts it. */
+  counted(isElsewhere: (stream: Stream) => boolean): readonly NodeTotals[] {
+    return [...this.#records.values()].map((record) => record.totals(isElsewhere));
+  }
+
+  /** Goes on from what another process has counted. */
+  continueFrom(nodes: readonly NodeTotals[]): void {
+    this.#followLimit();
+    if (!this.#on) return;
+    for (const totals of nodes) {
+      const key = parseMachineKey(totals.machineKey);
+      if (key === undefined) continue;
+      const known = this.#records.get(key);
+      const record = known ?? new NodeRecord(this.#source.clock, key);
+      record.continueFrom(totals);
+      if (known !== undefined) continue;
+      this.#records.set(key, record);
+      this.#idleSince.set(record, this.#source.clock.now());
+      this.#recognise(record);
+    }
+    this.#keepLimit();
   }
 
   #tidy(): void {

@@ -2,7 +2,16 @@ import { z } from 'zod';
 import { availabilityList, nodeAvailability, nodeHealth } from '../../src/admin/availability-views.ts';
 import { NODE_SORT_COLUMNS } from '../../src/admin/node-list.ts';
 import { BADGES } from '../../src/admin/routes.ts';
-import { askedToSever, done, problem, reloaded, reloadProblem, severed } from '../../src/admin/schemas.ts';
+import {
+  askedToSever,
+  done,
+  handedOver,
+  handoverProblem,
+  problem,
+  reloaded,
+  reloadProblem,
+  severed,
+} from '../../src/admin/schemas.ts';
 import { LISTED_STATES, SORT_COLUMNS } from '../../src/admin/stream-list.ts';
 import {
   eventList,
@@ -15,7 +24,8 @@ import {
   streamList,
 } from '../../src/admin/views.ts';
 import { STREAM_KINDS } from '../../src/streams/stream.ts';
-import { EVENT_KINDS, LEVELS } from '../../src/telemetry/event-table.ts';
+import { LEVELS } from '../../src/telemetry/event-rows.ts';
+import { EVENT_KINDS } from '../../src/telemetry/event-table.ts';
 
 /* The description of the admin API. openapi.test.ts writes it to openapi.json, which the running watchdog serves. */
 
@@ -194,6 +204,13 @@ export const OPERATIONS: readonly Operation[] = [
     },
   },
   {
+    ...{ method: 'post', path: '/handover', summary: 'Hands all streams over to the program that is on disk now.' },
+    answers: {
+      200: ok('A new process has them.', handedOver),
+      422: ok('It cannot take over, and nothing has changed.', handoverProblem),
+    },
+  },
+  {
     ...{ method: 'post', path: '/login', summary: 'Logs a browser in.', isPublic: true },
     body: z.object({ token: z.string() }),
     answers: {
@@ -284,7 +301,7 @@ function responseObject({ description, content }: Answer): object {
   return { description, content: { [type]: { schema: schemaOf(content) } } };
 }
 
-const PROBLEMS: ReadonlySet<Content> = new Set([problem, reloadProblem]);
+const PROBLEMS: ReadonlySet<Content> = new Set([problem, reloadProblem, handoverProblem]);
 
 /** A parameter's description stands beside its schema. */
 function described(type: z.ZodType): object {

@@ -210,6 +210,7 @@ describe('the description of the admin API', () => {
     expect((await asked('POST', '/streams/1/sever', { headers: { origin: 'http://evil.example' } })).status).toBe(403);
     expect((await asked('POST', '/streams/1/sever')).status).toBe(200);
     expect((await asked('POST', '/reload')).status).toBe(200);
+    expect((await asked('POST', '/handover')).status).toBe(422);
     await watch(plain.admin);
 
     const guarded = await bench({ adminTokenFile: join(plain.folder, 'secret') });
@@ -225,6 +226,7 @@ describe('the description of the admin API', () => {
     const odd = await serverOf({
       sever: (id) => (id === 1 ? 'asked' : 'ending'),
       reload: () => ({ ok: false, code: 'HSW_CONFIG_INVALID', problems: ['--hold: …'] }),
+      handOver: async () => ({ ok: true, pid: 4711, moved: 300, stayed: 0, tookMs: 1204 }),
       readiness: () => ({ ...NOT_READY }),
       metrics: () => Promise.reject(new Error('on purpose')),
     });
@@ -236,6 +238,7 @@ describe('the description of the admin API', () => {
     expect(await askOdd('POST', '/streams/1/sever')).toBe(202);
     expect(await askOdd('POST', '/streams/2/sever')).toBe(409);
     expect(await askOdd('POST', '/reload')).toBe(422);
+    expect(await askOdd('POST', '/handover')).toBe(200);
     expect(await askOdd('GET', '/readyz')).toBe(503);
     expect(await askOdd('GET', '/metrics')).toBe(500);
     for (let i = 0; i < 32; i++) await live(`${odd}/events/live`);

@@ -1,7 +1,8 @@
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Tunnel, type TunnelHandlers } from '../../src/proxy/tunnel.ts';
+import { Tunnel } from '../../src/proxy/tunnel.ts';
+import type { TunnelHandlers } from '../../src/proxy/tunnel-parts.ts';
 import { upstreamOf } from '../../src/proxy/upstream.ts';
 import type { Stream, StreamId } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';

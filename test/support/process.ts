@@ -25,10 +25,12 @@ export interface Surroundings {
   readonly cwd?: string;
   /** Where its standard output goes instead of to the test. */
   readonly stdout?: number;
+  /** What is run instead of the built program. */
+  readonly program?: string;
 }
 
-export function runWith(harness: Harness, { env, cwd, stdout }: Surroundings, ...args: string[]): Run {
-  const child = spawn(process.execPath, [CLI, ...args], {
+export function runWith(harness: Harness, { env, cwd, stdout, program = CLI }: Surroundings, ...args: string[]): Run {
+  const child = spawn(process.execPath, [program, ...args], {
     stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
     env: { ...process.env, ...env },
     ...(cwd !== undefined && { cwd }),

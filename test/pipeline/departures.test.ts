@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { drainPlan } from '../../src/pipeline/stream-acceptor.ts';
+import { drainPlan } from '../../src/pipeline/departures.ts';
 import type { Stream, StreamKind } from '../../src/streams/stream.ts';
 
 const streamsOf = (...kinds: readonly StreamKind[]): Stream[] =>

@@ -1,0 +1,59 @@
+import type { HandedHistory, History, HistoryEntry } from '../history/history.ts';
+import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import type { MetricsState } from '../telemetry/continued-metrics.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { HandedState } from './handover.ts';
+
+/** No message of a hand-over has more entries than this. */
+const MOST_AT_ONCE = 500;
+
+interface HandedStatesOptions {
+  readonly metrics: Metrics;
+  readonly history: History;
+  readonly acceptor: StreamAcceptor;
+}
+
+/** What a new process goes on with besides streams: what was counted, what has happened, and which handshakes were seen. */
+export function handedStates({ metrics, history, acceptor }: HandedStatesOptions): readonly HandedState[] {
+  return [
+    {
+      part: 'metrics',
+      isRepeated: true,
+      write: async (isElsewhere) => [await metrics.counted(isElsewhere)],
+      read: (state) => metrics.continueFrom(state as MetricsState),
+    },
+    historyState(history),
+    {
+      part: 'handshakes',
+      isRepeated: false,
+      write: async () => chunks(acceptor.handshakes.seen()),
+      read: (state) => acceptor.handshakes.haveSeen(state as readonly string[]),
+    },
+  ];
+}
+
+type HistoryPiece = Pick<HandedHistory, 'entries'> | Omit<HandedHistory, 'entries'>;
+
+function historyState(history: History): HandedState {
+  const entries: HistoryEntry[] = [];
+  let sentUpTo: number | undefined;
+  return {
+    part: 'history',
+    isRepeated: true,
+    async write(): Promise<readonly HistoryPiece[]> {
+      const { entries: all, ...rest } = history.everything(sentUpTo);
+      sentUpTo = rest.lastSeq;
+      return [...chunks(all).map((each) => ({ entries: each })), rest];
+    },
+    read(state) {
+      const piece = state as HistoryPiece;
+      if ('entries' in piece) entries.push(...piece.entries);
+      else history.takeOver({ ...piece, entries: entries.splice(0) });
+    },
+  };
+}
+
+function chunks<T>(all: readonly T[]): readonly (readonly T[])[] {
+  const count = Math.ceil(all.length / MOST_AT_ONCE);
+  return Array.from({ length: count }, (_, i) => all.slice(i * MOST_AT_ONCE, (i + 1) * MOST_AT_ONCE));
+}

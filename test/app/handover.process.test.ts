@@ -1,0 +1,364 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
+import { afterEach, describe, expect, test } from 'vitest';
+import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
+import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
+import { get, scrape } from '../support/http.ts';
+import { freshHandshake, initiations } from '../support/initiations.ts';
+import { Keystream, KeystreamCheck } from '../support/keystream.ts';
+import { CLI, freePort, type Run, run, runWith } from '../support/process.ts';
+
+const harness = new Harness();
+const [recorded] = initiations;
+afterEach(() => harness.closeAll());
+
+interface Setup {
+  readonly serve: Run;
+  readonly port: number;
+  readonly admin: number;
+  readonly configFile: string;
+  readonly keyFile: string;
+  /** The program that a hand-over starts: at first it is the built one. */
+  readonly program: string;
+}
+
+const BUILT = `import ${JSON.stringify(CLI)};\n`;
+
+interface Wanted {
+  /** More lines of the file of settings. */
+  readonly settings?: string;
+  listen?(port: number): string;
+  onUpgrade?(socket: Socket): void;
+}
+
+/** A watchdog with a file of settings, in front of an upstream that takes every upgrade and echoes. */
+async function start({ settings = '', listen, onUpgrade = echo }: Wanted = {}): Promise<Setup> {
+  const { url } = await harness.upstream(
+    (_request, socket, head) => {
+      if (head.length > 0) socket.unshift(head);
+      socket.write(SWITCHING);
+      socket.on('end', () => socket.end());
+      onUpgrade(socket);
+    },
+    ({ url: path = '' }, response) => {
+      response.end(path.startsWith('/key') ? `{"publicKey":"mkey:${recorded.serverPublicKey}"}` : '{}');
+    },
+  );
+  const [port, admin] = [await freePort(), await freePort()];
+  const folder = harness.folder();
+  const keyFile = join(folder, 'noise_private.key');
+  writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
+  const [configFile, program] = [join(folder, 'watchdog.yaml'), join(folder, 'program.mjs')];
+  const where = `upstream: ${url}\nlisten: ${listen?.(port) ?? `127.0.0.1:${port}`}\nadmin: 127.0.0.1:${admin}\n`;
+  writeFileSync(configFile, `${where}noise-key: ${keyFile}\ntrusted-proxies: none\n${settings}`);
+  writeFileSync(program, BUILT);
+  const serve = runWith(harness, { program }, 'serve', '--config', configFile);
+  await until(() => serve.stdout.includes('"listening"'), 'it has started');
+  harness.defer(async () => {
+    for (const pid of pidsOf(serve)) kill(pid, 'SIGKILL');
+    await until(() => pidsOf(serve).every((pid) => !isThere(pid)), 'every process has ended');
+  });
+  return { serve, port, admin, configFile, keyFile, program };
+}
+
+function echo(socket: Socket): void {
+  socket.on('error', () => {}).on('data', (chunk) => socket.write(chunk));
+}
+
+/** The processes that have taken over, in order. */
+function pidsOf({ stdout }: Run): readonly number[] {
+  return [...stdout.matchAll(/"event":"handover_ended"[^\n]*?"successor":(\d+)/g)].map(([, pid]) => Number(pid));
+}
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  if (isThere(pid)) process.kill(pid, signal);
+}
+
+async function handOver(
+  setup: Setup,
+): Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }> {
+  const command = run(harness, 'handover', '--config', setup.configFile);
+  const { code } = await command.ended;
+  return { code, stdout: command.stdout, stderr: command.stderr };
+}
+
+/** A stream of a node, with its first record. */
+async function control(port: number, machine?: Parameters<typeof freshHandshake>[1]): Promise<Socket> {
+  const client = harness.client(port);
+  client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded, machine)}\r\n`));
+  expect(await readHead(client)).toMatch(/^HTTP\/1\.1 101 /);
+  expect(await echoed(client, FIRST_RECORD)).toBe(true);
+  return client;
+}
+
+const FIRST_RECORD = Buffer.from([4, 0, 2, 1, 1]);
+
+/** Whether these bytes come back. */
+async function echoed(client: Socket, bytes: Buffer): Promise<boolean> {
+  let got = Buffer.alloc(0);
+  const take = (chunk: Buffer): void => {
+    got = Buffer.concat([got, chunk]);
+  };
+  client.on('data', take);
+  client.write(bytes);
+  await until(() => got.length >= bytes.length || client.destroyed, 'it comes back');
+  client.off('data', take).pause();
+  return got.equals(bytes);
+}
+
+/** Sends keystream bytes now and then, and checks what comes. */
+function talk(socket: Socket, own: number, others: number) {
+  const [stream, check] = [new Keystream(own), new KeystreamCheck(others)];
+  const state = { sent: 0, check, isClosed: false };
+  socket.on('data', (chunk: Buffer) => check.feed(chunk));
+  socket.on('close', () => {
+    state.isClosed = true;
+  });
+  socket.on('error', () => {});
+  const timer = setInterval(
+    () => {
+      if (socket.writableNeedDrain || socket.destroyed) return;
+      const length = 1 + ((state.sent * 7919) % 4000);
+      state.sent += length;
+      socket.write(stream.next(length));
+    },
+    10 + (own % 7),
+  );
+  harness.defer(() => clearInterval(timer));
+  return Object.assign(state, { stop: () => clearInterval(timer) });
+}
+
+describe('a hand-over', () => {
+  test('keeps every byte of busy streams in order, ten times in a row', async () => {
+    const ends: ReturnType<typeof talk>[] = [];
+    const setup = await start({
+      onUpgrade: (socket) => ends.push(talk(socket, 1000 + ends.length, 5000 + ends.length)),
+    });
+    const clients: ReturnType<typeof talk>[] = [];
+    for (let i = 0; i < 40; i++) {
+      const client = await harness.upgraded(setup.port, '/other');
+      clients.push(talk(client, 5000 + i, 1000 + i));
+    }
+    const startedAt = performance.now();
+    for (let i = 0; i < 10; i++) {
+      const { code, stdout, stderr } = await handOver(setup);
+      expect(stderr).toBe('');
+      expect(code).toBe(0);
+      expect(stdout).toMatch(/^handed over to process \d+ in .*: 40 streams went on, 0 cannot go\n$/);
+    }
+    const tookMs = performance.now() - startedAt;
+    for (const each of [...clients, ...ends]) each.stop();
+    const sent = (from: readonly { sent: number }[]): number[] => from.map((each) => each.sent);
+    const received = (to: typeof clients): number[] => to.map(({ check }) => check.received);
+    await until(
+      () => JSON.stringify([received(ends), received(clients)]) === JSON.stringify([sent(clients), sent(ends)]),
+      'all bytes have come',
+      20_000,
+    ).catch(() => {});
+    expect([...clients, ...ends].filter(({ isClosed }) => isClosed)).toEqual([]);
+    expect([...clients, ...ends].map(({ check }) => check.wrong).filter((wrong) => wrong > 0)).toEqual([]);
+    expect(received(ends)).toEqual(sent(clients));
+    expect(received(clients)).toEqual(sent(ends));
+    const all = [...sent(clients), ...sent(ends)].reduce((sum, each) => sum + each, 0);
+    console.log(`ten hand-overs of 40 busy streams: ${all} bytes, ${Math.round(tookMs)} ms with the command's start`);
+    const pids = pidsOf(setup.serve);
+    expect(new Set(pids).size).toBe(10);
+    expect((await get(`http://127.0.0.1:${setup.admin}/streams`)).text).toContain('"total": 40');
+  });
+
+  test.each([
+    ['ends at once', 'process.exit(7);', /ended with exit code 7/],
+    ['cannot be loaded', 'import "./missing.mjs";', /ended with exit code 1/],
+    ['is killed before it is ready', diesBefore('ready'), /was ended by SIGKILL/],
+    ['is killed once it is ready', diesAfter('ready'), /was ended by SIGKILL/],
+    ['is killed with the first socket', diesAt('stream', 1), /was ended by SIGKILL/],
+    ['is killed with the second socket', diesAt('stream', 2), /was ended by SIGKILL/],
+    ['is killed before it has taken a stream', diesBefore('taken'), /was ended by SIGKILL/],
+    ['is killed when it is to listen', diesAt('listen', 1), /was ended by SIGKILL/],
+    ['is killed before it says that it listens', diesBefore('listening'), /was ended by SIGKILL/],
+  ])('when the new process %s, the old one goes on and says why', async (_when, code, why) => {
+    const setup = await start();
+    const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
+    writeFileSync(setup.program, `${code}\n${BUILT}`);
+    const { code: exit, stderr } = await handOver(setup);
+    expect(stderr).toMatch(/^error \[HSW_HANDOVER_FAILED\]: not handed over:\n/);
+    expect(stderr).toMatch(why);
+    expect(exit).toBe(1);
+    const lost = Number(/"event":"handover_failed"[^\n]*"lost":(\d+)/.exec(setup.serve.stdout)?.[1]);
+    // What it had taken has ended with it; everything else goes on.
+    const alive = await Promise.all(
+      clients.map((client) => !client.destroyed && echoed(client, Buffer.from('still here'))),
+    );
+    expect(alive.filter((each) => !each)).toHaveLength(lost);
+    expect(lost).toBe(/when it is to listen|says that it listens/.test(_when) ? 2 : 0);
+    expect(await echoed(await harness.upgraded(setup.port, '/other'), Buffer.from('newcomer'))).toBe(true);
+    // The next one can.
+    writeFileSync(setup.program, BUILT);
+    expect(await handOver(setup)).toMatchObject({ code: 0, stderr: '' });
+    for (const client of clients.filter((_, i) => alive[i]))
+      expect(await echoed(client, Buffer.from('moved'))).toBe(true);
+  });
+
+  test.each([
+    ['the settings are wrong', (setup: Setup) => writeFileSync(setup.configFile, 'listen: nowhere\n'), /listen/],
+    [
+      "the key is not Headscale's",
+      (setup: Setup) => writeFileSync(setup.keyFile, `privkey:${'42'.repeat(32)}\n`),
+      /HSW_NOISE_KEY_MISMATCH/,
+    ],
+    ['the key file is gone', (setup: Setup) => rmSync(setup.keyFile), /HSW_NOISE_KEY_UNREADABLE/],
+  ])('when %s, nothing happens', async (_what, spoil, why) => {
+    const setup = await start();
+    const client = await control(setup.port);
+    const [config, key] = [readFileSync(setup.configFile), readFileSync(setup.keyFile)];
+    spoil(setup);
+    const command = run(harness, 'handover', '--admin', `127.0.0.1:${setup.admin}`);
+    expect((await command.ended).code).toBe(1);
+    expect(command.stderr).toMatch(why);
+    expect(await echoed(client, Buffer.from('still here'))).toBe(true);
+    writeFileSync(setup.configFile, config);
+    writeFileSync(setup.keyFile, key, { mode: 0o600 });
+    expect(await handOver(setup)).toMatchObject({ code: 0 });
+    expect(await echoed(client, Buffer.from('moved'))).toBe(true);
+  });
+
+  test('newcomers are neither refused nor kept waiting', async () => {
+    const setup = await start();
+    for (let i = 0; i < 30; i++) await harness.upgraded(setup.port, '/other');
+    const waits = { before: [] as number[], during: [] as number[] };
+    const failed: string[] = [];
+    const open = async (into: number[]): Promise<void> => {
+      const startedAt = performance.now();
+      try {
+        const client = await control(setup.port, generateNoiseKey());
+        into.push(performance.now() - startedAt);
+        client.destroy();
+      } catch (error) {
+        failed.push(String(error));
+      }
+    };
+    for (let i = 0; i < 40; i++) await open(waits.before);
+    let isOver = false;
+    const all: Promise<void>[] = [];
+    const timer = setInterval(() => {
+      if (!isOver) all.push(open(waits.during));
+    }, 20);
+    harness.defer(() => clearInterval(timer));
+    for (let i = 0; i < 5; i++) expect(await handOver(setup)).toMatchObject({ code: 0, stderr: '' });
+    isOver = true;
+    await Promise.all(all);
+    const [before, during] = [waits.before, waits.during].map((each) => Math.round(Math.max(...each)));
+    console.log(
+      `newcomers: ${waits.during.length} during 5 hand-overs, slowest ${during} ms; before, slowest ${before} ms`,
+    );
+    expect(failed).toEqual([]);
+    expect(waits.during.length).toBeGreaterThan(20);
+    // What a busy machine adds is no matter of the hand-over: the command itself runs on it too.
+    expect(during).toBeLessThan(5000);
+  });
+
+  test('a node that comes back takes over from a stream that was handed over, before, during and after', async () => {
+    const setup = await start({ settings: 'silent-after: 1s\n' });
+    const machine = generateNoiseKey();
+    for (const when of ['before', 'during', 'after'] as const) {
+      const old = await control(setup.port, machine);
+      if (when === 'after') expect(await handOver(setup)).toMatchObject({ code: 0 });
+      const handing = when === 'during' ? handOver(setup) : undefined;
+      if (handing !== undefined)
+        await until(() => setup.serve.stdout.split('"handover_started"').length > 1, 'it begins');
+      await new Promise((resolve) => setTimeout(resolve, 1100));
+      const newcomer = await control(setup.port, machine);
+      await until(() => old.destroyed || old.readableEnded || old.closed, `the old stream is severed, ${when}`);
+      expect(await echoed(newcomer, Buffer.from('the new one'))).toBe(true);
+      await handing;
+      newcomer.destroy();
+    }
+    expect(setup.serve.stdout.split('"stream_severed"').length - 1).toBe(3);
+  });
+
+  test("counters and history go on, and a stream's bytes too", async () => {
+    const setup = await start();
+    const admin = `http://127.0.0.1:${setup.admin}`;
+    const client = await control(setup.port);
+    (await control(setup.port)).destroy();
+    const counters = (samples: ReadonlyMap<string, number>) =>
+      [...samples].filter(([name]) => /^headscale_watchdog_\w+(_total|_count|_sum|_bucket)\b/.test(name));
+    await until(async () => (await get(`${admin}/streams`)).text.includes('"total": 1'), 'the second one has closed');
+    const before = counters(await scrape(admin));
+    const events = JSON.parse((await get(`${admin}/events`)).text) as {
+      readonly lastSeq: number;
+      readonly events: { readonly seq: number }[];
+    };
+    for (let i = 0; i < 2; i++) expect(await handOver(setup)).toMatchObject({ code: 0 });
+    const after = await scrape(admin);
+    for (const [name, value] of before) expect([name, (after.get(name) ?? 0) >= value]).toEqual([name, true]);
+    expect(after.get('headscale_watchdog_streams_opened_total{kind="control"}')).toBe(2);
+    expect(after.get('headscale_watchdog_streams{kind="control"}')).toBe(1);
+    const later = JSON.parse((await get(`${admin}/events?after=0&limit=1000`)).text) as typeof events;
+    expect(later.lastSeq).toBeGreaterThan(events.lastSeq);
+    expect(later.events.slice(0, events.events.length)).toEqual(events.events);
+    expect(await echoed(client, Buffer.from('still here'))).toBe(true);
+  });
+
+  test('a stream with TLS stays with the old process until --drain has passed, and is counted', async () => {
+    const tls = (name: string): string => new URL(`../support/tls/${name}.pem`, import.meta.url).pathname;
+    const setup = await start({
+      settings: 'drain: 3s\n',
+      listen: (port) => `[127.0.0.1:${port}, "https://127.0.0.1:${port + 1}?cert=${tls('cert')}&key=${tls('key')}"]`,
+    });
+    const plain = await harness.upgraded(setup.port, '/other');
+    const raw = harness.client(setup.port + 1);
+    const secured = connectTls({ socket: raw, rejectUnauthorized: false });
+    secured.on('error', () => {});
+    secured.write(upgradeHead('/other'));
+    expect(await readHead(secured)).toMatch(/ 101 /);
+    const { code, stdout } = await handOver(setup);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/: 1 streams went on, 1 cannot go\n$/);
+    expect(await echoed(plain, Buffer.from('moved'))).toBe(true);
+    await until(() => secured.destroyed || secured.readableEnded, 'its drain has passed');
+    expect(await echoed(plain, Buffer.from('still here'))).toBe(true);
+    await until(() => setup.serve.stdout.includes('"reason":"shutdown"') || secured.destroyed, 'it has ended');
+  });
+
+  test('without a service manager, the first process stays, passes signals on, and ends with the last one', async () => {
+    const setup = await start({ settings: 'drain: off\n' });
+    expect(await handOver(setup)).toMatchObject({ code: 0 });
+    expect(await handOver(setup)).toMatchObject({ code: 0 });
+    expect(setup.serve.child.exitCode).toBeNull();
+    setup.serve.child.kill('SIGHUP');
+    await until(() => setup.serve.stdout.includes('"settings_reloaded"'), 'the last one reloads');
+    setup.serve.child.kill('SIGUSR2');
+    await until(() => pidsOf(setup.serve).length === 3, 'the last one hands over');
+    setup.serve.child.kill('SIGTERM');
+    expect(await setup.serve.ended).toEqual({ code: 0, signal: null });
+    expect(pidsOf(setup.serve).filter(isThere)).toEqual([]);
+  });
+});
+
+const DIE = "process.kill(process.pid, 'SIGKILL')";
+
+/** The program as it dies before it says something. */
+function diesBefore(kind: string): string {
+  return `const say = process.send?.bind(process); process.send = (message, ...rest) => message.kind === '${kind}' ? ${DIE} : say(message, ...rest);`;
+}
+
+function diesAfter(kind: string): string {
+  return `const say = process.send?.bind(process); process.send = (message, ...rest) => { const sent = say(message, ...rest); if (message.kind === '${kind}') setTimeout(() => ${DIE}, 0); return sent; };`;
+}
+
+/** The program as it dies when it hears something for the n-th time. */
+function diesAt(kind: string, nth: number): string {
+  return `let heard = 0; process.on('message', ({ kind }) => { if (kind === '${kind}' && ++heard === ${nth}) ${DIE}; });`;
+}
