@@ -80,17 +80,22 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   }
   forget();
 
-  const attendance = new Attendance({
-    ...{ clock, run, log, noted: write },
+  // Only nodes have an entry in the log.
+  const chosen = new WorthKeeping(
+    (stream) => attendance.wasSession(stream) && log.has(stream.machineKey as MachineKey),
+  );
+  const attendance: Attendance = new Attendance({
+    ...{ clock, run, log },
+    noted(record) {
+      write(record);
+      for (const each of chosen.ripe()) write(each);
+    },
     nodes: {
       isListed: () => directory.loaded,
       isNode: isListed,
       keys: () => directory.all().map(({ machineKey }) => machineKey),
     },
   });
-  const chosen = new WorthKeeping(
-    (stream) => attendance.wasSession(stream) && log.has(stream.machineKey as MachineKey),
-  );
   if (file !== undefined) {
     history.onEntry((entry, event) => {
       for (const each of chosen.choose(entry, event)) write(each);
@@ -98,6 +103,9 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   }
   events.listen(history.listen);
   events.listen(attendance.listen);
+  events.listen(({ kind }) => {
+    if (kind === 'drain_started') file?.endRewrites();
+  });
   directory.onRefresh(() => attendance.listed());
   if (remembered !== undefined && config.historyFile !== undefined) {
     const { events: read, skipped } = remembered;
@@ -177,16 +185,22 @@ class WorthKeeping {
     this.#isSession = isSession;
   }
 
-  choose(entry: HistoryEntry, event: WatchdogEvent): readonly HistoryEntry[] {
-    const isOpening = event.kind === 'stream_opened' && event.stream.machineKey !== undefined;
-    if (isOpening && event.stream.kind === 'control') this.#opened.set(event.stream, entry);
-    const chosen: HistoryEntry[] = [];
+  /** The beginnings of streams that have become sessions. */
+  ripe(): HistoryEntry[] {
+    const ripe: HistoryEntry[] = [];
     for (const [stream, opened] of this.#opened) {
       if (!this.#isSession(stream)) continue;
       this.#opened.delete(stream);
       this.#kept.add(stream);
-      chosen.push(opened);
+      ripe.push(opened);
     }
+    return ripe;
+  }
+
+  choose(entry: HistoryEntry, event: WatchdogEvent): readonly HistoryEntry[] {
+    const isOpening = event.kind === 'stream_opened' && event.stream.machineKey !== undefined;
+    if (isOpening && event.stream.kind === 'control') this.#opened.set(event.stream, entry);
+    const chosen = this.ripe();
     if (entry.level !== 'debug') chosen.push(entry);
     if (event.kind === 'stream_closed') {
       this.#opened.delete(event.stream);

@@ -101,7 +101,7 @@ export class Attendance {
     }
     this.#timer?.cancel();
     this.#aliveTimer?.cancel();
-    this.#noteAlive();
+    this.#noteAlive(at);
     this.#aliveTimer?.cancel();
     this.#endedAt = at;
   }
@@ -160,8 +160,9 @@ export class Attendance {
     this.#options.noted(record);
   }
 
-  #noteAlive(): void {
-    const record = { at: this.#now(), run: this.#options.run, since: this.#startedAt };
+  /** @param at so that, at the end, it is the time until which the nodes were online. */
+  #noteAlive(at = this.#now()): void {
+    const record = { at, run: this.#options.run, since: this.#startedAt };
     this.#options.log.applyRun(record);
     this.#options.noted(record);
     this.#aliveTimer = this.#options.clock.after(ALIVE_EVERY_MS, () => this.#noteAlive());

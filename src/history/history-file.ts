@@ -57,6 +57,7 @@ export class HistoryFile {
   #lost = 0;
   /** Records other than events were lost, so the file must be written anew. */
   #mustRewrite = false;
+  #mayRewrite = true;
   #rewriteAt: Instant;
   #eventsSince = 0;
   /** Of the oldest event in the file; undefined if there is none. */
@@ -115,6 +116,11 @@ export class HistoryFile {
       this.#pendingBytes += line.length;
     }
     this.#schedule(this.#failing.has('write') ? RETRY_EVERY_MS : FLUSH_AFTER_MS);
+  }
+
+  /** From now on it only appends. The next watchdog may use the file already, and knows what this one does not. */
+  endRewrites(): void {
+    this.#mayRewrite = false;
   }
 
   /** Runs `work` when nothing is being written, after everything so far has been written if that is possible. */
@@ -217,9 +223,9 @@ export class HistoryFile {
     const handle = await open(this.#path, APPENDING, 0o600);
     this.#handle = handle;
     const { ino, dev, size } = await handle.stat();
-    // A new file needs what was in the one before.
     if (this.#identity !== undefined && this.#identity.ino !== ino) {
-      this.#mustRewrite = true;
+      // A new file needs what was in the one before. If it has something already, the next watchdog has rewritten it.
+      this.#mustRewrite ||= size === 0;
       this.#isTorn = size > 0;
     }
     this.#identity = { ino, dev };
@@ -231,7 +237,8 @@ export class HistoryFile {
     const { clock, mostBytes, keptMs } = this.#options;
     const isOld = this.#oldestAt !== undefined && this.#oldestAt < this.#now() - keptMs - DAY_MS;
     const isDue = this.#bytes > mostBytes || this.#mustRewrite || isOld;
-    if (!isDue || this.#failing.has('write') || this.#isClosing || clock.now() < this.#rewriteAt) return;
+    if (!isDue || !this.#mayRewrite || clock.now() < this.#rewriteAt) return;
+    if (this.#failing.has('write') || this.#isClosing) return;
     this.#rewriteAt = (clock.now() + REWRITE_EVERY_MS) as Instant;
     try {
       await this.#rewrite();

@@ -80,21 +80,31 @@ const DAY_MS = 86_400_000;
 export function findInFile(file: Readable, query: HistoryQuery): Promise<readonly HistoryEntry[]> {
   return file.settled(async () => {
     const { since = 0, until = Number.POSITIVE_INFINITY, after, limit } = query;
-    // It takes a fraction of the time to look for a key than to parse a line.
+    // To look for a key or a kind takes a fraction of the time that it takes to parse a line.
+    const kinds = query.kinds === undefined ? undefined : [...query.kinds].map((kind) => `,"kind":"${kind}",`);
     const keys = query.machineKeys === undefined ? undefined : [...query.machineKeys].map(formatMachineKey);
+    const isPlain = [query.machineKeys, query.stream, query.kinds, query.levels].every((each) => each === undefined);
+    const parsed = (line: Buffer): readonly HistoryEntry[] => {
+      const record = parseRecord(line);
+      return record !== undefined && 'seq' in record && matches(record, query, after ?? 0) ? [record] : [];
+    };
     let found: HistoryEntry[] = [];
+    /** If all events of a time are wanted, only the lines that are left in the end are parsed. */
+    let raw: Buffer[] = [];
     for await (const lines of file.lines()) {
       for (const line of lines) {
         const head = eventHeadOf(line);
         if (head === undefined || head.at < since || head.at >= until || head.seq <= (after ?? 0)) continue;
+        if (kinds !== undefined && !kinds.some((kind) => line.includes(kind))) continue;
         if (keys !== undefined && !keys.some((key) => line.includes(key))) continue;
-        const record = parseRecord(line);
-        if (record === undefined || !('seq' in record) || !matches(record, query, after ?? 0)) continue;
-        found.push(record);
-        if (after === undefined && found.length >= 2 * limit) found = found.slice(-limit);
+        if (isPlain) raw.push(Buffer.from(line));
+        else found.push(...parsed(line));
       }
-      if (after !== undefined && found.length >= 2 * limit) break;
+      const many = Math.max(raw.length, found.length) >= 2 * limit;
+      if (many && after !== undefined) break;
+      if (many) [raw, found] = [raw.slice(-limit), found.slice(-limit)];
     }
+    found.push(...raw.flatMap(parsed));
     found.sort((a, b) => a.seq - b.seq);
     return after === undefined ? found.slice(-limit) : found.slice(0, limit);
   });

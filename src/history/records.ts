@@ -34,18 +34,34 @@ export function formatRecord(record: HistoryRecord): string {
   return `${JSON.stringify(fieldsToWrite(record))}\n`;
 }
 
+/** Spread operators would take most of the time that an event takes. */
 function fieldsToWrite(record: HistoryRecord): object {
   const { at } = record;
-  const head = { v: VERSION, at };
-  if ('note' in record) return { ...head, note: record.note, value: record.value };
+  if ('note' in record) return { v: VERSION, at, note: record.note, value: record.value };
   if ('node' in record) {
-    return { ...head, run: record.run, node: formatMachineKey(record.node), since: record.since };
+    return { v: VERSION, at, run: record.run, node: formatMachineKey(record.node), since: record.since };
   }
-  if ('run' in record) return { ...head, run: record.run, since: record.since };
-  const { seq, kind, level, code, subject, sentence } = record;
-  const { machineKey, stream, ...rest } = subject;
-  const key = machineKey && formatMachineKey(machineKey);
-  return { ...head, seq, stream, kind, level, code, machineKey: key, ...rest, sentence };
+  if ('run' in record) return { v: VERSION, at, run: record.run, since: record.since };
+  const { seq, kind, level, code, sentence, subject } = record;
+  const { machineKey, stream, streamKind, otherStream, remoteAddress, reason, silentMs, kernel } = subject;
+  const key = machineKey === undefined ? undefined : formatMachineKey(machineKey);
+  return {
+    v: VERSION,
+    at,
+    seq,
+    stream,
+    kind,
+    level,
+    code,
+    machineKey: key,
+    streamKind,
+    otherStream,
+    remoteAddress,
+    reason,
+    silentMs,
+    kernel,
+    sentence,
+  };
 }
 
 /** The beginning of an event's line: enough to know whether the rest is of interest. */

@@ -240,6 +240,21 @@ describe('a history file', () => {
     ]);
   });
 
+  test('a session is in the file soon after Headscale has accepted it, also if nothing else happens', async () => {
+    const path = join(harness.folder(), 'history.jsonl');
+    const clock = new Calendar();
+    const { kept, open, end } = await run(clock, path);
+    const stream = open(ROUTER, false);
+    clock.advance(1000);
+    stream.spokenAt = clock.now();
+    clock.advance(3000);
+    await kept.find({ ...ALL, since: 0 });
+    clock.advance(1000);
+    await until(() => readFileSync(path, 'utf8').includes('"kind":"stream_opened"'), 'it is written');
+    expect(clock.seconds).toBeLessThan(10);
+    await end();
+  });
+
   test('without a file, the same answers come from memory, and say since when', async () => {
     const clock = new Calendar();
     const { kept, open, seconds, end } = await run(clock, undefined);

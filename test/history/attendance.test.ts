@@ -145,6 +145,30 @@ describe('Attendance', () => {
     expect(clock.timers).toBe(0);
   });
 
+  test('a node that was online until the end was not away for the moment that the end takes', () => {
+    const { attendance, session, later, log, clock } = bench();
+    session(ONE);
+    later(50_000);
+    // Each look at the clock takes a while.
+    const now = clock.now.bind(clock);
+    let looks = 0;
+    clock.now = () => (now() + looks++) as ReturnType<typeof now>;
+    attendance.end();
+    log.endEarlierRuns();
+    const ended = attendance.watchedUntil();
+    expect(log.periods(ONE, 0, ended + 1000, ended + 1000).at(-1)?.state).not.toBe('online');
+    expect(log.periods(ONE, 0, ended, ended).map(({ state }) => state)).toEqual(['unknown', 'online']);
+    const next = new PresenceLog('next');
+    for (const record of log.records()) {
+      if ('node' in record) next.applyNode(record);
+      else next.applyRun(record);
+    }
+    next.applyRun({ at: ended + 5000, run: 'next', since: ended + 5000 });
+    next.applyNode({ at: ended + 6000, run: 'next', node: ONE, since: undefined });
+    const states = next.periods(ONE, 0, ended + 9000, ended + 9000).map(({ state }) => state);
+    expect(states).toEqual(['unknown', 'online', 'unknown', 'online']);
+  });
+
   test('relays and streams without a key do not count, and nothing stays when all have left', () => {
     const { attendance, open, session, close, later, clock, log } = bench();
     const all = [open(attendance, undefined), open(attendance, undefined, 'derp'), session(ONE)];

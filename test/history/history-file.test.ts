@@ -227,6 +227,31 @@ test('on a full disk it stops in the middle of a line, and goes on there when th
   expect(kinds()).toEqual(['history_file_failed', 'history_file_recovered']);
 });
 
+test('a watchdog that stops does not rewrite the file that the next one uses already', async () => {
+  const { file, path, text, written, clock, summary } = bench();
+  summary.push('{"summary":true}\n');
+  file.append(formatRecord(event(1, START)), true);
+  await written();
+  // The next watchdog has rewritten it.
+  writeFileSync(`${path}.other`, formatRecord(event(7, START)));
+  renameSync(`${path}.other`, path);
+  file.append(formatRecord(event(2, START)), true);
+  clock.advance(120_000);
+  await written();
+  file.append(formatRecord(event(3, START)), true);
+  clock.advance(120_000);
+  await written();
+  expect(text().replace('\n\n', '\n')).toBe([7, 2, 3].map((seq) => formatRecord(event(seq, START))).join(''));
+  file.endRewrites();
+  file.resume(0, START - 100 * DAY_MS);
+  for (let i = 0; i < 3; i++) {
+    clock.advance(600_000);
+    file.append(formatRecord(event(10 + i, START)), true);
+    await written();
+  }
+  expect(text()).not.toContain('summary');
+});
+
 describe('rewriting', () => {
   test('a file that is too large loses its oldest events, and keeps the newest and the summary', async () => {
     const { file, path, clock, now, written, summary } = bench();
