@@ -23,6 +23,7 @@ async function isTold(source: EvidenceSource, silentMs: number): Promise<boolean
   const options = {
     ...{ clock, events, registry, directory, replicas: undefined },
     checkup: { capabilities: { issues: {} } },
+    kept: { lastOnline: () => new Map() },
     live: { config: { reconcile: 'report', rules: [] } },
     // Somebody at this address has answered a moment ago.
     acceptor: { sourceOf: () => source, evidenceOf: () => ({ ...QUIET, receivedAgoMs: 100 }), sever() {} },

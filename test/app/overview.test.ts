@@ -51,6 +51,7 @@ function problemsOf(state: State) {
     kernel: state.hasKernel === false ? undefined : {},
     registry: { all: () => streams },
     acceptor: { sourceOf: (stream: (typeof streams)[number]) => stream.source },
+    kept: {},
     isDraining: () => state.isDraining ?? false,
   } as unknown as OverviewOptions;
   return findProblems(options).map(({ since, ...rest }) => ({
