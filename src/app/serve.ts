@@ -115,8 +115,10 @@ async function leave(
     void watchdog.close();
   });
   await left;
-  if (isManaged) await managerHasHeard();
-  else process.exitCode = await successor.exited;
+  if (isManaged) {
+    successor.forget();
+    await managerHasHeard();
+  } else process.exitCode = await successor.exited;
 }
 
 /** systemd looks up who has sent a message, so the sender has to be there still when it reads `MAINPID`. */

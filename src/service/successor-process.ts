@@ -19,6 +19,8 @@ export interface SuccessorProcess {
   say(message: OldSays, handle?: SocketHandle): void;
   /** Tells it that everything is handed over, and closes the channel. It lives on. */
   part(): void;
+  /** This process need not live as long as it. */
+  forget(): void;
   kill(): void;
   /** Its exit code, or 1 after a signal. */
   readonly exited: Promise<number>;
@@ -97,8 +99,8 @@ export function startSuccessor(
     part() {
       hasParted = true;
       if (child.connected) child.disconnect();
-      child.unref();
     },
+    forget: () => child.unref(),
     kill: () => void child.kill('SIGKILL'),
   };
 }

@@ -9,6 +9,7 @@ import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations } from '../support/initiations.ts';
 import { Keystream, KeystreamCheck } from '../support/keystream.ts';
 import { CLI, freePort, type Run, run, runWith } from '../support/process.ts';
+import { service } from '../support/service.ts';
 
 const harness = new Harness();
 const [recorded] = initiations;
@@ -24,7 +25,7 @@ interface Setup {
   readonly program: string;
 }
 
-const BUILT = `import ${JSON.stringify(CLI)};\n`;
+const BUILT = `await import(${JSON.stringify(CLI)});\n`;
 
 interface Wanted {
   /** More lines of the file of settings. */
@@ -110,10 +111,10 @@ async function echoed(client: Socket, bytes: Buffer): Promise<boolean> {
   const take = (chunk: Buffer): void => {
     got = Buffer.concat([got, chunk]);
   };
-  client.on('data', take);
+  client.on('data', take).resume();
   client.write(bytes);
   await until(() => got.length >= bytes.length || client.destroyed, 'it comes back');
-  client.off('data', take).pause();
+  client.off('data', take);
   return got.equals(bytes);
 }
 
@@ -330,6 +331,37 @@ describe('a hand-over', () => {
     await until(() => secured.destroyed || secured.readableEnded, 'its drain has passed');
     expect(await echoed(plain, Buffer.from('still here'))).toBe(true);
     await until(() => setup.serve.stdout.includes('"reason":"shutdown"') || secured.destroyed, 'it has ended');
+  });
+
+  test('with a service manager, the new process becomes the main one, with the sockets of the manager, and the old one ends', async () => {
+    const folder = harness.folder();
+    const manager = await service(harness, { ports: [0], notify: join(folder, 'notify'), flags: ['--drain', '10s'] });
+    const [port = 0] = manager.ports;
+    const first = await manager.started();
+    const client = await harness.upgraded(port, '/other');
+    process.kill(first, 'SIGUSR2');
+    const mainPid = (): number => Number(/MAINPID=(\d+)/.exec(manager.notified.join('\n'))?.[1]);
+    await until(() => mainPid() > 0, 'the manager knows the new process');
+    harness.defer(() => kill(mainPid(), 'SIGKILL'));
+    expect(await manager.end(first)).toBe(0);
+    const after = manager.notified.slice(manager.notified.findIndex((each) => each.startsWith('MAINPID=')) + 1);
+    expect(after.some((each) => each.startsWith('READY=1'))).toBe(true);
+    expect(after.join()).not.toContain('STOPPING=1');
+    expect(isThere(mainPid())).toBe(true);
+    expect(client.destroyed || client.readableEnded).toBe(false);
+    await harness.upgraded(port, '/other');
+    // The next one has the same sockets, and knows whose they are.
+    process.kill(mainPid(), 'SIGUSR2');
+    await until(() => manager.notified.filter((each) => each.startsWith('MAINPID=')).length === 2, 'the next one');
+    const last = Number(
+      /MAINPID=(\d+)/.exec(manager.notified.findLast((each) => each.startsWith('MAINPID=')) ?? '')?.[1],
+    );
+    harness.defer(() => kill(last, 'SIGKILL'));
+    await harness.upgraded(port, '/other');
+    expect(client.destroyed || client.readableEnded).toBe(false);
+    kill(last, 'SIGTERM');
+    await until(() => !isThere(last), 'it has stopped', 30_000);
+    expect(manager.output).toContain('"drain_ended"');
   });
 
   test('without a service manager, the first process stays, passes signals on, and ends with the last one', async () => {
