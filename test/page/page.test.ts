@@ -315,6 +315,9 @@ describe('the status page', () => {
       expect([filter, (await names()).sort()]).toEqual([filter, found]);
     }
     await page.getByRole('button', { name: 'All 12' }).click();
+    // This watchdog has not seen it yet, but Headscale has.
+    const sign = page.locator('#nodes-table .body .row', { hasText: 'printer' }).locator('.sign');
+    expect((await sign.innerText()).replace(/\s+/g, ' ')).toBe('1 d 3 h ago by Headscale');
     const search = page.getByRole('searchbox', { name: 'Search nodes' });
     for (const [text, name] of [
       ['ANNA lap', 'anna-laptop'],

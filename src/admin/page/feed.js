@@ -267,6 +267,8 @@ export class Feed {
   #list = byId('feed', HTMLOListElement);
   #show = byId('feed-show', HTMLSelectElement);
   #isDue = false;
+  /** What it shows. Somebody may have chosen something else, which is not shown yet. */
+  #chosen = '';
   /** The newest event that it has. */
   #seq = 0;
   #asked = 0;
@@ -280,13 +282,14 @@ export class Feed {
   }
 
   #choice() {
-    return CHOICES.find(([key]) => key === this.#show.value)?.[2] ?? {};
+    return CHOICES.find(([key]) => key === this.#chosen)?.[2] ?? {};
   }
 
   /** Shows other events. @param {string | null} show */
   async choose(show) {
     const value = CHOICES.find(([key]) => key === show)?.[0] ?? 'important';
-    if (value === this.#show.value && this.#asked > 0) return;
+    if (value === this.#chosen) return;
+    this.#chosen = value;
     this.#show.value = value;
     await this.start();
   }

@@ -46,6 +46,11 @@ export function expiry(date) {
   return leftMs < 0 ? 'expired' : `in ${span(leftMs)}`;
 }
 
+/** What Headscale has seen counts if this watchdog has not seen the node yet. @param {PresenceView} node */
+function signOf({ lastSignAt, shownLastSeenAt }) {
+  return lastSignAt ?? shownLastSeenAt;
+}
+
 /** @type {import('./table.js').Column<PresenceView>[]} */
 const COLUMNS = [
   {
@@ -78,11 +83,17 @@ const COLUMNS = [
   },
   {
     ...{ key: 'sign', name: 'Last sign', isNumber: true },
-    of: ({ lastSignAt }) => (lastSignAt === null ? 0 : -Date.parse(lastSignAt)),
-    text: ({ lastSignAt }) => (lastSignAt === null ? '–' : ago(lastSignAt)),
-    small: ({ evidence }) => (evidence === null ? '' : evidenceMark(evidence)),
+    of: (node) => -Date.parse(signOf(node) ?? '1970-01-01'),
+    text: (node) => {
+      const sign = signOf(node);
+      return sign === null ? '–' : ago(sign);
+    },
+    small: ({ evidence, lastSignAt, shownLastSeenAt }) => {
+      if (lastSignAt === null) return shownLastSeenAt === null ? '' : 'by Headscale';
+      return evidence === null ? '' : evidenceMark(evidence);
+    },
     title: (node) =>
-      `${node.lastSignAt === null ? 'no sign of life yet' : `last sign of life ${fullDate(node.lastSignAt)}`}\n${presenceEvidence(node)}`,
+      `${node.lastSignAt === null ? 'no sign of life at this watchdog yet' : `last sign of life ${fullDate(node.lastSignAt)}`}\n${presenceEvidence(node)}`,
   },
   {
     ...{ key: 'rtt', name: 'Round trip', isNumber: true },

@@ -55,7 +55,10 @@ export const KINDS_OF_NODES: readonly PresenceView[] = [
   nodeSample(2, { ...OFFLINE, name: 'ben-phone', user: 'ben' }),
   nodeSample(3, { ...OFFLINE, name: 'backup-1', state: 'disagrees', disagreement: 'shown_online', shownOnline: true }),
   nodeSample(4, { name: 'backup-2', state: 'disagrees', disagreement: 'shown_offline', shownOnline: false }),
-  nodeSample(5, { ...OFFLINE, name: 'printer', state: 'expired', keyExpiresAt: ago(1e8), user: 'office' }),
+  nodeSample(5, {
+    ...{ ...OFFLINE, name: 'printer', state: 'expired', keyExpiresAt: ago(1e8), user: 'office' },
+    ...{ lastSignAt: null, shownLastSeenAt: ago(1e8) },
+  }),
   nodeSample(6, { name: 'clone', isDuplicate: true }),
   nodeSample(7, { name: 'router-1', isContested: true, user: '', tags: ['tag:router'] }),
   nodeSample(8, { name: 'new-one', state: 'connecting', connectedSince: null, rttMs: null, evidence: NO_EVIDENCE }),
