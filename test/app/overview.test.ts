@@ -19,6 +19,8 @@ interface State {
   readonly certificateLastsMs?: number;
   readonly isSelfSigned?: boolean;
   readonly observeOnly?: boolean;
+  /** Undefined without a history file. */
+  readonly isHistoryWorking?: boolean;
   readonly isDraining?: boolean;
   /** Where the evidence of each open stream comes from, all opened a minute ago. */
   readonly sources?: readonly EvidenceSource[];
@@ -46,12 +48,12 @@ function problemsOf(state: State) {
     hasNoiseKey: () => state.hasNoiseKey ?? true,
     takeover: { duplicates: { count: state.duplicates ?? 0 } },
     replicas: state.isRedisUp === undefined ? undefined : { isUp: state.isRedisUp },
+    kept: { file: state.isHistoryWorking === undefined ? undefined : { isWorking: state.isHistoryWorking } },
     keys: { certificateOf: () => ({ expires, isSelfSigned: state.isSelfSigned ?? false }) },
     frontProxies: { standing: () => [] },
     kernel: state.hasKernel === false ? undefined : {},
     registry: { all: () => streams },
     acceptor: { sourceOf: (stream: (typeof streams)[number]) => stream.source },
-    kept: {},
     isDraining: () => state.isDraining ?? false,
   } as unknown as OverviewOptions;
   return findProblems(options).map(({ since, ...rest }) => ({
@@ -62,7 +64,7 @@ function problemsOf(state: State) {
 
 describe('what the state of the watchdog shows to be wrong', () => {
   test('nothing, if all is well', () => {
-    expect(problemsOf({ isRedisUp: true, sources: [{ kind: 'direct' }] })).toEqual([]);
+    expect(problemsOf({ isRedisUp: true, isHistoryWorking: true, sources: [{ kind: 'direct' }] })).toEqual([]);
   });
 
   test.each([
@@ -74,6 +76,7 @@ describe('what the state of the watchdog shows to be wrong', () => {
     [{ hasNoiseKey: false }, 'noise_key_missing', 'warn', 'There is no Noise key'],
     [{ duplicates: 2 }, 'machine_keys_duplicated', 'warn', '2 such keys'],
     [{ isRedisUp: false }, 'redis_down', 'error', 'Redis is away'],
+    [{ isHistoryWorking: false }, 'history_file_failed', 'error', 'cannot be written'],
     [{ certificateLastsMs: 5 * DAY_MS }, 'certificate_expiring', 'warn', 'expires within two weeks'],
     [{ certificateLastsMs: -DAY_MS }, 'certificate_expiring', 'error', 'has expired'],
     [{ isSelfSigned: true }, 'certificate_self_signed', 'warn', 'is self-signed'],
