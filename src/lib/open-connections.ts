@@ -6,11 +6,20 @@ import type { Socket } from 'node:net';
  */
 export class OpenConnections {
   readonly #open = new Set<Socket>();
+  /** One listener for all sockets: there are two sockets for each stream. */
+  readonly #removed: (this: Socket) => void;
+
+  constructor() {
+    const open = this.#open;
+    this.#removed = function removed() {
+      open.delete(this);
+    };
+  }
 
   /** Removes the socket when it closes. With TLS, add both the TCP socket and the TLS socket on top of it. */
   add(socket: Socket): void {
     this.#open.add(socket);
-    socket.once('close', () => this.#open.delete(socket));
+    socket.on('close', this.#removed);
   }
 
   /** Closes the connections on which everything has been sent, including our FIN: only the client keeps them open. */

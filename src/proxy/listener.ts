@@ -138,7 +138,7 @@ export function createListener(
     const closed = handlers.connected(handlers.trust()(address) ? undefined : address);
     if (closed === undefined) socket.destroy();
     else {
-      socket.once('close', closed);
+      socket.on('close', closed);
       serve();
     }
   });
