@@ -104,7 +104,7 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   events.listen(history.listen);
   events.listen(attendance.listen);
   events.listen(({ kind }) => {
-    if (kind === 'drain_started') file?.endRewrites();
+    if (kind === 'drain_started' || kind === 'handover_ended') file?.endRewrites();
   });
   directory.onRefresh(() => attendance.listed());
   if (remembered !== undefined && config.historyFile !== undefined) {
