@@ -107,6 +107,19 @@ test('where the table scrolls sideways, the name stays in sight, and every colum
   await shoot(page, 'sideways');
 });
 
+test.each([1379, 1380])(
+  '%i px wide, where the events come beside the table, it needs no scrolling sideways',
+  async (width) => {
+    const { page } = await openPage(browser, on.watchdog.admin);
+    await page.setViewportSize({ width, height: 900 });
+    await page.locator('#nodes-table .body .row').first().waitFor();
+    expect(await page.locator('#feed').isVisible()).toBe(width === 1380);
+    const beyond =
+      "document.querySelector('#nodes-table .scroll').scrollWidth - document.querySelector('#nodes-table .scroll').clientWidth";
+    expect(await page.evaluate(beyond)).toBe(0);
+  },
+);
+
 test('a chosen theme stays, whatever the system prefers', async () => {
   const { page, mishaps } = await openPage(browser, on.watchdog.admin, { colorScheme: 'light' });
   const back = () => page.evaluate('getComputedStyle(document.body).backgroundColor');

@@ -90,7 +90,7 @@ try {
     await node.accepted();
   }
   const { page, context } = await openPage(browser, watchdog.admin);
-  await page.setViewportSize({ width: 1320, height: 576 });
+  await page.setViewportSize({ width: 1400, height: 584 });
   await page.getByText('router-1').first().waitFor();
   // The kernel's round-trip times are asked for now and then.
   await pause(4000);
