@@ -12,7 +12,8 @@ async function help(...args: string[]): Promise<string> {
   return done.stdout;
 }
 
-const COMMANDS = 'serve check notify demo status streams nodes events availability sever reload handover completion'.split(' ');
+const COMMANDS =
+  'serve check notify demo status streams nodes events availability sever reload handover completion'.split(' ');
 
 describe('--help', () => {
   test('of the program: the commands in groups, in 80 columns', async () => {
