@@ -198,9 +198,14 @@ export function publicKey<Key>(what: string, prefix: string, parse: (text: strin
 }
 
 /** Headscale's URL: a scheme, a host and perhaps a port. */
+/** What the URL parser calls a URL is more: it takes a missing host from the path, and removes blanks. */
+function httpUrl(text: string): URL | undefined {
+  return /^https?:\/\/[^/\\\s]\S*$/i.test(text) && URL.canParse(text) ? new URL(text) : undefined;
+}
+
 export const upstreamUrl: Reader<URL> = scalar({ kind: 'upstream URL' }, (text) => {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.hostname === '') {
+  const url = httpUrl(text);
+  if (url === undefined || url.hostname === '') {
     return new Invalid(`${quoted(text)} is not a URL of Headscale: write http://HOST:PORT or https://HOST:PORT`);
   }
   if (url.pathname !== '/' || url.search !== '' || url.hash !== '' || url.username !== '' || url.password !== '') {
@@ -211,8 +216,8 @@ export const upstreamUrl: Reader<URL> = scalar({ kind: 'upstream URL' }, (text) 
 
 /** Where notifications go. No message shows it, because the path of such a URL is often a secret. */
 export const notifyUrl: Reader<URL> = reader({ kind: 'notify URL' }, (given) => {
-  const url = typeof given === 'string' && URL.canParse(given) ? new URL(given) : undefined;
-  if (url !== undefined && /^https?:$/.test(url.protocol) && url.hostname !== '') return url;
+  const url = typeof given === 'string' ? httpUrl(given) : undefined;
+  if (url !== undefined && url.hostname !== '') return url;
   return new Invalid('this is not a URL for notifications: write https://HOST/PATH');
 });
 

@@ -106,6 +106,8 @@ describe('loadConfig', () => {
     ['http://user:secret@h:1', 'more than a host'],
     ['http://h:1?x', 'more than a host'],
     ['ftp://h:1', 'is not a URL of Headscale'],
+    ['http:///12', 'is not a URL of Headscale'],
+    ['http:// h:1', 'is not a URL of Headscale'],
   ])('refuses the upstream %s', (upstream, why) => {
     expect(problemsOf({ upstream })).toEqual([expect.stringContaining(why)]);
   });
