@@ -284,6 +284,6 @@ describe('deploy/compose, run by podman-compose', () => {
     expect(stdout).toMatch(
       /outside this machine or network namespace.*run the watchdog in that proxy's network namespace/,
     );
-    expect((await log()).match(/HSW_PROXY_SOCKETS_HIDDEN/g)).toHaveLength(1);
+    expect((await log()).match(/"event":"proxy_sockets_hidden"/g)).toHaveLength(1);
   });
 });
