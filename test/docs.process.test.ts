@@ -191,7 +191,9 @@ describe('README and docs', () => {
     for (const [path, command] of all) {
       const [first = ''] = command.split(' ');
       if (OWN.test(command))
-        expect(command, path).toMatch(/ (serve|check|status|nodes|streams|events|reload|sever|completion)( |$)/);
+        expect(command, path).toMatch(
+          / (serve|check|status|nodes|streams|events|availability|reload|handover|sever|completion)( |$)/,
+        );
       else expect(Object.keys(OTHERS), `${path}: ${command}`).toContain(first);
     }
   });
