@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -54,13 +54,24 @@ export class Cleanup {
 
   folder(): string {
     const path = mkdtempSync(join(tmpdir(), 'hsw-deploy-'));
-    this.defer(() => rmSync(path, { recursive: true, force: true }));
+    this.defer(async () => {
+      // What containers have left mounted, the innermost first.
+      const mounted = readFileSync('/proc/mounts', 'utf8').matchAll(/^\S+ (\S+) /gm);
+      const below = [...mounted].map(([, at = '']) => at).filter((at) => at.startsWith(`${path}/`));
+      for (const at of below.reverse()) await run(['umount', '--lazy', at]);
+      rmSync(path, { recursive: true, force: true });
+    });
     return path;
   }
 
   async run(): Promise<void> {
     for (const step of this.#steps.splice(0).reverse()) {
-      await Promise.resolve(step()).catch((error: unknown) => console.error(error));
+      try {
+        await step();
+      } catch (error) {
+        // The others are undone all the same.
+        console.error(error);
+      }
     }
   }
 }
