@@ -22,7 +22,9 @@ export interface HandedOver {
 
 type Shared = 'clock' | 'emit' | 'registry' | 'acceptor';
 
-interface HandingOverOptions extends Pick<SuccessionOptions, Shared | 'checkup'>, Pick<HandoverOptions, 'fromManager'> {
+interface HandingOverOptions
+  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing'>,
+    Pick<HandoverOptions, 'fromManager'> {
   readonly config: Pick<Config, 'admin'>;
   readonly listeners: readonly ClientListener[];
   readonly admission: Admission;

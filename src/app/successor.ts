@@ -21,6 +21,8 @@ export interface SuccessionOptions {
   readonly acceptor: StreamAcceptor;
   readonly checkup: Checkup;
   readonly states: readonly HandedState[];
+  /** Whether the settings name a Noise key that is not there. */
+  isKeyMissing(): boolean;
   /** Counts a client's connection, and watches both sockets of a stream. */
   connected(client: Socket, upstream: Socket | undefined): void;
 }
@@ -63,6 +65,12 @@ export class Succession {
         resolve();
       });
     });
+    if (this.#options.isKeyMissing()) {
+      throw new StartError(
+        'HSW_NOISE_KEY_UNREADABLE',
+        'the file of --noise-key is not there, so this process could not tell nodes apart: put it back',
+      );
+    }
     if (checkup.health.keyMatches === false) {
       throw new StartError(
         'HSW_NOISE_KEY_MISMATCH',

@@ -211,11 +211,11 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     },
   });
 
-  // Prepare both ends of a hand-over.
   const handing = new HandingOver({
     ...{ clock, emit, registry, acceptor, checkup, listeners, config, shutdown, fromManager: inherited.listeners },
     ...{ admission: pipeline.admission, upstream, trust: currentTrust(() => live.config.trustedProxies) },
     ...{ drainMs: () => live.config.drainMs, successor: options.successor },
+    isKeyMissing: () => config.noiseKeyFile !== undefined && noiseKey() === undefined,
   });
   const handOver = () => handing.handOver();
 
