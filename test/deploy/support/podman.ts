@@ -48,7 +48,15 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       `[storage]\ndriver = "vfs"\ngraphroot = "${at('storage')}"\nrunroot = "${at('run')}"\n`,
     );
     cleanup.defer(async () => {
-      await this.run('rm', '--all', '--force', '--time=0');
+      const { stdout } = await this.run('ps', '--all', '--format', '{{.Pid}}');
+      // Podman does not always remove a container whose network another one shares at the first attempt.
+      for (let attempt = 0; attempt < 3; attempt++)
+        await this.run('rm', '--all', '--force', '--time=0').catch(() => undefined);
+      for (const pid of stdout
+        .split('\n')
+        .map(Number)
+        .filter((each) => each > 0))
+        endIfThere(pid);
       await this.run('network', 'prune', '--force').catch(() => undefined);
     });
   }
@@ -115,5 +123,13 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       this.#env,
       PROJECT,
     );
+  }
+}
+
+function endIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended.
   }
 }
