@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { setFlagsFromString } from 'node:v8';
 import { durationOrOff } from '../config/changes.ts';
 import type { Config } from '../config/types.ts';
@@ -83,12 +84,15 @@ async function serveAfter(
   } else await leave(watchdog, next, stopped, manager);
 }
 
-/** The signals that are meant for whoever serves. On a terminal, Ctrl-C goes to every process by itself. */
+/**
+ * The signals that are meant for whoever serves. On a terminal, Ctrl-C goes to every process by itself. A look at
+ * `process.stdin` would make standard input non-blocking, also for the process that we have it from.
+ */
 const PASSED_ON: readonly NodeJS.Signals[] = [
   'SIGHUP',
   'SIGUSR2',
   'SIGTERM',
-  ...(process.stdin.isTTY ? [] : ['SIGINT' as const]),
+  ...(isatty(0) ? [] : ['SIGINT' as const]),
 ];
 
 /**

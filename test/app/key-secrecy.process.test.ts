@@ -11,14 +11,14 @@ const harness = new Harness();
 afterEach(() => harness.closeAll());
 const [recorded] = initiations;
 
-/** A watchdog that writes a heap snapshot at SIGUSR2. */
+/** A watchdog that writes a heap snapshot at SIGWINCH. */
 async function startWatchdog(folder: string, upstream: string): Promise<{ child: ChildProcess; port: number }> {
   const keyFile = join(folder, 'noise_private.key');
   writeFileSync(keyFile, `${recorded.serverPrivateKey}\n`, { mode: 0o600 });
   const flags = ['--upstream', upstream, '--noise-key', keyFile, '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
   const child = spawn(
     process.execPath,
-    ['--heapsnapshot-signal=SIGUSR2', CLI, 'serve', ...flags, '--log-level', 'debug'],
+    ['--heapsnapshot-signal=SIGWINCH', CLI, 'serve', ...flags, '--log-level', 'debug'],
     { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] },
   );
   harness.defer(async () => {
@@ -45,7 +45,7 @@ test('a heap snapshot of a running watchdog does not contain the Noise key, in h
     client.write(upgradeHead('/ts2021', `X-Tailscale-Handshake: ${freshHandshake(recorded)}\r\n`));
     expect(await readHead(client)).toMatch(/ (101|503) /);
   }
-  child.kill('SIGUSR2');
+  child.kill('SIGWINCH');
   const written = (): string | undefined => readdirSync(folder).find((name) => name.endsWith('.heapsnapshot'));
   const read = (): string => readFileSync(join(folder, written() ?? ''), 'utf8');
   await until(() => written() !== undefined && read().endsWith(']}'), 'the snapshot is written');
