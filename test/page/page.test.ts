@@ -442,6 +442,28 @@ describe('the status page', () => {
     await page.getByLabel('Token').waitFor();
   });
 
+  test('with the token that may only read, it shows everything and offers no severing', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'headscale-watchdog-page-'));
+    writeFileSync(join(folder, 'token'), 'a-token-of-enough-characters\n');
+    writeFileSync(join(folder, 'read-token'), 'another-token-of-enough-characters\n');
+    const tokens = { adminTokenFile: join(folder, 'token'), adminReadTokenFile: join(folder, 'read-token') };
+    const { watchdog, node, harness } = await on(tokens);
+    harness.defer(() => rmSync(folder, { recursive: true }));
+    await node('phone-2');
+    const { page } = await openPage(browser, `${watchdog.admin}#streams`);
+    for (const [token, severs] of [
+      ['another-token-of-enough-characters', 0],
+      ['a-token-of-enough-characters', 1],
+    ] as const) {
+      await page.getByLabel('Token').fill(token);
+      await page.keyboard.press('Enter');
+      await page.getByText('live', { exact: true }).waitFor();
+      await page.locator('#streams-table .body .row').first().waitFor();
+      expect(await page.getByRole('button', { name: /^Sever stream / }).count()).toBe(severs);
+      await page.getByRole('button', { name: 'Log out' }).click();
+    }
+  });
+
   test('without WebSocket it polls, and says so if the watchdog does not answer', async () => {
     const { watchdog, node } = await on();
     const context = await browser.newContext();

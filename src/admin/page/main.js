@@ -71,6 +71,7 @@ async function refresh() {
     setWatchdogTime(overview.now);
     known = { overview, streams: listed.streams, nodes: nodeAnswer.nodes };
     byId('logout', HTMLButtonElement).hidden = !overview.needsToken;
+    document.body.classList.toggle('may-only-read', !overview.mayChange);
     await startOrCatchUp(overview.lastSeq, startedAt !== undefined && startedAt !== overview.startedAt);
     login.hidden = true;
     answeredAt = askedAt;
