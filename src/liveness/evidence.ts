@@ -106,8 +106,15 @@ export function verdictBehindProxyWithinMs(evidence: KernelEvidence, inDoubt: bo
   const wait = answerWaitMs(evidence, false);
   if (evidence.unansweredProbes >= probes) return wait;
   const isNextEnough = evidence.unansweredProbes > 0 && evidence.unansweredProbes === probes - 1;
-  return isNextEnough && evidence.nextProbeInMs !== undefined ? evidence.nextProbeInMs + wait : undefined;
+  const { nextProbeInMs = Number.POSITIVE_INFINITY } = evidence;
+  return isNextEnough && nextProbeInMs <= PROBE_WORTH_MS ? nextProbeInMs + wait : undefined;
 }
+
+/**
+ * How soon the proxy's next probe must be due to be worth a wait, in milliseconds. Without the wait, Headscale refuses the
+ * newcomer and tells the old stream about it, and that data goes unacknowledged: dead after about two seconds (measured).
+ */
+const PROBE_WORTH_MS = 2500;
 
 /** A proxy's socket, and for how long the survey has seen the same. Durations are in milliseconds. */
 export interface SurveyedSocket {

@@ -49,39 +49,45 @@ describe.concurrent('phones vanish without a FIN behind a proxy, and come back; 
     server = await ControlServer.start(here.lab, 'refuse');
   });
 
-  it.each(CASES)('$name: back after 3, 20, 40 and 70 s', { timeout: 240_000 }, async ({ name, front, expected }) => {
-    const number = CASES.findIndex((each) => each.name === name);
-    const { lab } = here;
-    const { watchdog, url } = await startBehind(lab, front, server);
-    const phones = AWAY_S.map((away) => ({ away, phone: new Phone(lab, `${number}-away-${away}s`) }));
-    for (const { phone } of phones) await phone.logIn(url, AUTH_KEY);
-    await delay(CALM_AFTER_MS + number * APART_MS);
-    const streams = await Promise.all(phones.map(({ phone }) => watchdog.onlyStreamFrom(phone.host.address)));
-    const back = await Promise.all(
-      phones.map(async ({ away, phone }) => {
-        const vanishedAt = await phone.vanish();
-        await delay(vanishedAt + away * 1_000 - performance.now());
-        await phone.start();
-        const runningMs = await phone.running(GIVE_UP_MS);
-        return { away, phone, runningMs, refusals: server.refusals(phone.name) };
-      }),
-    );
+  it.for(CASES)(
+    '$name: back after 3, 20, 40 and 70 s',
+    { timeout: 240_000 },
+    async ({ name, front, expected }, { task }) => {
+      const number = CASES.findIndex((each) => each.name === name);
+      const { lab } = here;
+      // A second try has phones of its own. Those of the first know another address, and were refused already.
+      const trial = `${number}${'-again'.repeat(task.result?.retryCount ?? 0)}`;
+      const { watchdog, url } = await startBehind(lab, front, server);
+      const phones = AWAY_S.map((away) => ({ away, phone: new Phone(lab, `${trial}-away-${away}s`) }));
+      for (const { phone } of phones) await phone.logIn(url, AUTH_KEY);
+      await delay(CALM_AFTER_MS + number * APART_MS);
+      const streams = await Promise.all(phones.map(({ phone }) => watchdog.onlyStreamFrom(phone.host.address)));
+      const back = await Promise.all(
+        phones.map(async ({ away, phone }) => {
+          const vanishedAt = await phone.vanish();
+          await delay(vanishedAt + away * 1_000 - performance.now());
+          await phone.start();
+          const runningMs = await phone.running(GIVE_UP_MS);
+          return { away, phone, runningMs, refusals: server.refusals(phone.name) };
+        }),
+      );
 
-    const severings = new Map(watchdog.severings().map((each) => [each.stream, each]));
-    printFigures(`behind ${name}, a second stream is refused: start → Running`, [
-      ...back.map(({ away, runningMs, refusals }, i) => {
-        const { reason = 'not severed' } = severings.get(streams[i]?.id ?? -1) ?? {};
-        return [`back after ${away} s`, `${seconds(runningMs)}, ${refusals} refusals (${reason})`] as const;
-      }),
-    ]);
-    for (const stream of streams) expectEvidenceFrom(front, stream);
-    for (const { away, phone, runningMs, refusals } of back) {
-      const { runningWithinMs, refusals: allowed = refusals } = expected[away];
-      expect(runningMs, `back after ${away} s`).toBeLessThanOrEqual(runningWithinMs);
-      expect(refusals, `refusals after ${away} s`).toBe(allowed);
-      expect(await watchdog.streamsFrom(phone.host.address)).toMatchObject([{ state: 'open', contests: [] }]);
-      await phone.shutDown();
-    }
-    expect(watchdog.errors()).toEqual([]);
-  });
+      const severings = new Map(watchdog.severings().map((each) => [each.stream, each]));
+      printFigures(`behind ${name}, a second stream is refused: start → Running`, [
+        ...back.map(({ away, runningMs, refusals }, i) => {
+          const { reason = 'not severed' } = severings.get(streams[i]?.id ?? -1) ?? {};
+          return [`back after ${away} s`, `${seconds(runningMs)}, ${refusals} refusals (${reason})`] as const;
+        }),
+      ]);
+      for (const stream of streams) expectEvidenceFrom(front, stream);
+      for (const { away, phone, runningMs, refusals } of back) {
+        const { runningWithinMs, refusals: allowed = refusals } = expected[away];
+        expect(runningMs, `back after ${away} s`).toBeLessThanOrEqual(runningWithinMs);
+        expect(refusals, `refusals after ${away} s`).toBe(allowed);
+        expect(await watchdog.streamsFrom(phone.host.address)).toMatchObject([{ state: 'open', contests: [] }]);
+        await phone.shutDown();
+      }
+      expect(watchdog.errors()).toEqual([]);
+    },
+  );
 });

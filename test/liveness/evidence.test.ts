@@ -101,11 +101,12 @@ describe('behind a proxy', () => {
     expect(isDeadBehindProxy(at({ unackedSegments: 3, receivedAgoMs: 3_600_000 }), false)).toBe(false);
   });
 
-  test('a newcomer waits only while something is under way: a retransmission, or the deciding probe', () => {
+  test('a newcomer waits only while something is under way: a retransmission, or the deciding probe if it comes soon', () => {
     expect(verdictBehindProxyWithinMs(at({}), false)).toBeUndefined();
     expect(verdictBehindProxyWithinMs(at({ unackedSegments: 1 }), false)).toBeUndefined();
     expect(verdictBehindProxyWithinMs(at({ unackedSegments: 1, retransmits: 1 }), false)).toBeGreaterThan(0);
-    expect(verdictBehindProxyWithinMs(probed(1, 16_000, 14_000), false)).toBe(14_450);
+    expect(verdictBehindProxyWithinMs(probed(1, 27_500, 2500), false)).toBe(2950);
+    expect(verdictBehindProxyWithinMs(probed(1, 27_400, 2600), false)).toBeUndefined();
     expect(verdictBehindProxyWithinMs(probed(2, 30_100, 14_900), false)).toBe(450);
     expect(verdictBehindProxyWithinMs(probed(2, 40_000, 5000), false)).toBe(0);
   });
