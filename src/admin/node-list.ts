@@ -107,6 +107,12 @@ function iso(date: number | undefined): string | null {
   return date === undefined ? null : new Date(date).toISOString();
 }
 
+/** A node about which Headscale disagrees is connected or away, too. */
+function isInOneOf(states: ReadonlySet<NodeState>, { state, connectedSince }: PresenceView): boolean {
+  if (states.has(state)) return true;
+  return state === 'disagrees' && states.has(connectedSince === null ? 'offline' : 'connected');
+}
+
 const LAST = '\uffff';
 
 const SORT_KEYS: Readonly<Record<string, (node: PresenceView) => string | number>> = {
@@ -134,7 +140,8 @@ export function listNodes(all: readonly PresenceView[], query: URLSearchParams):
   const states = given.words<NodeState>('state', NODE_STATES);
   const words = given.text('q')?.toLowerCase();
   const nodes = all.filter(
-    (node) => (states?.has(node.state) ?? true) && (words === undefined || textOf(node).includes(words)),
+    (node) =>
+      (states === undefined || isInOneOf(states, node)) && (words === undefined || textOf(node).includes(words)),
   );
   const { total, next, page } = pageOf(nodes, given, SORT_KEYS, ({ machineKey }) => machineKey);
   return { total, next, nodes: page };

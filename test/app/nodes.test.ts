@@ -222,6 +222,9 @@ describe('--reconcile', () => {
     await pass(40);
     expect(told()).toMatchObject([{ disagreement: 'shown_offline', isEnded: false }]);
     const [node] = (await list('?state=disagrees')).nodes;
+    const named = async (state: string) => (await list(`?state=${state}`)).nodes.map(({ name }) => name);
+    expect(await named('connected')).toContain('phone');
+    expect(await named('offline')).not.toContain('phone');
     expect(node).toMatchObject({ name: 'phone', disagreement: 'shown_offline', streams: [{ id: 1, state: 'open' }] });
     expect((await ask('/nodes/phone/health')).status).toBe(200);
     const { events } = (await ask<{ events: object[] }>('/events?kind=node_disagrees')).body;
@@ -264,6 +267,14 @@ describe('--reconcile', () => {
     expect(told()).toMatchObject([{ disagreement: 'shown_offline', isEnded: false }]);
     expect(events.filter(({ kind }) => kind === 'would_sever')).toMatchObject([{ reason: 'shown_offline' }]);
     expect(client.readyState).toBe('open');
+  });
+
+  test('a node that only Headscale shows as online is among those that are away', async () => {
+    const clock = new FakeClock();
+    const { list } = await bench([machine('1', 'phone', { online: true })], { clock, flags: { hold: 'off' } });
+    await passing(clock, 300);
+    expect((await list('?state=offline')).nodes).toMatchObject([{ state: 'disagrees', disagreement: 'shown_online' }]);
+    expect((await list('?state=connected')).total).toBe(0);
   });
 
   test('off: nothing is told', async () => {

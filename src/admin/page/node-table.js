@@ -113,11 +113,16 @@ const COLUMNS = [
   },
 ];
 
+/** A node that only Headscale shows as online is away, too. @param {PresenceView} node */
+function isAway({ state, connectedSince }) {
+  return state === 'offline' || (state === 'disagrees' && connectedSince === null);
+}
+
 /** @type {import('./list-view.js').Filter<PresenceView>[]} */
 const FILTERS = [
   ['all', 'All', () => true],
   ['connected', 'Connected', isConnected],
-  ['offline', 'Offline', ({ state }) => state === 'offline'],
+  ['offline', 'Offline', isAway],
   ['disagreeing', 'Disagreeing', ({ disagreement }) => disagreement !== null],
   ['expired', 'Expired', ({ state }) => state === 'expired'],
   ['duplicate', 'Duplicate', ({ isDuplicate }) => isDuplicate],
