@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
  */
 const PREFIX = 'hwe2e';
 const RUN_NAME = /^hwe2e-(\d+)-(\d+)(?:-|$)/;
-const VARIABLE = 'HEADSCALE_WATCHDOG_E2E_RUN';
+const VARIABLE = 'WATCHDOG_E2E_RUN';
 const NETNS_DIRECTORY = '/run/netns';
 
 const execute = promisify(execFile);
