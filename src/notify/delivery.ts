@@ -214,13 +214,13 @@ export class Outbox {
       if (clock.now() >= head.until) {
         this.#waiting.shift();
         this.#forget(head.message);
-        this.#dropped('expired', 'it could not be delivered for an hour', 1);
+        this.#dropped('expired', 'it could not be delivered for an hour', 1, head.message.title);
         continue;
       }
       if (this.#ended.signal.aborted) return;
       const wasStopping = this.#isStopping;
       const outcome = await deliverOnce(this.#options, this.#target, this.#secret, head.message, this.#ended.signal);
-      this.#note(outcome);
+      this.#note(outcome, head.message.title);
       if (outcome.kind !== 'failed') {
         this.#waiting.shift();
         this.#forget(head.message);
@@ -236,22 +236,23 @@ export class Outbox {
     this.#options.notes.set(this.#notesOf + id, null);
   }
 
-  #note(outcome: Outcome): void {
+  #note(outcome: Outcome, about: string): void {
     const { emit } = this.#options;
     const { kind, detail } = outcome;
+    const target = this.#label;
     const isNews = !this.#hasWarned;
     this.#hasWarned = kind !== 'sent';
     switch (kind) {
       case 'sent':
-        emit({ kind: 'notification_sent', target: this.#label, worksAgain: !isNews });
+        emit({ kind: 'notification_sent', target, about, worksAgain: !isNews });
         this.#failures = 0;
         break;
       case 'refused':
-        emit({ kind: 'notification_dropped', target: this.#label, reason: 'refused', detail, count: 1, isNews });
+        emit({ kind: 'notification_dropped', target, about, reason: 'refused', detail, count: 1, isNews });
         this.#failures = 0;
         break;
       case 'failed':
-        emit({ kind: 'notification_delayed', target: this.#label, detail, isNews });
+        emit({ kind: 'notification_delayed', target, about, detail, isNews });
         this.#failures += 1;
         break;
       default:
@@ -259,8 +260,9 @@ export class Outbox {
     }
   }
 
-  #dropped(reason: DropReason, detail: string, count: number): void {
-    this.#options.emit({ kind: 'notification_dropped', target: this.#label, reason, detail, count, isNews: true });
+  #dropped(reason: DropReason, detail: string, count: number, about?: string): void {
+    const target = this.#label;
+    this.#options.emit({ kind: 'notification_dropped', target, about, reason, detail, count, isNews: true });
   }
 
   #nextWake(): AbortSignal {

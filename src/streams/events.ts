@@ -224,12 +224,18 @@ export type WatchdogEvent =
   | { readonly kind: 'replica_gone'; readonly replica: string; readonly lastHeardAt: Instant }
   /** A message there is not signed with our Noise key. Once a minute. */
   | { readonly kind: 'replica_message_rejected'; readonly url: string }
-  /** `target` never shows the path of a URL. */
-  | { readonly kind: 'notification_sent'; readonly target: string; readonly worksAgain: boolean }
+  /** `target` never shows the path of a URL. `about` is the notification's title. */
+  | {
+      readonly kind: 'notification_sent';
+      readonly target: string;
+      readonly about: string;
+      readonly worksAgain: boolean;
+    }
   /** An attempt failed, and the watchdog will try again. */
   | {
       readonly kind: 'notification_delayed';
       readonly target: string;
+      readonly about: string;
       readonly detail: string;
       /** False if this target has failed since it last worked. */
       readonly isNews: boolean;
@@ -237,6 +243,8 @@ export type WatchdogEvent =
   | {
       readonly kind: 'notification_dropped';
       readonly target: string;
+      /** Undefined for several. */
+      readonly about: string | undefined;
       readonly reason: NotificationLoss;
       readonly detail: string;
       readonly count: number;

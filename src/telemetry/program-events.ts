@@ -59,23 +59,25 @@ export const PROGRAM_EVENTS: { readonly [K in ProgramEvent]: Row<EventOf<K>> } =
   },
   notification_sent: {
     level: ({ worksAgain }) => (worksAgain ? 'info' : 'debug'),
-    fields: ({ target }) => ({ target }),
-    sentence: ({ target }) => `A notification was delivered to target ${target}.`,
+    fields: ({ target, about }) => ({ target, about }),
+    sentence: ({ target, about }) => `The notification "${about}" was delivered to target ${target}.`,
   },
   notification_delayed: {
     level: warnOnce,
     code: 'HSW_NOTIFICATION_DELAYED',
-    fields: ({ target, detail }) => ({ target, detail }),
-    sentence: ({ target, detail }) =>
-      `A notification could not be delivered to target ${target} (${detail}): the watchdog tries again, for an hour.`,
+    fields: ({ target, about, detail }) => ({ target, about, detail }),
+    sentence: ({ target, about, detail }) =>
+      `The notification "${about}" could not be delivered to target ${target} (${detail}): the watchdog tries again, for an hour.`,
   },
   notification_dropped: {
     level: warnOnce,
     code: 'HSW_NOTIFICATION_DROPPED',
     subject: ({ reason }) => ({ reason }),
-    fields: ({ target, detail, count: dropped }) => ({ target, detail, count: dropped }),
-    sentence: ({ target, detail, count: dropped }) =>
-      `${count(dropped, 'notification')} for target ${target} ${dropped === 1 ? 'was' : 'were'} dropped: ${detail}.`,
+    fields: ({ target, about, detail, count: dropped }) => ({ target, about, detail, count: dropped }),
+    sentence: ({ target, about, detail, count: dropped }) =>
+      about === undefined
+        ? `${count(dropped, 'notification')} for target ${target} ${dropped === 1 ? 'was' : 'were'} dropped: ${detail}.`
+        : `The notification "${about}" for target ${target} was dropped: ${detail}.`,
   },
   internal_error: {
     level: 'error',

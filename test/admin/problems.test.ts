@@ -77,7 +77,7 @@ describe('what is wrong', () => {
     clock.advance(1000);
     problems.listen(reload);
     problems.listen({ kind: 'nodes_list_failed', detail: '401' });
-    const failed = { kind: 'notification_delayed', detail: '500', isNews: true } as const;
+    const failed = { kind: 'notification_delayed', about: 'Test', detail: '500', isNews: true } as const;
     problems.listen({ ...failed, target: 'a' });
     problems.listen({ ...failed, target: 'b' });
     problems.listen({ kind: 'key_file_reload_failed', code: 'HSW_NOISE_KEY_UNREADABLE', detail: 'gone' });
@@ -88,7 +88,7 @@ describe('what is wrong', () => {
       ['notifications_failing', 1],
       ['notifications_failing', 1],
     ]);
-    problems.listen({ kind: 'notification_sent', target: 'a', worksAgain: true });
+    problems.listen({ kind: 'notification_sent', target: 'a', about: 'Test', worksAgain: true });
     problems.listen({ kind: 'nodes_listed', nodes: 3 });
     problems.listen({ kind: 'settings_reloaded', changes: [], needRestart: [] });
     problems.listen({ kind: 'key_file_reloaded', key: 'Noise key', file: 'f' });

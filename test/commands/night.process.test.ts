@@ -207,7 +207,7 @@ describe('the ten questions of docs/operating.md', () => {
   test('Who was told?', async () => {
     const { code, text } = await ask('Who was told?');
     expect(code).toBe(0);
-    expect(text).toMatch(/A notification was delivered to target 1/);
+    expect(text).toMatch(/The notification "Node [a-z]+: .+" was delivered to target 1/);
     expect(text).not.toContain('/hook');
   });
 

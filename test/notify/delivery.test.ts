@@ -83,7 +83,13 @@ describe('Outbox', () => {
     expect(kinds()).not.toContain('notification_dropped');
     // One warning, and one line when it works again.
     expect(events.filter((event) => 'isNews' in event && event.isNews)).toEqual([
-      { kind: 'notification_delayed', target: '1 (text)', detail: 'ECONNREFUSED', isNews: true },
+      {
+        kind: 'notification_delayed',
+        target: '1 (text)',
+        about: expect.any(String),
+        detail: 'ECONNREFUSED',
+        isNews: true,
+      },
     ]);
     expect(events.filter((event) => event.kind === 'notification_sent' && event.worksAgain)).toHaveLength(1);
     expect(clock.timers).toBe(0);
