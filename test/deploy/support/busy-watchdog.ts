@@ -74,6 +74,7 @@ async function serve(harness: Harness, upstream: string, noiseKey: Buffer) {
     ...['--noise-key', files.noiseKey, '--headscale-api-key-file', files.apiKey, '--admin', '127.0.0.1:0'],
     ...['--listen', '127.0.0.1:0', '--listen', `https://127.0.0.1:0?cert=${pem('cert')}&key=${pem('key')}`],
     ...['--silent-after', '1s', '--drain', 'off', '--trusted-proxies', 'none'],
+    ...['--history-file', join(folder, 'history.jsonl')],
   );
   harness.defer(() => program.end());
   await until(
