@@ -97,7 +97,7 @@ function sinceLastProbeMs({ receivedAgoMs, unansweredProbes, nextProbeInMs = 0 }
 /**
  * How long from now it takes to call a proxy's client dead that does not answer, in milliseconds.
  *
- * @returns undefined if nothing is under way that could show it: no retransmission, no probe.
+ * @returns undefined if nothing could show it soon: no retransmission is under way, and no deciding probe is due.
  */
 export function verdictBehindProxyWithinMs(evidence: KernelEvidence, inDoubt: boolean): number | undefined {
   if (isDeadBehindProxy(evidence, inDoubt)) return 0;
