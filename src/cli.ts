@@ -48,7 +48,7 @@ endHelp(serving, {
   exits: {
     0: 'SIGTERM or Ctrl-C has stopped it; without --config, SIGHUP as well',
     1: 'it could not start: a key cannot be read, a port is in use',
-    2: 'a flag, a variable or the file has a mistake; all mistakes are told together',
+    2: 'a flag, a variable or the file has a mistake; it lists all mistakes',
   },
 });
 

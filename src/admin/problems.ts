@@ -9,7 +9,7 @@ export interface Finding {
   readonly kind: ProblemKind;
   /** Which one, if there can be several of a kind. */
   readonly of?: string;
-  /** `info` is what somebody should know but need not mend. */
+  /** `info` is what somebody should know but need not fix. */
   readonly level: StandingProblem['level'];
   readonly code: ErrorCode | null;
   readonly sentence: string;

@@ -285,7 +285,7 @@ export type ProblemKind = (typeof PROBLEM_KINDS)[number];
 const standingProblem = z
   .strictObject({
     kind: z.enum(PROBLEM_KINDS),
-    level: z.enum(['info', 'warn', 'error']).describe('`info` is what somebody should know but need not mend.'),
+    level: z.enum(['info', 'warn', 'error']).describe('`info` is what somebody should know but need not fix.'),
     code: errorCode.nullable(),
     since: time,
     sentence: z.string().describe('What is wrong.'),

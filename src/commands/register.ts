@@ -74,7 +74,7 @@ const RUNNING = 'The running watchdog:';
 function asksAdmin(command: Command): Command {
   return command
     .addOption(
-      new Option('--config <file>', 'the configuration file of the running watchdog, for its admin address').helpGroup(
+      new Option('--config <file>', 'the settings file of the running watchdog; this command reads only admin and admin-token-file from it').helpGroup(
         RUNNING,
       ),
     )
@@ -289,7 +289,7 @@ function addSever(program: Command, console: OpenConsole): void {
   endHelp(asksAdmin(command), {
     examples: [
       ['All streams of a node', 'phone-1'],
-      ['The stream 12, without a question', '12 --yes'],
+      ['Stream 12, without a question', '12 --yes'],
     ],
     exits: {
       0: 'the streams were severed',
@@ -304,7 +304,7 @@ function addReload(program: Command): void {
   const command = program
     .command('reload')
     .helpGroup(ACT)
-    .description('make the running watchdog read its configuration and its keys again')
+    .description('make the running watchdog read again its keys and the settings file that it was started with')
     .action(async (_flags, command: Command) => {
       process.exitCode = report(await apiOf(command).reload());
     });

@@ -315,7 +315,7 @@ export function certificateProblems(
     problems.push({ level: 'warn', code, text: 'expires within two weeks: renew it' });
   if (isSelfSigned) {
     const text =
-      'is self-signed, so only clients that were told to trust it accept it: use one of a certificate authority that they know';
+      'is self-signed, so clients refuse it unless you have made them trust it: use one of a certificate authority that they know';
     problems.push({ level: 'warn', code: 'HSW_CERTIFICATE_SELF_SIGNED', text });
   }
   return problems;

@@ -249,6 +249,6 @@ function introduction({ nodes, silentAfterMs }: DemoTiming): string {
 seconds a node freezes: its connection stays open, but nobody reads or writes on it. Then it comes back on a new one.
 
 On the loopback the kernel of a frozen node still answers, so the watchdog cannot prove that the old device is gone. For a
-device that has left the network it can, within a second. Here it uses its other rule: it severs the old stream once
-that has been silent for ${seconds(silentAfterMs)} s (30 s by default). Until then the node is refused here, too.`;
+device that has left the network it can, within a second. Here it uses its other rule: it severs the old stream when
+the client has been silent for ${seconds(silentAfterMs)} s (30 s by default). Until then the node is refused here, too.`;
 }

@@ -157,7 +157,7 @@ export function nodeList(onFilter) {
       columns: COLUMNS,
       keyOf: ({ machineKey }) => machineKey,
       sort: 'name',
-      empty: 'No nodes yet. As soon as one connects, it is here.',
+      empty: 'No nodes yet. A node appears here as soon as it connects.',
     },
     filters: FILTERS,
     textOf,

@@ -58,7 +58,7 @@ function dayText(periods, knownSince) {
       ? 'never away'
       : `away ${away.length === 1 ? 'once' : `${away.length} times`}, for ${span(longest)} at most`;
   const since =
-    sum('unknown') > 0 && knownSince !== null ? ` The watchdog knows what was since ${moment(knownSince)}.` : '';
+    sum('unknown') > 0 && knownSince !== null ? ` Nothing is known before ${moment(knownSince)}.` : '';
   return `Online for ${span(online)} of ${span(online + offline)} (${percent(online / (online + offline))}), ${times}.${since}`;
 }
 

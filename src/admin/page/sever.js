@@ -14,7 +14,7 @@ export function askAndSever(stream, onDone) {
   const asker = document.activeElement;
   byId('ask-title', HTMLElement).textContent = `Sever stream ${stream.id} of ${nameOf(stream)}?`;
   byId('ask-text', HTMLElement).textContent =
-    `This closes its connection from ${stream.remoteAddress} at once, first to Headscale and then to the client. A client that is still there reconnects by itself.`;
+    `This closes its connection from ${stream.remoteAddress} immediately, first to Headscale and then to the client. A client that is still there reconnects by itself.`;
   dialog.returnValue = 'no';
   dialog.onclose = async () => {
     if (asker instanceof HTMLElement) asker.focus();

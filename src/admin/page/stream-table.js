@@ -137,7 +137,7 @@ export function streamList(onSever, onFilter) {
       keyOf,
       sort: 'id',
       isDescending: true,
-      empty: 'No streams yet. As soon as a client connects, its stream is here.',
+      empty: 'No streams yet. A stream appears here as soon as a client connects.',
       action: { text: 'Sever…', label: severLabel, refusal: refusalOf, run: onSever },
     },
     filters: FILTERS,
