@@ -81,14 +81,22 @@ export class NodeView {
     this.tick();
     this.#drawPictures();
     refill(this.#parts.keys, ...keyParts(key, detail ?? known.listed));
-    const list = element('ol', { class: 'feed' }, ...feedItems(linesOf(events).slice(-300), false));
-    if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
+    this.#showEvents(events);
+    if (isNew) this.#place.querySelector('h2')?.focus();
+  }
+
+  /**
+   * Builds nothing again without a new event: somebody may have opened the steps of a takeover.
+   *
+   * @param {readonly EventView[]} events
+   */
+  #showEvents(events) {
     const before = this.#parts.events.querySelector('[data-seq]')?.getAttribute('data-seq');
     const newest = String(events.at(-1)?.seq ?? 0);
-    // Somebody may have opened the steps of a takeover.
-    if (before !== newest)
-      this.#parts.events.replaceChildren(element('h3', { 'data-seq': newest }, 'Events, newest first'), list);
-    if (isNew) this.#place.querySelector('h2')?.focus();
+    if (before === newest) return;
+    const list = element('ol', { class: 'feed' }, ...feedItems(linesOf(events).slice(-300), false));
+    if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
+    this.#parts.events.replaceChildren(element('h3', { 'data-seq': newest }, 'Events, newest first'), list);
   }
 
   leave() {
@@ -196,7 +204,7 @@ function facts(list) {
  * @returns {readonly (readonly [term: string, text: string, title?: string | undefined])[]}
  */
 function nodeFacts(node, policy, overview) {
-  if (node === undefined) return [['State', 'nobody knows this key now']];
+  if (node === undefined) return [['State', 'neither Headscale nor the watchdog knows this key']];
   const { user, addresses, tags, os, clientVersion, capabilityVersion, others, isEphemeral } = node;
   const system = [
     os,
@@ -308,7 +316,7 @@ function whyParts(events) {
   const parts = [];
   if (closed === undefined) {
     parts.push(
-      element('h3', {}, 'No stream has ended'),
+      element('h3', {}, 'Why its last stream ended'),
       element('p', {}, 'No stream of this node has ended in the last 24 hours, or since the watchdog started.'),
     );
   } else {
