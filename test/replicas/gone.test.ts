@@ -42,6 +42,17 @@ function replicaB() {
   return { replicas, redis, hears, pass, gone, events, clock };
 }
 
+/** The replica `b`, which has heard `a`, when a Redis is back that was away for two minutes and has forgotten everything. */
+async function afterRedisWasAway() {
+  const b = replicaB();
+  b.hears('a#1');
+  b.redis.isUp = false;
+  b.redis.alive.clear();
+  await b.pass(120);
+  b.redis.isUp = true;
+  return b;
+}
+
 describe('another replica', () => {
   test('is gone once it has said nothing for 15 s and its lease is over; this is told once', async () => {
     const { hears, pass, gone, redis, events, clock, replicas } = replicaB();
@@ -68,12 +79,7 @@ describe('another replica', () => {
   });
 
   test('is not gone because Redis is away, nor at once when a Redis that forgot everything is back', async () => {
-    const { hears, pass, gone, redis, replicas } = replicaB();
-    hears('a#1');
-    redis.isUp = false;
-    redis.alive.clear();
-    await pass(120);
-    redis.isUp = true;
+    const { hears, pass, gone, replicas } = await afterRedisWasAway();
     replicas.joined();
     await pass(4);
     hears('a#1');
@@ -83,13 +89,7 @@ describe('another replica', () => {
   });
 
   test('that dies while Redis is away is found gone afterwards', async () => {
-    const { hears, pass, gone, redis, replicas } = replicaB();
-    hears('a#1');
-    redis.isUp = false;
-    redis.alive.clear();
-    await pass(120);
-    redis.isUp = true;
-    replicas.joined();
+    const { pass, gone, replicas } = await afterRedisWasAway();
     await pass(25);
     expect(gone()).toEqual(['a#1']);
     await replicas.close();
