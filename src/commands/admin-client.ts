@@ -7,9 +7,19 @@ import { readAdminToken } from '../config/secrets.ts';
 import { SETTINGS } from '../config/settings.ts';
 import type { HostPort } from '../config/types.ts';
 import { addressAndPort, isEveryAddress } from '../lib/addresses.ts';
-import { codeOf, ERRORS, type ExitErrorCode, isErrorCode, reasonOf, StartError, UsageError } from '../lib/errors.ts';
-import { fieldsOf, parseJson } from '../lib/json.ts';
+import {
+  codeOf,
+  ERRORS,
+  type ExitErrorCode,
+  errorLine,
+  isErrorCode,
+  reasonOf,
+  StartError,
+  UsageError,
+} from '../lib/errors.ts';
+import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
 import { nearest, printable } from '../lib/text.ts';
+import type { Console } from './terminal.ts';
 
 const TIMEOUT_MS = 10_000;
 /** For thousands of streams, and a new process that starts slowly. */
@@ -54,6 +64,25 @@ export function askAdmin(
     asking.on('error', failed);
     asking.end();
   });
+}
+
+/**
+ * What `check` reads in the answer of a watchdog that may be running here.
+ *
+ * @returns undefined if none runs, or if `read` finds nothing in the answer or throws: something else may listen there.
+ */
+export async function readFromRunning<T>(
+  { admin }: Pick<AdminAddress, 'admin'>,
+  path: string,
+  token: string | undefined,
+  read: (fields: JsonFields) => T | undefined,
+): Promise<T | undefined> {
+  try {
+    const { text } = await askAdmin({ admin, from: undefined }, 'GET', path, token);
+    return read(fieldsOf(parseJson(text)));
+  } catch {
+    return undefined;
+  }
 }
 
 /** `GET http://127.0.0.1:9191/streams (the default of --admin)` */
@@ -200,10 +229,12 @@ export function apiErrorIn(text: string): { readonly code: ExitErrorCode; readon
   return { code: 'HSW_ADMIN_ANSWER_UNEXPECTED', message: text.trim().replace(/\s+/g, ' ').slice(0, 300) };
 }
 
-/** @returns undefined if the watchdog knows a node by this name, id or key; otherwise what to write instead. */
-export async function unknownNode(api: Api, node: string): Promise<string | undefined> {
+/** Whether the watchdog knows a node by this name, id or key. If not, says what to write instead. */
+export async function knowsNode(api: Api, node: string, { stderr }: Pick<Console, 'stderr'>): Promise<boolean> {
   const { nodes } = await api.get<NodesAnswer>('/nodes');
-  return nodesCalled(node, nodes).length > 0 ? undefined : notAmong(node, nodes);
+  const isKnown = nodesCalled(node, nodes).length > 0;
+  if (!isKnown) stderr.write(errorLine('HSW_NODE_UNKNOWN', notAmong(node, nodes)));
+  return isKnown;
 }
 
 /** What to write instead of a name that no node has. */

@@ -1,8 +1,7 @@
 import type { AvailabilityList, AvailabilityView, NodeAvailability } from '../admin/availability-views.ts';
-import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
-import { type Api, unknownNode } from './admin-client.ts';
+import { type Api, knowsNode } from './admin-client.ts';
 import { footOf, wholeSeconds } from './streams.ts';
 import { type Column, type Console, coloured, csvLine, EXIT, type ExitCode, localTime, tableOf } from './terminal.ts';
 
@@ -29,11 +28,7 @@ export async function showAvailability(
   console: Console,
 ): Promise<ExitCode> {
   const { since, until, timezone, csv, json } = options;
-  const problem = node === undefined ? undefined : await unknownNode(api, node);
-  if (problem !== undefined) {
-    console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
-    return EXIT.nothing;
-  }
+  if (node !== undefined && !(await knowsNode(api, node, console))) return EXIT.nothing;
   const query = { since, until, timezone };
   const answer =
     node === undefined

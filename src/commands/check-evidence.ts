@@ -1,16 +1,15 @@
 import { connect, createServer, type Socket } from 'node:net';
 import type { Overview, StreamView } from '../admin/views.ts';
 import { TRUSTED_BY_DEFAULT } from '../config/settings.ts';
-import type { Cidr, Config, HostPort } from '../config/types.ts';
+import type { Cidr, Config } from '../config/types.ts';
 import { addressAndPort, isLoopback, ownAddresses, plainAddress } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
-import { fieldsOf, parseJson } from '../lib/json.ts';
 import { enableKeepAlive } from '../liveness/client-connection.ts';
 import { loadKernel } from '../liveness/kernel.ts';
 import { loadSockDiag, type SockDiagOrNot } from '../liveness/sock-diag.ts';
 import { trustOf } from '../proxy/trusted-proxies.ts';
 import type { EvidenceSource } from '../streams/stream.ts';
-import { askAdmin } from './admin-client.ts';
+import { readFromRunning } from './admin-client.ts';
 import { type Finding, ok, warn } from './findings.ts';
 
 const SILENCE_ONLY = 'so only their silence shows that they are gone, and gone-after does nothing for them';
@@ -152,18 +151,20 @@ export function streamEvidenceFinding(streams: readonly Pick<StreamView, 'eviden
 
 /** The problems with proxies that a running watchdog has seen. If none is running, those that can be seen without requests. */
 export async function frontProxyFindings(
-  { admin, trustedProxies }: Config,
+  config: Config,
   token: string | undefined,
   gateways: readonly string[],
 ): Promise<readonly Finding[]> {
-  const seen = await frontProxiesAt(admin, token);
+  const seen = await readFromRunning(config, '/overview', token, ({ frontProxies }) =>
+    Array.isArray(frontProxies) ? (frontProxies as Overview['frontProxies']).map(frontProxyFinding) : undefined,
+  );
   if (seen !== undefined) {
     return seen.length === 0
       ? [ok('proxies in front: the watchdog that runs here has found no problem with them')]
       : seen;
   }
   const why = 'a proxy of the container engine or of the host connects from there';
-  const untrusted = gateways.filter((each) => !trustOf(trustedProxies)(each));
+  const untrusted = gateways.filter((each) => !trustOf(config.trustedProxies)(each));
   return untrusted.map((each) =>
     warn(
       'HSW_PROXY_NOT_TRUSTED',
@@ -172,29 +173,14 @@ export async function frontProxyFindings(
   );
 }
 
-async function frontProxiesAt(admin: HostPort, token: string | undefined): Promise<readonly Finding[] | undefined> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/overview', token);
-    const { frontProxies } = fieldsOf(parseJson(text));
-    if (!Array.isArray(frontProxies)) return undefined;
-    return (frontProxies as Overview['frontProxies']).map(({ code, sentence }) => ({
-      level: 'warn',
-      code,
-      text: `proxies in front: ${sentence}`,
-    }));
-  } catch {
-    return undefined;
-  }
+function frontProxyFinding({ code, sentence }: Overview['frontProxies'][number]): Finding {
+  return { level: 'warn', code, text: `proxies in front: ${sentence}` };
 }
 
 /** Where the evidence of the running watchdog's streams comes from. */
-export async function streamFindings({ admin }: Config, token: string | undefined): Promise<readonly Finding[]> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/streams', token);
-    const { streams } = fieldsOf(parseJson(text));
-    const finding = Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined;
-    return finding === undefined ? [] : [finding];
-  } catch {
-    return [];
-  }
+export async function streamFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
+  const finding = await readFromRunning(config, '/streams', token, ({ streams }) =>
+    Array.isArray(streams) ? streamEvidenceFinding(streams as StreamView[]) : undefined,
+  );
+  return finding === undefined ? [] : [finding];
 }

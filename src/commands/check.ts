@@ -15,12 +15,12 @@ import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
-import { fieldsOf, parseJson } from '../lib/json.ts';
+import { fieldsOf } from '../lib/json.ts';
 import { deliverOnce, poster } from '../notify/delivery.ts';
 import { testMessage } from '../notify/messages.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
-import { askAdmin } from './admin-client.ts';
+import { readFromRunning } from './admin-client.ts';
 import { evidenceFindings, frontProxyFindings, streamFindings } from './check-evidence.ts';
 import { givenNode, listNodes, runningNode } from './check-nodes.ts';
 import { type Finding, fail, ok, problemsOf, warn } from './findings.ts';
@@ -247,7 +247,7 @@ function readToken(config: Config): {
 
 /** Whether the ports are free, or the running watchdog's. */
 async function portFindings(config: Config, token: string | undefined): Promise<readonly Finding[]> {
-  const running = await listenPortsAt(config.admin, token);
+  const running = await listenPorts(config, token);
   const at = (flag: string, { host, port }: HostPort): string => `${flag} ${addressAndPort(host, port)}`;
   const runs = (what: string): Finding => ok(`${what}: in use by the watchdog that already runs here`);
   const found: Finding[] = [];
@@ -279,18 +279,14 @@ async function portFindings(config: Config, token: string | undefined): Promise<
  *
  * @returns undefined without a watchdog there.
  */
-async function listenPortsAt(
-  admin: HostPort,
+function listenPorts(
+  config: Config,
   token: string | undefined,
 ): Promise<{ readonly ports: readonly unknown[] | undefined } | undefined> {
-  try {
-    const { text } = await askAdmin({ admin, from: undefined }, 'GET', '/readyz', token);
-    const { listen, ready } = fieldsOf(parseJson(text));
+  return readFromRunning(config, '/readyz', token, ({ listen, ready }) => {
     if (Array.isArray(listen)) return { ports: listen.map((address) => fieldsOf(address).port) };
     return typeof ready === 'boolean' ? { ports: undefined } : undefined;
-  } catch {
-    return undefined;
-  }
+  });
 }
 
 async function canListen(where: HostPort, flag: string): Promise<readonly Finding[]> {

@@ -1,9 +1,8 @@
 import { InvalidArgumentError, type Option } from 'commander';
 import type { EventView } from '../admin/views.ts';
-import { errorLine } from '../lib/errors.ts';
 import { nearest, printable } from '../lib/text.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
-import { type Api, type EventsAnswer, unknownNode } from './admin-client.ts';
+import { type Api, type EventsAnswer, knowsNode } from './admin-client.ts';
 import { severalOf } from './help.ts';
 import { type Colour, type Console, coloured, csvLine, EXIT, type ExitCode, localTime } from './terminal.ts';
 
@@ -52,11 +51,7 @@ export function kindsOf(option: Option): Option {
 export async function showEvents(api: Api, options: EventsOptions, console: Console): Promise<ExitCode> {
   const { node, stream, kind, level, since, until } = options;
   const limit = options.limit ?? (since === undefined ? undefined : String(MOST));
-  const problem = node === undefined ? undefined : await unknownNode(api, node);
-  if (problem !== undefined) {
-    console.stderr.write(errorLine('HSW_NODE_UNKNOWN', problem));
-    return EXIT.nothing;
-  }
+  if (node !== undefined && !(await knowsNode(api, node, console))) return EXIT.nothing;
   const query = { node, stream, kind: kind?.join(), level: level?.join() };
   const first = await api.get<EventsAnswer>('/events', { ...query, since, until, limit });
   if (options.csv) console.stdout.write(csvLine(CSV_COLUMNS));

@@ -134,7 +134,7 @@ export function severalOf(
   return repeated(option, (text) => text.split(',').flatMap((word) => read(word.trim())));
 }
 
-/** A flag with one of several words. @param opposite whether a - before a word is allowed, for the opposite order. */
+/** A flag with one of several words. A - before the word stands for the opposite order. */
 export function sortOf(option: Option, words: readonly string[]): Option {
   option.argChoices = [...words];
   return option.argParser((text: string) => {

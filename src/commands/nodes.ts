@@ -1,8 +1,7 @@
 import type { Overview, PresenceView } from '../admin/views.ts';
-import { errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
-import { type Api, type EventsAnswer, type NodesAnswer, nodesCalled, unknownNode } from './admin-client.ts';
+import { type Api, type EventsAnswer, knowsNode, type NodesAnswer, nodesCalled } from './admin-client.ts';
 import { ago, footOf, roundTrip, wholeSeconds } from './streams.ts';
 import {
   type Column,
@@ -70,9 +69,8 @@ export async function showNodes(
       }
       if (nodes.length > 0) return EXIT.done;
       if (node !== undefined) {
-        const problem = await unknownNode(api, node);
-        const other = `${printable(node)} is known, but the other flags leave it out.\n`;
-        console.stderr.write(problem === undefined ? other : errorLine('HSW_NODE_UNKNOWN', problem));
+        const isKnown = await knowsNode(api, node, console);
+        if (isKnown) console.stderr.write(`${printable(node)} is known, but the other flags leave it out.\n`);
       }
       return EXIT.nothing;
     }

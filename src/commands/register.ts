@@ -74,9 +74,10 @@ const RUNNING = 'The running watchdog:';
 function asksAdmin(command: Command): Command {
   return command
     .addOption(
-      new Option('--config <file>', 'the settings file of the running watchdog; this command reads only admin and admin-token-file from it').helpGroup(
-        RUNNING,
-      ),
+      new Option(
+        '--config <file>',
+        'the settings file of the running watchdog; this command reads only admin and admin-token-file from it',
+      ).helpGroup(RUNNING),
     )
     .addOption(
       new Option('--admin <host:port>', 'the admin address of the running watchdog')

@@ -1,7 +1,7 @@
 import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback } from '../lib/addresses.ts';
 import { formatDuration, parseDuration } from '../lib/units.ts';
 import type { PlacedListen } from './listen.ts';
-import { type Given, kebabCase, type Problem, variableOf } from './problems.ts';
+import { type Given, nameAt, type Problem } from './problems.ts';
 import { type RuleSettings, type Settings, SHORTEST_PROBE_IDLE } from './settings.ts';
 import type { HostPort } from './types.ts';
 
@@ -30,7 +30,7 @@ export function addressProblems(
     for (const [otherName, other, otherAt] of own.slice(0, i)) {
       if (other === undefined || !overlap(address, other)) continue;
       const textFor = (theOther: string, where = otherAt): string =>
-        `the same port as ${nameOf(theOther, where)}, ${address.port}: choose another`;
+        `the same port as ${nameAt(theOther, where ?? 'flag')}, ${address.port}: choose another`;
       problems.push(
         name === otherName || at !== undefined
           ? { at: at ?? 'flag', name, text: textFor(otherName) }
@@ -62,7 +62,7 @@ function upstreamIsOwn(
 ): Problem {
   // Report a value that the operator gave, not a default.
   if (upstreamAt !== undefined || ownAt === undefined) {
-    const text = `'${upstream.origin}' is the watchdog's own ${nameOf(name, ownAt)}: name Headscale's listen_addr`;
+    const text = `'${upstream.origin}' is the watchdog's own ${nameAt(name, ownAt ?? 'flag')}: name Headscale's listen_addr`;
     return { at: upstreamAt ?? 'flag', name: 'upstream', text };
   }
   const text = `'${addressAndPort(own.host, own.port)}' is upstream's address, ${upstream.origin}: choose another, or set upstream to Headscale's listen_addr`;
@@ -161,10 +161,4 @@ export function ruleKeyProblems(rule: GivenSettings, given: GivenSettings): read
 function blame(given: GivenSettings, ...texts: readonly [name: string, text: string][]): Problem {
   const [name, text] = texts.find(([candidate]) => given.has(candidate)) ?? texts[0] ?? ['', ''];
   return { at: given.get(name)?.at ?? 'flag', name, text };
-}
-
-/** A setting as the operator gave it: with its dashes if it was a flag. */
-function nameOf(name: string, at: Given['at'] | undefined): string {
-  if (at === 'variable') return variableOf(name);
-  return (at ?? 'flag') === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
 }

@@ -3,7 +3,7 @@ import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems,
 import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.ts';
 import { readListens } from './listen.ts';
 import { readTarget } from './notify.ts';
-import { type Given, kebabCase, type Position, type Problem, variableOf } from './problems.ts';
+import { type Given, kebabCase, nameAt, type Position, type Problem } from './problems.ts';
 import { present, readEach, readOrigins, readTrustedProxies } from './readers.ts';
 import { ownName } from './redis.ts';
 import {
@@ -155,8 +155,7 @@ function placesOf(given: ReadonlyMap<string, Given>, rules: readonly FileRule[],
   const placeOf = (name: string): string => {
     const at = given.get(name)?.at;
     if (at === undefined) return 'default';
-    if (at === 'flag') return `--${kebabCase(name)}`;
-    return at === 'variable' ? variableOf(name) : `${path}:${at.line}`;
+    return typeof at === 'string' ? nameAt(name, at) : `${path}:${at.line}`;
   };
   return {
     policy: {
@@ -229,12 +228,9 @@ function redisOf(settings: Settings): Config['redis'] {
 }
 
 function problemTexts(problems: readonly Problem[], path = ''): readonly string[] {
-  const at = (place: Problem['at']) => problems.filter((problem) => problem.at === place);
-  return [
-    ...at('flag').map(({ name, text }) => `--${kebabCase(name ?? '')}: ${text}`),
-    ...at('variable').map(({ name, text }) => `${variableOf(name ?? '')}: ${text}`),
-    ...fileTexts(path, problems),
-  ];
+  const given = (at: 'flag' | 'variable') =>
+    problems.filter((problem) => problem.at === at).map(({ name = '', text }) => `${nameAt(name, at)}: ${text}`);
+  return [...given('flag'), ...given('variable'), ...fileTexts(path, problems)];
 }
 
 /** Where the running watchdog's admin server is, and how a command may use it. */
@@ -255,18 +251,14 @@ export function loadAdminPlace(flags: Values, file?: ConfigFile, variables: Valu
   const fromFile = settingsOfFile(file?.text);
   const { admin, adminTokenFile } = SETTINGS;
   const table = { admin, adminTokenFile };
-  const places = [
-    fromFile.settings,
-    settingsGiven(variables, 'variable').settings,
-    settingsGiven(flags, 'flag').settings,
-  ];
-  const given = new Map(places.flatMap((settings) => [...settings]));
+  const [fromVariables, fromFlags] = [settingsGiven(variables, 'variable'), settingsGiven(flags, 'flag')];
+  const given = new Map([...fromFile.settings, ...fromVariables.settings, ...fromFlags.settings]);
   const { values, problems } = readEach(table, given);
   const at = given.get('admin')?.at;
   const unread = at === undefined ? fromFile.problems : [];
   if (problems.length + unread.length > 0)
     throw new UsageError('HSW_CONFIG_INVALID', problemTexts([...problems, ...unread], file?.path));
-  const from = at === 'flag' ? '--admin' : at === 'variable' ? variableOf('admin') : at && file?.path;
+  const from = typeof at === 'string' ? nameAt('admin', at) : at && file?.path;
   return { admin: values.admin as HostPort, from, adminTokenFile: values.adminTokenFile };
 }
 

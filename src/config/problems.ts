@@ -33,6 +33,12 @@ export function variableOf(name: string): string {
   return `${VARIABLE_PREFIX}${kebabCase(name).replaceAll('-', '_').toUpperCase()}`;
 }
 
+/** A setting as an operator writes it in that place: `--silent-after`, its variable, or `silent-after` in the file. */
+export function nameAt(name: string, at: Place): string {
+  if (at === 'variable') return variableOf(name);
+  return at === 'flag' ? `--${kebabCase(name)}` : kebabCase(name);
+}
+
 export const VARIABLE_PREFIX = 'HEADSCALE_WATCHDOG_';
 
 const LONGEST_QUOTE = 80;

@@ -197,12 +197,12 @@ export function publicKey<Key>(what: string, prefix: string, parse: (text: strin
   );
 }
 
-/** Headscale's URL: a scheme, a host and perhaps a port. */
 /** What the URL parser calls a URL is more: it takes a missing host from the path, and removes blanks. */
 function httpUrl(text: string): URL | undefined {
   return /^https?:\/\/[^/\\\s]\S*$/i.test(text) && URL.canParse(text) ? new URL(text) : undefined;
 }
 
+/** Headscale's URL: a scheme, a host and perhaps a port. */
 export const upstreamUrl: Reader<URL> = scalar({ kind: 'upstream URL' }, (text) => {
   const url = httpUrl(text);
   if (url === undefined || url.hostname === '') {

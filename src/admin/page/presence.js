@@ -57,8 +57,7 @@ function dayText(periods, knownSince) {
     away.length === 0
       ? 'never away'
       : `away ${away.length === 1 ? 'once' : `${away.length} times`}, for ${span(longest)} at most`;
-  const since =
-    sum('unknown') > 0 && knownSince !== null ? ` Nothing is known before ${moment(knownSince)}.` : '';
+  const since = sum('unknown') > 0 && knownSince !== null ? ` Nothing is known before ${moment(knownSince)}.` : '';
   return `Online for ${span(online)} of ${span(online + offline)} (${percent(online / (online + offline))}), ${times}.${since}`;
 }
 
