@@ -81,17 +81,25 @@ function wordsOf(identifier) {
   return identifier.replaceAll('_', ' ');
 }
 
+/** @typedef {{ key: string, old: number, newcomer: number }} Contest */
+
 /**
  * One line: an event, or a takeover with its steps.
  *
  * @typedef {object} Line
  * @property {string} key
+ * @property {Contest | undefined} contest of which it has the steps
  * @property {EventView[]} events oldest first
  * @property {HTMLLIElement | undefined} item
  * @property {number} drawn how many events it had when it was drawn
  */
 
-/** The two streams of a contest: `old>newcomer`. @param {EventView} event */
+/**
+ * The two streams of a contest: `old>newcomer`.
+ *
+ * @param {EventView} event
+ * @returns {Contest | undefined}
+ */
 function contestOf({ kind, stream, otherStream, machineKey }) {
   if (stream === null || otherStream === null || !CONTEST.includes(kind)) return undefined;
   const [old, newcomer] = kind === 'stream_severed' ? [stream, otherStream] : [otherStream, stream];
@@ -117,15 +125,14 @@ export function linesOf(events) {
 function addTo(lines, event) {
   const place = lines.findLastIndex((line) => belongsTo(line, event));
   const [line] = place < 0 ? [] : lines.splice(place, 1);
-  if (line) line.events.push(event);
-  lines.push(
-    line ?? {
-      key: `${event.seq} ${event.time}`,
-      events: [...holdBefore(lines, event), event],
-      item: undefined,
-      drawn: 0,
-    },
-  );
+  if (line) {
+    line.events.push(event);
+    lines.push(line);
+    return;
+  }
+  const events = [...holdBefore(lines, event), event];
+  const contest = events.map(contestOf).find((each) => each !== undefined);
+  lines.push({ key: `${event.seq} ${event.time}`, contest, events, item: undefined, drawn: 0 });
 }
 
 /**
@@ -144,19 +151,25 @@ function holdBefore(lines, { kind, stream, machineKey }) {
 }
 
 /**
- * @param {Line} line
+ * @param {Pick<Line, 'contest' | 'events'>} line
  * @param {EventView} event
  */
-function belongsTo({ events: [first, ...more] }, event) {
-  const opening = [first, ...more].find((each) => each && contestOf(each));
-  const contest = opening && contestOf(opening);
-  const last = more.at(-1) ?? first;
-  if (!contest || !last || event.machineKey !== last.machineKey) return false;
-  if (Date.parse(event.time) - Date.parse(last.time) > SAME_TAKEOVER_MS) return false;
-  if (contestOf(event)?.key === contest.key) return true;
-  if (event.kind === 'stream_closed')
-    return event.stream === contest.old && (event.reason ?? '').startsWith('severed_');
-  return (event.kind === 'stream_held' || event.kind === 'stream_released') && event.stream === contest.newcomer;
+function belongsTo({ contest, events }, event) {
+  const last = events.at(-1);
+  if (!contest || !last || event.machineKey !== last.machineKey || !isStepOf(contest, event)) return false;
+  // Reading times is slow, and only few events come this far.
+  return Date.parse(event.time) - Date.parse(last.time) <= SAME_TAKEOVER_MS;
+}
+
+/**
+ * @param {Contest} contest
+ * @param {EventView} event
+ */
+function isStepOf({ key, old, newcomer }, event) {
+  const { kind, stream, reason } = event;
+  if (kind === 'stream_closed') return stream === old && (reason ?? '').startsWith('severed_');
+  if (kind === 'stream_held' || kind === 'stream_released') return stream === newcomer;
+  return contestOf(event)?.key === key;
 }
 
 /** The event that says how it came out, or how it stands. @param {readonly EventView[]} events */
@@ -227,7 +240,7 @@ function steps(main, known) {
       const all = new Map([...known, ...found.flatMap(({ events }) => events)].map((event) => [event.seq, event]));
       const isStep = (/** @type {EventView} */ event) =>
         Math.abs(Date.parse(event.time) - Date.parse(main.time)) < SAME_TAKEOVER_MS &&
-        (belongsTo({ key: '', events: [main], item: undefined, drawn: 0 }, event) ||
+        (belongsTo({ contest, events: [main] }, event) ||
           event === main ||
           (event.kind === 'stream_opened' && event.stream === contest.newcomer));
       show([...all.values()].filter(isStep).sort((a, b) => a.seq - b.seq));
