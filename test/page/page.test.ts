@@ -241,6 +241,8 @@ describe('the status page', () => {
     );
     // It is alive, so it comes back by itself.
     await page.locator('#streams-table .body .row[data-id="2"]').waitFor();
+    // The row is there while the stream is still connecting.
+    await phone.accepted();
     expect(phone.state).toBe('accepted');
     expect(mishaps).toEqual([]);
   });
