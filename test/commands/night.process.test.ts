@@ -204,8 +204,8 @@ describe('the ten questions of docs/operating.md', () => {
     expect(text.trimEnd().split('\n').at(-1)).toMatch(/ 0 failed: serve would work here/);
   });
 
-  test('Who was told?', async () => {
-    const { code, text } = await ask('Who was told?');
+  test('Who was notified?', async () => {
+    const { code, text } = await ask('Who was notified?');
     expect(code).toBe(0);
     expect(text).toMatch(/The notification "Node [a-z]+: .+" was delivered to target 1/);
     expect(text).not.toContain('/hook');
