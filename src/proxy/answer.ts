@@ -17,7 +17,7 @@ export function forwardAnswer(
   client: Socket,
   done: () => void,
 ): boolean {
-  // It looks at method and version only.
+  // Node looks only at its method and version.
   const answer = new ServerResponse(request as IncomingMessage);
   answer.shouldKeepAlive = false;
   try {
@@ -38,11 +38,14 @@ export function forwardAnswer(
 }
 
 /** The head of an answer, unchanged. Write it as latin1. */
-export function answerHead(response: IncomingMessage): string {
-  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage ?? ''}\r\n`;
-  for (let i = 0; i + 1 < response.rawHeaders.length; i += 2) {
-    head += `${response.rawHeaders[i]}: ${response.rawHeaders[i + 1]}\r\n`;
-  }
+export function answerHead({ statusCode, statusMessage = '', rawHeaders }: IncomingMessage): string {
+  return headText(`HTTP/1.1 ${statusCode} ${statusMessage}`, rawHeaders);
+}
+
+/** The head of a message. @param first its first line. @param rawHeaders name, value, name, value, … */
+export function headText(first: string, rawHeaders: readonly string[]): string {
+  let head = `${first}\r\n`;
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) head += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
   return `${head}\r\n`;
 }
 

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Socket } from 'node:net';
-import { isProtocol, type ReadRequest, readRequest } from '../streams/request.ts';
+import { isProtocol, type ReadRequest, type RequestHead, readRequest } from '../streams/request.ts';
 
 /** What to do with the first bytes of a connection. */
 export type FirstBytes =
@@ -91,15 +91,10 @@ function withHead(head: string, bytes: Buffer, end: number): FirstBytes {
   return { kind: 'done', rest: Buffer.concat([Buffer.from(head, 'latin1'), bytes.subarray(end + 2)]) };
 }
 
-/** What the proxy needs of an upgrade request. An `IncomingMessage` has it, too. */
-export interface UpgradeMessage {
-  readonly method?: string | undefined;
-  readonly url?: string | undefined;
-  readonly httpVersion: string;
+/** What the proxy needs of an upgrade request. An `IncomingMessage` has all of it. */
+export interface UpgradeMessage extends RequestHead {
   readonly httpVersionMajor: number;
   readonly httpVersionMinor: number;
-  /** Name, value, name, value, … */
-  readonly rawHeaders: readonly string[];
   readonly headers: IncomingHttpHeaders;
   readonly socket: Socket;
 }
@@ -142,10 +137,8 @@ export function readFirstUpgrade(bytes: Buffer, socket: Socket, longestHead: num
     headers[key] = before === undefined ? value : key === 'host' ? before : `${before}, ${value}`;
     rawHeaders.push(name, value);
   }
-  const { upgrade = '', 'content-length': length = '0', 'transfer-encoding': encoding, expect } = headers;
-  if (!isProtocol(upgrade.toLowerCase()) || length !== '0' || encoding !== undefined || expect !== undefined) {
-    return undefined;
-  }
+  // Most heads that are no upgrade need no closer look. Node's server answers Expect.
+  if (!isProtocol(headers.upgrade?.toLowerCase() ?? '') || headers.expect !== undefined) return undefined;
   const version = { httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 };
   const request: UpgradeMessage = { method, url, ...version, rawHeaders, headers, socket };
   const read = readRequest(request);

@@ -55,7 +55,6 @@ export class FrontProxies {
       this.#forwarded(sender, header);
       break;
     }
-    if (!url.startsWith('/ts2021')) return;
     const [path, query = ''] = url.split('?', 2);
     if (path !== '/ts2021') return;
     if (headers.upgrade === undefined) this.#lostHeader(sender, 'upgrade');

@@ -79,7 +79,7 @@ function optionsOf({ headerBytes, headerMs, bodyMs }: ServerLimits) {
 /**
  * Creates an HTTP server for clients. Upgrades become streams, and all other requests go to the plain proxy, except those that
  * a plain HTTP listener answers itself. A connection passes these steps: PROXY protocol header, TLS, first head, HTTP.
- * Most connections have only the last two, and a stream whose first head is plain only the one before the last.
+ * Most connections have only the last two. If the first head is a usual upgrade, the last one is skipped, too.
  *
  * @param certificate undefined for plain HTTP. Its key is wiped.
  */

@@ -28,7 +28,7 @@ export function trustOf(cidrs: readonly Cidr[]): Trust {
   };
 }
 
-/** For how many addresses the last answer is kept. */
+/** For how many addresses the answer is kept. */
 const MOST_KNOWN = 1024;
 
 /** The trusted proxies of the current configuration. Cheap to call for every connection: it is rebuilt only after a change. */

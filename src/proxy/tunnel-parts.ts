@@ -3,7 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import { stopReading } from '../lib/handles.ts';
 import type { ClientConnection } from '../liveness/client-connection.ts';
 import type { AskedUpgrade, Protocol } from '../streams/request.ts';
-import type { CloseReason, Stream } from '../streams/stream.ts';
+import type { CloseReason, Stream, StreamKind } from '../streams/stream.ts';
 import type { UpgradeMessage } from './first-bytes.ts';
 import type { AwaitAnswer, Upstream } from './upstream.ts';
 
@@ -112,11 +112,7 @@ export function handedUpgradeOf({ request, asked, rawHeaders }: UpgradeRequest, 
 }
 
 /** The upgrade request again, as this process would have read it itself. */
-export function upgradeFrom(
-  handed: HandedUpgrade,
-  client: Socket,
-  streamKind: UpgradeRequest['asked']['streamKind'],
-): UpgradeRequest {
+export function upgradeFrom(handed: HandedUpgrade, client: Socket, streamKind: StreamKind): UpgradeRequest {
   const { method, url, httpMinor, rawHeaders, protocol, early } = handed;
   const version = { httpVersion: `1.${httpMinor}`, httpVersionMajor: 1, httpVersionMinor: httpMinor };
   // Nobody asks for the headers any more: those for Headscale are in `rawHeaders`.
@@ -134,7 +130,7 @@ export function upgradeFrom(
 /** Stops reading from a socket, and passes on what Node has read already. What comes later stays in the kernel. */
 export function restSocket(socket: Socket): void {
   stopReading(socket);
-  // Only with 'data' events, see `readPooled`. To read restarts reading.
+  // Only with 'data' events, see `readPooled`. `read` makes Node read from the kernel again.
   while (socket.readableLength > 0) {
     socket.read();
     stopReading(socket);

@@ -95,7 +95,7 @@ export class Tunnel {
     if (this.client instanceof TLSSocket || this.#upstream instanceof TLSSocket) return 'tls';
     if (kind === 'closing' || kind === 'closed') return 'ending';
     if (this.#isOpen) return this.#firstRecord === undefined ? undefined : 'unanswered';
-    return this.#exchange === undefined && this.#upstream === undefined ? undefined : 'unanswered';
+    return this.#upstream === undefined ? undefined : 'unanswered';
   }
 
   /** Stops reading on both sides, so that it can go to another process. @returns whether everything that was read is written. */
@@ -103,10 +103,6 @@ export class Tunnel {
     this.#rest ??= {};
     restSocket(this.client);
     if (this.#upstream !== undefined) restSocket(this.#upstream);
-    return this.#isFlushed;
-  }
-
-  get #isFlushed(): boolean {
     return this.client.writableLength === 0 && (this.#upstream?.writableLength ?? 0) === 0;
   }
 

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { NoAnswerError } from '../lib/errors.ts';
 import type { Protocol } from '../streams/request.ts';
-import { answerHead } from './answer.ts';
+import { answerHead, headText } from './answer.ts';
 import type { AwaitAnswer, PendingAnswer } from './upstream.ts';
 
 /** An upgrade request as Headscale gets it. */
@@ -56,7 +56,8 @@ export class UpgradeExchange {
     this.#socket = socket;
     this.#handlers = handlers;
     this.#pending = handlers.awaitAnswer(() => this.failed(new NoAnswerError('Headscale does not answer')));
-    socket.write(requestText(head), 'latin1', () => this.#pending.sent());
+    const text = headText(`${head.method} ${head.path} HTTP/1.1`, head.rawHeaders);
+    socket.write(text, 'latin1', () => this.#pending.sent());
   }
 
   /** Headscale has sent something. */
@@ -156,12 +157,6 @@ export class UpgradeExchange {
 }
 
 const NOTHING = Buffer.alloc(0);
-
-function requestText({ method, path, rawHeaders }: UpgradeHead): string {
-  let text = `${method} ${path} HTTP/1.1\r\n`;
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) text += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`;
-  return `${text}\r\n`;
-}
 
 const SWITCH = 'HTTP/1.1 101 ';
 
