@@ -142,12 +142,7 @@ export class Takeover {
 
   /** Another process has the stream now, and its contests go on there. */
   release(stream: Stream): void {
-    const entry = this.#entries.get(stream);
-    if (entry === undefined) return;
-    entry.check.stop();
-    entry.hold?.cancel();
-    if (entry.hold !== undefined) this.#holds.remove(stream, entry.hold);
-    for (const contest of entry.contests) {
+    for (const contest of this.#stop(stream)) {
       contest.end();
       this.#forget(contest);
     }
@@ -189,14 +184,18 @@ export class Takeover {
 
   /** One end of the stream is gone: its contests end. Headscale may still have its connection. */
   streamEnding(stream: Stream, reason: CloseReason): void {
-    const entry = this.#entries.get(stream);
-    if (entry === undefined) return;
-    entry.check.stop();
-    entry.hold?.cancel();
-    if (entry.hold !== undefined) this.#holds.remove(stream, entry.hold);
-    for (const contest of entry.contests) {
+    for (const contest of this.#stop(stream)) {
       this.#end(contest, contest.newcomer === stream ? 'newcomer_ended' : verdictOf(reason));
     }
+  }
+
+  /** Ends a stream's liveness check and its hold. @returns its contests, which are still to be ended. */
+  #stop(stream: Stream): readonly Contest[] {
+    const entry = this.#entries.get(stream);
+    entry?.check.stop();
+    entry?.hold?.cancel();
+    if (entry?.hold !== undefined) this.#holds.remove(stream, entry.hold);
+    return this.contestsOf(stream);
   }
 
   /** The stream's connection to Headscale has closed: newcomers that waited for it go on. */
@@ -311,7 +310,7 @@ export class Takeover {
     const { old, newcomer } = contest;
     this.#entries.get(old)?.contests.delete(contest);
     this.#entries.get(newcomer)?.contests.delete(contest);
-    const stillContested = [...(this.#entries.get(old)?.contests ?? [])].some((other) => other.old === old);
+    const stillContested = this.contestsOf(old).some((other) => other.old === old);
     if (!stillContested) this.#entries.get(old)?.check.stop();
   }
 
