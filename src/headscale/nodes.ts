@@ -29,7 +29,10 @@ const MAX_GAP_MS = 60_000;
 
 interface NodeDirectoryOptions {
   readonly clock: Clock;
-  /** Asks Headscale for all nodes; undefined if there is no credential for that. Rejects with an error that says what was asked, what came back, and what to do. */
+  /**
+   * Asks Headscale for all nodes; undefined if there is no credential for that. Rejects with an error that says what was asked,
+   * what came back, and what to do.
+   */
   readonly list: () => Promise<ListedNodes | undefined>;
   readonly emit: Emit;
 }

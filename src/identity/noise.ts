@@ -70,7 +70,7 @@ export class SymmetricState {
   }
 }
 
-/** In one call and by way of a string: an object of OpenSSL, or of the result's own memory, takes longer than the hash. */
+/** One call, and a string as its result: to create an OpenSSL object, or memory for the result, takes longer than the hash. */
 function hashOf(data: Buffer): Buffer {
   return Buffer.from(hash(HASH, data, 'binary'), 'latin1');
 }

@@ -112,7 +112,7 @@ export function verdictBehindProxyWithinMs(evidence: KernelEvidence, inDoubt: bo
 
 /**
  * How soon the proxy's next probe must be due to be worth a wait, in milliseconds. Without the wait, Headscale refuses the
- * newcomer and tells the old stream about it, and that data goes unacknowledged: dead after about two seconds (measured).
+ * newcomer and tells the old stream about it. That data goes unacknowledged, which takes about two seconds to notice (measured).
  */
 const PROBE_WORTH_MS = 2500;
 

@@ -99,17 +99,12 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
     },
     applyTimeouts(socket, timeouts, isNew = false) {
       const fd = descriptorOf(socket);
-      if (fd === undefined) return;
-      if (areAlreadySet(socket, timeouts)) return;
+      if (fd === undefined || areAlreadySet(socket, timeouts)) return;
       noteSet(socket, timeouts);
       const { userTimeoutMs, idleMs, everyMs, probes } = timeouts;
-      if (!isNew) {
-        // This comes first: with an unanswered probe, setting the user timeout could end the connection.
-        set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
-        set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
-      } else if (userTimeoutMs > 0) {
-        set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
-      }
+      // This comes first: with an unanswered probe, setting the user timeout could end the connection.
+      if (!isNew) set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+      if (!isNew || userTimeoutMs > 0) set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
       set(fd, IPPROTO_TCP, TCP_KEEPCNT, probes);
       set(fd, IPPROTO_TCP, TCP_KEEPINTVL, Math.ceil(everyMs / 1000));
       set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -144,7 +139,7 @@ function noteSet(socket: Socket, timeouts: SocketTimeouts | undefined): void {
   (socket as { [TIMEOUTS]?: SocketTimeouts | undefined })[TIMEOUTS] = timeouts;
 }
 
-/** Whether a socket has exactly these timeouts: it asked for two plain pages, for example. */
+/** Whether a socket has exactly these timeouts, as it has when a client asks for a second page on it. */
 function areAlreadySet(socket: Socket, { userTimeoutMs, idleMs, everyMs, probes }: SocketTimeouts): boolean {
   const last = (socket as { [TIMEOUTS]?: SocketTimeouts | undefined })[TIMEOUTS];
   return (
