@@ -2,7 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { isLoopback } from '../lib/addresses.ts';
 import type { Clock, Instant } from '../lib/clock.ts';
 import type { ApiErrorCode } from '../lib/errors.ts';
-import { printable } from '../lib/text.ts';
+import { inQuotes } from '../lib/text.ts';
 
 /** The parts of a request that decide whether it is allowed. */
 export interface AccessRequest {
@@ -67,6 +67,8 @@ export function createAccessControl(options: AccessControlOptions): AccessContro
   };
   const isCorsOrigin = (origin: string | undefined): origin is string =>
     origin !== undefined && corsOrigins().includes(origin);
+  const roleWith = (bearer: Role | undefined, { cookie }: AccessRequest): Role | undefined =>
+    bearer ?? (all === undefined ? 'all' : sessionOf(cookie));
   const crossSiteRefusal = (asked: AccessRequest): Refusal | undefined =>
     isOwnSite(asked) || (asked.does === 'watch' && isCorsOrigin(asked.origin)) ? undefined : otherSite(asked);
   return {
@@ -74,11 +76,11 @@ export function createAccessControl(options: AccessControlOptions): AccessContro
     isCorsOrigin,
     needsToken: all !== undefined,
     crossSiteRefusal,
-    mayChange: (asked) => all === undefined || (bearerOf(asked) ?? sessionOf(asked.cookie)) === 'all',
+    mayChange: (asked) => roleWith(bearerOf(asked), asked) === 'all',
     refusalFor(asked) {
       // A page of another site cannot send this header to change something: the browser asks first (CORS preflight).
       const bearer = bearerOf(asked);
-      const role = bearer ?? (all === undefined ? 'all' : sessionOf(asked.cookie));
+      const role = roleWith(bearer, asked);
       if (role === undefined) return asked.authorization === undefined ? NEEDS_TOKEN : WRONG_TOKEN;
       if (role === 'read' && asked.does === 'change') return READS_ONLY;
       if (bearer !== undefined) return undefined;
@@ -160,9 +162,9 @@ function isHostOf(origin: string, forwarded: string): boolean {
   return told !== undefined && (told.host === host || (told.hostname === hostname && !/:\d+$/.test(forwarded)));
 }
 
-/** A header's value as one short printable line, for a message. */
+/** A header's value, for a message. */
 function quoted(value: string | undefined): string {
-  return value === undefined ? '(none)' : `'${printable(value, 80)}'`;
+  return value === undefined ? '(none)' : inQuotes(value);
 }
 
 const COOKIE = 'headscale_watchdog';

@@ -2,6 +2,7 @@ import { availabilityOf, type Day, daysBetween, type Totals, totalsByDay, totals
 import { KEPT_MS, type Period } from '../history/presence-log.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { isoTime } from '../lib/clock.ts';
 import type { AvailabilityList, AvailabilityView, NodeAvailability } from './availability-views.ts';
 import { Parameters, spanOf } from './parameters.ts';
 
@@ -55,7 +56,7 @@ export function nodeAvailability(
     ...viewOf(node, periods, asked.days),
     periods: periods
       .slice(-MOST_PERIODS)
-      .map(({ state, since, until }) => ({ state, since: iso(since), until: iso(until) })),
+      .map(({ state, since, until }) => ({ state, since: isoTime(since), until: isoTime(until) })),
   };
 }
 
@@ -74,7 +75,7 @@ export function listAvailability(
   const views: AvailabilityView[] = [];
   for (const each of [...nodes, ...gone]) {
     const periods = history.periods(each.machineKey, asked.since, asked.until);
-    // Of a node that does not exist any more, only what it was is of interest.
+    // A node that no longer exists is shown only if it was online.
     if (!listed.has(each.machineKey) && !periods.some(({ state }) => state === 'online')) continue;
     views.push(viewOf(each, periods, asked.days));
   }
@@ -82,8 +83,8 @@ export function listAvailability(
 }
 
 function headOf({ knownSince }: PresenceHistory, { since, until, timezone }: Asked) {
-  const known = knownSince === undefined ? null : iso(knownSince);
-  return { since: iso(since), until: iso(until), timezone, knownSince: known };
+  const known = knownSince === undefined ? null : isoTime(knownSince);
+  return { since: isoTime(since), until: isoTime(until), timezone, knownSince: known };
 }
 
 function viewOf({ machineKey, node }: NamedNode, periods: readonly Period[], days: readonly Day[]): AvailabilityView {
@@ -99,8 +100,4 @@ function viewOf({ machineKey, node }: NamedNode, periods: readonly Period[], day
 
 function inMs({ online, offline, unknown }: Totals) {
   return { onlineMs: online, offlineMs: offline, unknownMs: unknown };
-}
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
 }

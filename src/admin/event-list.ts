@@ -1,6 +1,7 @@
 import type { FoundEvents, History, HistoryEntry, HistoryQuery } from '../history/history.ts';
 import { formatMachineKey, type MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
+import { isoTime } from '../lib/clock.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { withName } from '../telemetry/event-phrases.ts';
 import { LEVELS } from '../telemetry/event-rows.ts';
@@ -58,9 +59,8 @@ export function listEvents(
   const lastSeq = Math.max(before.lastSeq, entries.at(-1)?.seq ?? 0);
   const isPart = after !== undefined && entries.length === limit;
   const next = `${run}-${isPart ? (entries.at(-1)?.seq ?? lastSeq) : lastSeq}`;
-  const iso = (time: number): string => new Date(time).toISOString();
-  const asked = since === undefined ? null : iso(since);
-  return { lastSeq, next, since: asked, knownSince: iso(knownSince), fromFile, events: entries.map(view) };
+  const asked = since === undefined ? null : isoTime(since);
+  return { lastSeq, next, since: asked, knownSince: isoTime(knownSince), fromFile, events: entries.map(view) };
 }
 
 /** An entry as `/events` shows it. */
@@ -71,7 +71,7 @@ export function eventView(
   const { machineKey, stream, streamKind, otherStream, remoteAddress, reason, silentMs, kernel } = subject;
   return {
     seq,
-    time: new Date(at).toISOString(),
+    time: isoTime(at),
     level,
     code: code ?? null,
     kind,

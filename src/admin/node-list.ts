@@ -1,6 +1,7 @@
 import { formatHold } from '../config/changes.ts';
 import type { ExplainedPolicy } from '../config/policy.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import { isoTime } from '../lib/clock.ts';
 import {
   isConnected,
   lastSignAgoMs,
@@ -104,7 +105,7 @@ export function nodeHealth(presence: NodePresence<ShownStream>): NodeHealth {
 }
 
 function iso(date: number | undefined): string | null {
-  return date === undefined ? null : new Date(date).toISOString();
+  return date === undefined ? null : isoTime(date);
 }
 
 /** A node about which Headscale disagrees is connected or away, too. */

@@ -1,5 +1,6 @@
 import { isTimezone } from '../history/availability.ts';
-import { printable } from '../lib/text.ts';
+import { isoTime } from '../lib/clock.ts';
+import { inQuotes } from '../lib/text.ts';
 
 /** A query parameter is invalid. The message names the value and says what is allowed. */
 export class ParameterError extends Error {
@@ -18,7 +19,7 @@ export class Parameters {
     this.#given = given;
     for (const name of given.keys()) {
       if (known.includes(name)) continue;
-      throw new ParameterError(`${quoted(name)} is not a parameter here. Use one of ${known.join(', ')}.`);
+      throw new ParameterError(`${inQuotes(name)} is not a parameter here. Use one of ${known.join(', ')}.`);
     }
   }
 
@@ -34,7 +35,7 @@ export class Parameters {
     const words = text.split(',').map((word) => word.trim());
     for (const word of words) {
       if ((values as readonly string[]).includes(word)) continue;
-      throw new ParameterError(`${name}=${quoted(word)} is unknown. Use one of ${values.join(', ')}.`);
+      throw new ParameterError(`${name}=${inQuotes(word)} is unknown. Use one of ${values.join(', ')}.`);
     }
     return new Set(words as Word[]);
   }
@@ -45,7 +46,7 @@ export class Parameters {
     if (text === undefined) return undefined;
     const number = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
     if (number >= least && number <= most) return number;
-    throw new ParameterError(`${name}=${quoted(text)} is invalid. Use a whole number from ${least} to ${most}.`);
+    throw new ParameterError(`${name}=${inQuotes(text)} is invalid. Use a whole number from ${least} to ${most}.`);
   }
 
   /** Reads a time, in milliseconds since 1970: `7d` is seven days before `now`. */
@@ -55,7 +56,7 @@ export class Parameters {
     const time = timeIn(text, now);
     if (!Number.isNaN(time)) return time;
     throw new ParameterError(
-      `${name}=${quoted(text)} is no time. Use 90m, 24h or 7d (that long ago), or a time like 2026-11-27T08:00:00Z.`,
+      `${name}=${inQuotes(text)} is no time. Use 90m, 24h or 7d (that long ago), or a time like 2026-11-27T08:00:00Z.`,
     );
   }
 
@@ -63,7 +64,7 @@ export class Parameters {
   timezone(name: string): string {
     const text = this.text(name) ?? 'UTC';
     if (isTimezone(text)) return text;
-    throw new ParameterError(`${name}=${quoted(text)} is unknown. Use a name like Europe/Berlin, or UTC.`);
+    throw new ParameterError(`${name}=${inQuotes(text)} is unknown. Use a name like Europe/Berlin, or UTC.`);
   }
 }
 
@@ -76,19 +77,15 @@ export function spanOf(
   const until = given.time('until', now) ?? now;
   const since = given.time('since', now) ?? until - byDefaultMs;
   if (since >= until)
-    throw new ParameterError(`since must be before until, and ${iso(since)} is not before ${iso(until)}.`);
+    throw new ParameterError(`since must be before until, and ${isoTime(since)} is not before ${isoTime(until)}.`);
   if (until - since <= LONGEST_SPAN_MS) return { since, until };
   throw new ParameterError(
-    `From ${iso(since)} to ${iso(until)} is too long. Ask for ${LONGEST_SPAN_DAYS} days at most.`,
+    `From ${isoTime(since)} to ${isoTime(until)} is too long. Ask for ${LONGEST_SPAN_DAYS} days at most.`,
   );
 }
 
 const LONGEST_SPAN_DAYS = 366;
 const LONGEST_SPAN_MS = LONGEST_SPAN_DAYS * 86_400_000;
-
-function iso(time: number): string {
-  return new Date(time).toISOString();
-}
 
 const AGO_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const ISO_TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$/;
@@ -119,7 +116,7 @@ function orderBy<Item>(
   if (column === undefined) {
     const known = Object.keys(columns).join(', ');
     throw new ParameterError(
-      `sort='${text.slice(0, 40)}' is unknown. Use one of ${known}. A leading - sorts in descending order.`,
+      `sort=${inQuotes(text)} is unknown. Use one of ${known}. A leading - sorts in descending order.`,
     );
   }
   const sign = text.startsWith('-') ? -1 : 1;
@@ -162,8 +159,4 @@ export function pageOf<Item>(
   const page = placed.slice(0, limit);
   const next = page.length < placed.length ? (page.at(-1)?.key ?? null) : null;
   return { total, next, page: page.map(({ item }) => item) };
-}
-
-function quoted(text: string): string {
-  return `'${printable(text, 80)}'`;
 }

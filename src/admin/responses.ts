@@ -77,18 +77,19 @@ function problemText(problem: object): { readonly contentType: string; readonly 
   return { contentType: 'application/problem+json; charset=utf-8', text: jsonText(problem) };
 }
 
-export function send(response: ServerResponse, status: number, contentType: string, body: string | Buffer): void {
-  response.writeHead(status, { ...HEADERS, 'Content-Type': contentType }).end(body);
+export function send(
+  response: ServerResponse,
+  status: number,
+  contentType: string,
+  body: string | Buffer,
+  cacheControl: string = HEADERS['Cache-Control'],
+): void {
+  response.writeHead(status, { ...HEADERS, 'Cache-Control': cacheControl, 'Content-Type': contentType }).end(body);
 }
 
 /** Browsers may keep a picture for some time. No shared cache may. */
 export function sendPicture(response: ServerResponse, svg: string, maxAgeSeconds: number): void {
-  const headers = {
-    ...HEADERS,
-    'Cache-Control': `private, max-age=${maxAgeSeconds}`,
-    'Content-Type': 'image/svg+xml; charset=utf-8',
-  };
-  response.writeHead(200, headers).end(svg);
+  send(response, 200, 'image/svg+xml; charset=utf-8', svg, `private, max-age=${maxAgeSeconds}`);
 }
 
 /** Reads a request's body as text. @returns undefined if it is longer than `most` bytes, or if the client left. */

@@ -6,7 +6,7 @@ import { formatMachineKey, type MachineKey, parseMachineKey } from '../identity/
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
-import { printable } from '../lib/text.ts';
+import { inQuotes } from '../lib/text.ts';
 import { isConnected, type NodePresence } from '../nodes/presence.ts';
 import type { StreamId } from '../streams/stream.ts';
 import { type AccessControl, type Sessions, WRONG_TOKEN } from './access.ts';
@@ -18,7 +18,7 @@ import { Parameters } from './parameters.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendPicture, sendProblem, sendText } from './responses.ts';
 import type { HandedOver } from './schemas.ts';
 import { listStreams } from './stream-list.ts';
-import type { EventView, NodeDetail, Overview, PolicyView, Readiness, StreamView } from './views.ts';
+import type { EventView, NodeDetail, Overview, PolicyView, PresenceView, Readiness, StreamView } from './views.ts';
 
 /** One request and its response. */
 interface Exchange {
@@ -79,17 +79,12 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   };
   const streams: Answer = async ({ response, query }) =>
     sendJson(response, 200, listStreams(await backend.streams(), query, backend.keysOf));
+  const view = (node: NodePresence<ShownStream>): PresenceView =>
+    presenceView(node, backend.isDuplicate(node.machineKey));
   const nodes: Answer = async ({ response, query }) =>
-    sendJson(
-      response,
-      200,
-      listNodes(
-        (await backend.nodes()).map((each) => presenceView(each, backend.isDuplicate(each.machineKey))),
-        query,
-      ),
-    );
+    sendJson(response, 200, listNodes((await backend.nodes()).map(view), query));
   const nodeDetail = (found: NodePresence<ShownStream>): NodeDetail => ({
-    ...presenceView(found, backend.isDuplicate(found.machineKey)),
+    ...view(found),
     policy: backend.policyOf(found),
   });
   const node: Answer = (exchange) =>
@@ -162,12 +157,12 @@ async function answerNode(
   const nodes = await backend.nodes();
   const keys = keysOfNode(nodes, id);
   const [found, another] = nodes.filter(({ machineKey }) => keys.has(machineKey));
-  const name = printable(id, 80);
+  const name = inQuotes(id);
   if (found === undefined) {
-    sendError(response, 'HSW_NODE_UNKNOWN', `There is no node '${name}': GET /nodes lists those that are known.`);
+    sendError(response, 'HSW_NODE_UNKNOWN', `There is no node ${name}: GET /nodes lists those that are known.`);
   } else if (another !== undefined) {
     const choice = [...keys].map(formatMachineKey).join(' or ');
-    sendError(response, 'HSW_NODE_AMBIGUOUS', `Several nodes are called '${name}': write the machine key, ${choice}.`);
+    sendError(response, 'HSW_NODE_AMBIGUOUS', `Several nodes are called ${name}: write the machine key, ${choice}.`);
   } else answerWith(found);
 }
 

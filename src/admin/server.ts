@@ -31,7 +31,7 @@ interface AdminServerOptions {
   isTrustedProxy(address: string): boolean;
 }
 
-/** @property endLive disconnects those that listen to events, which can connect to another process. */
+/** @property endLive disconnects those that listen to events, so that they connect to another process. */
 export type AdminServer = Server & { endLive(): void };
 
 const LIVE = '/events/live';
@@ -63,11 +63,15 @@ export function createAdminServer(backend: AdminBackend, options: AdminServerOpt
   return Object.assign(server, { endLive: () => live.close() });
 }
 
-interface RequestContext {
-  readonly routes: ReadonlyMap<string, Route>;
+/** What every request needs, also an upgrade. */
+interface Context {
   readonly access: AccessControl;
   readonly backend: AdminBackend;
   isTrustedProxy(address: string): boolean;
+}
+
+interface RequestContext extends Context {
+  readonly routes: ReadonlyMap<string, Route>;
 }
 
 function answer(request: IncomingMessage, response: ServerResponse, context: RequestContext): void {
@@ -153,11 +157,8 @@ function known(routes: ReadonlyMap<string, Route>): string {
   return [...routes.keys(), LIVE].filter((path) => !path.startsWith('/page/')).join(', ');
 }
 
-interface UpgradeContext {
+interface UpgradeContext extends Context {
   readonly live: LiveFeed;
-  readonly access: AccessControl;
-  readonly backend: AdminBackend;
-  isTrustedProxy(address: string): boolean;
 }
 
 function upgrade(

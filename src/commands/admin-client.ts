@@ -18,7 +18,7 @@ import {
   UsageError,
 } from '../lib/errors.ts';
 import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
-import { nearest, printable } from '../lib/text.ts';
+import { inQuotes, nearest, printable } from '../lib/text.ts';
 import type { Console } from './terminal.ts';
 
 const TIMEOUT_MS = 10_000;
@@ -97,7 +97,7 @@ function unreachable(error: unknown, { host, port }: HostPort): string {
   if (code === 'ECONNREFUSED')
     return `nothing listens there: start the watchdog, or give the address that its own --admin has, ${example}`;
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
-    return `no address is known for '${printable(host, 80)}': write the address that the watchdog's own --admin has, ${example}`;
+    return `no address is known for ${inQuotes(host)}: write the address that the watchdog's own --admin has, ${example}`;
   if (/^(ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)$/.test(code)) {
     const tunnel = `ssh -L ${port}:127.0.0.1:${port} HOST`;
     return `no answer within ${TIMEOUT_MS / 1000} s: correct the address, or look for a firewall; if the watchdog is on another machine, \`${tunnel}\` and --admin 127.0.0.1:${port}`;
@@ -201,7 +201,7 @@ export function adminApi(place: AdminPlace): Api {
 function refused(attempt: string, { status, text }: AdminAnswer, tokenFile: string | undefined): StartError {
   const { code, message } = apiErrorIn(text);
   if (code === 'HSW_ADMIN_ANSWER_UNEXPECTED') {
-    const answer = message === '' ? 'nothing' : `'${printable(message, 80)}'`;
+    const answer = message === '' ? 'nothing' : inQuotes(message);
     return new StartError(
       code,
       `${attempt}: that is not a watchdog's admin server: it answered ${status} and ${answer}; give the watchdog's --admin, not one of its --listen and not Headscale, for example --admin ${EXAMPLE}`,

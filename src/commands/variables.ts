@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, type Option } from 'commander';
 import { VARIABLE_PREFIX, variableOf } from '../config/problems.ts';
 import { UsageError } from '../lib/errors.ts';
-import { nearest, printable } from '../lib/text.ts';
+import { inQuotes, nearest, printable } from '../lib/text.ts';
 import { isRepeatable } from './help.ts';
 
 /** What the environment variables of this program say. */
@@ -41,7 +41,7 @@ export function readVariables(program: Command, env: NodeJS.ProcessEnv): Variabl
         command.setOptionValueWithSource(option.attributeName(), valueFrom(option, text), 'env');
       } catch (error) {
         if (!(error instanceof InvalidArgumentError)) throw error;
-        problems.get(command)?.push(`${variable}: '${printable(text, 80)}' cannot be used. ${error.message}`);
+        problems.get(command)?.push(`${variable}: ${inQuotes(text)} cannot be used. ${error.message}`);
       }
     }
   }

@@ -1,4 +1,4 @@
-import { printable } from '../lib/text.ts';
+import { inQuotes, printable } from '../lib/text.ts';
 
 /** A place in a file. Line and column count from 1, as in editors. */
 export interface Position {
@@ -41,12 +41,10 @@ export function nameAt(name: string, at: Place): string {
 
 export const VARIABLE_PREFIX = 'HEADSCALE_WATCHDOG_';
 
-const LONGEST_QUOTE = 80;
-
 /** A value in quotes, for a message. A key is not shown; the message only says that it is one. */
 export function quoted(value: unknown): string {
   const text = String(value);
-  return secretIn(text) ?? `'${printable(text, LONGEST_QUOTE)}'`;
+  return secretIn(text) ?? inQuotes(text);
 }
 
 /** Text in which the paths of URLs are hidden. Somebody may have written a URL with a secret where no URL belongs. */

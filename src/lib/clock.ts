@@ -21,6 +21,11 @@ export function plus(instant: Instant, ms: number): Instant {
   return (instant + ms) as Instant;
 }
 
+/** A date in milliseconds since 1970, in ISO 8601: `2026-11-27T08:00:00.000Z`. */
+export function isoTime(date: number): string {
+  return new Date(date).toISOString();
+}
+
 const LONGEST_TIMEOUT_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {

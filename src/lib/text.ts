@@ -12,6 +12,13 @@ export function printable(text: string, longest = Number.POSITIVE_INFINITY): str
   return cut.replace(CONTROL, escaped);
 }
 
+const LONGEST_QUOTE = 80;
+
+/** Text from outside in quotes, safe and on one line, for a message. */
+export function inQuotes(text: string): string {
+  return `'${printable(text, LONGEST_QUOTE)}'`;
+}
+
 function escaped(character: string): string {
   if (character === '\n') return '\\n';
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
