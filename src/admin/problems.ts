@@ -1,7 +1,7 @@
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, isoTime } from '../lib/clock.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { Limit, WatchdogEvent } from '../streams/events.ts';
-import { describeEvent, errorCodeOf } from '../telemetry/event-table.ts';
+import { describeEvent, problemCodeOf } from '../telemetry/event-table.ts';
 import type { ProblemKind, StandingProblem } from './views.ts';
 
 /** Something that is wrong now. */
@@ -98,7 +98,7 @@ export class Problems {
           SEVERITIES.indexOf(a.level) - SEVERITIES.indexOf(b.level) || a.since - b.since || (a.kind < b.kind ? -1 : 1),
       )
       .map(({ kind, level, code, sentence, advice, since }) => ({
-        ...{ kind, level, code, since: new Date(since).toISOString(), sentence, advice },
+        ...{ kind, level, code, since: isoTime(since), sentence, advice },
       }));
   }
 
@@ -131,7 +131,7 @@ export class Problems {
     const stands = before !== undefined && now - before.lastAt < LIMIT_STANDS_MS;
     const advice = 'If these are your own nodes, raise the limit. If not, nothing needs to be done.';
     this.#limits.set(limit, {
-      ...{ ...findingOf(event), kind: 'limit_reached', of: limit, level: 'warn', code: 'HSW_LIMIT_REACHED', advice },
+      ...{ ...findingOf(event), kind: 'limit_reached', of: limit, advice },
       ...{ since: stands ? before.since : now, lastAt: now },
     });
   }
@@ -147,7 +147,5 @@ function idOf(kind: ProblemKind, of: string): string {
 }
 
 function findingOf(event: WatchdogEvent): Pick<Finding, 'level' | 'code' | 'sentence'> {
-  const sentence = describeEvent(event, () => undefined);
-  const code = errorCodeOf(event) ?? null;
-  return { level: 'warn', code, sentence };
+  return { level: 'warn', code: problemCodeOf(event) ?? null, sentence: describeEvent(event, () => undefined) };
 }

@@ -3,8 +3,8 @@ import type { Clock } from '../lib/clock.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { EventKind, WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
-import type { EventSubject } from '../telemetry/event-phrases.ts';
-import type { Level, NameOf } from '../telemetry/event-rows.ts';
+import type { EventSubject, NameOf } from '../telemetry/event-phrases.ts';
+import type { Level } from '../telemetry/event-rows.ts';
 import { describeEvent, errorCodeOf, levelOf, subjectOf } from '../telemetry/event-table.ts';
 import { type Minute, Minutes } from './minutes.ts';
 

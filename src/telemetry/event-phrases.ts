@@ -19,7 +19,8 @@ import type {
   StreamKind,
 } from '../streams/stream.ts';
 
-type NameOf = (key: MachineKey) => string | undefined;
+/** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
+export type NameOf = (key: MachineKey) => string | undefined;
 
 /** What an event is about. The log, `/events` and the page use these names. */
 export interface EventSubject {
@@ -68,7 +69,7 @@ export function describeDisagreement(event: EventOf<'node_disagrees'>): string {
   const name = nameOrKey(machineKey, () => node.name || undefined);
   const its = stream === undefined ? 'stream' : `stream ${stream.id} from ${stream.remoteAddress}`;
   const known = issue === undefined ? '' : ` (Headscale's issue ${issue})`;
-  // What Headscale is not known for, `heal` leaves alone.
+  // `heal` acts only where this version of Headscale has a known issue.
   const heal = issue === undefined ? '' : ', or let --reconcile heal do it';
   switch (disagreement) {
     case 'shown_offline': {
@@ -166,7 +167,7 @@ const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   shown_offline: 'was severed: Headscale showed its node as offline, although it was connected',
   node_deleted: 'was severed: its node was deleted in Headscale',
   shutdown: 'ended: the watchdog stopped',
-  handover_failed: 'ended: the new process that had it ended',
+  handover_failed: 'ended with the new process that had taken it over',
 };
 
 export function describeSevering(event: EventOf<'stream_severed'>, nameOf: NameOf): string {
@@ -390,7 +391,7 @@ export function describeHistoryFile(event: HistoryFileEvent): string {
     return `The history file ${event.path} cannot be written (${event.detail}). The watchdog goes on without it, and tries again every ten seconds.`;
   }
   if (event.kind === 'history_file_recovered') {
-    const loss = event.lost === 0 ? ', and nothing was lost' : `; ${count(event.lost, 'record')} had no room meanwhile`;
+    const loss = event.lost === 0 ? ', and nothing was lost' : `, but lacks ${count(event.lost, 'record')}`;
     return `The history file ${event.path} can be written again${loss}.`;
   }
   const left = event.skipped === 0 ? '' : `; ${count(event.skipped, 'line')} could not be read`;

@@ -1,11 +1,7 @@
-import type { MachineKey } from '../identity/keys.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { WatchdogEvent } from '../streams/events.ts';
 import type { Stream } from '../streams/stream.ts';
-import type { EventSubject } from './event-phrases.ts';
-
-/** @returns the name of a machine key's node; undefined while Headscale has not listed it. */
-export type NameOf = (key: MachineKey) => string | undefined;
+import type { EventSubject, NameOf } from './event-phrases.ts';
 
 export const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type Level = (typeof LEVELS)[number];

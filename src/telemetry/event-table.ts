@@ -20,13 +20,14 @@ import {
   describeUpstreamRefusal,
   type EventSubject,
   type HistoryFileEvent,
+  type NameOf,
   nodeOf,
   RELEASED,
   streamOf,
   VERDICT,
   WOULD_SEVER,
 } from './event-phrases.ts';
-import { about, type Level, type NameOf, type Row, warnOnce } from './event-rows.ts';
+import { about, type Level, type Row, warnOnce } from './event-rows.ts';
 import { PROGRAM_EVENTS } from './program-events.ts';
 
 const HISTORY_FILE = {
@@ -276,7 +277,11 @@ export function levelOf(event: WatchdogEvent): Level | undefined {
 /** @returns the code of a warning or an error; undefined for every other event. */
 export function errorCodeOf(event: WatchdogEvent): ErrorCode | undefined {
   const level = levelOf(event);
-  if (level !== 'warn' && level !== 'error') return undefined;
+  return level === 'warn' || level === 'error' ? problemCodeOf(event) : undefined;
+}
+
+/** The code of the problem that an event reports, even if it is a repetition and therefore no warning. */
+export function problemCodeOf(event: WatchdogEvent): ErrorCode | undefined {
   const { code } = rowOf(event);
   return typeof code === 'function' ? code(event) : code;
 }

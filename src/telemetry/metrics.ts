@@ -75,7 +75,7 @@ export function createMetrics(source: MetricsSource): Metrics {
   const counters = createCounters(registers);
   const histograms = createHistograms(registers);
   createGauges(registers, source);
-  const continued = new ContinuedMetrics(Object.values({ ...counters, ...histograms }) as never);
+  const continued = new ContinuedMetrics(Object.values({ ...counters, ...histograms }));
   const series = new NodeSeries(source);
   const process = metricsOfProcess();
   const showNodes = createNodeMetrics(registers, PREFIX);

@@ -108,13 +108,13 @@ export const PROGRAM_EVENTS: { readonly [K in ProgramEvent]: Row<EventOf<K>> } =
   handover_received: {
     level: 'info',
     fields: ({ streams }) => ({ streams }),
-    sentence: ({ streams }) => `Took over ${count(streams, 'stream')} from the process before. None was interrupted.`,
+    sentence: ({ streams }) => `Took over ${count(streams, 'stream')} from the old process, without an interruption.`,
   },
   stream_handed_over: {
     // One `handover_received` says it for all, and the history has when it was opened.
     level: () => undefined,
     subject: ({ stream }) => about(stream),
     sentence: ({ stream }, nameOf) =>
-      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} was taken over from the process before.`,
+      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} was taken over from the old process.`,
   },
 };

@@ -80,6 +80,7 @@ describe('what is wrong', () => {
     const failed = { kind: 'notification_delayed', about: 'Test', detail: '500', isNews: true } as const;
     problems.listen({ ...failed, target: 'a' });
     problems.listen({ ...failed, target: 'b' });
+    problems.listen({ ...failed, target: 'b', isNews: false });
     problems.listen({ kind: 'key_file_reload_failed', code: 'HSW_NOISE_KEY_UNREADABLE', detail: 'gone' });
     expect(standing()).toEqual([
       ['settings_reload_failed', 0],
@@ -93,5 +94,7 @@ describe('what is wrong', () => {
     problems.listen({ kind: 'settings_reloaded', changes: [], needRestart: [] });
     problems.listen({ kind: 'key_file_reloaded', key: 'Noise key', file: 'f' });
     expect(standing()).toEqual([['notifications_failing', 1]]);
+    // It was repeated, which the log does not show as a warning any more.
+    expect(problems.standing()).toMatchObject([{ level: 'warn', code: 'HSW_NOTIFICATION_DELAYED' }]);
   });
 });
