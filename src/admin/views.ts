@@ -249,7 +249,7 @@ export type Readiness = View<typeof readiness>;
 
 export const shortReadiness = z
   .strictObject({ ready: z.boolean() })
-  .meta({ id: 'ShortReadiness', description: 'What a request without the token is told.' });
+  .meta({ id: 'ShortReadiness', description: 'The answer to a request without the token.' });
 
 const minute = z.strictObject({
   at: time.describe('When the minute began.'),
@@ -306,7 +306,9 @@ export const overview = readiness
     duplicateKeys: count,
     redisUp: z.boolean().nullable().describe('Null if no Redis is configured.'),
     replica: z.string().nullable().describe('The name of this replica; null if there is only one watchdog.'),
-    evidence: z.strictObject({ direct: z.boolean(), proxy: z.boolean() }).describe('Whether Linux tells of both.'),
+    evidence: z
+      .strictObject({ direct: z.boolean(), proxy: z.boolean() })
+      .describe('Whether Linux shows the connections of clients and those of proxies.'),
     nodesListedAt: time.nullable().describe('When Headscale was last asked for its nodes and answered.'),
     certificateExpiresAt: time.nullable().describe('Of the certificate that expires first.'),
     descriptors: z.strictObject({ open: count, limit: count }).nullable().describe('Of this process.'),
