@@ -305,9 +305,8 @@ export class Handover {
     this.#waiting.set(machineKey, id);
     const { registry, acceptor } = this.#options;
     // The node has come back, and these would end with this process.
-    for (const stream of registry.all()) {
-      const cannotGo = acceptor.tunnelOf(stream)?.staysBecause === 'tls';
-      if (stream.machineKey === machineKey && cannotGo) acceptor.sever(stream, 'shutdown');
+    for (const stream of registry.ofMachineKey(machineKey)) {
+      if (acceptor.tunnelOf(stream)?.staysBecause === 'tls') acceptor.sever(stream, 'shutdown');
     }
     this.#next(true);
   }
@@ -315,7 +314,7 @@ export class Handover {
   /** Lets the successor's newcomers go on whose nodes have no stream here any more. */
   #clear(): void {
     for (const [machineKey, id] of [...this.#waiting]) {
-      if ([...this.#options.registry.all()].some((stream) => stream.machineKey === machineKey)) continue;
+      if (this.#options.registry.ofMachineKey(machineKey).length > 0) continue;
       this.#waiting.delete(machineKey);
       this.#successor.say({ kind: 'clear', id });
     }
