@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import type { Finding, Problems } from '../admin/problems.ts';
 import type { Overview, Readiness } from '../admin/views.ts';
@@ -10,6 +10,7 @@ import type { Clock, Instant } from '../lib/clock.ts';
 import { version } from '../lib/version.ts';
 import type { Kernel } from '../liveness/kernel.ts';
 import type { ProxySockets } from '../liveness/proxy-sockets.ts';
+import { descriptorLimit } from '../pipeline/admission.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { FrontProxies } from '../proxy/front-proxies.ts';
 import type { ClientListener } from '../proxy/listener.ts';
@@ -114,8 +115,8 @@ export function overviewOf(
 /** How many descriptors this process has open, and how many it may have. Null where Linux does not say. */
 function descriptors(): Overview['descriptors'] {
   try {
-    const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? [];
-    return soft === undefined ? null : { open: readdirSync('/proc/self/fd').length, limit: Number(soft) };
+    const limit = descriptorLimit();
+    return limit === undefined ? null : { open: readdirSync('/proc/self/fd').length, limit };
   } catch {
     return null;
   }
@@ -287,7 +288,7 @@ const WHY: Readonly<Record<NoEvidence, readonly [level: Finding['level'], why: s
     "Check that the proxy passes on the client's address and port as it sees them.",
   ],
 };
-/** How many seconds a stream may be without evidence before it counts: a proxy's connection is found a moment after it opens. */
+/** A younger stream does not count: the watchdog finds a proxy's connection only a moment after the stream opens. */
 const NO_EVIDENCE_AFTER_MS = 10_000;
 
 function evidenceProblems({ registry, acceptor, kernel, clock }: OverviewOptions, started: number): readonly Finding[] {

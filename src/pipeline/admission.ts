@@ -54,12 +54,15 @@ export class Admission {
       this.limitReached('connections_per_address', address, `there are ${ofNetwork} from ${network} already`);
       return undefined;
     }
-    return this.adopt(address);
+    return this.#count(network);
   }
 
   /** Counts a connection that another process has admitted, whatever the limits are. See `admitConnection`. */
   adopt(address: string | undefined): () => void {
-    const network = address === undefined ? undefined : networkOf(address);
+    return this.#count(address === undefined ? undefined : networkOf(address));
+  }
+
+  #count(network: string | undefined): () => void {
     this.#connections += 1;
     if (network !== undefined) this.#perNetwork.set(network, (this.#perNetwork.get(network) ?? 0) + 1);
     return () => this.#closed(network);
@@ -118,8 +121,14 @@ const PER_CONNECTION = 2;
 
 /** How many connections the limit of open files allows (man 2 getrlimit, RLIMIT_NOFILE). Undefined if it is not known. */
 export function connectionCapacity(limits = readLimits()): number | undefined {
+  const most = descriptorLimit(limits);
+  return most === undefined ? undefined : Math.max(1, Math.floor((most - RESERVED) / PER_CONNECTION));
+}
+
+/** How many files this process may have open. Undefined if it is not known. */
+export function descriptorLimit(limits = readLimits()): number | undefined {
   const soft = /^Max open files\s+(\d+)/m.exec(limits)?.[1];
-  return soft === undefined ? undefined : Math.max(1, Math.floor((Number(soft) - RESERVED) / PER_CONNECTION));
+  return soft === undefined ? undefined : Number(soft);
 }
 
 function readLimits(): string {
