@@ -3,6 +3,7 @@ import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { formatMachineKey } from '../identity/keys.ts';
 import { codeOf, reasonOf, StartError } from '../lib/errors.ts';
+import { DAY_MS } from '../lib/units.ts';
 import { type History, type HistoryEntry, type HistoryQuery, matches } from './history.ts';
 import type { PresenceLog } from './presence-log.ts';
 import { eventHeadOf, type Notes, parseRecord, timeOfLaterVersion } from './records.ts';
@@ -73,8 +74,6 @@ export async function readHistory(file: Readable, { history, log, notes, since }
   history.rememberSince(eventsSince);
   return { events, skipped, lastSeq, lastStream };
 }
-
-const DAY_MS = 86_400_000;
 
 /** The events in the file that match, oldest first: the newest up to the limit, or with `after` the next ones after it. */
 export function findInFile(file: Readable, query: HistoryQuery): Promise<readonly HistoryEntry[]> {

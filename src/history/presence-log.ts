@@ -1,4 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
+import { DAY_MS } from '../lib/units.ts';
 
 /*
  * When each node was connected, and when nobody was there to see it. It is pure, and all dates are milliseconds since 1970.
@@ -31,13 +32,12 @@ export interface NodeRecord {
   readonly since: number | undefined;
 }
 
-export const KEPT_MS = 30 * 86_400_000;
+export const KEPT_MS = 30 * DAY_MS;
 /** After a start, nodes need time to come back. Whoever is back within it has not been offline. */
 const SETTLE_MS = 120_000;
 const MOST_NODES = 10_000;
 /** Each takes 16 bytes. */
 const MOST_INTERVALS = 1_000_000;
-const DAY_MS = 86_400_000;
 
 interface Span {
   readonly since: number;

@@ -33,7 +33,7 @@ export function formatSize(bytes: number): string {
 const SECOND_MS = 1000;
 const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
-const DAY_MS = 24 * HOUR_MS;
+export const DAY_MS = 24 * HOUR_MS;
 
 /** Writes a duration for people to read: `450 ms`, `1.3 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`. */
 export function span(ms: number): string {
