@@ -1,6 +1,6 @@
 import type { Server } from 'node:http';
 import type { AdminServer } from '../admin/server.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import { atMost, type Clock, type Timer } from '../lib/clock.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import { closeAfter } from '../proxy/answer.ts';
 import type { ClientListener } from '../proxy/listener.ts';
@@ -80,24 +80,16 @@ export class Shutdown {
    * A call of `close` cuts the drain short.
    */
   async drain(): Promise<void> {
-    const { clock, emit, acceptor, listeners } = this.#options;
+    const { clock, emit, acceptor } = this.#options;
     const startedAt = clock.now();
     const { overMs, isShortened } = this.#options.drainTerms();
     this.#onStop();
-    this.#isDraining = true;
-    for (const { unanswered } of listeners) {
-      for (const [, response] of unanswered.all()) closeAfter(response);
-    }
+    this.#beginDraining();
     emit({ kind: 'drain_started', streams: acceptor.size, overMs, isShortened });
     const stopped = this.#stopListening();
     this.#endIdle();
-    await new Promise<void>((resolve) => {
-      const end = clock.after(Math.max(overMs, LEAST_FOR_REQUESTS_MS), resolve);
-      void Promise.all([stopped, acceptor.drain(overMs)]).then(() => {
-        end.cancel();
-        resolve();
-      });
-    });
+    const ended = Promise.all([stopped, acceptor.drain(overMs)]);
+    await atMost(clock, Math.max(overMs, LEAST_FOR_REQUESTS_MS), ended);
     await this.close();
     emit({ kind: 'drain_ended', tookMs: clock.now() - startedAt });
   }
@@ -107,22 +99,21 @@ export class Shutdown {
    * never go end evenly over that time.
    */
   async leave(overMs: number): Promise<void> {
-    const { clock, acceptor, listeners } = this.#options;
-    this.#isDraining = true;
-    for (const { unanswered } of listeners) {
-      for (const [, response] of unanswered.all()) closeAfter(response);
-    }
+    const { clock, acceptor } = this.#options;
+    this.#beginDraining();
     const stopped = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.endLive();
     this.#endIdle();
-    await new Promise<void>((resolve) => {
-      const end = clock.after(Math.max(overMs, LEAST_FOR_REQUESTS_MS), resolve);
-      void Promise.all([stopped, acceptor.drain(overMs, ({ tunnel }) => tunnel.staysBecause === 'tls')]).then(() => {
-        end.cancel();
-        resolve();
-      });
-    });
+    const ended = Promise.all([stopped, acceptor.drain(overMs, ({ tunnel }) => tunnel.staysBecause === 'tls')]);
+    await atMost(clock, Math.max(overMs, LEAST_FOR_REQUESTS_MS), ended);
     await this.close();
+  }
+
+  #beginDraining(): void {
+    this.#isDraining = true;
+    for (const { unanswered } of this.#options.listeners) {
+      for (const [, response] of unanswered.all()) closeAfter(response);
+    }
   }
 
   /** Closes everything now. Resolves when nothing is left open. */

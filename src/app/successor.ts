@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Checkup } from '../headscale/checkup.ts';
 import { formatMachineKey } from '../identity/keys.ts';
-import type { Clock, Timer } from '../lib/clock.ts';
+import { atMost, type Clock, type Timer } from '../lib/clock.ts';
 import { StartError } from '../lib/errors.ts';
 import { type SocketHandle, socketFrom } from '../lib/handles.ts';
 import { version } from '../lib/version.ts';
@@ -58,13 +58,7 @@ export class Succession {
    */
   async takeOver(): Promise<void> {
     const { clock, checkup, acceptor, emit } = this.#options;
-    await new Promise<void>((resolve) => {
-      const timer = clock.after(CHECKED_WITHIN_MS, resolve);
-      void checkup.check().then(() => {
-        timer.cancel();
-        resolve();
-      });
-    });
+    await atMost(clock, CHECKED_WITHIN_MS, checkup.check());
     if (this.#options.isKeyMissing()) {
       throw new StartError(
         'HSW_NOISE_KEY_UNREADABLE',

@@ -1,8 +1,9 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { Clock, Instant, Timer } from '../lib/clock.ts';
+import { atMost, type Clock, type Instant, type Timer } from '../lib/clock.ts';
 import { codeOf, reasonOf } from '../lib/errors.ts';
+import { DAY_MS } from '../lib/units.ts';
 import type { Emit } from '../streams/events.ts';
 import { inspectHistoryFile, linesOf } from './history-reading.ts';
 import { eventHeadOf, parseRecord, timeOfLaterVersion } from './records.ts';
@@ -13,7 +14,6 @@ const FLUSH_AFTER_MS = 1000;
 const RETRY_EVERY_MS = 10_000;
 /** How much may wait to be written. */
 const MOST_PENDING_BYTES = 4 * 1024 * 1024;
-const DAY_MS = 86_400_000;
 /** Pieces of this size are written. */
 const CHUNK_BYTES = 256 * 1024;
 /** A file is rewritten to this share of its limit, so that it takes a while until the next time. */
@@ -140,13 +140,7 @@ export class HistoryFile {
       await this.#handle?.sync().catch(() => {});
       await this.#forgetHandle();
     });
-    await new Promise<void>((resolve) => {
-      const timer = this.#options.clock.after(CLOSE_WITHIN_MS, resolve);
-      void done.then(() => {
-        timer.cancel();
-        resolve();
-      });
-    });
+    await atMost(this.#options.clock, CLOSE_WITHIN_MS, done);
   }
 
   #schedule(ms: number): void {

@@ -38,6 +38,17 @@ export const systemClock: Clock = {
   dateOf: (instant) => new Date(Date.now() - (performance.now() - instant)),
 };
 
+/** Waits until `work` is done, but no longer than `ms` milliseconds. */
+export function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = clock.after(ms, resolve);
+    void work.then(() => {
+      timer.cancel();
+      resolve();
+    });
+  });
+}
+
 /** Waits `ms` milliseconds, or until `signal` aborts. */
 export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
