@@ -157,10 +157,11 @@ async function findEvents(
   oldest: number,
 ): Promise<FoundEvents> {
   const { knownSince } = history;
-  const entries = history.find(query);
-  if (file === undefined) return { entries, knownSince, fromFile: false };
+  if (file === undefined) return { entries: history.find(query), knownSince, fromFile: false };
   const inAll = Math.max(file.eventsSince, oldest);
-  if (query.since === undefined || query.since >= knownSince) return { entries, knownSince: inAll, fromFile: true };
+  if (query.since === undefined || query.since >= knownSince) {
+    return { entries: history.find(query), knownSince: inAll, fromFile: true };
+  }
   const until = Math.min(query.until ?? knownSince, knownSince);
   const older = await findInFile(file, { ...query, since: Math.max(query.since, oldest), until });
   // The search took a while.

@@ -256,9 +256,8 @@ class KeyFile<T> {
       return this.#read(paths);
     } catch (error) {
       const isMissing = error instanceof StartError && codeOf(error.cause) === 'ENOENT';
-      const maySo =
-        this.#mayComeLater && (this.#isStarted ? this.isAwaited && paths.join() === this.#paths?.join() : true);
-      if (isMissing && maySo) return undefined;
+      const isStillAwaited = this.isAwaited && paths.join() === this.#paths?.join();
+      if (isMissing && this.#mayComeLater && (!this.#isStarted || isStillAwaited)) return undefined;
       throw error;
     }
   }

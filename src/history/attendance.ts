@@ -46,7 +46,7 @@ export class Attendance {
   readonly #nodes = new Map<MachineKey, Attending>();
   /** Streams that were sessions. */
   readonly #sessions = new WeakSet<Stream>();
-  /** Those with a stream that is not noted. */
+  /** Nodes with a stream that the log does not have yet. */
   readonly #unsettled = new Set<MachineKey>();
   #timer: Timer | undefined;
   #aliveTimer: Timer | undefined;

@@ -1,5 +1,4 @@
-import type { Instant } from '../lib/clock.ts';
-import { plus } from '../lib/clock.ts';
+import { type Instant, plus } from '../lib/clock.ts';
 import type { JsonFields } from '../lib/json.ts';
 import type { StreamId } from '../streams/stream.ts';
 
