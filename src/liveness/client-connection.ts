@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { Instant } from '../lib/clock.ts';
+import { type Instant, plus } from '../lib/clock.ts';
 import type { EvidenceSource, KernelEvidence } from '../streams/stream.ts';
 import { isOutstanding, liveliest, receivedAt } from './evidence.ts';
 import type { Kernel, SocketTimeouts } from './kernel.ts';
@@ -81,6 +81,7 @@ export class ClientConnection {
   #heardAt: Instant | undefined;
   /** How the user timeout differs from the configured one: see `beforeSend` and `#adaptToQuiet`. */
   #userTimeout: 'as set' | 'shortened' | 'lengthened' = 'as set';
+  #userTimeoutMs = 0;
 
   /**
    * @param kernel undefined on systems without one: then there is no evidence, and only Node's keepalive.
@@ -107,6 +108,20 @@ export class ClientConnection {
   /** Evidence to show, which costs little: behind a proxy it may be some seconds old. */
   lastEvidence(): KernelEvidence | undefined {
     return this.behindProxy === undefined ? this.evidence() : this.behindProxy.lastEvidence;
+  }
+
+  /**
+   * When the client's kernel last gave a sign of life, for a stream that ends. Call it before its connection is closed. Undefined if
+   * that is not known, as for a client that has left its proxy.
+   *
+   * @param gaveUp whether Linux has given the connection up. Linux cannot be asked about it any more, but it had waited for the
+   *   user timeout since that sign.
+   */
+  lastSignAt(now: Instant, gaveUp: boolean): Instant | undefined {
+    const evidence = this.lastEvidence();
+    if (evidence !== undefined) return evidence.ended ? undefined : receivedAt(evidence, now);
+    if (!gaveUp || this.behindProxy !== undefined) return undefined;
+    return this.#heardAt ?? (this.#userTimeoutMs > 0 ? plus(now, -this.#userTimeoutMs) : undefined);
   }
 
   /** Sets new timeouts. While the connection is probed, they take effect afterwards. */
@@ -203,13 +218,14 @@ export class ClientConnection {
     }
     const standingMs = this.#waiting ? WAITING_IDLE_MS : KEEPALIVE_IDLE_MS;
     const probesIdle = this.#probesIdle;
-    this.#userTimeout = 'as set';
     this.#socketTimeouts = {
       userTimeoutMs: this.behindProxy === undefined ? goneAfterMs - (probesIdle ? ROUNDED_UP_MS : 0) : 0,
       idleMs: probesIdle ? Math.min(probeIdleMs, standingMs) : standingMs,
       everyMs: probesIdle ? PROBE_IDLE_EVERY_MS : KEEPALIVE_EVERY_MS,
       probes: goneAfterMs > 0 ? KEEPALIVE_PROBES : PROBES_WITHOUT_DROP,
     };
+    this.#userTimeout = 'as set';
+    this.#userTimeoutMs = this.#socketTimeouts.userTimeoutMs;
     this.#kernel.applyTimeouts(this.#socket, this.#socketTimeouts);
     if (!probesIdle) {
       this.#adaptToQuiet();
@@ -236,12 +252,14 @@ export class ClientConnection {
 
   #adapt(how: 'shortened' | 'lengthened', userTimeoutMs: number): void {
     this.#userTimeout = how;
-    this.#kernel?.setUserTimeout(this.#socket, Math.round(userTimeoutMs));
+    this.#userTimeoutMs = Math.round(userTimeoutMs);
+    this.#kernel?.setUserTimeout(this.#socket, this.#userTimeoutMs);
   }
 
   #restore(): void {
     if (this.#userTimeout === 'as set' || this.#socketTimeouts === undefined) return;
     this.#userTimeout = 'as set';
-    this.#kernel?.setUserTimeout(this.#socket, this.#socketTimeouts.userTimeoutMs);
+    this.#userTimeoutMs = this.#socketTimeouts.userTimeoutMs;
+    this.#kernel?.setUserTimeout(this.#socket, this.#userTimeoutMs);
   }
 }

@@ -1,7 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock } from '../lib/clock.ts';
-import { type Disagreement, hasBegun, type WatchdogEvent } from '../streams/events.ts';
+import { type Disagreement, type EventOf, hasBegun, type WatchdogEvent } from '../streams/events.ts';
 import type { CloseReason, KernelEvidence, Stream } from '../streams/stream.ts';
 
 /*
@@ -249,7 +249,7 @@ export class Sightings {
     if (machineKey === undefined || kind !== 'control') return;
     if (hasBegun(event)) {
       if (!this.#connectedSince.has(machineKey)) this.#connectedSince.set(machineKey, this.#now());
-    } else this.#closed(machineKey, event.stream, event.reason);
+    } else this.#closed(machineKey, event);
   };
 
   /** Takes what is known from before this start, the oldest first. */
@@ -268,10 +268,11 @@ export class Sightings {
     return new Set([...this.#connectedSince.keys(), ...this.#lastSeenAt.keys()]);
   }
 
-  #closed(key: MachineKey, stream: Stream, reason: CloseReason): void {
+  #closed(key: MachineKey, { stream, reason, lastSignAt }: EventOf<'stream_closed'>): void {
     const { clock, isNode, streamsOf } = this.#options;
     if (streamsOf(key) === 0) this.#connectedSince.delete(key);
-    const seenAt = WAS_THERE.has(reason) ? this.#now() : clock.dateOf(stream.heardAt).getTime();
+    const signAt = lastSignAt === undefined || lastSignAt < stream.heardAt ? stream.heardAt : lastSignAt;
+    const seenAt = WAS_THERE.has(reason) ? this.#now() : clock.dateOf(signAt).getTime();
     const before = this.#lastSeenAt.get(key) ?? seenAt;
     // Delete first, so that the order is that of the ends.
     this.#lastSeenAt.delete(key);

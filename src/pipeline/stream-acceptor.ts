@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { formatMachineKey } from '../identity/keys.ts';
 import { addressAndPort } from '../lib/addresses.ts';
-import type { Timer } from '../lib/clock.ts';
+import type { Instant, Timer } from '../lib/clock.ts';
 import { ClientConnection } from '../liveness/client-connection.ts';
 import type { ProxiedClient } from '../liveness/proxied-client.ts';
 import type { ClientPath } from '../liveness/proxy-sockets.ts';
@@ -37,6 +37,8 @@ interface StreamParts {
   /** The other replicas that had older streams of its node when it came. */
   readonly elsewhere: readonly string[];
   gone?: GoneBehindProxy;
+  /** Known once the stream ends: a closed connection cannot be asked. */
+  lastSignAt?: Instant | undefined;
 }
 
 /** Turns an upgrade request into a stream: identify the client, register the stream, let the takeover admit it, tunnel its bytes. */
@@ -371,6 +373,9 @@ export class StreamAcceptor {
         takeover.firstRecord(stream);
       },
       ending: (stream, reason) => {
+        const parts = this.#streams.get(stream);
+        const gaveUp = reason === 'gone' || reason === 'not_reading';
+        if (parts !== undefined) parts.lastSignAt = parts.connection.lastSignAt(clock.now(), gaveUp);
         const unseen = this.#unseenHandshakes.get(stream);
         this.#unseenHandshakes.delete(stream);
         if (unseen !== undefined) this.#forgetHandshake(unseen);
@@ -380,17 +385,11 @@ export class StreamAcceptor {
       },
       upstreamClosed: (stream) => takeover.upstreamClosed(stream),
       closed: (stream, reason) => {
-        const { gone, connection } = this.#streams.get(stream) ?? {};
+        const { gone, lastSignAt, connection } = this.#streams.get(stream) ?? {};
         connection?.behindProxy?.close();
         this.#streams.delete(stream);
         registry.remove(stream);
-        emit({
-          kind: 'stream_closed',
-          stream,
-          reason,
-          lifetimeMs: clock.now() - stream.openedAt,
-          ...(gone && { gone }),
-        });
+        emit({ kind: 'stream_closed', stream, reason, lifetimeMs: clock.now() - stream.openedAt, lastSignAt, gone });
         this.#drop(stream);
       },
     };

@@ -58,6 +58,8 @@ export type WatchdogEvent =
       readonly stream: Stream;
       readonly reason: CloseReason;
       readonly lifetimeMs: number;
+      /** When the client last gave a sign of life, if its kernel has shown that. */
+      readonly lastSignAt?: Instant | undefined;
       /** What showed that the client is gone, if it was the socket of a proxy in front. */
       readonly gone?: GoneBehindProxy | undefined;
     }

@@ -96,7 +96,7 @@ const EVENT_TABLE: { readonly [K in EventKind]: Row<EventOf<K>> } = {
     level: 'info',
     subject: ({ stream, reason }) => ({ ...about(stream), reason }),
     sentence: ({ stream, reason }, nameOf) =>
-      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} would have been severed, but it is observe-only: ${WOULD_SEVER[reason]}.`,
+      `${streamOf(stream, nameOf)} from ${stream.remoteAddress} would have been severed, but it is treated as observe-only: ${WOULD_SEVER[reason]}.`,
   },
   machine_key_duplicated: {
     level: 'warn',

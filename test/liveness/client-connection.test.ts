@@ -273,3 +273,40 @@ describe('enableKeepAlive', () => {
     expect(calls).toEqual([`order 0 ${idleMs} 15000 9`]);
   });
 });
+
+describe('ClientConnection, when its stream ends', () => {
+  const later = (ms: number) => plus(NOW, ms);
+
+  test("the last sign of life is that of the client's kernel, of a client behind a proxy that of the last survey", () => {
+    const { line, world } = bench();
+    world.kernelSays = { ...QUIET, receivedAgoMs: 40_000 };
+    expect(line.lastSignAt(later(60_000), false)).toBe(later(20_000));
+    const proxied = { lastEvidence: { ...QUIET, receivedAgoMs: 3000 } } as unknown as ProxiedClient;
+    expect(bench(proxied).line.lastSignAt(later(60_000), false)).toBe(later(57_000));
+    const left = { lastEvidence: { ...QUIET, receivedAgoMs: 0, ended: true } } as unknown as ProxiedClient;
+    expect(bench(left).line.lastSignAt(later(60_000), true)).toBeUndefined();
+  });
+
+  test('if Linux gave it up with data in flight, it is what the patrol saw last; if it was idle, the user timeout has passed since', () => {
+    const { line, world } = bench();
+    line.applyTimeouts(orders(120_000));
+    line.beforeSend();
+    world.kernelSays = { ...QUIET, unackedSegments: 1, receivedAgoMs: 5000 };
+    line.refresh(false, later(10_000));
+    world.kernelSays = undefined;
+    expect(line.lastSignAt(later(130_000), true)).toBe(later(5000));
+    const idle = bench().line;
+    idle.applyTimeouts(orders(180_000));
+    expect(idle.lastSignAt(later(200_000), true)).toBe(later(20_000));
+    // A short one is lengthened while nothing is in flight, so that three probes have time.
+    const lengthened = bench();
+    lengthened.world.kernelSays = { ...QUIET, receivedAgoMs: 0 };
+    lengthened.line.applyTimeouts(orders(30_000));
+    lengthened.world.kernelSays = undefined;
+    expect(lengthened.line.lastSignAt(later(200_000), true)).toBe(later(200_000 - 120_000));
+    // With gone-after off, Linux waits for its own time, which we do not know.
+    const off = bench().line;
+    off.applyTimeouts(orders(0));
+    expect(off.lastSignAt(later(200_000), true)).toBeUndefined();
+  });
+});

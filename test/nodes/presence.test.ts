@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { MachineKey } from '../../src/identity/keys.ts';
 import type { NodeInfo } from '../../src/identity/node-info.ts';
+import { type Instant, plus } from '../../src/lib/clock.ts';
 import {
   allPresences,
   isConnected,
@@ -155,14 +156,14 @@ function bench(most?: number) {
       sightings.listen({ kind: 'stream_opened', stream });
       return stream;
     },
-    closed(stream: Stream, reason: CloseReason): void {
+    closed(stream: Stream, reason: CloseReason, lastSignAt?: Instant): void {
       const { machineKey } = stream;
       if (machineKey !== undefined)
         open.set(
           machineKey,
           (open.get(machineKey) ?? []).filter((each) => each !== stream),
         );
-      sightings.listen({ kind: 'stream_closed', stream, reason, lifetimeMs: 0 });
+      sightings.listen({ kind: 'stream_closed', stream, reason, lifetimeMs: 0, lastSignAt });
     },
   };
 }
@@ -196,6 +197,19 @@ describe('Sightings', () => {
     stream.heardAt = clock.now();
     clock.advance(40_000);
     closed(stream, reason);
+    expect(sightings.of(KEY)?.lastSeenAt).toBe(begun + seenMs);
+  });
+
+  test.each<[string, number, number]>([
+    ["what the client's kernel showed last counts, if it is newer than the last byte", 50_000, 50_000],
+    ['the last byte counts, if it is newer', 10_000, 20_000],
+  ])('after a stream that was severed, %s', (_what, signMs, seenMs) => {
+    const { clock, sightings, opened, closed, begun } = bench();
+    const stream = opened();
+    clock.advance(20_000);
+    stream.heardAt = clock.now();
+    clock.advance(40_000);
+    closed(stream, 'severed_dead', plus(stream.openedAt, signMs));
     expect(sightings.of(KEY)?.lastSeenAt).toBe(begun + seenMs);
   });
 

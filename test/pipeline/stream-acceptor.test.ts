@@ -148,6 +148,9 @@ describe('StreamAcceptor', () => {
     expect(seen).toEqual(['open 1', 'closed 1', 'open 2']);
     await until(() => told('stream_closed').length === 1, 'the old stream is closed');
     expect(told('stream_closed')).toMatchObject([{ reason: 'severed_dead', stream: { id: 1 } }]);
+    // The kernel of the fake client was heard 20 s before the contest.
+    const [{ lastSignAt, stream: severed } = {}] = told('stream_closed');
+    expect((severed?.openedAt ?? 0) - (lastSignAt ?? 0)).toBe(20_000);
     expect(told('contest_ended')).toMatchObject([{ verdict: 'dead' }]);
     expect(calls.filter((call) => call.includes(` ${old.localPort}`))).toEqual([
       `order ${old.localPort} 120000 75000`,

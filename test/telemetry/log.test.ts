@@ -123,7 +123,7 @@ describe('logEvents', () => {
     [
       { kind: 'would_sever', stream, reason: 'silent' },
       'info',
-      /would have been severed, but it is observe-only: its client has been silent/,
+      /would have been severed, but it is treated as observe-only: its client has been silent/,
     ],
     [
       { kind: 'upstream_silent', upstream: 'http://u', silence: { on: 'requests' } },
