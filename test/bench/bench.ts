@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { behindProxyTables } from './behind-proxy.ts';
+import { streamsBehindProxyTables, upgradeBehindProxyTable } from './behind-proxy.ts';
 import { type Contender, contenders, PROJECT, type Running, start } from './contenders.ts';
 import { contestRows } from './contests.ts';
 import { drawGrowth } from './growth.ts';
@@ -54,7 +54,7 @@ async function measureRows(rows: readonly Row[], folder: string, load: Load): Pr
   }
 }
 
-/** @param wanted a part of a row's name, `growth`, `replicas`, `behind nginx` or `size`; all of it when undefined. */
+/** @param wanted a part of a row's name, `growth`, `replicas`, `behind nginx` (both of its parts) or `size`; all of it when undefined. */
 async function bench(folder: string, wanted: string | undefined): Promise<void> {
   const isWanted = (name: string): boolean => wanted === undefined || name.includes(wanted);
   process.stderr.write('bench: building …\n');
@@ -75,9 +75,10 @@ async function bench(folder: string, wanted: string | undefined): Promise<void> 
       const places = { load, upstreamPort: UPSTREAM_PORT };
       process.stdout.write(`\n${await replicasTable({ ...places, rounds: ROUNDS, seconds: SECONDS })}`);
     }
-    if (isWanted('behind nginx')) {
-      const terms = { load, upstreamPort: UPSTREAM_PORT, folder, rounds: Math.min(ROUNDS, 3), seconds: SECONDS };
-      process.stdout.write(`\n${await behindProxyTables(terms)}`);
+    const behindNginx = { load, upstreamPort: UPSTREAM_PORT, folder, rounds: Math.min(ROUNDS, 3), seconds: SECONDS };
+    if (isWanted('streams behind nginx')) process.stdout.write(`\n${await streamsBehindProxyTables(behindNginx)}`);
+    if (isWanted('an upgrade behind nginx')) {
+      process.stdout.write(`\n${await upgradeBehindProxyTable({ ...behindNginx, rounds: 2 * ROUNDS })}`);
     }
     if (isWanted('size')) process.stdout.write(`\nInstalled for production: ${installedMegabytes(folder)} MB\n`);
     if (isWanted('growth')) {
