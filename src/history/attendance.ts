@@ -29,7 +29,7 @@ export interface AttendanceOptions {
 
 interface Attending {
   /** Its control streams that are not closed. */
-  readonly streams: Set<Stream>;
+  streams: readonly Stream[];
   /** Since when it has had a session, if the log has it. */
   since: number | undefined;
   /** When its last session ended, while another stream may still become one. */
@@ -65,12 +65,12 @@ export class Attendance {
     const { stream } = event;
     const { machineKey: key, kind } = stream;
     if (key === undefined || kind !== 'control') return;
-    const node = this.#nodes.get(key) ?? { streams: new Set(), since: undefined, endedAt: undefined };
+    const node = this.#nodes.get(key) ?? { streams: [], since: undefined, endedAt: undefined };
     this.#nodes.set(key, node);
-    if (hasBegun(event)) node.streams.add(stream);
+    if (hasBegun(event)) node.streams = node.streams.concat(stream);
     else {
       this.#settle(key, node);
-      node.streams.delete(stream);
+      node.streams = node.streams.filter((each) => each !== stream);
       if (this.wasSession(stream)) node.endedAt = this.#now();
     }
     this.#settle(key, node);
@@ -125,7 +125,7 @@ export class Attendance {
     const isSettled = !isWaiting && (since === undefined || node.since !== undefined);
     if (isSettled) this.#unsettled.delete(key);
     else this.#unsettled.add(key);
-    if (node.streams.size === 0) this.#nodes.delete(key);
+    if (node.streams.length === 0) this.#nodes.delete(key);
   }
 
   #come(node: MachineKey, attending: Attending, since: number): void {

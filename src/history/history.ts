@@ -1,6 +1,7 @@
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { ErrorCode } from '../lib/errors.ts';
+import { compact } from '../lib/text.ts';
 import type { EventKind, WatchdogEvent } from '../streams/events.ts';
 import type { StreamId } from '../streams/stream.ts';
 import type { EventSubject, NameOf } from '../telemetry/event-phrases.ts';
@@ -153,7 +154,7 @@ export class History {
     const level = levelOf(event);
     if (level === undefined) return;
     const subject = subjectOf(event);
-    const sentence = describeEvent(event, this.#ports.nameOf);
+    const sentence = compact(describeEvent(event, this.#ports.nameOf));
     const code = errorCodeOf(event);
     const entry: HistoryEntry = { seq: ++this.#lastSeq, at, kind: event.kind, level, code, subject, sentence };
     this.#keep(entry);

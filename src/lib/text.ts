@@ -12,6 +12,14 @@ export function printable(text: string, longest = Number.POSITIVE_INFINITY): str
   return cut.replace(CONTROL, escaped);
 }
 
+/**
+ * The same text in one piece, to keep it for long. V8 puts a text together from references to its parts, which take several times
+ * its memory.
+ */
+export function compact(text: string): string {
+  return Buffer.from(text).toString();
+}
+
 const LONGEST_QUOTE = 80;
 
 /** Text from outside in quotes, safe and on one line, for a message. */

@@ -53,10 +53,22 @@ export function enableKeepAlive(kernel: Kernel | undefined, socket: Socket, othe
   const idleMs = other === 'upstream' ? KEEPALIVE_IDLE_MS : WAITING_IDLE_MS;
   if (kernel === undefined) keepAliveByNode(socket, true);
   else {
-    const timeouts = { userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES };
+    const timeouts = shared({ userTimeoutMs: 0, idleMs, everyMs: KEEPALIVE_EVERY_MS, probes: KEEPALIVE_PROBES });
     // A client's connection may have served other requests before.
     kernel.applyTimeouts(socket, timeouts, other === 'upstream');
   }
+}
+
+const MOST_SHARED = 64;
+const known = new Map<string, SocketTimeouts>();
+
+/** Sockets with the same timeouts share one object: nearly all have the same. */
+function shared(timeouts: SocketTimeouts): SocketTimeouts {
+  const { userTimeoutMs, idleMs, everyMs, probes } = timeouts;
+  const key = `${userTimeoutMs} ${idleMs} ${everyMs} ${probes}`;
+  const found = known.get(key);
+  if (found === undefined && known.size < MOST_SHARED) known.set(key, timeouts);
+  return found ?? timeouts;
 }
 
 /** For systems without a `Kernel`. Before Node 26, Node sets interval and count itself: ten probes, one second apart. */
@@ -218,12 +230,12 @@ export class ClientConnection {
     }
     const standingMs = this.#waiting ? WAITING_IDLE_MS : KEEPALIVE_IDLE_MS;
     const probesIdle = this.#probesIdle;
-    this.#socketTimeouts = {
+    this.#socketTimeouts = shared({
       userTimeoutMs: this.behindProxy === undefined ? goneAfterMs - (probesIdle ? ROUNDED_UP_MS : 0) : 0,
       idleMs: probesIdle ? Math.min(probeIdleMs, standingMs) : standingMs,
       everyMs: probesIdle ? PROBE_IDLE_EVERY_MS : KEEPALIVE_EVERY_MS,
       probes: goneAfterMs > 0 ? KEEPALIVE_PROBES : PROBES_WITHOUT_DROP,
-    };
+    });
     this.#userTimeout = 'as set';
     this.#userTimeoutMs = this.#socketTimeouts.userTimeoutMs;
     this.#kernel.applyTimeouts(this.#socket, this.#socketTimeouts);

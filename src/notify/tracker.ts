@@ -43,7 +43,7 @@ const MOST_TRACKED = 20_000;
 type TrackedStream = Pick<Stream, 'openedAt' | 'spokenAt'>;
 
 interface Tracked {
-  readonly streams: Set<TrackedStream>;
+  streams: readonly TrackedStream[];
   /** When its last session ended. A stream that never became a session leaves it as it was. */
   awaySince: Instant;
   /** Its key has had a long session, or Headscale listed it. */
@@ -92,7 +92,7 @@ export class NodeTracker {
 
   opened(key: MachineKey, stream: TrackedStream, now: Instant): void {
     const node = this.#nodes.get(key) ?? this.#track(key, now);
-    node.streams.add(stream);
+    node.streams = node.streams.concat(stream);
     node.expectedAt = undefined;
     this.#reconsider(key, node);
   }
@@ -100,7 +100,7 @@ export class NodeTracker {
   closed(key: MachineKey, stream: TrackedStream, now: Instant): void {
     const node = this.#nodes.get(key);
     if (node === undefined) return;
-    node.streams.delete(stream);
+    node.streams = node.streams.filter((each) => each !== stream);
     if (stream.spokenAt !== undefined) {
       node.awaySince = now;
       node.isProven ||= now - stream.openedAt >= PROVEN_AFTER_MS;
@@ -134,7 +134,7 @@ export class NodeTracker {
   /** Headscale has listed its nodes. @param dateOf the date of an instant. */
   listed(nodes: readonly NodeInfo[], dateOf: (instant: Instant) => Date): void {
     const keys = new Set(nodes.map(({ machineKey }) => machineKey));
-    for (const [key, { streams }] of this.#nodes) if (streams.size === 0 && !keys.has(key)) this.#forget(key);
+    for (const [key, { streams }] of this.#nodes) if (streams.length === 0 && !keys.has(key)) this.#forget(key);
     if (this.#expecting === undefined) return;
     const { since, at, seenWithinMs } = this.#expecting;
     this.#expecting = undefined;
@@ -178,7 +178,7 @@ export class NodeTracker {
   }
 
   #tell(key: MachineKey, node: Tracked, now: Instant): readonly Change[] {
-    if (node.streams.size > 0) {
+    if (node.streams.length > 0) {
       this.#setTold(node, false);
       this.#reconsider(key, node);
       return [{ type: 'node.online', machineKey: key, says: 'is online again' }];
@@ -196,7 +196,7 @@ export class NodeTracker {
 
   #seenElsewhere(key: MachineKey, changes: Change[]): void {
     const node = this.#nodes.get(key);
-    if (node === undefined || node.streams.size > 0) return;
+    if (node === undefined || node.streams.length > 0) return;
     if (node.isTold) changes.push({ type: 'node.online', machineKey: key, says: 'is online again' });
     this.#forget(key);
   }
@@ -217,8 +217,8 @@ export class NodeTracker {
   }
 
   #dueAt(key: MachineKey, node: Tracked): number | undefined {
-    if (node.streams.size > 0) {
-      const sessions = [...node.streams].filter(({ spokenAt }) => spokenAt !== undefined);
+    if (node.streams.length > 0) {
+      const sessions = node.streams.filter(({ spokenAt }) => spokenAt !== undefined);
       return sessions.length === 0 ? undefined : Math.min(...sessions.map(({ openedAt }) => openedAt)) + BACK_AFTER_MS;
     }
     const offlineAfterMs = this.#facts.offlineAfterMs(key);
@@ -234,7 +234,7 @@ export class NodeTracker {
 
   #track(key: MachineKey, awaySince: Instant): Tracked {
     if (this.#nodes.size >= MOST_TRACKED) this.#makeRoom();
-    const node: Tracked = { streams: new Set(), awaySince, isProven: false, isTold: false, expectedAt: undefined };
+    const node: Tracked = { streams: [], awaySince, isProven: false, isTold: false, expectedAt: undefined };
     this.#nodes.set(key, node);
     return node;
   }
@@ -243,7 +243,7 @@ export class NodeTracker {
   #makeRoom(): void {
     let away: MachineKey | undefined;
     for (const [key, node] of this.#nodes) {
-      if (node.streams.size > 0) continue;
+      if (node.streams.length > 0) continue;
       away ??= key;
       if (this.#isNode(key, node)) continue;
       away = key;
@@ -265,7 +265,7 @@ export class NodeTracker {
   }
 
   #reconsider(key: MachineKey, node: Tracked): void {
-    if (node.streams.size > 0 === node.isTold) this.#pending.add(key);
+    if (node.streams.length > 0 === node.isTold) this.#pending.add(key);
     else this.#pending.delete(key);
   }
 }

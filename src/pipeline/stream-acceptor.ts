@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { formatMachineKey } from '../identity/keys.ts';
 import { addressAndPort } from '../lib/addresses.ts';
-import type { Instant, Timer } from '../lib/clock.ts';
+import type { Timer } from '../lib/clock.ts';
 import { ClientConnection } from '../liveness/client-connection.ts';
 import type { ProxiedClient } from '../liveness/proxied-client.ts';
 import type { ClientPath } from '../liveness/proxy-sockets.ts';
@@ -11,9 +11,8 @@ import { RefusedUpgrades } from '../proxy/refusals.ts';
 import { Tunnel } from '../proxy/tunnel.ts';
 import { type HandedSockets, type TunnelHandlers, type UpgradeRequest, upgradeFrom } from '../proxy/tunnel-parts.ts';
 import { type Arrival, NOWHERE_ELSE } from '../streams/directory.ts';
-import { type GoneBehindProxy, reportWouldSever } from '../streams/events.ts';
+import { reportWouldSever } from '../streams/events.ts';
 import {
-  CLOSES_WITH,
   type CloseReason,
   type EvidenceSource,
   isLive,
@@ -22,24 +21,12 @@ import {
   type Stream,
   type StreamId,
 } from '../streams/stream.ts';
-import type { Contestant } from '../takeover/takeover.ts';
 import type { StreamAcceptorOptions } from './acceptor-options.ts';
 import { drainPlan } from './departures.ts';
 import type { Handed } from './handed-stream.ts';
 import { HandshakeReader, type Read } from './handshake-reader.ts';
 import { LONGEST_WAIT_MS } from './pacer.ts';
-
-/** A stream's tunnel, and the TCP side of its client. */
-interface StreamParts {
-  readonly tunnel: Tunnel;
-  readonly connection: ClientConnection;
-  readonly path: ClientPath;
-  /** The other replicas that had older streams of its node when it came. */
-  readonly elsewhere: readonly string[];
-  gone?: GoneBehindProxy;
-  /** Known once the stream ends: a closed connection cannot be asked. */
-  lastSignAt?: Instant | undefined;
-}
+import { StreamParts } from './stream-parts.ts';
 
 /** Turns an upgrade request into a stream: identify the client, register the stream, let the takeover admit it, tunnel its bytes. */
 export class StreamAcceptor {
@@ -105,7 +92,7 @@ export class StreamAcceptor {
     const admit = (): void => {
       // It may have left while it waited.
       if (!isLive(stream)) return;
-      this.#options.takeover.admit(this.#contestant(stream, parts), found.elsewhere);
+      this.#options.takeover.admit(parts, found.elsewhere);
       this.#options.directory.contest(stream, found.elsewhere);
     };
     if (!this.#divert?.(stream, admit)) admit();
@@ -121,22 +108,9 @@ export class StreamAcceptor {
     const connection = new ClientConnection(kernel, from.client, proxySockets.clientOf(path));
     const tunnel = new Tunnel(stream, from, connection, this.#handlers);
     connection.applyTimeouts(tcpTimeoutsOf(stream));
-    const parts = { tunnel, connection, path, elsewhere };
+    const parts = new StreamParts(tunnel, connection, path, elsewhere, this.#pass);
     this.#streams.set(stream, parts);
     return parts;
-  }
-
-  #contestant(stream: Stream, { tunnel, connection }: StreamParts): Contestant {
-    return {
-      stream,
-      source: connection.source,
-      behindProxy: connection.behindProxy,
-      evidence: () => connection.evidence(),
-      probe: () => connection.probe(),
-      stopProbing: () => connection.stopProbing(),
-      sever: (because) => tunnel.end(CLOSES_WITH[because]),
-      forward: () => this.#forward(stream, tunnel),
-    };
   }
 
   /**
@@ -188,14 +162,14 @@ export class StreamAcceptor {
     emit({ kind: 'stream_handed_over', stream });
     if (carries.kind === 'session' && upstream !== undefined) {
       const parts = this.#build(stream, { client, upstream, ...carries }, path, []);
-      takeover.adopt(this.#contestant(stream, parts));
+      takeover.adopt(parts);
       parts.tunnel.wake();
     } else if (carries.kind === 'upgrade') {
       const { upgrade, elsewhere, ephemeral } = carries;
       const parts = this.#build(stream, upgradeFrom(upgrade, client, stream.kind), path, elsewhere);
       if (ephemeral !== undefined) this.#unseenHandshakes.set(stream, ephemeral);
       client.resume();
-      takeover.admit(this.#contestant(stream, parts), elsewhere, undefined, clock.now() - stream.openedAt);
+      takeover.admit(parts, elsewhere, undefined, clock.now() - stream.openedAt);
       directory.contest(stream, elsewhere);
     }
   }
@@ -224,8 +198,9 @@ export class StreamAcceptor {
   }
 
   /** Forwards a stream to Headscale. When Headscale comes back, all nodes do too, so control streams go one after the other. */
-  #forward(stream: Stream, tunnel: Tunnel): void {
+  readonly #pass = (tunnel: Tunnel): void => {
     const { pacer, admission } = this.#options;
+    const { stream } = tunnel;
     if (stream.kind !== 'control') {
       tunnel.forward();
       return;
@@ -235,7 +210,7 @@ export class StreamAcceptor {
       tunnel.refuse('Too many nodes are connecting to Headscale at once.');
     };
     pacer.enter(stream, () => tunnel.forward(), giveUp);
-  }
+  };
 
   /** For a client behind a proxy, it may be some seconds old. */
   evidenceOf(stream: Stream): KernelEvidence | undefined {

@@ -29,6 +29,8 @@ export interface Origin {
   readonly host: string | undefined;
 }
 
+const DIRECT: ClientPath = { kind: 'direct' };
+
 /**
  * Finds out where a request comes from: from the PROXY protocol header if there was one, then from the headers of trusted
  * proxies, see `toldByProxies`, else from the connection itself.
@@ -47,7 +49,7 @@ export function originOf(
   if (!trust(nearest.address)) {
     const path: ClientPath =
       claimed === undefined
-        ? { kind: 'direct' }
+        ? DIRECT
         : { kind: 'one_proxy', proxy: endOfProxy(socket), client: nearest, listener: claimed.listener };
     return { ...nearest, path, proto, host: headers.host };
   }

@@ -133,14 +133,11 @@ export function createListener(
   if (listen.proxyProtocol) before(server, 'connection', (socket, serve) => sources.read(socket, handlers, serve));
   // This step comes before all others.
   before(server, 'connection', (socket, serve) => {
-    connections.add(socket);
     const address = plainAddress(socket.remoteAddress);
     const closed = handlers.connected(handlers.trust()(address) ? undefined : address);
+    connections.add(socket, closed);
     if (closed === undefined) socket.destroy();
-    else {
-      socket.on('close', closed);
-      serve();
-    }
+    else serve();
   });
   const origin = (request: UpgradeMessage): Origin => {
     const claimed = sources.of(request.socket);

@@ -23,11 +23,11 @@ export const MOST_LARGE = 128;
 export const MOST_RESTS = 16;
 
 /**
- * Takes a chunk. If `written` is given, the bytes are overwritten some time after it has been called.
+ * Takes a chunk that a socket has read. If `written` is given, the bytes are overwritten some time after it has been called.
  *
  * @returns whether the bytes are not used any more. `written` must be called in any case.
  */
-export type Consumer = (chunk: Buffer, written?: () => void) => boolean;
+export type Consumer = (socket: Socket, chunk: Buffer, written?: () => void) => boolean;
 
 /** The private fields behind `onread`, an option that Node only has for sockets that we connect ourselves. */
 interface ReadingInto {
@@ -60,24 +60,23 @@ export function readsArePooled(): boolean {
 
 /**
  * Passes everything that `socket` reads to `consume`, starting with what it has read already. This replaces its 'data' events.
- * If Node does not have the private fields, 'data' events are used.
+ * If Node does not have the private fields, 'data' events are used. Call `releaseBuffer` when the socket has closed.
  */
 export function readPooled(socket: Socket, consume: Consumer): void {
   const reading = socket as unknown as ReadingInto;
   if (fields === undefined || reading._handle?.useUserBuffer === undefined) {
     // A closed socket has no handle, so it does not show whether Node has the fields.
     if (reading._handle) isPossible = false;
-    socket.on('data', (chunk) => void consume(chunk));
+    socket.on('data', (chunk) => void consume(socket, chunk));
     return;
   }
-  for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) consume(chunk);
+  for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) consume(socket, chunk);
   reading[CONSUMER] = consume;
   reading[LARGE] = undefined;
   reading[RESTS] = 0;
   reading[fields.callback] = consumeRead;
   reading[fields.next] = nextBuffer;
   readIntoShared(reading, fields);
-  socket.on('close', releaseBuffer);
   // The chunks above may have filled the other side. Only now can Node stop reading.
   if (socket.isPaused()) socket.pause();
   else socket.resume();
@@ -164,11 +163,11 @@ function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer)
   const large = this[LARGE] as LargeBuffer | undefined;
   let isFree = false;
   if (large === undefined) {
-    consume(Buffer.from(buffer.subarray(0, length)));
+    consume(this, Buffer.from(buffer.subarray(0, length)));
   } else {
     large.writes += 1;
     large.isBusy = true;
-    isFree = consume(buffer.subarray(0, length), large.written);
+    isFree = consume(this, buffer.subarray(0, length), large.written);
   }
   if (length < BUSY_BYTES || this.destroyed) hold(this, undefined);
   else if (!isFree) hold(this, takeLarge());
@@ -189,7 +188,7 @@ function hold(reading: ReadingInto, large: LargeBuffer | undefined): void {
   before.releaseIfUnused();
 }
 
-/** Called when the socket closes. */
-function releaseBuffer(this: Socket): void {
-  hold(this as unknown as ReadingInto, undefined);
+/** Gives back the large buffer of a socket, if it has one. */
+export function releaseBuffer(socket: Socket): void {
+  hold(socket as unknown as ReadingInto, undefined);
 }

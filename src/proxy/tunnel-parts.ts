@@ -5,6 +5,7 @@ import type { ClientConnection } from '../liveness/client-connection.ts';
 import type { AskedUpgrade, Protocol } from '../streams/request.ts';
 import type { CloseReason, Stream, StreamKind } from '../streams/stream.ts';
 import type { UpgradeMessage } from './first-bytes.ts';
+import { type Consumer, readPooled, releaseBuffer } from './pooled-reads.ts';
 import type { AwaitAnswer, Upstream } from './upstream.ts';
 
 /** What a tunnel needs, and what it reports. */
@@ -48,7 +49,7 @@ export interface UpgradeRequest {
 /** Bytes that a client sends before Headscale has accepted the upgrade. */
 export class EarlyBytes {
   readonly #most: number;
-  #chunks: Buffer[] = [];
+  readonly #chunks: Buffer[] = [];
   #length = 0;
 
   /** @param most how many bytes to keep before reading pauses. */
@@ -65,13 +66,6 @@ export class EarlyBytes {
 
   get chunks(): readonly Buffer[] {
     return this.#chunks;
-  }
-
-  /** Returns all chunks and forgets them. */
-  take(): readonly Buffer[] {
-    const chunks = this.#chunks;
-    this.#chunks = [];
-    return chunks;
   }
 }
 
@@ -134,5 +128,55 @@ export function restSocket(socket: Socket): void {
   while (socket.readableLength > 0) {
     socket.read();
     stopReading(socket);
+  }
+}
+
+/** What can happen on a socket. */
+interface SocketEvents<Owner> {
+  /** See `Consumer`. */
+  read(owner: Owner, chunk: Buffer, written?: () => void): boolean;
+  ended(owner: Owner): void;
+  drained(owner: Owner): void;
+  failed(owner: Owner, error: Error): void;
+  closed(owner: Owner): void;
+}
+
+const OWNER = Symbol('owner');
+
+/**
+ * Listeners that all sockets share: they find the owner of a socket at the socket itself. If each tunnel had its own, they would be
+ * a tenth of its memory.
+ */
+export function socketListeners<Owner>({ read, ended, drained, failed, closed }: SocketEvents<Owner>): {
+  /** Tells the owner what happens. */
+  listen(socket: Socket, owner: Owner): void;
+  /** Begins to read. */
+  read(socket: Socket): void;
+} {
+  type Owned = Socket & { [OWNER]: Owner };
+  const consume: Consumer = (socket, chunk, written) => read((socket as Owned)[OWNER], chunk, written);
+  return {
+    listen(socket, owner) {
+      (socket as Owned)[OWNER] = owner;
+      socket.on('end', onEnd).on('drain', onDrain).on('error', onError).on('timeout', onTimeout).on('close', onClose);
+    },
+    read: (socket) => readPooled(socket, consume),
+  };
+
+  function onEnd(this: Socket): void {
+    ended((this as Owned)[OWNER]);
+  }
+  function onDrain(this: Socket): void {
+    drained((this as Owned)[OWNER]);
+  }
+  function onError(this: Socket, error: Error): void {
+    failed((this as Owned)[OWNER], error);
+  }
+  function onTimeout(this: Socket): void {
+    this.destroy();
+  }
+  function onClose(this: Socket): void {
+    releaseBuffer(this);
+    closed((this as Owned)[OWNER]);
   }
 }

@@ -11,7 +11,6 @@ import {
   textAnswer,
   unavailableAnswer,
 } from './answer.ts';
-import { readPooled } from './pooled-reads.ts';
 import {
   EarlyBytes,
   type HandedSockets,
@@ -19,6 +18,7 @@ import {
   handedUpgradeOf,
   restSocket,
   type StaysBecause,
+  socketListeners,
   type TunnelClient,
   type TunnelHandlers,
   type UpgradeRequest,
@@ -30,6 +30,8 @@ import { gatewayAnswer } from './upstream.ts';
 const REQUEST_BYTES = 200;
 /** Headscale answers every request at once, except a login that waits for its user. */
 const LATE_ANSWER_MS = 1000;
+/** One object for all streams. */
+const OPEN = { kind: 'open' } as const;
 
 /**
  * One upgraded connection, in both directions. Bytes are not changed; backpressure and half-close are passed on. Nothing goes to
@@ -44,7 +46,8 @@ export class Tunnel {
   /** Dropped once it is answered: a tunnel lives long and does not need its request. */
   #upgrade: UpgradeRequest | undefined;
   #firstRecord: FirstRecord | undefined;
-  readonly #early: EarlyBytes;
+  /** Until the upgrade is answered. */
+  #early: EarlyBytes | undefined;
   /** Set until Headscale has answered the upgrade. */
   #exchange: UpgradeExchange | undefined;
   #upstream: Socket | undefined;
@@ -71,22 +74,22 @@ export class Tunnel {
     this.stream = stream;
     this.#connection = connection;
     this.#handlers = handlers;
-    this.#early = new EarlyBytes(handlers.earlyBytes());
     this.client = from.client;
     if ('upstream' in from) {
       this.#isOpen = true;
       this.#rest = {};
       this.#unansweredBytes = from.unansweredBytes;
       this.#upstream = from.upstream;
-      this.#attachClient();
-      this.#attachUpstream(from.upstream);
-      return;
+    } else {
+      this.#upgrade = from;
+      this.#early = new EarlyBytes(handlers.earlyBytes());
+      this.#firstRecord = stream.kind === 'control' ? new FirstRecord(from.asked.protocol === 'websocket') : undefined;
+      // Put them in front of everything that has arrived since.
+      if (from.head.length > 0) this.client.unshift(from.head);
     }
-    this.#upgrade = from;
-    this.#firstRecord = stream.kind === 'control' ? new FirstRecord(from.asked.protocol === 'websocket') : undefined;
-    // Put them in front of everything that has arrived since.
-    if (from.head.length > 0) this.client.unshift(from.head);
-    this.#attachClient();
+    Tunnel.#ofClient.listen(this.client, this);
+    Tunnel.#ofClient.read(this.client);
+    if (this.#upstream !== undefined) this.#attachUpstream(this.#upstream);
   }
 
   /** Why it cannot go to another process now; undefined if it can. */
@@ -122,7 +125,7 @@ export class Tunnel {
 
   /** The upgrade, if it has not been forwarded to Headscale. */
   get handedUpgrade(): HandedUpgrade | undefined {
-    return this.#upgrade && handedUpgradeOf(this.#upgrade, Buffer.concat(this.#early.chunks));
+    return this.#upgrade && handedUpgradeOf(this.#upgrade, Buffer.concat(this.#early?.chunks ?? []));
   }
 
   /** Bytes from the client since Headscale last sent anything. */
@@ -133,7 +136,7 @@ export class Tunnel {
   /** Forgets the sockets, which another process has now. The peers notice nothing. */
   release(): void {
     this.#isReleased = true;
-    this.#early.take();
+    this.#early = undefined;
     this.client.destroy();
     this.#upstream?.destroy();
   }
@@ -189,36 +192,63 @@ export class Tunnel {
     return this.#rest !== undefined;
   }
 
-  #attachClient(): void {
-    readPooled(this.client, (chunk, written) => this.#fromClient(chunk, written));
+  static readonly #ofClient = socketListeners<Tunnel>({
+    read: (tunnel, chunk, written) => tunnel.#fromClient(chunk, written),
     // The socket allows half-open connections, so an unhandled FIN would leave it in CLOSE_WAIT for ever.
-    this.client.on('end', () => {
-      if (this.#isOpen) {
-        this.#leave('client_closed');
-        this.#upstream?.end();
-        setLingerTimeout(this.client, this.#upstream);
-      } else if (isLive(this.stream)) {
-        this.end('client_left_early');
+    ended(tunnel) {
+      if (tunnel.#isOpen) {
+        tunnel.#leave('client_closed');
+        tunnel.#upstream?.end();
+        setLingerTimeout(tunnel.client, tunnel.#upstream);
+      } else if (isLive(tunnel.stream)) {
+        tunnel.end('client_left_early');
       }
-    });
-    this.client.on('drain', () => {
-      if (this.#isOpen) this.stream.spokenAt = this.#handlers.clock.now();
-      if (this.#rest === undefined) this.#upstream?.resume();
-    });
-    this.client.on('error', (error) => this.#leave(isKernelTimeout(error) ? this.#gone() : 'client_error'));
-    this.client.on('timeout', () => this.client.destroy());
-    this.client.on('close', () => {
-      if (this.#isReleased) return;
-      this.#clientIsClosed = true;
-      this.#leave('client_error');
-      this.#exchange?.drop();
-      const upstream = this.#upstream;
-      if (upstream === undefined) this.#upstreamClosed();
+    },
+    drained(tunnel) {
+      if (tunnel.#isOpen) tunnel.stream.spokenAt = tunnel.#handlers.clock.now();
+      if (tunnel.#rest === undefined) tunnel.#upstream?.resume();
+    },
+    failed: (tunnel, error) => tunnel.#leave(isKernelTimeout(error) ? tunnel.#gone() : 'client_error'),
+    closed(tunnel) {
+      if (tunnel.#isReleased) return;
+      tunnel.#clientIsClosed = true;
+      tunnel.#leave('client_error');
+      tunnel.#exchange?.drop();
+      const upstream = tunnel.#upstream;
+      if (upstream === undefined) tunnel.#upstreamClosed();
       // If both directions have ended, it only flushes. Otherwise a reset tells Headscale that data is missing.
       else if (!upstream.readableEnded || !upstream.writableEnded) resetConnection(upstream);
-      this.#closeWhenDone();
-    });
-  }
+      tunnel.#closeWhenDone();
+    },
+  });
+
+  static readonly #ofUpstream = socketListeners<Tunnel>({
+    read: (tunnel, chunk, written) => tunnel.#fromUpstream(chunk, written),
+    ended(tunnel) {
+      if (!tunnel.#isOpen) {
+        tunnel.#exchange?.ended();
+        return;
+      }
+      tunnel.#leave('upstream_closed');
+      tunnel.client.end();
+      setLingerTimeout(tunnel.client, tunnel.#upstream);
+    },
+    drained(tunnel) {
+      if (tunnel.#isOpen && tunnel.#rest === undefined) tunnel.client.resume();
+    },
+    failed(tunnel, error) {
+      if (!tunnel.#isOpen) {
+        tunnel.#exchange?.failed(error);
+        return;
+      }
+      tunnel.#leave('upstream_error');
+      resetConnection(tunnel.client);
+    },
+    closed(tunnel) {
+      tunnel.#exchange?.ended();
+      tunnel.#upstreamClosed();
+    },
+  });
 
   #gone(): CloseReason {
     return this.#connection.isNotReading(this.#handlers.clock.now()) ? 'not_reading' : 'gone';
@@ -238,7 +268,7 @@ export class Tunnel {
       if (!hasRoom) this.client.pause();
       return false;
     }
-    if (isLive(this.stream) && this.#early.keep(chunk)) this.client.pause();
+    if (isLive(this.stream) && this.#early?.keep(chunk)) this.client.pause();
     written?.();
     return true;
   }
@@ -253,7 +283,7 @@ export class Tunnel {
   /** @param rest what Headscale has sent after the head of its answer. */
   #open(head: Buffer, rest: Buffer): void {
     const upstream = this.#upstream as Socket;
-    if (!setState(this.stream, { kind: 'open' })) {
+    if (!setState(this.stream, OPEN)) {
       upstream.destroy();
       return;
     }
@@ -263,7 +293,9 @@ export class Tunnel {
     this.stream.spokenAt = this.#handlers.clock.now();
     this.client.write(head);
     if (rest.length > 0) this.#fromUpstream(rest);
-    for (const chunk of this.#early.take()) {
+    const early = this.#early?.chunks ?? [];
+    this.#early = undefined;
+    for (const chunk of early) {
       upstream.write(chunk);
       if (this.#firstRecord) this.#seekFirstRecord(chunk);
     }
@@ -271,49 +303,23 @@ export class Tunnel {
   }
 
   #attachUpstream(upstream: Socket): void {
-    const read = (): void =>
-      readPooled(upstream, (chunk, written) => {
-        if (this.#isOpen) return this.#fromUpstream(chunk, written);
-        this.#exchange?.read(written === undefined ? chunk : Buffer.from(chunk));
-        written?.();
-        return true;
-      });
-    if (this.#isOpen) read();
+    Tunnel.#ofUpstream.listen(upstream, this);
+    if (this.#isOpen) Tunnel.#ofUpstream.read(upstream);
     else {
       upstream.once(upstream instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
         this.#handlers.upstreamReached(this.stream);
-        read();
+        Tunnel.#ofUpstream.read(upstream);
       });
     }
-    upstream.on('end', () => {
-      if (!this.#isOpen) {
-        this.#exchange?.ended();
-        return;
-      }
-      this.#leave('upstream_closed');
-      this.client.end();
-      setLingerTimeout(this.client, upstream);
-    });
-    upstream.on('drain', () => {
-      if (this.#isOpen && this.#rest === undefined) this.client.resume();
-    });
-    upstream.on('error', (error) => {
-      if (!this.#isOpen) {
-        this.#exchange?.failed(error);
-        return;
-      }
-      this.#leave('upstream_error');
-      resetConnection(this.client);
-    });
-    upstream.on('timeout', () => upstream.destroy());
-    upstream.on('close', () => {
-      this.#exchange?.ended();
-      this.#upstreamClosed();
-    });
   }
 
   /** A `Consumer` of what Headscale sends. */
   #fromUpstream(chunk: Buffer, written?: () => void): boolean {
+    if (!this.#isOpen) {
+      this.#exchange?.read(written === undefined ? chunk : Buffer.from(chunk));
+      written?.();
+      return true;
+    }
     const now = this.#handlers.clock.now();
     if (now - this.stream.heardAt >= LATE_ANSWER_MS && this.owesAnswer) this.#handlers.answeredLate(this.stream);
     this.stream.spokenAt = now;
@@ -381,7 +387,7 @@ export class Tunnel {
 
   /** Notes why the stream ends. Only the first reason counts. */
   #leave(reason: CloseReason): void {
-    this.#early.take();
+    this.#early = undefined;
     if (setState(this.stream, { kind: 'closing', reason })) this.#handlers.ending(this.stream, reason);
   }
 

@@ -52,8 +52,14 @@ function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): S
     const within = `within ${CONNECT_TIMEOUT_MS / 1000} s`;
     socket.destroy(isAccepted ? new NoAnswerError(`no TLS session ${within}`) : new Error(`no connection ${within}`));
   };
-  socket.setTimeout(CONNECT_TIMEOUT_MS, giveUp);
-  socket.once(connected, () => socket.setTimeout(0, giveUp));
+  // After `setTimeout`, a socket keeps its timer in memory for as long as it lives.
+  const timer = setTimeout(giveUp, CONNECT_TIMEOUT_MS).unref();
+  const failed = (): void => clearTimeout(timer);
+  socket.once('error', failed);
+  socket.once(connected, () => {
+    clearTimeout(timer);
+    socket.off('error', failed);
+  });
   return socket;
 }
 

@@ -51,12 +51,12 @@ export interface HoldLimit {
 
 interface Entry {
   readonly contestant: Contestant;
-  /** Probes this stream's client while the stream is an old one. */
-  readonly check: LivenessCheck;
+  /** Probes this stream's client while the stream is an old one. Most streams never are in a contest. */
+  check: LivenessCheck | undefined;
   /** Set while this stream is a held newcomer. */
   hold: Hold | undefined;
   /** The contests of this stream, as the old one or as the newcomer. */
-  readonly contests: Set<Contest>;
+  contests: readonly Contest[];
 }
 
 /**
@@ -192,7 +192,7 @@ export class Takeover {
   /** Ends a stream's liveness check and its hold. @returns its contests, which are still to be ended. */
   #stop(stream: Stream): readonly Contest[] {
     const entry = this.#entries.get(stream);
-    entry?.check.stop();
+    entry?.check?.stop();
     entry?.hold?.cancel();
     if (entry?.hold !== undefined) this.#holds.remove(stream, entry.hold);
     return this.contestsOf(stream);
@@ -214,7 +214,7 @@ export class Takeover {
   }
 
   contestsOf(stream: Stream): readonly Contest[] {
-    return [...(this.#entries.get(stream)?.contests ?? [])];
+    return this.#entries.get(stream)?.contests ?? [];
   }
 
   /** How many newcomers are held now. */
@@ -228,10 +228,14 @@ export class Takeover {
   }
 
   #addEntry(contestant: Contestant): Entry {
-    const check = livenessCheck(this.#clock, contestant, () => this.#update(entry));
-    const entry: Entry = { contestant, check, hold: undefined, contests: new Set() };
+    const entry: Entry = { contestant, check: undefined, hold: undefined, contests: [] };
     this.#entries.set(contestant.stream, entry);
     return entry;
+  }
+
+  #checkOf(old: Entry): LivenessCheck {
+    old.check ??= livenessCheck(this.#clock, old.contestant, () => this.#update(old));
+    return old.check;
   }
 
   #rivalsOf(newcomer: Stream, isOlder: (old: Stream) => boolean): readonly Entry[] {
@@ -262,7 +266,7 @@ export class Takeover {
     // We do not know how long other replicas need.
     let neededMs = waitedFor.some((other) => typeof other === 'string') ? WITH_REPLICAS_MS : 0;
     for (const old of rivals) {
-      const withinMs = old.check.start(eagerMs, sameAddress(old));
+      const withinMs = this.#checkOf(old).start(eagerMs, sameAddress(old));
       // A hold shorter than the verdict takes would only delay the newcomer.
       if (withinMs === undefined || withinMs > holdMs) continue;
       neededMs = Math.max(neededMs, withinMs);
@@ -285,7 +289,7 @@ export class Takeover {
       openedAt: begun ?? this.#clock.now(),
       old: old.contestant.stream,
       newcomer: newcomer.contestant.stream,
-      check: old.check,
+      check: this.#checkOf(old),
       terms: () => ({
         silentAfterMs: this.#termsOf(old.contestant.stream).silentAfterMs,
         suspendedUntil: this.duplicates.suspendedUntil(old.contestant.stream),
@@ -293,8 +297,7 @@ export class Takeover {
       onSever: (because) => this.#sever(old, newcomer.contestant.stream, because),
       onWait: () => this.duplicates.bothStay(old.contestant.stream, newcomer.contestant.stream),
     });
-    old.contests.add(contest);
-    newcomer.contests.add(contest);
+    for (const entry of [old, newcomer]) entry.contests = entry.contests.concat(contest);
     if (begun === undefined) this.#emit({ kind: 'contest_opened', old: contest.old, newcomer: contest.newcomer });
   }
 
@@ -308,10 +311,9 @@ export class Takeover {
 
   #forget(contest: Contest): void {
     const { old, newcomer } = contest;
-    this.#entries.get(old)?.contests.delete(contest);
-    this.#entries.get(newcomer)?.contests.delete(contest);
-    const stillContested = this.contestsOf(old).some((other) => other.old === old);
-    if (!stillContested) this.#entries.get(old)?.check.stop();
+    for (const entry of [this.#entries.get(old), this.#entries.get(newcomer)])
+      if (entry !== undefined) entry.contests = entry.contests.filter((each) => each !== contest);
+    if (!this.contestsOf(old).some((other) => other.old === old)) this.#entries.get(old)?.check?.stop();
   }
 
   /** Above the limit a newcomer is forwarded without a hold. */
@@ -343,16 +345,17 @@ export class Takeover {
 
   #update(old: Entry): void {
     for (const contest of old.contests) {
-      if (contest.old !== old.contestant.stream) continue;
+      // A verdict in one contest may end the others.
+      if (contest.old !== old.contestant.stream || !old.contests.includes(contest)) continue;
       const hold = this.#entries.get(contest.newcomer)?.hold;
-      if (hold && old.check.answeredSince(hold.since)) hold.oldAnswered(old.contestant.stream);
+      if (hold && old.check?.answeredSince(hold.since)) hold.oldAnswered(old.contestant.stream);
       contest.judge();
     }
   }
 
   #sever(old: Entry, newcomer: Stream, because: LossReason): void {
     const { contestant } = old;
-    const { stream } = contestant;
+    const { stream, source } = contestant;
     if (!isLive(stream)) return;
     if (because === 'silent' && this.#entries.get(newcomer)?.contestant.isThere?.() === false) return;
     const { observeOnly, silentAfterMs } = this.#termsOf(stream);
@@ -361,15 +364,14 @@ export class Takeover {
       return;
     }
     const now = this.#clock.now();
-    const openedAt = [...old.contests].find((each) => each.newcomer === newcomer)?.openedAt ?? now;
+    const openedAt = this.contestsOf(stream).find((each) => each.newcomer === newcomer)?.openedAt ?? now;
     const durations = { silentMs: now - stream.heardAt, silentAfterMs, contestedMs: now - openedAt };
-    const answers = old.check.liveness() === 'answers';
+    const answers = old.check?.liveness() === 'answers';
     const kernel = contestant.evidence();
-    const { source } = contestant;
     // A client that has left is no takeover: it ended its stream itself.
     if (because !== 'left')
       this.#emit({ kind: 'stream_severed', stream, newcomer, reason: because, ...durations, source, kernel, answers });
-    for (const contest of old.contests) this.#entries.get(contest.newcomer)?.hold?.waitFor(stream);
+    for (const contest of this.contestsOf(stream)) this.#entries.get(contest.newcomer)?.hold?.waitFor(stream);
     contestant.sever(because);
     // Last, because the guard's findings may sever other streams.
     if (because === 'dead') this.duplicates.foundDead(stream);

@@ -192,9 +192,10 @@ export class NodeRecord {
   /** Whether Headscale knew the key when `NodeSeries` last asked. */
   isNode = false;
   readonly #clock: Clock;
-  readonly #labels: Labels;
+  /** Made at the first scrape and kept: prom-client caches the text of this object. */
+  #labels: Labels | undefined;
   #node: NodeInfo | undefined;
-  #info: Labels;
+  #info: Labels | undefined;
   /** Oldest first. */
   #open: readonly Stream[] = [];
   #openedSeconds = 0;
@@ -203,7 +204,7 @@ export class NodeRecord {
   /** The bytes of its closed streams. */
   #receivedBytes = 0;
   #sentBytes = 0;
-  readonly #closed = new Map<CloseReason, { readonly labels: Labels; count: number }>();
+  #closed: Map<CloseReason, { labels: Labels | undefined; count: number }> | undefined;
   #takeovers = 0;
   /** What another process has counted before. */
   #before: NodeTotals | undefined;
@@ -211,8 +212,6 @@ export class NodeRecord {
   constructor(clock: Clock, key: MachineKey) {
     this.#clock = clock;
     this.key = key;
-    this.#labels = { machine_key: formatMachineKey(key) };
-    this.#info = infoOf(this.#labels, undefined);
   }
 
   get isOpen(): boolean {
@@ -221,7 +220,7 @@ export class NodeRecord {
 
   opened(stream: Stream): void {
     if (this.#open.includes(stream)) return;
-    this.#open = [...this.#open, stream];
+    this.#open = this.#open.concat(stream);
     this.#openedSeconds = this.#secondsOf(stream.openedAt);
   }
 
@@ -232,10 +231,15 @@ export class NodeRecord {
     this.#receivedBytes += stream.bytesReceived;
     this.#sentBytes += stream.bytesSent;
     this.#heard(stream);
-    const closed = this.#closed.get(reason);
-    if (closed) closed.count += 1;
-    else this.#closed.set(reason, { labels: { ...this.#labels, reason }, count: 1 });
+    this.#closedFor(reason).count += 1;
     return true;
+  }
+
+  #closedFor(reason: CloseReason): { labels: Labels | undefined; count: number } {
+    this.#closed ??= new Map();
+    const closed = this.#closed.get(reason) ?? { labels: undefined, count: 0 };
+    this.#closed.set(reason, closed);
+    return closed;
   }
 
   severed(): void {
@@ -243,47 +247,52 @@ export class NodeRecord {
   }
 
   totals(isElsewhere: (stream: Stream) => boolean): NodeTotals {
-    const { receivedBytes, sentBytes, takeovers, closed } = this.#sums(this.#open.filter((each) => !isElsewhere(each)));
-    const byReason = closed.map(({ labels, count }) => [labels.reason, count] as const);
-    const machineKey = formatMachineKey(this.key);
-    return { machineKey, receivedBytes, sentBytes, takeovers, closed: Object.fromEntries(byReason) };
+    const sums = this.#sums(this.#open.filter((each) => !isElsewhere(each)));
+    const byReason = this.#closedCounts().map(({ reason, count }) => [reason, count] as const);
+    return { machineKey: formatMachineKey(this.key), ...sums, closed: Object.fromEntries(byReason) };
   }
 
   /** Goes on from what another process has counted. It replaces what was given before. */
   continueFrom(before: NodeTotals): void {
     this.#before = before;
-    for (const reason of Object.keys(before.closed) as CloseReason[])
-      if (!this.#closed.has(reason)) this.#closed.set(reason, { labels: { ...this.#labels, reason }, count: 0 });
+    for (const reason of Object.keys(before.closed) as CloseReason[]) this.#closedFor(reason);
   }
 
-  #sums(open: readonly Stream[]): Pick<NodeRow, 'receivedBytes' | 'sentBytes' | 'takeovers' | 'closed'> {
-    const { receivedBytes = 0, sentBytes = 0, takeovers = 0, closed = {} } = this.#before ?? {};
-    const closedHere = [...this.#closed].map(([reason, { labels, count }]) => {
-      return { labels, count: count + (closed[reason] ?? 0) };
-    });
+  #closedCounts(): readonly { readonly reason: CloseReason; readonly count: number }[] {
+    const before = this.#before?.closed;
+    return [...(this.#closed ?? [])].map(([reason, { count }]) => ({ reason, count: count + (before?.[reason] ?? 0) }));
+  }
+
+  #sums(open: readonly Stream[]): Pick<NodeRow, 'receivedBytes' | 'sentBytes' | 'takeovers'> {
+    const { receivedBytes = 0, sentBytes = 0, takeovers = 0 } = this.#before ?? {};
     return {
       receivedBytes: open.reduce((sum, each) => sum + each.bytesReceived, this.#receivedBytes + receivedBytes),
       sentBytes: open.reduce((sum, each) => sum + each.bytesSent, this.#sentBytes + sentBytes),
       takeovers: this.#takeovers + takeovers,
-      closed: closedHere,
     };
   }
 
   row(node: NodeInfo | undefined, rttMsOf: (stream: Stream) => number | undefined): NodeRow {
-    if (node !== this.#node) {
-      this.#node = node;
-      this.#info = infoOf(this.#labels, node);
-    }
+    this.#labels ??= { machine_key: formatMachineKey(this.key) };
+    const labels = this.#labels;
+    if (node !== this.#node) this.#info = undefined;
+    this.#node = node;
+    this.#info ??= infoOf(labels, node);
     for (const stream of this.#open) this.#heard(stream);
     const newest = this.#open.at(-1);
     const rttMs = newest && rttMsOf(newest);
     return {
       info: this.#info,
-      labels: this.#labels,
+      labels,
       openedSeconds: this.#openedSeconds,
       heardSeconds: this.#heardSeconds,
       rttSeconds: rttMs === undefined ? undefined : Math.round(rttMs * 1000) / 1_000_000,
       ...this.#sums(this.#open),
+      closed: this.#closedCounts().map(({ reason, count }) => {
+        const closed = this.#closedFor(reason);
+        closed.labels ??= { ...labels, reason };
+        return { labels: closed.labels, count };
+      }),
     };
   }
 
