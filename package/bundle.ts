@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build } from 'esbuild';
 
 /** A processor as npm's packages name it. */
 export type Arch = 'x64' | 'arm64';
@@ -39,7 +39,6 @@ export async function bundle(folder: string, arch: Arch): Promise<void> {
     splitting: true,
     // It finds its binary beside itself.
     external: ['koffi'],
-    plugins: [namedExports],
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: 'none',
@@ -66,28 +65,6 @@ export async function bundle(folder: string, arch: Arch): Promise<void> {
   );
   writeLicences(folder, [...new Set([...libraries, 'node_modules/koffi'])].sort());
 }
-
-/**
- * `await import('undici')` has named exports in Node, which finds the names in CommonJS. esbuild does not: without this, there
- * would only be `default`.
- */
-const namedExports: Plugin = {
-  name: 'named exports of CommonJS libraries',
-  setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^[a-z@]/ }, ({ kind, path, namespace }) =>
-      kind === 'dynamic-import' && namespace === 'file' && path !== 'koffi' && !path.startsWith('node:')
-        ? { path, namespace: 'named' }
-        : undefined,
-    );
-    onLoad({ filter: /.*/, namespace: 'named' }, async ({ path }) => {
-      const names = Object.keys((await import(path)) as object).filter((name) =>
-        /^(?!default$)[A-Za-z_$][\w$]*$/.test(name),
-      );
-      const contents = `export { ${names.join(', ')} } from '${path}';\nexport { default } from '${path}';`;
-      return { contents, resolveDir: PROJECT };
-    });
-  },
-};
 
 /** koffi's loader, and its binary for glibc on this processor. Its sources and the binaries of others are 3 MB more. */
 function copyKoffi(folder: string, arch: Arch): void {

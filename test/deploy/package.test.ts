@@ -146,7 +146,6 @@ describe('npm run package', () => {
         'http-proxy',
         'koffi',
         'node',
-        'undici',
         'yaml',
         'pino',
         'ioredis',
