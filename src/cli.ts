@@ -68,8 +68,8 @@ endHelp(checking, {
   ],
   exits: {
     0: 'nothing has failed; there may be warnings',
-    1: 'something has failed, or the settings have a mistake',
-    2: 'a flag or a variable is wrong',
+    1: 'something has failed',
+    2: 'a flag, a variable or the file cannot be used',
   },
 });
 
@@ -97,11 +97,19 @@ const showing = program
   .command('demo')
   .helpGroup('Run it:')
   .description('show the effect: a simulated Headscale and 20 simulated nodes, without and with the watchdog')
-  .action(async () => {
+  .addOption(new Option('--keep', 'go on after the comparison, until Ctrl-C; the default is to do so on a terminal'))
+  .addOption(new Option('--no-keep', 'end after the comparison'))
+  .action(async ({ keep }: { keep?: boolean }) => {
     const { demo } = await import('./commands/demo.ts');
-    process.exitCode = await demo(nextSignal());
+    process.exitCode = await demo(keep, nextSignal());
   });
-endHelp(showing, { examples: [['It takes half a minute', '']], exits: { 0: 'it has ended', 1: 'it has failed' } });
+endHelp(showing, {
+  examples: [
+    ['It takes half a minute', ''],
+    ['Time to look at the status page, also from a script', '--keep'],
+  ],
+  exits: { 0: 'it has ended', 1: 'it has failed', 130: 'it was stopped before the comparison' },
+});
 addCompletion(program);
 
 const variables = readVariables(program, process.env);

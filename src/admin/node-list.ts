@@ -2,14 +2,7 @@ import { formatHold } from '../config/changes.ts';
 import type { ExplainedPolicy } from '../config/policy.ts';
 import { formatMachineKey, formatNodeKey, type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import { isoTime } from '../lib/clock.ts';
-import {
-  isConnected,
-  lastSignAgoMs,
-  NODE_STATES,
-  type NodePresence,
-  type NodeState,
-  type PresenceStream,
-} from '../nodes/presence.ts';
+import { isConnected, lastSignAgoMs, NODE_STATES, type NodePresence, type PresenceStream } from '../nodes/presence.ts';
 import type { Stream } from '../streams/stream.ts';
 import type { NodeHealth } from './availability-views.ts';
 import { PAGE_PARAMETERS, Parameters, pageOf } from './parameters.ts';
@@ -61,8 +54,16 @@ function shownStream(stream: StreamView, now: number): ShownStream {
   };
 }
 
+/** Whether two machines use a machine key. `suspectedSince`: since when they may; undefined if nothing points to it. */
+export interface Sharing {
+  readonly isDuplicate: boolean;
+  readonly suspectedSince: number | undefined;
+}
+
+const UNSHARED: Sharing = { isDuplicate: false, suspectedSince: undefined };
+
 /** A node as `/nodes` shows it. */
-export function presenceView(presence: NodePresence<ShownStream>, isDuplicate: boolean): PresenceView {
+export function presenceView(presence: NodePresence<ShownStream>, sharing: Sharing): PresenceView {
   const { machineKey, node, state, disagreement, streams, current } = presence;
   return {
     machineKey: formatMachineKey(machineKey),
@@ -85,7 +86,8 @@ export function presenceView(presence: NodePresence<ShownStream>, isDuplicate: b
     evidence: current?.evidence ?? null,
     lastSignAt: iso(presence.lastSignAt),
     isContested: streams.some((stream) => stream.isContested),
-    isDuplicate,
+    isDuplicate: sharing.isDuplicate,
+    suspectedSince: iso(sharing.suspectedSince),
     shownOnline: presence.shownOnline ?? null,
     shownLastSeenAt: iso(presence.shownLastSeenAt),
     keyExpiresAt: iso(presence.keyExpiresAt),
@@ -100,7 +102,7 @@ export function policyView({ policy, rule, isCertain, from }: ExplainedPolicy): 
 
 /** What a probe needs to know about a node. */
 export function nodeHealth(presence: NodePresence<ShownStream>): NodeHealth {
-  const { machineKey, name, state, connectedSince, lastSignAt } = presenceView(presence, false);
+  const { machineKey, name, state, connectedSince, lastSignAt } = presenceView(presence, UNSHARED);
   return { machineKey, name, connected: isConnected(presence), state, connectedSince, lastSignAt };
 }
 
@@ -108,10 +110,17 @@ function iso(date: number | undefined): string | null {
   return date === undefined ? null : isoTime(date);
 }
 
+/** What `state` of `/nodes` may be. A node can be contested or a duplicate in any state. */
+export const NODE_FILTERS = [...NODE_STATES, 'contested', 'duplicate'] as const;
+type NodeFilter = (typeof NODE_FILTERS)[number];
+
 /** A node about which Headscale disagrees is connected or away, too. */
-function isInOneOf(states: ReadonlySet<NodeState>, { state, connectedSince }: PresenceView): boolean {
-  if (states.has(state)) return true;
-  return state === 'disagrees' && states.has(connectedSince === null ? 'offline' : 'connected');
+function isInOneOf(filters: ReadonlySet<NodeFilter>, node: PresenceView): boolean {
+  const { state, connectedSince, isContested, isDuplicate, suspectedSince } = node;
+  if (filters.has(state)) return true;
+  if (isContested && filters.has('contested')) return true;
+  if ((isDuplicate || suspectedSince !== null) && filters.has('duplicate')) return true;
+  return state === 'disagrees' && filters.has(connectedSince === null ? 'offline' : 'connected');
 }
 
 const LAST = '\uffff';
@@ -138,7 +147,7 @@ const NODE_PARAMETERS = ['state', 'q', ...PAGE_PARAMETERS];
  */
 export function listNodes(all: readonly PresenceView[], query: URLSearchParams): NodeList {
   const given = new Parameters(query, NODE_PARAMETERS);
-  const states = given.words<NodeState>('state', NODE_STATES);
+  const states = given.words<NodeFilter>('state', NODE_FILTERS);
   const words = given.text('q')?.toLowerCase();
   const nodes = all.filter(
     (node) =>

@@ -13,7 +13,7 @@ import { type AccessControl, type Sessions, WRONG_TOKEN } from './access.ts';
 import { listAvailability, type NamedNode, nodeAvailability, type PresenceHistory } from './availability-list.ts';
 import { badgeSvg, healthBadge, nodeBadge, nodesBadge } from './badge.ts';
 import { eventQuery, listEvents } from './event-list.ts';
-import { keysOfNode, listNodes, nodeHealth, presenceView, type ShownStream } from './node-list.ts';
+import { keysOfNode, listNodes, nodeHealth, presenceView, type Sharing, type ShownStream } from './node-list.ts';
 import { Parameters } from './parameters.ts';
 import { problemOf, readBody, send, sendError, sendJson, sendPicture, sendProblem, sendText } from './responses.ts';
 import type { HandedOver } from './schemas.ts';
@@ -80,7 +80,7 @@ function readingRoutes(backend: AdminBackend, { needsToken }: AccessControl): re
   const streams: Answer = async ({ response, query }) =>
     sendJson(response, 200, listStreams(await backend.streams(), query, backend.keysOf));
   const view = (node: NodePresence<ShownStream>): PresenceView =>
-    presenceView(node, backend.isDuplicate(node.machineKey));
+    presenceView(node, backend.sharingOf(node.machineKey));
   const nodes: Answer = async ({ response, query }) =>
     sendJson(response, 200, listNodes((await backend.nodes()).map(view), query));
   const nodeDetail = (found: NodePresence<ShownStream>): NodeDetail => ({
@@ -304,7 +304,7 @@ export interface AdminBackend {
   /** Every node that Headscale lists, and every machine key that has a stream or had one. */
   nodes(): Promise<readonly NodePresence<ShownStream>[]>;
   /** Whether two machines use this key. */
-  isDuplicate(key: MachineKey): boolean;
+  sharingOf(key: MachineKey): Sharing;
   /** The settings that apply to a node. */
   policyOf(node: NodePresence): PolicyView;
   /** The figures and warnings at the top of the status page. */

@@ -72,13 +72,16 @@ export function nodeView({ id, name, user, nodeKey }: NodeInfo): NodeView {
   return { id, name, user, nodeKey: formatNodeKey(nodeKey) };
 }
 
-/** The states of the streams in `/streams`, which has no closed ones. */
-export const LISTED_STATES = [
-  'held',
-  'connecting',
-  'open',
-  'closing',
-] as const satisfies readonly Stream['state']['kind'][];
+/** What `state` of `/streams` may be: a state, except closed, or what a stream can be in any state. */
+export const STREAM_FILTERS = ['held', 'connecting', 'open', 'closing', 'contested', 'no-evidence'] as const;
+type StreamFilter = (typeof STREAM_FILTERS)[number];
+
+function isInOneOf(filters: ReadonlySet<StreamFilter>, { state, contests, evidence }: StreamView): boolean {
+  if (contests.length > 0 && filters.has('contested')) return true;
+  // A replica of another version may not send its evidence.
+  if (evidence?.source === 'none' && filters.has('no-evidence')) return true;
+  return state !== 'closed' && filters.has(state);
+}
 
 const SORT_KEYS: Readonly<Record<string, (stream: StreamView) => string | number>> = {
   id: ({ id }) => id,
@@ -108,14 +111,14 @@ export function listStreams(
   keysOf: (node: string) => ReadonlySet<MachineKey>,
 ): StreamList {
   const given = new Parameters(query, STREAM_PARAMETERS);
-  const states = given.words<string>('state', LISTED_STATES);
+  const states = given.words<StreamFilter>('state', STREAM_FILTERS);
   const kinds = given.words<string>('kind', STREAM_KINDS);
   const node = given.text('node');
   const keys = node === undefined ? undefined : new Set([...keysOf(node)].map(formatMachineKey));
   const words = given.text('q')?.toLowerCase();
   const found = all.filter(
     (stream) =>
-      (states?.has(stream.state) ?? true) &&
+      (states === undefined || isInOneOf(states, stream)) &&
       (kinds?.has(stream.kind) ?? true) &&
       (keys === undefined || (stream.machineKey !== null && keys.has(stream.machineKey))) &&
       (words === undefined || textOf(stream).includes(words)),

@@ -177,6 +177,11 @@ const presenceView = z
     lastSignAt: time.nullable().describe('When the watchdog last had a sign of it.'),
     isContested: z.boolean().describe('Whether one of its streams is contested.'),
     isDuplicate: z.boolean().describe('Whether two machines use its machine key.'),
+    suspectedSince: time
+      .nullable()
+      .describe(
+        'Since when two machines may use its machine key. The watchdog waits longer before it severs its streams, to find out.',
+      ),
     shownOnline: z.boolean().nullable().describe('Whether Headscale shows it as online.'),
     shownLastSeenAt: time.nullable().describe('When Headscale last saw it.'),
     keyExpiresAt: time.nullable(),

@@ -60,7 +60,11 @@ export function startAdmin(options: AdminOptions): {
     readiness: () => readinessOf(options),
     streams: () => allStreamViews(options),
     nodes: () => presences(options),
-    isDuplicate: (key) => options.takeover.duplicates.has(key),
+    sharingOf: (key) => {
+      const { duplicates } = options.takeover;
+      const since = duplicates.suspectedSince(key);
+      return { isDuplicate: duplicates.has(key), suspectedSince: since && clock.dateOf(since).getTime() };
+    },
     policyOf: ({ machineKey, node }) => policyView(explainPolicy(live.config, machineKey, node && nodesOf(node))),
     overview: () => overviewOf(options, history, problems),
     eventView: (entry) => eventView(entry, directory.nodeOf(entry.subject.machineKey)),

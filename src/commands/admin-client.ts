@@ -47,8 +47,10 @@ export function askAdmin(
 ): Promise<AdminAnswer> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return new Promise((resolve, reject) => {
+    let isConnected = false;
     const failed = (error: unknown): void => {
-      const text = `${attemptOf(at, method, path)}: ${unreachable(error, at.admin)}`;
+      const why = isConnected && codeOf(error) === 'ETIMEDOUT' ? hangs(withinMs) : unreachable(error, at.admin);
+      const text = `${attemptOf(at, method, path)}: ${why}`;
       reject(new StartError('HSW_ADMIN_UNREACHABLE', text, { cause: error }));
     };
     const asking = request(
@@ -60,6 +62,7 @@ export function askAdmin(
         response.on('end', () => resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }));
       },
     );
+    asking.on('socket', (socket) => socket.once('connect', () => (isConnected = true)));
     asking.on('timeout', () => asking.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })));
     asking.on('error', failed);
     asking.end();
@@ -105,6 +108,12 @@ function unreachable(error: unknown, { host, port }: HostPort): string {
   if (code.startsWith('HPE_') || code === 'ECONNRESET' || code === 'EPIPE')
     return `what listens there does not answer in plain HTTP, so it is not a watchdog's admin server (${reasonOf(error)}): give the watchdog's --admin, not one of its --listen, ${example}`;
   return `${reasonOf(error)}: start the watchdog, or give the address that its own --admin has, ${example}`;
+}
+
+/** The connection was accepted, and nothing came. */
+function hangs(withinMs: number): string {
+  const advice = 'see what it does (systemctl status headscale-watchdog, top), and restart it if it does not come back';
+  return `something accepts connections there, but has not answered within ${withinMs / 1000} s: if it is the watchdog, it hangs, is stopped or has no processor time; ${advice}`;
 }
 
 const EXAMPLE = SETTINGS.admin.byDefault;

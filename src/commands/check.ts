@@ -77,7 +77,7 @@ const COLOURS: Readonly<Record<Finding['level'], Colour>> = { ok: 'green', warn:
  * there are.
  *
  * @param gateways of the container that this process runs in.
- * @returns the exit code: 1 if something failed.
+ * @returns the exit code: 1 if something failed; as with `serve`, 2 if the settings themselves cannot be used.
  */
 export async function runCheck(
   readConfig: () => Config,
@@ -101,6 +101,7 @@ export async function runCheck(
   print(`\n${coloured(out, counts.fail > 0 ? 'red' : counts.warn > 0 ? 'yellow' : 'green', summaryOf(counts))}`);
   const report: CheckReport = { ok: counts.fail === 0, counts, findings: found, node };
   if (json) out.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
+  if (found.some(({ check, level }) => check === 'settings' && level === 'fail')) return EXIT.usage;
   return report.ok ? EXIT.done : EXIT.failed;
 }
 

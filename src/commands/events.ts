@@ -15,10 +15,13 @@ export interface EventsOptions {
   readonly since?: string;
   readonly until?: string;
   readonly follow?: boolean;
+  readonly steps?: boolean;
   readonly json?: boolean;
   readonly csv?: boolean;
 }
 
+/** How many events the API returns if nobody says how many. */
+const BY_DEFAULT = 100;
 /** With `--since`, all events of that time are wanted. This is the most that the API returns at once. */
 const MOST = 20_000;
 
@@ -55,8 +58,12 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   const query = { node, stream, kind: kind?.join(), level: level?.join() };
   const first = await api.get<EventsAnswer>('/events', { ...query, since, until, limit });
   if (options.csv) console.stdout.write(csvLine(CSV_COLUMNS));
-  for (const event of first.events) console.stdout.write(textOf(event, options, console));
+  const takeovers = new Takeovers(!(options.steps || options.json || options.csv || kind !== undefined));
+  const shown = takeovers.withoutSteps(first.events);
+  for (const event of shown) console.stdout.write(textOf(event, options, console));
   for (const remark of remarksOn(first, limit)) console.stderr.write(`${remark}\n`);
+  if (shown.length < first.events.length)
+    console.stderr.write(`The other steps of each takeover are left out: --steps shows them.\n`);
   if (!options.follow) {
     if (first.events.length === 0) console.stderr.write('There are no such events.\n');
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
@@ -66,8 +73,33 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
     const { events, next } = await api.get<EventsAnswer>('/events', { ...query, after, limit: '1000' });
-    for (const event of events) console.stdout.write(textOf(event, options, console));
+    for (const event of takeovers.withoutSteps(events)) console.stdout.write(textOf(event, options, console));
     after = next;
+  }
+}
+
+/** Leaves out what the sentence of a severing says already: the contest before it, its end, and that the stream has closed. */
+class Takeovers {
+  readonly #isOn: boolean;
+  readonly #old = new Set<string>();
+  readonly #contests = new Set<string>();
+
+  constructor(isOn: boolean) {
+    this.#isOn = isOn;
+  }
+
+  withoutSteps(events: readonly EventView[]): readonly EventView[] {
+    if (!this.#isOn) return events;
+    for (const { kind, machineKey, stream, otherStream } of events) {
+      if (kind !== 'stream_severed') continue;
+      this.#old.add(`${machineKey} ${stream}`);
+      this.#contests.add(`${machineKey} ${otherStream} ${stream}`);
+    }
+    return events.filter(({ kind, machineKey, stream, otherStream }) => {
+      if (kind === 'stream_closed') return !this.#old.delete(`${machineKey} ${stream}`);
+      const isStep = kind === 'contest_opened' || kind === 'contest_ended';
+      return !(isStep && this.#contests.has(`${machineKey} ${stream} ${otherStream}`));
+    });
   }
 }
 
@@ -76,6 +108,10 @@ function remarksOn(list: EventsAnswer, limit: string | undefined): readonly stri
   const { events, knownSince, fromFile, since } = list;
   const remarks: string[] = [];
   const [oldest] = events;
+  if (since === null && events.length === Number(limit ?? BY_DEFAULT) && oldest !== undefined)
+    remarks.push(
+      `There may be more: these are the newest ${events.length} events. --limit or --since shows more, such as --since 1d.`,
+    );
   if (since !== null && oldest !== undefined && String(events.length) === limit)
     remarks.push(
       `There may be more: these are the newest ${events.length} events. Ask for those before with --until ${oldest.time}.`,

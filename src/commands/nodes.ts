@@ -1,8 +1,7 @@
 import type { Overview, PresenceView } from '../admin/views.ts';
 import { printable } from '../lib/text.ts';
-import { span } from '../lib/units.ts';
 import { type Api, type EventsAnswer, knowsNode, type NodesAnswer, nodesCalled } from './admin-client.ts';
-import { ago, footOf, roundTrip, wholeSeconds } from './streams.ts';
+import { ago, footOf, lasting, roundTrip } from './streams.ts';
 import {
   type Column,
   type Console,
@@ -84,8 +83,14 @@ const SIGN_EXPECTED_MS = 150_000;
 
 /** What somebody who asks about one node wants to know: whether it is there, and why its last stream ended. */
 async function wordsOn(api: Api, node: PresenceView): Promise<readonly string[]> {
-  const { machineKey, state, evidence, lastSignAt } = node;
+  const { machineKey, state, evidence, lastSignAt, suspectedSince } = node;
   const words: string[] = [];
+  if (suspectedSince !== null) {
+    const what = 'its streams come back as soon as they are severed, as those of two machines with one key do';
+    words.push(
+      `Two machines may use its key: ${what}. The watchdog has been looking into it since ${localTime(suspectedSince)}.`,
+    );
+  }
   const signMs = lastSignAt === null ? undefined : Date.now() - Date.parse(lastSignAt);
   if (state === 'connected' && signMs !== undefined) {
     if (evidence?.source === 'none')
@@ -143,15 +148,25 @@ function linesOf(
 }
 
 function rowOf(node: PresenceView, now: number): readonly string[] {
-  const { machineKey, name, user, state, isDuplicate, disagreement, connectedSince, lastSignAt, rttMs, remoteAddress } =
-    node;
+  const { machineKey, name, user, state, disagreement, connectedSince, rttMs, remoteAddress } = node;
   return [
     ...[name === null ? machineKey : printable(name), user ? printable(user) : '-'],
-    `${state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state}${isDuplicate ? ', duplicate key' : ''}`,
-    connectedSince === null ? '-' : span(wholeSeconds(now - Date.parse(connectedSince))),
-    lastSignAt === null ? 'never' : ago(now - Date.parse(lastSignAt)),
+    `${state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state}${sharing(node)}`,
+    connectedSince === null ? '-' : lasting(now - Date.parse(connectedSince)),
+    lastSign(node, now),
     ...[rttMs === null ? '-' : roundTrip(rttMs), remoteAddress ?? '-', shownAs(node, now), expiry(node, now)],
   ];
+}
+
+function sharing({ isDuplicate, suspectedSince }: PresenceView): string {
+  if (isDuplicate) return ', duplicate key';
+  return suspectedSince === null ? '' : ', two machines?';
+}
+
+/** If the watchdog has had no sign of a node, Headscale may have seen it before. */
+function lastSign({ lastSignAt, shownLastSeenAt }: PresenceView, now: number): string {
+  if (lastSignAt !== null) return ago(now - Date.parse(lastSignAt));
+  return shownLastSeenAt === null ? 'never' : `${ago(now - Date.parse(shownLastSeenAt))}, by Headscale`;
 }
 
 /** What Headscale shows. */
@@ -164,5 +179,5 @@ function shownAs({ shownOnline, shownLastSeenAt }: PresenceView, now: number): s
 function expiry({ keyExpiresAt, nodeKey }: PresenceView, now: number): string {
   if (keyExpiresAt === null) return nodeKey === null ? '-' : 'never';
   const inMs = Date.parse(keyExpiresAt) - now;
-  return inMs <= 0 ? ago(-inMs) : `in ${span(wholeSeconds(inMs))}`;
+  return inMs <= 0 ? ago(-inMs) : `in ${lasting(inMs)}`;
 }

@@ -1,6 +1,6 @@
 import { Argument, type Command, Option } from 'commander';
-import { NODE_SORT_COLUMNS } from '../admin/node-list.ts';
-import { LISTED_STATES, SORT_COLUMNS } from '../admin/stream-list.ts';
+import { NODE_FILTERS, NODE_SORT_COLUMNS } from '../admin/node-list.ts';
+import { SORT_COLUMNS, STREAM_FILTERS } from '../admin/stream-list.ts';
 import type { HandoverOutcome } from '../app/handover.ts';
 import type { ReloadOutcome } from '../app/live-config.ts';
 import { type ConfigFile, readConfigFile } from '../config/file.ts';
@@ -10,7 +10,6 @@ import { isList, SETTING_NAMES, SETTINGS, type SettingHelp, type SettingName } f
 import type { Config } from '../config/types.ts';
 import { errorLine } from '../lib/errors.ts';
 import { span } from '../lib/units.ts';
-import { NODE_STATES } from '../nodes/presence.ts';
 import { STREAM_KINDS } from '../streams/stream.ts';
 import { LEVELS } from '../telemetry/event-rows.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
@@ -156,7 +155,7 @@ function addStreams(program: Command, console: OpenConsole): void {
     .helpGroup(LOOK)
     .description('list the open streams of the running watchdog')
     .addOption(option(WHICH, '--node <name|id|key>', 'only streams of this node'))
-    .addOption(severalOf(option(WHICH, '--state <state>', 'only streams in one of these states'), LISTED_STATES))
+    .addOption(severalOf(option(WHICH, '--state <state>', 'only streams in one of these states'), STREAM_FILTERS))
     .addOption(severalOf(option(WHICH, '--kind <kind>', 'only streams of one of these kinds'), STREAM_KINDS))
     .addOption(option(WHICH, '--search <text>', 'only streams with this text in a column'))
     .addOption(countOf(option(WHICH, '--limit <number>', 'how many at most; the default is all')))
@@ -185,7 +184,7 @@ function addNodes(program: Command, console: OpenConsole): void {
       'list the nodes that Headscale knows, connected or not; without an API key or an OAuth client, those that the watchdog has seen',
     )
     .argument('[name|id|key]', 'only this node')
-    .addOption(severalOf(option(WHICH, '--state <state>', 'only nodes in one of these states'), NODE_STATES))
+    .addOption(severalOf(option(WHICH, '--state <state>', 'only nodes in one of these states'), NODE_FILTERS))
     .addOption(
       option(WHICH, '--search <text>', 'only nodes with this text in their name, user, keys, addresses or tags'),
     )
@@ -229,6 +228,7 @@ function addEvents(program: Command, console: OpenConsole): void {
       option(WHICH, '--since <time>', 'only events since then: 7d, 12h or 30m ago, or a time like 2026-11-27T08:00'),
     )
     .addOption(option(WHICH, '--until <time>', 'only events before then, in the same form'))
+    .addOption(option(HOW, '--steps', 'show each step of a takeover, and not only the severing'))
     .addOption(option(HOW, '--follow', 'also show new events as they happen, until Ctrl-C'))
     .addOption(option(HOW, '--csv', 'print the events as CSV').conflicts('json'))
     .addOption(option(HOW, '--json', 'print each event as one line of JSON'))

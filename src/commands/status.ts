@@ -6,7 +6,16 @@ import { span } from '../lib/units.ts';
 import { NODE_STATES } from '../nodes/presence.ts';
 import type { Api, NodesAnswer } from './admin-client.ts';
 import { ago, wholeSeconds } from './streams.ts';
-import { type Colour, type Console, coloured, EXIT, type ExitCode, localTime, showScreen } from './terminal.ts';
+import {
+  type Colour,
+  type Console,
+  coloured,
+  EXIT,
+  type ExitCode,
+  localDay,
+  localTime,
+  showScreen,
+} from './terminal.ts';
 
 export interface StatusOptions {
   readonly json?: boolean;
@@ -75,7 +84,9 @@ function nodesText({ nodesListedAt, now }: Overview, nodes: readonly PresenceVie
   const rest = others.map((state) => `${count(state)} ${state}`).join(', ');
   const asOf =
     nodesListedAt === null ? 'not listed by Headscale' : `listed ${ago(Date.parse(now) - Date.parse(nodesListedAt))}`;
-  return `${count('connected')} of ${nodes.length} connected${rest === '' ? '' : `; ${rest}`} (${asOf})`;
+  const suspected = nodes.filter(({ suspectedSince }) => suspectedSince !== null).length;
+  const shared = suspected === 0 ? '' : `; ${suspected} with a key that two machines may use`;
+  return `${count('connected')} of ${nodes.length} connected${rest === '' ? '' : `; ${rest}`}${shared} (${asOf})`;
 }
 
 function streamsText({ streams: { contested, held, connecting, open, closing } }: Overview): string {
@@ -86,7 +97,7 @@ function streamsText({ streams: { contested, held, connecting, open, closing } }
 
 function expiryText(expiresAt: string, now: string): string {
   const inMs = Date.parse(expiresAt) - Date.parse(now);
-  const day = localTime(expiresAt).slice(0, 10);
+  const day = localDay(expiresAt);
   return inMs <= 0 ? `expired on ${day}` : `until ${day}, for another ${span(wholeSeconds(inMs))}`;
 }
 

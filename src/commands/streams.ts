@@ -2,6 +2,7 @@ import type { PresenceView, StreamView } from '../admin/views.ts';
 import { ERRORS, type ExitErrorCode, errorLine } from '../lib/errors.ts';
 import { printable } from '../lib/text.ts';
 import { span } from '../lib/units.ts';
+import { lastSignAgoMs } from '../nodes/presence.ts';
 import { type Api, apiErrorIn, type NodesAnswer, nodesCalled, notAmong, type StreamsAnswer } from './admin-client.ts';
 import { type Column, type Console, coloured, EXIT, type ExitCode, showScreen, tableOf } from './terminal.ts';
 
@@ -23,7 +24,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'NODE', isName: true },
   { title: 'ADDRESS' },
   { title: 'OPEN FOR', isNumber: true, leaveOut: 4 },
-  { title: 'HEARD', isNumber: true, leaveOut: 6 },
+  { title: 'LAST SIGN', isNumber: true, leaveOut: 6 },
   { title: 'RTT', isNumber: true, leaveOut: 3 },
   { title: 'IN', isNumber: true, leaveOut: 1 },
   { title: 'OUT', isNumber: true, leaveOut: 2 },
@@ -31,10 +32,22 @@ const COLUMNS: readonly Column[] = [
 ];
 
 /** The columns that show what `--sort` sorts by, as far as a narrow terminal may leave them out. */
-const SORTED_BY: Readonly<Record<string, string>> = { opened: 'OPEN FOR', heard: 'HEARD', rtt: 'RTT', bytes: 'IN' };
+const SORTED_BY: Readonly<Record<string, string>> = { opened: 'OPEN FOR', rtt: 'RTT', bytes: 'IN', heard: 'LAST BYTE' };
+
+interface MoreColumn extends Column {
+  /** @param sort what the table is sorted by. */
+  isShown(stream: StreamView, sort: string | undefined): boolean;
+  of(stream: StreamView, now: number): string;
+}
 
 /** Columns that are shown if they say something about any of the streams. */
-const MORE_COLUMNS: readonly (Column & { isShown(stream: StreamView): boolean; of(stream: StreamView): string })[] = [
+const MORE_COLUMNS: readonly MoreColumn[] = [
+  {
+    title: 'LAST BYTE',
+    isNumber: true,
+    isShown: (_stream, sort) => sort === 'heard',
+    of: ({ lastHeardAt }, now) => ago(now - Date.parse(lastHeardAt)),
+  },
   {
     title: 'EVIDENCE',
     leaveOut: 5,
@@ -82,12 +95,13 @@ function noStreamOf({ name, machineKey, state, lastSignAt }: PresenceView): stri
 function linesOf({ streams, total }: StreamsAnswer, console: Console, sort: string | undefined): readonly string[] {
   if (total === 0) return ['No stream matches.'];
   const now = Date.now();
-  const more = MORE_COLUMNS.filter(({ isShown }) => streams.some(isShown));
+  const sortedBy = sort?.replace(/^-/, '');
+  const more = MORE_COLUMNS.filter(({ isShown }) => streams.some((stream) => isShown(stream, sortedBy)));
   const { head, rows, note } = tableOf(
     [...COLUMNS, ...more],
-    streams.map((stream) => [...rowOf(stream, now), ...more.map(({ of }) => of(stream))]),
+    streams.map((stream) => [...rowOf(stream, now), ...more.map(({ of }) => of(stream, now))]),
     console.width,
-    SORTED_BY[sort?.replace(/^-/, '') ?? ''],
+    SORTED_BY[sortedBy ?? ''],
   );
   const lines = rows.map((line, index) => {
     const isCalm = streams[index]?.state === 'open' && streams[index]?.contests.length === 0;
@@ -106,7 +120,7 @@ function rowOf(stream: StreamView, now: number): readonly string[] {
   const { id, remoteAddress, openedAt, lastHeardAt, kernel, bytesReceived, bytesSent } = stream;
   return [
     ...[String(id), printable(ownerOf(stream)), remoteAddress],
-    ...[span(wholeSeconds(now - Date.parse(openedAt))), ago(now - Date.parse(lastHeardAt))],
+    ...[lasting(now - Date.parse(openedAt)), ago(lastSignAgoMs(now - Date.parse(lastHeardAt), kernel ?? undefined))],
     kernel === null || kernel.ended ? '-' : roundTrip(kernel.rttMs),
     ...[amount(bytesReceived), amount(bytesSent), stateOf(stream)],
   ];
@@ -127,7 +141,12 @@ function stateOf({ state, contests, wouldSever }: StreamView): string {
 }
 
 export function ago(ms: number): string {
-  return `${span(wholeSeconds(Math.max(0, ms))).replace(/^0 ms$/, '0 s')} ago`;
+  return `${lasting(ms)} ago`;
+}
+
+/** In whole seconds: `0 s`, `14 min`. */
+export function lasting(ms: number): string {
+  return span(wholeSeconds(Math.max(0, ms))).replace(/^0 ms$/, '0 s');
 }
 
 export function wholeSeconds(ms: number): number {

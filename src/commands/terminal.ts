@@ -142,12 +142,21 @@ export function csvLine(values: readonly (string | number)[]): string {
   return `${cells.join(',')}\r\n`;
 }
 
-/** An ISO 8601 time as the reader's clock shows it: `2026-11-27 08:15:00`. */
+/** An ISO 8601 time as the reader's clock shows it, with its distance from UTC: `2026-11-27 08:15:00+01:00`. */
 export function localTime(time: string): string {
   const date = new Date(time);
   const two = (part: number): string => String(part).padStart(2, '0');
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  const aheadMin = -date.getTimezoneOffset();
+  const ahead = Math.abs(aheadMin);
+  const zone = aheadMin === 0 ? 'Z' : `${aheadMin < 0 ? '-' : '+'}${two(Math.floor(ahead / 60))}:${two(ahead % 60)}`;
+  return `${localDay(time)} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}${zone}`;
+}
+
+/** The day of an ISO 8601 time where the reader is: `2026-11-27`. */
+export function localDay(time: string): string {
+  const date = new Date(time);
+  const two = (part: number): string => String(part).padStart(2, '0');
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
 
 const CLEAR = '\x1b[H\x1b[2J\x1b[3J';

@@ -11,6 +11,7 @@ import {
   type ControlClient,
   ControlNodes,
   type ControlStream,
+  hostnameOf,
   MapStreams,
   type OnControlEvent,
   type SecondStream,
@@ -29,7 +30,7 @@ import { startStunResponder } from './stun-responder.ts';
  * Different from Headscale:
  *
  * - Every client is logged in at once. Auth keys are ignored, node keys never expire, nothing is written to disk.
- * - Every node is alone: there are no peers, no DNS, no policy and no API. The map has one relay, which only answers STUN, and
+ * - Every node is alone: there are no peers, no DNS and no policy. Of the API there is only the list of nodes, and only if there is a key for it. The map has one relay, which only answers STUN, and
  *   it switches off captive portal detection. A client needs both to reach Running without the Internet.
  * - There is no TLS and no WebSocket (`GET /ts2021`), so browser clients cannot connect.
  * - An upgrade request must have `upgrade` in its `Connection` header. Headscale does not require that.
@@ -52,6 +53,8 @@ export interface ControlServerOptions {
   readonly stunHost?: string;
   /** Default: a new key. */
   readonly noiseKey?: NoiseKey;
+  /** With it, the API lists the nodes. Default: there is no API. */
+  readonly apiKey?: string;
   readonly clock?: Clock;
   readonly onEvent?: OnControlEvent;
 }
@@ -77,16 +80,22 @@ export async function startControlServer(options: ControlServerOptions): Promise
   const { host = LOOPBACK, port = 0, secondStream, keepaliveMs, clock = systemClock, onEvent = () => {} } = options;
   const noiseKey = options.noiseKey ?? generateNoiseKey();
   const mapStreams = new MapStreams(secondStream, clock, onEvent);
+  const nodes = new ControlNodes();
   const stun = await startStunResponder(options.stunHost ?? host);
   const sessions = new ControlSessions(noiseKey, {
     clock,
-    nodes: new ControlNodes(),
+    nodes,
     mapStreams,
     emit: onEvent,
     relayFor: ({ reachedAt }) => ({ address: reachedAt ?? LOOPBACK, stunPort: stun.port }),
     keepaliveMs: () => keepaliveMs ?? headscaleKeepaliveMs(),
   });
-  const server = httpServer(noiseKey, secondStream, sessions);
+  const { apiKey } = options;
+  const server = httpServer(sessions, (request) =>
+    apiKey !== undefined && request.url === '/api/v1/node'
+      ? answerNodes(apiKey, request, nodes, mapStreams)
+      : answerPlain(noiseKey, secondStream, request),
+  );
   const address = await listen(server, host, port).catch(async (error) => {
     await stun.close();
     throw error;
@@ -116,9 +125,9 @@ function headscaleKeepaliveMs(): number {
   return KEEPALIVE_MS + Math.floor(Math.random() * KEEPALIVE_SPREAD_MS);
 }
 
-function httpServer(noiseKey: NoiseKey, secondStream: SecondStream, sessions: ControlSessions): Server {
+function httpServer(sessions: ControlSessions, answer: (request: IncomingMessage) => PlainAnswer): Server {
   const server = createServer((request, response) => {
-    const { status, type, body } = answerPlain(noiseKey, secondStream, request);
+    const { status, type, body } = answer(request);
     request.resume();
     response.writeHead(status, type === undefined ? {} : { 'content-type': type }).end(body);
   });
@@ -190,6 +199,18 @@ function answerPlain(noiseKey: NoiseKey, secondStream: SecondStream, request: In
     default:
       return { status: 404 };
   }
+}
+
+/** Source: headscale `proto/headscale/v1/node.proto`. */
+function answerNodes(apiKey: string, request: IncomingMessage, nodes: ControlNodes, streams: MapStreams): PlainAnswer {
+  if (request.headers.authorization !== `Bearer ${apiKey}`) return { status: 401, body: 'Unauthorized' };
+  const online = new Set(streams.list().map(({ client }) => client.machineKey));
+  const listed = nodes.all().map((node) => ({
+    ...{ id: String(node.id), machineKey: formatMachineKey(node.machineKey), nodeKey: node.report.NodeKey },
+    ...{ name: hostnameOf(node), givenName: hostnameOf(node), user: { name: 'demo' }, ipAddresses: [] },
+    ...{ online: online.has(node.machineKey), expiry: null, preAuthKey: null },
+  }));
+  return json('application/json', { nodes: listed });
 }
 
 function answerKey(noiseKey: NoiseKey, version: string | null): PlainAnswer {

@@ -37,6 +37,10 @@ export class ControlNodes {
     return this.#nodes.get(machineKey);
   }
 
+  all(): readonly ControlNode[] {
+    return [...this.#nodes.values()];
+  }
+
   forget(machineKey: MachineKey): void {
     this.#nodes.delete(machineKey);
   }

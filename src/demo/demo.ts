@@ -1,8 +1,10 @@
+import { randomBytes } from 'node:crypto';
 import type { NoiseKey } from '../identity/noise.ts';
 import { type Clock, pause, systemClock } from '../lib/clock.ts';
 import { startControlServer } from './control-server.ts';
 import type { ControlEvent } from './control-state.ts';
 import { type Comeback, DemoScreen, seconds } from './demo-screen.ts';
+import { type NodeIdentity, newNodeIdentity } from './node-connection.ts';
 import { generateNoiseKey } from './noise-handshake.ts';
 import { SimulatedNode } from './simulated-node.ts';
 
@@ -16,15 +18,12 @@ class DemoFleet {
   readonly #done: Comeback[] = [];
   #next = 0;
 
-  constructor(size: number, serverUrl: URL, screen: DemoScreen, clock: Clock) {
+  constructor(identities: readonly NodeIdentity[], serverUrl: URL, screen: DemoScreen, clock: Clock) {
     this.#screen = screen;
     this.#clock = clock;
-    this.#nodes = Array.from({ length: size }, (_, i) => {
-      const name = `node-${String(i + 1).padStart(2, '0')}`;
+    this.#nodes = identities.map((identity) => {
       return new SimulatedNode({
-        name,
-        serverUrl,
-        clock,
+        ...{ name: identity.name, identity, serverUrl, clock },
         onRefused: (node) => this.#refused(node),
         onLost: (node, why) => screen.event(`${node.name} lost its connection: ${why}`, 'faint'),
       });
@@ -106,6 +105,7 @@ class DemoFleet {
 export interface DemoWatchdogSetup {
   readonly upstream: URL;
   readonly noiseKey: NoiseKey;
+  readonly apiKey: string;
   readonly silentAfterMs: number;
 }
 
@@ -134,8 +134,10 @@ export interface DemoTiming {
 
 export interface DemoOptions {
   readonly stdout: { write(text: string): unknown };
-  /** On a terminal the demo uses colours, and goes on after the comparison until `signal` aborts. */
-  readonly isTty: boolean;
+  /** Whether to use colours. */
+  readonly colours: boolean;
+  /** Whether to go on after the comparison, until `signal` aborts. */
+  readonly goesOn: boolean;
   readonly signal: AbortSignal;
   readonly startWatchdog: (setup: DemoWatchdogSetup) => Promise<DemoWatchdog>;
   readonly clock?: Clock;
@@ -165,17 +167,20 @@ const EXIT_INTERRUPTED = 130;
  * @returns the exit code: 1 when a node was not accepted with the watchdog, 130 when interrupted before the comparison.
  */
 export async function runDemo(options: DemoOptions): Promise<number> {
-  const { stdout, isTty, signal, clock = systemClock, timing = TIMING } = options;
-  const screen = new DemoScreen((text) => stdout.write(text), isTty, clock);
-  const noiseKey = generateNoiseKey();
+  const { stdout, colours, signal, clock = systemClock, timing = TIMING } = options;
+  const screen = new DemoScreen((text) => stdout.write(text), colours, clock);
+  const [noiseKey, apiKey] = [generateNoiseKey(), randomBytes(32).toString('hex')];
+  const identities = Array.from({ length: timing.nodes }, (_, i) =>
+    newNodeIdentity(`node-${String(i + 1).padStart(2, '0')}`),
+  );
   let watched: DemoFleet | undefined;
   const onEvent = (event: ControlEvent): void => watched?.controlServerSaw(event);
   screen.paragraph(introduction(timing));
-  const server = await startControlServer({ secondStream: 'refuse', noiseKey, clock, onEvent });
+  const server = await startControlServer({ secondStream: 'refuse', noiseKey, apiKey, clock, onEvent });
   const stage: Stage = {
     ...{ screen, clock, timing, signal },
     async withFleet(serverUrl, use) {
-      const fleet = new DemoFleet(timing.nodes, serverUrl, screen, clock);
+      const fleet = new DemoFleet(identities, serverUrl, screen, clock);
       watched = fleet;
       try {
         return await use(fleet);
@@ -185,7 +190,14 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     },
   };
   try {
-    return await bothWays(stage, options, server.url, noiseKey);
+    const { silentAfterMs } = timing;
+    const watchdog = await options.startWatchdog({ upstream: server.url, noiseKey, apiKey, silentAfterMs });
+    try {
+      screen.paragraph(`The watchdog's status page, until the demo ends: ${watchdog.adminUrl.href}`);
+      return await bothWays(stage, options, server.url, watchdog);
+    } finally {
+      await watchdog.close();
+    }
   } finally {
     await server.close();
   }
@@ -200,27 +212,25 @@ interface Stage {
   withFleet<T>(serverUrl: URL, use: (fleet: DemoFleet) => Promise<T>): Promise<T>;
 }
 
-async function bothWays(stage: Stage, options: DemoOptions, upstream: URL, noiseKey: NoiseKey): Promise<number> {
+async function bothWays(stage: Stage, options: DemoOptions, upstream: URL, watchdog: DemoWatchdog): Promise<number> {
   const { screen, signal, timing } = stage;
   screen.heading('1. Without the watchdog');
   const without = await stage.withFleet(upstream, (fleet) => freezes(stage, fleet, timing.refusedForMs));
   if (signal.aborted) return EXIT_INTERRUPTED;
 
   screen.heading('2. With the watchdog in front of the control server');
-  const { silentAfterMs } = timing;
-  const watchdog = await options.startWatchdog({ upstream, noiseKey, silentAfterMs });
-  try {
-    return await stage.withFleet(watchdog.listenUrl, async (fleet) => {
-      const withIt = await freezes(stage, fleet, timing.acceptedWithinMs);
-      if (signal.aborted) return EXIT_INTERRUPTED;
-      screen.comparison(without, withIt);
-      if (options.isTty) await stayUp(stage, fleet, watchdog.adminUrl);
-      return withIt.length > 0 && withIt.every(({ accepted }) => accepted) ? EXIT_OK : EXIT_FAILED;
-    });
-  } finally {
-    await watchdog.close();
-  }
+  return await stage.withFleet(watchdog.listenUrl, async (fleet) => {
+    const withIt = await freezes(stage, fleet, timing.acceptedWithinMs);
+    if (signal.aborted) return EXIT_INTERRUPTED;
+    screen.comparison(without, withIt);
+    screen.paragraph(NEXT);
+    if (options.goesOn) await stayUp(stage, fleet, watchdog.adminUrl);
+    return withIt.length > 0 && withIt.every(({ accepted }) => accepted) ? EXIT_OK : EXIT_FAILED;
+  });
 }
+
+const NEXT = `To put it in front of your own Headscale, start with "Set it up in five minutes" in README.md. With --observe-only it says what it
+would do, and ends nothing.`;
 
 /** Runs one part: the nodes connect, then one after another freezes and comes back. */
 async function freezes(stage: Stage, fleet: DemoFleet, watchMs: number): Promise<readonly Comeback[]> {
@@ -237,7 +247,10 @@ async function freezes(stage: Stage, fleet: DemoFleet, watchMs: number): Promise
 
 /** Goes on with freezes and comebacks until Ctrl-C. */
 async function stayUp({ screen, clock, timing, signal }: Stage, fleet: DemoFleet, adminUrl: URL): Promise<void> {
-  screen.paragraph(`The demo goes on until you press Ctrl-C. Watch it on the status page: ${adminUrl.href}`);
+  const ask = `headscale-watchdog nodes --admin ${adminUrl.host}`;
+  screen.paragraph(
+    `The demo goes on until you press Ctrl-C. Watch it on the status page, ${adminUrl.href}, or ask in another terminal:\n  ${ask}`,
+  );
   while (!signal.aborted) {
     await fleet.freezeOne(timing.awayMs, signal);
     await pause(clock, timing.everyMs, signal);

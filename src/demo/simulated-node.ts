@@ -126,6 +126,8 @@ type SimulatedNodeState = 'stopped' | 'trying' | 'accepted' | 'frozen';
 
 interface SimulatedNodeOptions {
   readonly name: string;
+  /** Its keys. Default: new ones. */
+  readonly identity?: NodeIdentity;
   /** The control server, or the proxy in front of it. */
   readonly serverUrl: URL;
   readonly clock?: Clock;
@@ -160,7 +162,7 @@ export class SimulatedNode {
   constructor(options: SimulatedNodeOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#identity = newNodeIdentity(options.name);
+    this.#identity = options.identity ?? newNodeIdentity(options.name);
     this.#startedAt = this.#clock.now();
     this.name = options.name;
     this.machineKey = machineKeyOf(this.#identity.machine.publicRaw);

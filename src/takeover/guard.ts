@@ -65,6 +65,8 @@ interface Suspect {
   cameAt: Instant;
   /** Prompt returns in a row. */
   returns: number;
+  /** Since when severings are delayed, because there may be two machines. */
+  since: Instant | undefined;
   /** How long the slowest of them took. */
   slowestMs: number;
   points: number;
@@ -184,6 +186,15 @@ export class Guard {
     return found;
   }
 
+  /**
+   * Since when two machines may use this key: while its severings are delayed, and one minute longer. Undefined if nothing points to
+   * it, and once it is a finding.
+   */
+  suspectedSince(key: MachineKey, now: Instant): Instant | undefined {
+    const { isFound, since, suspendedUntil } = this.#suspects.get(key) ?? {};
+    return !isFound && suspendedUntil !== undefined && now < suspendedUntil + MINUTE_MS ? since : undefined;
+  }
+
   /** Whether a key has a finding: while rule 2 is suspended, and one minute longer, until a return shows whether it still holds. */
   isFound(key: MachineKey, now: Instant): boolean {
     const { isFound, suspendedUntil } = this.#suspects.get(key) ?? {};
@@ -208,7 +219,10 @@ export class Guard {
       suspect.points += (hasKernel ? POINTS_WITH_KERNEL : POINTS) * (isCrowd(coming) ? 0.5 : 1);
       if (suspect.points >= ENOUGH_POINTS) return this.suspend(key, addresses, now);
     }
-    if (suspect.returns >= RETURNS_BEFORE_TESTS) this.#delay(suspect, coming);
+    if (suspect.returns >= RETURNS_BEFORE_TESTS) {
+      suspect.since ??= now;
+      this.#delay(suspect, coming);
+    }
     return undefined;
   }
 
@@ -235,7 +249,7 @@ export class Guard {
     const known = this.#suspects.get(key);
     if (known !== undefined) return known;
     const suspect: Suspect = {
-      ...{ pending: [], cameAt, returns: 0, slowestMs: 0, points: 0 },
+      ...{ pending: [], cameAt, returns: 0, since: undefined, slowestMs: 0, points: 0 },
       ...{ suspendedUntil: undefined, restMs: 0, isFound: false, speaking: undefined },
     };
     this.#suspects.set(key, suspect);
@@ -267,6 +281,7 @@ function acquit(suspect: Suspect): void {
   Object.assign(suspect, {
     pending: [],
     returns: 0,
+    since: undefined,
     slowestMs: 0,
     points: 0,
     suspendedUntil: undefined,
@@ -303,6 +318,11 @@ export class DuplicateKeys {
   /** Whether two machines use this key. */
   has(machineKey: MachineKey): boolean {
     return this.#guard.isFound(machineKey, this.#options.clock.now());
+  }
+
+  /** Since when two machines may use this key. */
+  suspectedSince(machineKey: MachineKey): Instant | undefined {
+    return this.#guard.suspectedSince(machineKey, this.#options.clock.now());
   }
 
   suspendedUntil({ machineKey }: Stream): Instant | undefined {

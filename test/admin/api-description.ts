@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { availabilityList, nodeAvailability, nodeHealth } from '../../src/admin/availability-views.ts';
-import { NODE_SORT_COLUMNS } from '../../src/admin/node-list.ts';
+import { NODE_FILTERS, NODE_SORT_COLUMNS } from '../../src/admin/node-list.ts';
 import { BADGES } from '../../src/admin/routes.ts';
 import {
   askedToSever,
@@ -12,7 +12,7 @@ import {
   reloadProblem,
   severed,
 } from '../../src/admin/schemas.ts';
-import { LISTED_STATES, SORT_COLUMNS } from '../../src/admin/stream-list.ts';
+import { SORT_COLUMNS, STREAM_FILTERS } from '../../src/admin/stream-list.ts';
 import {
   eventList,
   eventView,
@@ -101,7 +101,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     ...{ method: 'get', path: '/streams', summary: 'The streams that are not closed.' },
     query: z.object({
-      state: words(LISTED_STATES),
+      state: words(STREAM_FILTERS),
       kind: words(STREAM_KINDS),
       node: anyNode,
       q: text,
@@ -124,7 +124,7 @@ export const OPERATIONS: readonly Operation[] = [
   {
     ...{ method: 'get', path: '/nodes', summary: 'Every node, connected or not.' },
     query: z.object({
-      state: words(['connected', 'connecting', 'offline', 'expired', 'deleted', 'disagrees', 'unknown']),
+      state: words(NODE_FILTERS),
       q: text,
       sort: column(NODE_SORT_COLUMNS),
       ...page,

@@ -85,7 +85,7 @@ describe('GET /streams', () => {
   });
 
   test.each([
-    ['state=opne', "state='opne' is unknown. Use one of held, connecting, open, closing."],
+    ['state=opne', "state='opne' is unknown. Use one of held, connecting, open, closing, contested, no-evidence."],
     ['sort=constructor', "sort='constructor' is unknown. Use one of id, node"],
     ['limit=-1', "limit='-1' is invalid. Use a whole number from 1"],
     ['stat=open', "'stat' is not a parameter here. Use one of state, kind"],

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { runCheck } from '../../src/commands/check.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { UsageError } from '../../src/lib/errors.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
 import { freePort } from '../support/process.ts';
@@ -223,6 +224,22 @@ describe('runCheck', () => {
       expect.stringMatching(/^fail {2}\[HSW_CONFIG_INVALID\] watchdog\.yaml:1:1: .*gone-after/),
     ]);
     expect(passed).toBe(false);
+  });
+
+  test('settings that cannot be used end it with 2, as they end serve; anything else that fails with 1', async () => {
+    const out = { stdout: { write: () => true }, colours: false };
+    const unusable = (): never => {
+      throw new UsageError('HSW_CONFIG_INVALID', ['--hold: soon']);
+    };
+    expect(await runCheck(unusable, {}, out, () => [])).toBe(2);
+    expect(
+      await runCheck(
+        () => loadConfig({ upstream: 'http://127.0.0.1:9' }),
+        {},
+        out,
+        () => [],
+      ),
+    ).toBe(1);
   });
 
   test('if Headscale does not answer, it says what it tried and what to do, and goes on with the other checks', async () => {

@@ -13,7 +13,15 @@ function node(more: Partial<PresenceView>): PresenceView {
     ...{ addresses: [], tags: [], os: null, clientVersion: null, capabilityVersion: null, isEphemeral: null },
     ...({ state: 'connected', disagreement: null, connectedSince: ago(3_600_000), rttMs: 12 } as const),
     ...{ remoteAddress: '192.0.2.1:1', evidence: DIRECT, lastSignAt: ago(40_000), isContested: false },
-    ...{ isDuplicate: false, shownOnline: null, shownLastSeenAt: null, keyExpiresAt: null, streams: [], ...more },
+    ...{
+      isDuplicate: false,
+      suspectedSince: null,
+      shownOnline: null,
+      shownLastSeenAt: null,
+      keyExpiresAt: null,
+      streams: [],
+      ...more,
+    },
   };
 }
 
@@ -65,7 +73,7 @@ describe('nodes NAME says below its table', () => {
     const events = [event('stream_severed', 7, 'It was severed.'), event('stream_closed', 7, 'It was closed.')];
     const { lines } = await shown([away], 'phone', {}, events);
     expect(lines.slice(2)).toEqual([
-      expect.stringMatching(/^How its last stream ended, 2026-11-27 \d\d:\d\d:\d\d: It was severed\.$/),
+      expect.stringMatching(/^How its last stream ended, 2026-11-27 \d\d:\d\d:\d\d\S+: It was severed\.$/),
     ]);
     const older = [event('stream_severed', 6, 'It was severed.'), event('stream_closed', 7, 'It was closed.')];
     expect((await shown([away], 'phone', {}, older)).lines.at(-1)).toMatch(/: It was closed\.$/);
@@ -79,8 +87,18 @@ describe('nodes NAME says below its table', () => {
   });
 });
 
-test('nodes shows which machine key two machines use', async () => {
+test('nodes shows which machine key two machines use, or may use', async () => {
   expect((await shown([node({ isDuplicate: true })], undefined)).lines[1]).toContain('  connected, duplicate key  ');
+  const { lines } = await shown([node({ suspectedSince: '2026-11-27T12:00:00Z' })], 'phone');
+  expect(lines[1]).toContain('  connected, two machines?  ');
+  expect(lines[2]).toMatch(/^Two machines may use its key: .* The watchdog has been looking into it since 2026-11-27 /);
+});
+
+test('of a node without a sign of its own, nodes shows when Headscale saw it', async () => {
+  const away = node({ state: 'offline', connectedSince: null, lastSignAt: null, shownOnline: false });
+  expect((await shown([away], undefined)).lines[1]).toMatch(/ never /);
+  const seen = { ...away, shownLastSeenAt: ago(86_400_000) };
+  expect((await shown([seen], undefined)).lines[1]).toContain(' 1 d ago, by Headscale ');
 });
 
 test('nodes tells a node that is known, but left out by the other flags', async () => {

@@ -23,6 +23,10 @@ function stream(id: number, more: Partial<StreamView>): StreamView {
 
 /** The table that the command prints, without the spaces between its columns. */
 async function tableOf(...streams: StreamView[]): Promise<string[][]> {
+  return await sortedTableOf(undefined, ...streams);
+}
+
+async function sortedTableOf(sort: string | undefined, ...streams: StreamView[]): Promise<string[][]> {
   let text = '';
   const out = { write: (line: string) => (text += line) };
   const api = { get: () => Promise.resolve({ total: streams.length, streams }) } as unknown as Api;
@@ -30,7 +34,7 @@ async function tableOf(...streams: StreamView[]): Promise<string[][]> {
     ...{ stdout: out, stderr: out, colours: false, width: undefined, isInteractive: false },
     ...{ ask: () => Promise.resolve(''), signal: new AbortController().signal, pause: () => Promise.resolve() },
   };
-  expect(await showStreams(api, {}, console)).toBe(0);
+  expect(await showStreams(api, sort === undefined ? {} : { sort }, console)).toBe(0);
   return text
     .trimEnd()
     .split('\n')
@@ -60,7 +64,7 @@ describe('the column EVIDENCE', () => {
 
   test('is left out if every client connects to the watchdog', async () => {
     const table = await tableOf(stream(1, {}), stream(2, {}));
-    expect(table[0]).toEqual(['STREAM', 'NODE', 'ADDRESS', 'OPEN FOR', 'HEARD', 'RTT', 'IN', 'OUT', 'STATE']);
+    expect(table[0]).toEqual(['STREAM', 'NODE', 'ADDRESS', 'OPEN FOR', 'LAST SIGN', 'RTT', 'IN', 'OUT', 'STATE']);
   });
 
   test('stands before the replica', async () => {
@@ -72,4 +76,15 @@ describe('the column EVIDENCE', () => {
 test('a client that has left its proxy has no round trip', async () => {
   const left = { ...KERNEL, rttMs: 0, ended: true };
   expect(column(await tableOf(stream(1, { evidence: PROXY, kernel: left })), 'RTT')).toEqual(['-']);
+});
+
+test('the last sign of a client is that of its kernel, so a healthy idle one is not shown as silent; its last byte is shown if asked for', async () => {
+  const idle = stream(1, {
+    lastHeardAt: new Date(Date.now() - 840_000).toISOString(),
+    kernel: { ...KERNEL, receivedAgoMs: 12_000 },
+  });
+  expect(column(await tableOf(idle), 'LAST SIGN')).toEqual(['12 s ago']);
+  expect(column(await tableOf(idle), 'LAST BYTE')).toEqual([]);
+  const sorted = await sortedTableOf('-heard', idle);
+  expect([column(sorted, 'LAST SIGN'), column(sorted, 'LAST BYTE')]).toEqual([['12 s ago'], ['14 min ago']]);
 });

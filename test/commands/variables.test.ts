@@ -138,7 +138,7 @@ describe('variables', () => {
     ]);
     const streams = await parse(env, 'streams');
     expect(problemsIn(() => streams.variables.check(streams.command))).toEqual([
-      "HEADSCALE_WATCHDOG_STATE: 'opne' cannot be used. Did you mean open? Write held, connecting, open or closing.",
+      "HEADSCALE_WATCHDOG_STATE: 'opne' cannot be used. Did you mean open? Write held, connecting, open, closing, contested or no-evidence.",
     ]);
   });
 

@@ -1,6 +1,7 @@
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, test } from 'vitest';
+import { readNodeList } from '../../src/headscale/node-list.ts';
 import { formatNoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
 import { Harness, until } from '../support/harness.ts';
 import {
@@ -36,6 +37,16 @@ describe('control server, outside a Noise session', () => {
     for (const { url } of [refusing, accepting]) {
       expect(await (await fetch(new URL('/health', url))).json()).toEqual({ status: 'pass' });
     }
+  });
+
+  test('with an API key it lists its nodes, as Headscale does, and only for that key', async () => {
+    const { server } = await controlServer(harness, { secondStream: 'accept', apiKey: 'secret' });
+    const { url } = server;
+    const ask = (key: string) => fetch(new URL('/api/v1/node', url), { headers: { authorization: `Bearer ${key}` } });
+    expect((await ask('wrong')).status).toBe(401);
+    expect(readNodeList(await (await ask('secret')).text(), 'nodes')).toEqual({ ok: true, nodes: [] });
+    const { server: without } = await controlServer(harness, { secondStream: 'accept' });
+    expect((await fetch(new URL('/api/v1/node', without.url))).status).toBe(404);
   });
 
   test('an upgrade with an unreadable handshake is closed and reported', async () => {

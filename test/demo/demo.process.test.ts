@@ -21,7 +21,7 @@ function demo(options: Partial<DemoOptions> & { readonly timing: DemoTiming }) {
   const abort = new AbortController();
   const exitCode = runDemo({
     stdout: { write: (text: string) => shown.push(text) },
-    isTty: false,
+    ...{ colours: false, goesOn: false },
     signal: abort.signal,
     startWatchdog,
     ...options,
@@ -44,13 +44,15 @@ async function startNothing({ upstream }: DemoWatchdogSetup) {
 }
 
 describe('runDemo', () => {
-  test('without a terminal: compares the results without and with the watchdog, and exits with 0', async () => {
+  test('compares the results without and with the watchdog, and exits with 0', async () => {
     const { exitCode, screen } = demo({ timing: { ...QUICK, acceptedWithinMs: 5000 } });
     expect(await exitCode).toBe(0);
     expect(screen()).toMatch(/is still refused after 0\.\d s and \d+ tries/);
     expect(screen()).toMatch(/is accepted \d\.\d s after its comeback/);
     expect(screen()).toMatch(/accepted again +0 +1\n/);
     expect(screen()).not.toContain('\u001b');
+    // The URL comes first, and what to do next last.
+    expect(screen()).toMatch(/status page, until the demo ends: http:.*\n+1\. Without the watchdog[^]*README\.md/);
   });
 
   test('if the watchdog does not help, it exits with 1', async () => {
@@ -59,9 +61,10 @@ describe('runDemo', () => {
     expect(screen()).toMatch(/accepted again +0 +0\n/);
   });
 
-  test('on a terminal: stays up after the comparison, and ends when interrupted', async () => {
-    const { exitCode, abort, screen } = demo({ timing: QUICK, startWatchdog: startNothing, isTty: true });
+  test('if it is to go on: stays up after the comparison, and ends when interrupted', async () => {
+    const { exitCode, abort, screen } = demo({ timing: QUICK, startWatchdog: startNothing, goesOn: true });
     await until(() => screen().includes('The demo goes on until you press Ctrl-C'), 'the comparison');
+    expect(screen()).toMatch(/headscale-watchdog nodes --admin 127\.0\.0\.1:\d+/);
     const freezesSoFar = screen().split('freezes:').length;
     await until(() => screen().split('freezes:').length > freezesSoFar, 'another freeze');
     abort.abort();

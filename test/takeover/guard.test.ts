@@ -75,6 +75,28 @@ describe('Guard', () => {
     expect(play.guard.foundCount(play.now)).toBe(0);
   });
 
+  test('from the first delay on, two machines are suspected; no longer once the count starts again, it is found, or a minute has passed', () => {
+    const play = new Play();
+    play.rounds(1);
+    expect(play.guard.suspectedSince(ALICE, play.now)).toBeUndefined();
+    play.rounds(1);
+    const since = play.now;
+    play.rounds(2);
+    expect(play.guard.suspectedSince(ALICE, play.now)).toBe(since);
+    const until = play.guard.suspendedUntil(ALICE, play.now) ?? play.now;
+    expect(play.guard.suspectedSince(ALICE, plus(until, MINUTE - 1))).toBe(since);
+    expect(play.guard.suspectedSince(ALICE, plus(until, MINUTE))).toBeUndefined();
+    play.rounds(20);
+    expect([play.guard.isFound(ALICE, play.now), play.guard.suspectedSince(ALICE, play.now)]).toEqual([
+      true,
+      undefined,
+    ]);
+    const other = new Play();
+    other.rounds(4);
+    other.guard.foundDead(ALICE);
+    expect(other.guard.suspectedSince(ALICE, other.now)).toBeUndefined();
+  });
+
   test.each([
     ['it comes back from another address', { back: 'C' }],
     ['it comes back later than a clone would', { backAfterMs: 20_000 }],
