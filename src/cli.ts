@@ -98,7 +98,6 @@ const showing = program
   .helpGroup('Run it:')
   .description('show the effect: a simulated Headscale and 20 simulated nodes, without and with the watchdog')
   .addOption(new Option('--keep', 'go on after the comparison, until Ctrl-C; the default is to do so on a terminal'))
-  .addOption(new Option('--no-keep', 'end after the comparison'))
   .action(async ({ keep }: { keep?: boolean }) => {
     const { demo } = await import('./commands/demo.ts');
     process.exitCode = await demo(keep, nextSignal());

@@ -86,7 +86,7 @@ describe('headscale-watchdog streams', () => {
     expect([nothing.code, nothing.stdout]).toEqual([3, 'No stream matches.\n']);
     expect([wrong.code, wrong.stderr]).toEqual([
       2,
-      expect.stringContaining('Did you mean open? Write held, connecting, open or closing.'),
+      expect.stringContaining('Did you mean open? Write held, connecting, open, closing, contested or no-evidence.'),
     ]);
     expect(descending.code).toBe(0);
   });
@@ -291,7 +291,7 @@ describe('headscale-watchdog events', () => {
     ]);
     expect(all.code).toBe(0);
     expect(all.stdout).toMatch(
-      /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}router-1's old stream 1 from 127\.0\.0\.1:\d+ was severed: its client had sent nothing for .*, and the node is back on stream 2 from /m,
+      /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+ {2}router-1's old stream 1 from 127\.0\.0\.1:\d+ was severed: its client had sent nothing for .*, and the node is back on stream 2 from /m,
     );
     expect(JSON.parse(one.stdout)).toMatchObject({
       kind: 'stream_severed',
@@ -390,8 +390,8 @@ describe('headscale-watchdog completion', () => {
     expect(complete('headscale-watchdog', 'events', '--f')).toEqual(['--follow']);
     expect(complete('headscale-watchdog', 'events', '--kind', 'stream_sev')).toEqual(['stream_severed']);
     expect(complete('headscale-watchdog', 'serve', '--log-level', 'd')).toEqual(['debug']);
-    expect(complete('headscale-watchdog', 'streams', '--state', 'c')).toEqual(['connecting', 'closing']);
-    expect(complete('headscale-watchdog', 'nodes', '--state', 'c')).toEqual(['connected', 'connecting']);
+    expect(complete('headscale-watchdog', 'streams', '--state', 'cl')).toEqual(['closing']);
+    expect(complete('headscale-watchdog', 'nodes', '--state', 'conn')).toEqual(['connected', 'connecting']);
     expect(complete('headscale-watchdog', 'streams', '--kind', 'd')).toEqual(['derp']);
     expect(complete('headscale-watchdog', 'completion', '')).toEqual(['bash', 'zsh', 'fish']);
     expect(complete('headscale-watchdog', 'serve', '--config', file.slice(0, -1))).toEqual([file]);
