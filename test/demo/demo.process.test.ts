@@ -52,7 +52,7 @@ describe('runDemo', () => {
     expect(screen()).toMatch(/accepted again +0 +1\n/);
     expect(screen()).not.toContain('\u001b');
     // The URL comes first, and what to do next last.
-    expect(screen()).toMatch(/status page, until the demo ends: http:.*\n+1\. Without the watchdog[^]*README\.md/);
+    expect(screen()).toMatch(/status page, until the demo ends: http:.*\n+1\. Without the watchdog[\s\S]*README\.md/);
   });
 
   test('if the watchdog does not help, it exits with 1', async () => {
