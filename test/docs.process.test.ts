@@ -24,7 +24,7 @@ const PROJECT = join(import.meta.dirname, '..');
 const docs = readdirSync(join(PROJECT, 'docs')).filter((name) => name.endsWith('.md'));
 /** By their paths from the project's folder. */
 const pages = new Map(
-  ['README.md', ...docs.map((name) => join('docs', name))].map((path) => [
+  ['README.md', 'CONTRIBUTING.md', ...docs.map((name) => join('docs', name))].map((path) => [
     path,
     readFileSync(join(PROJECT, path), 'utf8'),
   ]),
@@ -122,8 +122,10 @@ function commandsOf(text: string): readonly string[] {
 const OWN = /^(?:setpriv (?:--\S+ (?:[^-\s]\S*|\+\S+) |--\S+ )*)?(?:node \S*dist\/cli\.js|headscale-watchdog) (.*)$/;
 const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) => [path, command] as const));
 
+type Where = '.ci/run' | 'test/e2e/patient/acme.test.ts' | 'test/workflows.test.ts' | 'below' | 'nowhere';
+
 /** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Docker or a cluster, and their pages say so. */
-const OTHERS: Readonly<Record<string, '.ci/run' | 'test/e2e/patient/acme.test.ts' | 'below' | 'nowhere'>> = {
+const OTHERS: Readonly<Record<string, Where>> = {
   npm: '.ci/run',
   lego: 'test/e2e/patient/acme.test.ts',
   certbot: 'test/e2e/patient/acme.test.ts',
@@ -133,11 +135,15 @@ const OTHERS: Readonly<Record<string, '.ci/run' | 'test/e2e/patient/acme.test.ts
   cd: 'below',
   openssl: 'below',
   setfacl: 'below',
+  sed: 'below',
+  '.ci/release': 'test/workflows.test.ts',
   systemctl: 'nowhere',
   useradd: 'nowhere',
   apt: 'nowhere',
   docker: 'nowhere',
   kubectl: 'nowhere',
+  helm: 'nowhere',
+  cosign: 'nowhere',
 };
 
 /** What the commands that are run below expect to be there. */

@@ -4,7 +4,13 @@ import { expect, test } from 'vitest';
 
 const PROJECT = join(import.meta.dirname, '..');
 const docs = readdirSync(join(PROJECT, 'docs')).filter((name) => name.endsWith('.md'));
-const pages = ['README.md', 'SECURITY.md', 'CHANGELOG.md', ...docs.map((name) => join('docs', name))];
+const pages = [
+  'README.md',
+  'SECURITY.md',
+  'CHANGELOG.md',
+  'CONTRIBUTING.md',
+  ...docs.map((name) => join('docs', name)),
+];
 const read = (page: string): string => readFileSync(join(PROJECT, page), 'utf8');
 
 test.each(pages)('every file of src, test and deploy that %s names exists', (page) => {

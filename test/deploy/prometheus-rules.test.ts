@@ -53,8 +53,8 @@ describe('alert rules', () => {
   test.for(rules)('$alert: has a severity, a summary, what to do first, and where to read more', (rule) => {
     const { alert, labels, annotations } = rule;
     expect(['critical', 'warning']).toContain(labels.severity);
-    expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook', 'summary']);
-    expect(annotations.runbook).toBe(`docs/alerts.md in headscale-watchdog's source, section ${alert}`);
+    expect(Object.keys(annotations).sort()).toEqual(['description', 'runbook_url', 'summary']);
+    expect(annotations.runbook_url).toBe(`https://runbooks.example.com/alerts.md#${alert.toLowerCase()}`);
     expect(annotations.description).toMatch(/^First \S.*\./);
     const [, section] = page.split(`\n## ${alert}\n`);
     expect(section).toMatch(labels.severity === 'critical' ? /^\n\*Critical\.\*/ : /^\n\*Warning\.\*/);
