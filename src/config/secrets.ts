@@ -293,6 +293,7 @@ export interface Certificate {
   /** The hosts for which it is valid, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
   readonly names: string;
   readonly isSelfSigned: boolean;
+  readonly isRsa: boolean;
 }
 
 export const WARN_OF_EXPIRY_MS = 14 * 86_400_000;
@@ -338,6 +339,7 @@ export function readCertificate({ certFile, keyFile }: CertificateFiles): Certif
       return {
         ...{ cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'no host' },
         isSelfSigned: found.checkIssued(found),
+        isRsa: privateKey.asymmetricKeyType === 'rsa',
       };
     }
   } catch (error) {

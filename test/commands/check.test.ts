@@ -129,6 +129,11 @@ describe('runCheck', () => {
       expect.stringMatching(/^ok {4}certificate .*: for DNS:issued.example, until 21\d\d-/),
     );
     expect(good.passed).toBe(true);
+    expect(good.lines.join()).not.toContain('RSA');
+    const rsa = await checkWith('rsa-cert.pem', 'rsa-key.pem');
+    expect(rsa.lines).toContainEqual(
+      expect.stringMatching(/^ok {4}certificate .*; its key is RSA: with a P-256 key, new connections take much less/),
+    );
     const selfSigned = await checkWith('cert.pem', 'key.pem');
     expect(selfSigned.lines).toContainEqual(
       expect.stringMatching(
