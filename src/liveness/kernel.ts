@@ -95,6 +95,8 @@ export function kernelOf(getsockopt: SystemCall, setsockopt: SystemCall): Kernel
       if (fd === undefined) return undefined;
       infoLength.writeUInt32LE(TCP_INFO_LENGTH);
       if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, infoLength) !== 0) return undefined;
+      // An emulator or a sandbox may know only the first fields. The others would seem to say that the client answers.
+      if (infoLength.readUInt32LE() < TCP_INFO_LENGTH) return undefined;
       return readTcpInfo(info, 0);
     },
     applyTimeouts(socket, timeouts, isNew = false) {

@@ -9,12 +9,12 @@ const [IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_INFO, TCP_USER
 
 const socketWith = (fd: number) => ({ _handle: { fd } }) as unknown as Socket;
 
-function bench(fill: (info: Buffer) => void = () => {}, answer = 0) {
+function bench(fill: (info: Buffer, length: Buffer) => void = () => {}, answer = 0) {
   const calls: number[][] = [];
   const kernel = kernelOf(
-    (fd, level, option, info) => {
+    (fd, level, option, info, length) => {
       calls.push([fd as number, level as number, option as number]);
-      fill(info as Buffer);
+      fill(info as Buffer, length as Buffer);
       return answer;
     },
     (fd, level, option, value) => {
@@ -57,6 +57,13 @@ describe('kernelOf', () => {
       info.writeUInt32LE(9000, 56);
     });
     expect(kernel.evidenceOf(socketWith(7))?.receivedAgoMs).toBe(10);
+  });
+
+  test('an answer with the first fields only, as QEMU gives it, is no evidence', () => {
+    const { kernel } = bench((_info, length) => length.writeUInt32LE(4));
+    expect(kernel.evidenceOf(socketWith(7))).toBeUndefined();
+    const { kernel: complete } = bench((_info, length) => length.writeUInt32LE(148));
+    expect(complete.evidenceOf(socketWith(7))).toBeDefined();
   });
 
   test('probe: the kernel sends no probes of its own and does not drop the connection; the idle time is set last', () => {
