@@ -20,6 +20,10 @@ const LOOK_EVERY_MS = 5000;
 /** While the Noise key is not there yet. Streams that open meanwhile stay without an identity. */
 const LOOK_FOR_KEY_EVERY_MS = 500;
 
+interface HeldCertificate extends Certificate {
+  readonly readAt: Date;
+}
+
 export interface KeyFilesOptions {
   readonly clock: Clock;
   readonly emit: Emit;
@@ -47,7 +51,7 @@ export class KeyFiles {
   readonly #signing: KeyFile<ReadonlyMap<string, string>>;
   readonly #tokens: KeyFile<ReadonlyMap<string, string>>;
   /** By position in `listen`. That list changes only with a restart. */
-  readonly #certificates: readonly (KeyFile<Certificate> | undefined)[];
+  readonly #certificates: readonly (KeyFile<HeldCertificate> | undefined)[];
   #users: KeyFileUsers = { noiseKey() {}, credentials() {}, certificate() {}, notifySecrets() {} };
   #timer: Timer | undefined;
   #closed = false;
@@ -82,8 +86,11 @@ export class KeyFiles {
     this.#tokens = secrets(false);
     this.#certificates = config.listen.map(({ tls }, i) => {
       if (tls === undefined) return undefined;
-      const read = ([certFile, keyFile = '']: Paths): Certificate => readCertificate({ certFile, keyFile });
-      const file = new KeyFile<Certificate>('certificate', read, (renewed) => this.#users.certificate(i, renewed));
+      const read = ([certFile, keyFile = '']: Paths): HeldCertificate => ({
+        ...readCertificate({ certFile, keyFile }),
+        readAt: options.clock.dateOf(options.clock.now()),
+      });
+      const file = new KeyFile<HeldCertificate>('certificate', read, (renewed) => this.#users.certificate(i, renewed));
       file.prepare([tls.certFile, tls.keyFile])();
       return file;
     });
@@ -100,7 +107,7 @@ export class KeyFiles {
   }
 
   /** @param listener the position in `listen`. @returns undefined if that listener speaks plain HTTP. */
-  certificateOf(listener: number): Certificate | undefined {
+  certificateOf(listener: number): HeldCertificate | undefined {
     return this.#certificates[listener]?.value;
   }
 

@@ -239,12 +239,18 @@ function certificates({ live, keys, clock }: OverviewOptions): readonly Finding[
       return {
         kind: isOld ? 'certificate_expiring' : 'certificate_self_signed',
         ...{ of: tls.certFile, level: level === 'fail' ? 'error' : 'warn', code },
-        sentence: `The certificate ${tls.certFile} ${fact}${isOld ? ` (${certificate.expires.toISOString()})` : ''}.`,
+        // The file comes last: where there is little room, the beginning is seen.
+        sentence: `A certificate ${fact}: ${tls.certFile}.`,
         advice: `${advice.charAt(0).toUpperCase()}${advice.slice(1)}.`,
-        ...(isOld && { since: certificate.expires.getTime() - (level === 'fail' ? 0 : WARN_OF_EXPIRY_MS) }),
+        // The watchdog notices it when it reads the file, or later, when the end has come near.
+        since: Math.max(certificate.readAt.getTime(), isOld ? noticedAt(certificate.expires, level) : 0),
       };
     });
   });
+}
+
+function noticedAt(expires: Date, level: 'warn' | 'fail'): number {
+  return expires.getTime() - (level === 'fail' ? 0 : WARN_OF_EXPIRY_MS);
 }
 
 function frontProxyProblem(event: FrontProxyEvent): Finding {

@@ -1,11 +1,10 @@
-import { certificateProblems } from '../config/secrets.ts';
+import { type Certificate, certificateProblems } from '../config/secrets.ts';
 import type { Config } from '../config/types.ts';
 import type { NoiseKey } from '../identity/noise.ts';
 import type { ErrorCode } from '../lib/errors.ts';
 import type { KernelOrNot } from '../liveness/kernel.ts';
 import { readsArePooled } from '../proxy/pooled-reads.ts';
 import type { Logger } from '../telemetry/log.ts';
-import type { KeyFiles } from './key-files.ts';
 
 /** Warns of features that are off, because the operator may not know it. */
 export function warnOfMissing(
@@ -43,7 +42,7 @@ export function warnOfMissing(
 export function warnOfCertificates(
   log: Logger,
   { listen }: Config,
-  keys: Pick<KeyFiles, 'certificateOf'>,
+  keys: { certificateOf(listener: number): Certificate | undefined },
   now: Date,
 ): void {
   for (const [i, { tls }] of listen.entries()) {

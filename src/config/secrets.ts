@@ -2,6 +2,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type NoiseKey, parseNoiseKey } from '../identity/noise.ts';
 import { codeOf, type ExitErrorCode, reasonOf, StartError } from '../lib/errors.ts';
+import { DAY_MS, dayAndDistance } from '../lib/units.ts';
 
 /** A key is a single line. A larger file cannot be one. */
 const LARGEST_KEY_KIB = 4;
@@ -296,7 +297,7 @@ export interface Certificate {
   readonly isRsa: boolean;
 }
 
-export const WARN_OF_EXPIRY_MS = 14 * 86_400_000;
+export const WARN_OF_EXPIRY_MS = 14 * DAY_MS;
 
 export interface CertificateProblem {
   readonly level: 'warn' | 'fail';
@@ -311,9 +312,10 @@ export function certificateProblems(
 ): readonly CertificateProblem[] {
   const problems: CertificateProblem[] = [];
   const code = 'HSW_CERTIFICATE_EXPIRING';
-  if (expires <= now) problems.push({ level: 'fail', code, text: 'has expired, so clients refuse it: renew it' });
-  else if (expires.getTime() <= now.getTime() + WARN_OF_EXPIRY_MS)
-    problems.push({ level: 'warn', code, text: 'expires within two weeks: renew it' });
+  const when = dayAndDistance(expires, now);
+  if (expires <= now) problems.push({ level: 'fail', code, text: `ended on ${when}, so clients refuse it: renew it` });
+  else if (expires.getTime() - now.getTime() <= WARN_OF_EXPIRY_MS)
+    problems.push({ level: 'warn', code, text: `ends on ${when}: renew it` });
   if (isSelfSigned) {
     const text =
       'is self-signed, so clients refuse it unless you have made them trust it: use one of a certificate authority that they know';

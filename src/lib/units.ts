@@ -50,3 +50,17 @@ function two(ms: number, large: number, largeName: string, small: number, smallN
   const whole = `${(smalls - rest) / (large / small)} ${largeName}`;
   return rest === 0 ? whole : `${whole} ${rest} ${smallName}`;
 }
+
+const dayFormat = new Intl.DateTimeFormat('en-GB', {
+  day: 'numeric',
+  month: 'short',
+  year: 'numeric',
+  timeZone: 'UTC',
+});
+
+/** Writes a day, in UTC, and how far away it is: `3 Dec 2026, in 6 days`, `21 Nov 2026, 6 days ago`. */
+export function dayAndDistance(at: Date, now: Date): string {
+  const ms = Math.abs(at.getTime() - now.getTime());
+  const distance = ms < 2 * DAY_MS ? span(ms) : `${Math.floor(ms / DAY_MS)} days`;
+  return `${dayFormat.format(at)}, ${at <= now ? `${distance} ago` : `in ${distance}`}`;
+}

@@ -85,6 +85,7 @@ describe('GET /nodes', () => {
       ...{ connectedSince: date, lastSignAt: date, rttMs: expect.any(Number), evidence: direct },
       ...{ remoteAddress: expect.stringMatching(/^127\.0\.0\.1:\d+$/) },
       ...{ shownOnline: true, shownLastSeenAt: null, keyExpiresAt: IN_A_DAY, isContested: false, isDuplicate: false },
+      suspectedSince: null,
       streams: [{ id: 1, replica: null, state: 'open', evidence: direct }],
     });
     expect(nodes[1]).toMatchObject({

@@ -17,6 +17,8 @@ interface State {
   readonly isRedisUp?: boolean;
   /** Until the certificate of `--listen` expires. */
   readonly certificateLastsMs?: number;
+  /** How long ago it was read: by default at the start, an hour ago. */
+  readonly certificateReadAgoMs?: number;
   readonly isSelfSigned?: boolean;
   readonly observeOnly?: boolean;
   /** Undefined without a history file. */
@@ -42,6 +44,7 @@ function problemsOf(state: State) {
     ...{ kind: 'control', state: { kind: 'open' }, openedAt: clock.now() - 60_000, source },
   }));
   const expires = new Date(now + (state.certificateLastsMs ?? 90 * DAY_MS));
+  const readAt = new Date(now - (state.certificateReadAgoMs ?? 3_600_000));
   const options = {
     ...{ clock, startedAt, live: { config: { ...config, listen: [{ ...config.listen[0], tls }] } } },
     checkup: { health: { ...HEALTHY, ...state.health } },
@@ -49,7 +52,7 @@ function problemsOf(state: State) {
     takeover: { duplicates: { count: state.duplicates ?? 0 } },
     replicas: state.isRedisUp === undefined ? undefined : { isUp: state.isRedisUp },
     kept: { file: state.isHistoryWorking === undefined ? undefined : { isWorking: state.isHistoryWorking } },
-    keys: { certificateOf: () => ({ expires, isSelfSigned: state.isSelfSigned ?? false }) },
+    keys: { certificateOf: () => ({ expires, isSelfSigned: state.isSelfSigned ?? false, readAt }) },
     frontProxies: { standing: () => [] },
     kernel: state.hasKernel === false ? undefined : {},
     registry: { all: () => streams },
@@ -77,8 +80,13 @@ describe('what the state of the watchdog shows to be wrong', () => {
     [{ duplicates: 2 }, 'machine_keys_duplicated', 'warn', '2 such keys'],
     [{ isRedisUp: false }, 'redis_down', 'error', 'Redis is away'],
     [{ isHistoryWorking: false }, 'history_file_failed', 'error', 'cannot be written'],
-    [{ certificateLastsMs: 5 * DAY_MS }, 'certificate_expiring', 'warn', 'expires within two weeks'],
-    [{ certificateLastsMs: -DAY_MS }, 'certificate_expiring', 'error', 'has expired'],
+    [{ certificateLastsMs: 5 * DAY_MS }, 'certificate_expiring', 'warn', 'in 5 days: cert.pem.'],
+    [
+      { certificateLastsMs: -3 * DAY_MS },
+      'certificate_expiring',
+      'error',
+      '3 days ago, so clients refuse it: cert.pem.',
+    ],
     [{ isSelfSigned: true }, 'certificate_self_signed', 'warn', 'is self-signed'],
     [{ observeOnly: true }, 'observe_only', 'info', 'Observe-only'],
     [{ isDraining: true }, 'draining', 'info', 'is stopping'],
@@ -110,8 +118,12 @@ describe('what the state of the watchdog shows to be wrong', () => {
   });
 
   test('a beginning that the state knows is the beginning', () => {
-    expect(problemsOf({ certificateLastsMs: 5 * DAY_MS })[0]?.sinceDays).toBe(-9);
-    expect(problemsOf({ certificateLastsMs: -3 * DAY_MS })[0]?.sinceDays).toBe(-3);
+    const certificateReadAgoMs = 80 * DAY_MS;
+    expect(problemsOf({ certificateLastsMs: 5 * DAY_MS, certificateReadAgoMs })[0]?.sinceDays).toBe(-9);
+    expect(problemsOf({ certificateLastsMs: -3 * DAY_MS, certificateReadAgoMs })[0]?.sinceDays).toBe(-3);
+    // The watchdog cannot have noticed before it read the certificate.
+    for (const days of [5, -3]) expect(problemsOf({ certificateLastsMs: days * DAY_MS })[0]?.sinceMs).toBe(-3_600_000);
+    expect(problemsOf({ isSelfSigned: true })[0]?.sinceMs).toBe(-3_600_000);
     expect(problemsOf({ hasNoiseKey: false })[0]?.sinceMs).toBe(-3_600_000);
     expect(problemsOf({ sources: [{ kind: 'none', reason: 'address_hidden' }] })[0]?.sinceMs).toBe(-60_000);
   });

@@ -16,9 +16,11 @@ const tls = (name: string) => {
 describe('certificateProblems', () => {
   test.each([
     [15, []],
-    [14, ['warn HSW_CERTIFICATE_EXPIRING expires within two weeks: renew it']],
-    [0.01, ['warn HSW_CERTIFICATE_EXPIRING expires within two weeks: renew it']],
-    [0, ['fail HSW_CERTIFICATE_EXPIRING has expired, so clients refuse it: renew it']],
+    [14, ['warn HSW_CERTIFICATE_EXPIRING ends on 11 Dec 2026, in 14 days: renew it']],
+    [6.5, ['warn HSW_CERTIFICATE_EXPIRING ends on 4 Dec 2026, in 6 days: renew it']],
+    [1.25, ['warn HSW_CERTIFICATE_EXPIRING ends on 28 Nov 2026, in 1 d 6 h: renew it']],
+    [0, ['fail HSW_CERTIFICATE_EXPIRING ended on 27 Nov 2026, 0 ms ago, so clients refuse it: renew it']],
+    [-3, ['fail HSW_CERTIFICATE_EXPIRING ended on 24 Nov 2026, 3 days ago, so clients refuse it: renew it']],
   ])('a certificate that expires in %s days: %j', (days, expected) => {
     const problems = certificateProblems({ expires: inDays(days), isSelfSigned: false }, now);
     expect(problems.map(({ level, code, text }) => `${level} ${code} ${text}`)).toEqual(expected);

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { Overview } from '../../src/admin/views.ts';
 import { startControlServer } from '../../src/demo/control-server.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
 import { SimulatedNode } from '../../src/demo/simulated-node.ts';
@@ -133,6 +134,7 @@ test.each(['light', 'dark'] as const)(
     await feed('warn', 'proxy not trusted').waitFor();
     await page.locator('.value.bad', { hasText: 'differs' }).waitFor();
     await page.locator('.tile', { hasText: 'Redis' }).locator('.value.bad', { hasText: 'away' }).waitFor();
+    await page.getByRole('button', { name: 'and 2 more' }).click();
     for (const [level, what, advice] of [
       ['error', "The Noise key is not Headscale's", "Point --noise-key at the running Headscale's noise_private.key."],
       ['error', 'Redis is away', 'Check that Redis runs'],
@@ -172,7 +174,7 @@ test('without a Noise key, and when Headscale goes away, the page says so, in th
 });
 
 test.each([390, 1440])(
-  'every problem is shown with its beginning and what to do, the worst first, %i px wide',
+  'the worst problems are in sight, the others one click away, each with its beginning and what to do, %i px wide',
   async (width) => {
     const noiseKey = generateNoiseKey();
     const control = await startControlServer({ secondStream: 'accept', noiseKey });
@@ -198,29 +200,66 @@ test.each([390, 1440])(
       },
       advice: 'Do something about it.',
     }));
+    const detail = 'connect ECONNREFUSED 2001:db8:1234:5678:9abc:def0:1234:5678:65535';
     await page.route('**/overview', async (route) => {
-      const answer = await route.fetch();
-      await route.fulfill({ json: { ...((await answer.json()) as object), problems } });
+      const answer = (await (await route.fetch()).json()) as Overview;
+      const upstream = { ...answer.upstream, up: false, detail };
+      await route.fulfill({ json: { ...answer, problems, upstream, noiseKeyMatches: true } });
     });
     await page.reload();
-    await page
-      .locator('#problems li')
-      .nth(problems.length - 1)
-      .waitFor();
-    const shown = await page.locator('#problems li').allInnerTexts();
+    const items = page.locator('#problems .problem-item');
+    await items.nth(2).waitFor();
+    const more = page.getByRole('button', { name: 'and 5 more' });
+    const inSight = (): Promise<boolean[]> =>
+      items.evaluateAll((all) =>
+        all.map((each) => (each as unknown as { checkVisibility(): boolean }).checkVisibility()),
+      );
+    expect(await inSight()).toEqual(problems.map((_, index) => index < 3));
+    // There is room for the nodes on a phone, too.
+    expect((await page.locator('#problems').boundingBox())?.height).toBeLessThan(200);
+    expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
+    await shoot(page, `problems-folded-${width}`);
+    // The keyboard is enough.
+    await more.focus();
+    await page.keyboard.press('Enter');
+    expect(await inSight()).toEqual(problems.map(() => true));
+    expect(await page.evaluate('document.activeElement.textContent')).toBe('Show fewer');
     for (const [index, { kind }] of problems.entries()) {
-      expect(shown[index]).toContain(kind);
-      expect(shown[index]).toContain('Do something about it.');
+      const item = items.nth(index);
+      const fold = item.getByRole('button', { name: 'What to do' });
+      // Where there is room, nothing else is folded.
+      expect(await fold.isVisible()).toBe(width === 390);
+      if (width === 390) {
+        expect(await item.innerText()).not.toContain('Do something about it.');
+        expect((await item.boundingBox())?.height).toBeLessThan(45);
+        await fold.press('Enter');
+        expect(await fold.getAttribute('aria-expanded')).toBe('true');
+      }
+      expect(await item.innerText()).toContain(kind);
+      expect(await item.innerText()).toContain('Do something about it.');
       // Three days ago: the time alone would mislead.
-      expect(shown[index]).toMatch(/since .*\d.*, \d\d:\d\d:\d\d/);
+      expect(await item.innerText()).toMatch(/since .*\d.*, \d\d:\d\d:\d\d/);
     }
     expect(await look(page)).toMatchObject({
       title: 'Headscale is down – headscale-watchdog',
       icon: 'page/icon-bad.svg',
+      // Headscale is down, so nobody can know whether the key still matches.
+      well: 1,
     });
+    const tile = (name: string) => page.locator('.tile', { hasText: name });
+    expect(await tile('Noise key').innerText()).toMatch(/matched\s+as of .*\d, \d\d:\d\d:\d\d/);
+    expect(await tile('Headscale').first().innerText()).toContain('connection refused');
+    expect(await tile('Headscale').first().getAttribute('title')).toBe(detail);
     expect(await cutTexts(page)).toEqual([]);
     expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
     await shoot(page, `problems-${width}`);
     expect(await accessibilityFaults(page)).toEqual([]);
+    // What is open stays open when the page refreshes.
+    if (width === 390) {
+      const answered = page.waitForResponse('**/overview');
+      await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+      await answered;
+      expect(await page.locator('#problems .open').count()).toBe(problems.length);
+    }
   },
 );

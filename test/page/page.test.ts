@@ -53,41 +53,41 @@ async function on(flags?: Record<string, unknown>, noiseKey?: NoiseKey): Promise
 const EVIDENCE = [
   [
     { evidence: DIRECT, kernel: KERNEL },
-    '12 ms kernel',
-    "the client's own connection, round trip 12 ms, last sign of life 3 s ago",
+    ['12 ms', 'kernel'],
+    "the client's own connection, round trip 12 ms, last sign 3 s ago",
   ],
   [
     {
       evidence: VIA_PROXY,
       kernel: { ...KERNEL, unansweredProbes: 2 },
     },
-    '12 ms via proxy',
-    "the client's connection to the proxy (user caddy, found by port), round trip 12 ms, last sign of life 3 s ago, 2 probes not answered",
+    ['12 ms', 'via proxy'],
+    "the client's connection to the proxy (user caddy, found by port), round trip 12 ms, last sign 3 s ago, 2 probes not answered",
   ],
   [
     {
       evidence: { ...VIA_PROXY, by: 'address', user: 'www-data' },
       kernel: { ...KERNEL, rttMs: 1234, unackedSegments: 2, retransmits: 1 },
     },
-    '1234 ms via proxy',
-    "all connections from the client's address to the proxy (user www-data, found by address), round trip 1234 ms, last sign of life 3 s ago, 1 retransmission not acknowledged",
+    ['1234 ms', 'via proxy'],
+    "all connections from the client's address to the proxy (user www-data, found by address), round trip 1234 ms, last sign 3 s ago, 1 retransmission not acknowledged",
   ],
   [
     {
       evidence: VIA_PROXY,
       kernel: { ...KERNEL, rttMs: 0, ended: true },
     },
-    '– via proxy',
+    ['–', 'via proxy'],
     "the client's connection to the proxy (user caddy, found by port), the client has left it",
   ],
   [
     { evidence: VIA_PROXY, kernel: null },
-    '– via proxy',
+    ['–', 'via proxy'],
     "the client's connection to the proxy (user caddy, found by port), nothing seen yet",
   ],
   [
     { evidence: NO_EVIDENCE, kernel: null },
-    '– no evidence',
+    ['–', 'no evidence'],
     'none: the proxy runs on another machine or in another network namespace',
   ],
 ] as const;
@@ -102,10 +102,11 @@ describe('the status page', () => {
     await page.reload();
     const rows = page.locator('#streams-table .body .row');
     await rows.nth(EVIDENCE.length - 1).waitFor();
-    for (const [index, [, cell, sentence]] of EVIDENCE.entries()) {
-      const place = page.locator(`#streams-table .body .row[data-id="${index + 1}"] .rtt`);
-      expect((await place.innerText()).replace(/\s+/g, ' ').trim()).toBe(cell);
-      expect(await place.getAttribute('title')).toBe(`Evidence: ${sentence}`);
+    for (const [index, [, [roundTrip, source], sentence]] of EVIDENCE.entries()) {
+      const row = page.locator(`#streams-table .body .row[data-id="${index + 1}"]`);
+      expect(await row.locator('.rtt').innerText()).toBe(roundTrip);
+      expect(await row.locator('.rtt').getAttribute('title')).toBe(`Evidence: ${sentence}`);
+      expect(await row.locator('.sign small').innerText()).toBe(source);
     }
     for (const [index, [, , sentence]] of EVIDENCE.entries()) {
       await page.evaluate(`location.hash = 'node=mkey:${hexOf(index)}'`);
@@ -138,6 +139,11 @@ describe('the status page', () => {
     await router.accepted();
     const told = page.locator('#feed > li', { hasText: 'was severed: its client had sent nothing for' });
     await told.locator('.tag.good', { hasText: 'takeover: silent' }).waitFor();
+    await page.locator('#feed > li:not(.new)', { hasText: 'takeover: silent' }).waitFor();
+    // What is not new does not light up when somebody comes back to it.
+    await page.getByRole('link', { name: 'Events', exact: true }).click();
+    await page.getByRole('link', { name: 'Nodes', exact: true }).click();
+    expect(await page.evaluate('document.getAnimations().length')).toBe(0);
     expect(asked).toEqual([]);
     // The contest, its end and the end of the old stream are in the same line.
     expect(await page.locator('#feed > li', { hasText: /contest|stream 1/ }).count()).toBe(1);
@@ -149,6 +155,12 @@ describe('the status page', () => {
       expect.arrayContaining(['opened', 'contested', 'takeover: silent', 'contest over', 'closed']),
     );
     await page.locator('.tile', { hasText: 'Takeovers' }).getByText('1', { exact: true }).waitFor();
+    const ofNode: string[] = [];
+    page.on('request', (request) => {
+      const { pathname, searchParams } = new URL(request.url());
+      if (pathname === '/events' && searchParams.get('limit') === '5000')
+        ofNode.push(searchParams.get('after') ?? 'all');
+    });
     await told.getByRole('link').click();
     const why = page.getByRole('region', { name: 'Why' });
     await why.getByText(/^Why its last stream \(1\) ended \d+ s ago$/).waitFor();
@@ -157,8 +169,94 @@ describe('the status page', () => {
     await page.locator('#node dd', { hasText: 'no rule matches: silent-after 1 s, gone-after 2 min' }).waitFor();
     await page.locator('.timeline .severed').first().waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(2);
+    // All events are asked for once, and from then on only newer ones, which come.
+    const steps2 = page.locator('#node .feed > li', { hasText: 'takeover: silent' }).locator('details');
+    await steps2.locator('summary').click();
+    await router.dropFrozen();
+    router.freeze();
+    router.comeBack();
+    await router.accepted();
+    await why.getByText(/^Why its last stream \(3\) ended \d+ s ago$/).waitFor();
+    expect(await page.locator('.timeline .lane').count()).toBe(3);
+    // A refresh may be under way when somebody comes to the node.
+    expect(ofNode.lastIndexOf('all')).toBeLessThan(2);
+    expect(ofNode.at(-1)).not.toBe('all');
+    // The steps that somebody has opened stay open.
+    expect(await page.locator('#node .feed details[open]').count()).toBe(1);
     expect(mishaps).toEqual([]);
     await router.dropFrozen();
+  });
+
+  test('the timeline marks everything that the watchdog ended, and what it would have ended', async () => {
+    const { watchdog } = await on();
+    const { page } = await openPage(browser, watchdog.admin);
+    const now = Date.now();
+    const at = (minutesAgo: number): string => new Date(now - minutesAgo * 60_000).toISOString();
+    const event = (seq: number, minutesAgo: number, kind: string, stream: number, reason: string | null) => ({
+      ...{ seq, time: at(minutesAgo), level: 'info', code: null, kind, machineKey: `mkey:${hexOf(0)}`, node: null },
+      ...{ stream, streamKind: 'control', otherStream: null, remoteAddress: null, reason, silentMs: null },
+      ...{ kernel: null, sentence: `Sentence ${seq}.` },
+    });
+    const marks = {
+      severed: ['severed_dead', 'severed_silent', 'client_left', 'severed_by_operator', 'gone', 'not_reading'],
+      more: ['upstream_silent', 'surplus', 'shown_offline', 'node_deleted'],
+      closed: ['client_closed', 'upstream_closed', 'shutdown'],
+    };
+    const reasons = [...marks.severed, ...marks.more, ...marks.closed];
+    const events = reasons.flatMap((reason, i) => [
+      event(2 * i + 1, 20 - i, 'stream_opened', i + 1, null),
+      event(2 * i + 2, 19 - i, 'stream_closed', i + 1, reason),
+    ]);
+    events.push(event(98, 3, 'stream_opened', 99, null), event(99, 2, 'would_sever', 99, 'silent'));
+    const json = { lastSeq: 99, next: 'x-99', since: null, knownSince: at(60), fromFile: false, events };
+    await page.route('**/events?*', (route) =>
+      route.fulfill({ json: route.request().url().includes('after=') ? { ...json, events: [] } : json }),
+    );
+    await answerWith(page, { nodes: KINDS_OF_NODES, streams: [streamSample(0)] });
+    await page.goto(`${watchdog.admin}/#node=mkey:${hexOf(0)}`);
+    await page.reload();
+    const picture = page.locator('.timeline[role="img"]').last();
+    await picture.locator('.severed').first().waitFor();
+    const endings = marks.severed.length + marks.more.length;
+    expect(await picture.locator('.severed.ended').count()).toBe(endings);
+    expect(await picture.locator('.severed.would').count()).toBe(1);
+    expect(await picture.locator('.closed').count()).toBe(marks.closed.length);
+    await page.getByText(`The watchdog ended ${endings} streams of it in this time.`).waitFor();
+    await page.locator('.legend', { hasText: 'would be, if not observe-only' }).waitFor();
+    // Twenty minutes: no half-empty axis, and round times.
+    expect(await picture.getAttribute('aria-label')).toContain('in the last 20 min');
+    const labels = await picture.locator('text').allTextContents();
+    const ticks = labels.filter((text) => /^\d\d:\d\d$/.test(text));
+    expect(ticks.length).toBeGreaterThanOrEqual(9);
+    expect(ticks.every((text) => Number(text.slice(3)) % 2 === 0)).toBe(true);
+    await shoot(page, 'timeline');
+    // A person would choose these steps, and as many of them as there is room for.
+    const stepOf = async (minutes: number, width: number): Promise<number | undefined> => {
+      const found = (await page.evaluate(`import('./page/axis.js').then(({ ticksBetween }) =>
+        ticksBetween(${now - minutes * 60_000}, ${now}, ${width}).map(({ at }) => at))`)) as number[];
+      // The last one is now.
+      const [first = 0, second = 0] = found;
+      const step = (second - first) / 1000;
+      expect(found.slice(0, -1).every((each) => (each / 1000) % Math.min(step, 1800) === 0)).toBe(true);
+      return step;
+    };
+    for (const [minutes, width, seconds] of [
+      ...([
+        [1, 300, 15],
+        [3, 300, 60],
+        [7, 300, 120],
+        [15, 1000, 120],
+        [31, 300, 600],
+        [31, 1000, 300],
+      ] as const),
+      ...([
+        [65, 1000, 300],
+        [200, 300, 3600],
+        [1440, 300, 21_600],
+        [1440, 1300, 7200],
+      ] as const),
+    ])
+      expect([minutes, width, await stepOf(minutes, width)]).toEqual([minutes, width, seconds]);
   });
 
   test('the feed asks for the kinds that it shows, so that many openings push out no takeover', async () => {
@@ -277,8 +375,16 @@ describe('the status page', () => {
     expect(await page.locator('#nodes-table .body .row').count()).toBe(1);
     await page.locator('#nodes-table .body .row a').click();
     await page.getByRole('region', { name: 'Why' }).getByText('ended: the client closed it').waitFor();
-    // The watchdog has just started, so nothing is certain yet.
-    await page.getByText('Nothing is known of the last 24 hours.').waitFor();
+    // The watchdog has just started: what it knows, and from when it knows more.
+    await page
+      .getByText(
+        /^It is not connected\. The watchdog has watched since \d\d:\d\d:\d\d: if the node is not back by \d\d:\d\d:\d\d, it counts as away\.$/,
+      )
+      .waitFor();
+    await page.goto(`${watchdog.admin}/#node=${keyOfNode(here)}`);
+    await page.getByText(/^It has been connected since \d\d:\d\d:\d\d\. This counts once/).waitFor();
+    await page.goBack();
+    await page.getByRole('region', { name: 'Why' }).getByText('ended: the client closed it').waitFor();
     await page.goBack();
     // The filter is part of the address.
     expect(await page.getByRole('button', { name: 'Offline 1' }).getAttribute('aria-pressed')).toBe('true');
@@ -290,7 +396,7 @@ describe('the status page', () => {
     const { page } = await openPage(browser, watchdog.admin);
     await answerWith(page, { nodes: KINDS_OF_NODES });
     await page.reload();
-    await page.getByText('6 of 10 connected').waitFor();
+    await page.getByText('7 of 11 connected').waitFor();
     const names = () => page.locator('#nodes-table .body .row .name a').allTextContents();
     const placed = async () =>
       (
@@ -308,7 +414,7 @@ describe('the status page', () => {
       Offline: ['backup-1', 'ben-phone'],
       Disagreeing: ['backup-1', 'backup-2', 'removed'],
       Expired: ['printer'],
-      Duplicate: ['clone'],
+      Duplicate: ['clone', 'perhaps-a-clone'],
       Contested: ['router-1'],
       Unknown: ['mkey:00000000…'],
     };
@@ -316,10 +422,22 @@ describe('the status page', () => {
       await page.getByRole('button', { name: `${filter} ${found.length}` }).click();
       await expect.poll(async () => (await names()).sort(), { message: filter }).toEqual(found);
     }
-    await page.getByRole('button', { name: 'All 12' }).click();
+    await page.getByRole('button', { name: 'All 13' }).click();
     // This watchdog has not seen it yet, but Headscale has.
     const sign = page.locator('#nodes-table .body .row', { hasText: 'printer' }).locator('.sign');
     expect((await sign.innerText()).replace(/\s+/g, ' ')).toBe('1 d 3 h ago by Headscale');
+    const suspect = page.locator('#nodes-table .body .row', { hasText: 'perhaps-a-clone' }).locator('.state');
+    expect((await suspect.innerText()).replace(/\s+/g, ' ')).toBe('connected two machines?');
+    // The pages of these nodes say the same.
+    for (const [index, text] of [
+      [5, '1 d 3 h ago, by Headscale'],
+      [12, 'perhaps, since '],
+    ] as const) {
+      await page.evaluate(`location.hash = 'node=mkey:${hexOf(index)}'`);
+      await page.locator('#node dd', { hasText: text }).waitFor();
+    }
+    await page.locator('#node h2 .tag.warn', { hasText: 'two machines?' }).waitFor();
+    await page.evaluate("location.hash = 'nodes'");
     const search = page.getByRole('searchbox', { name: 'Search nodes' });
     for (const [text, name] of [
       ['ANNA lap', 'anna-laptop'],
@@ -337,7 +455,7 @@ describe('the status page', () => {
     expect(await byUser.getAttribute('aria-sort')).toBe('ascending');
     expect((await placed())[0]).toBe('anna-laptop');
     await page.getByRole('columnheader', { name: 'State' }).getByRole('button').click();
-    expect((await placed()).slice(0, 2).sort()).toEqual(['clone', 'router-1']);
+    expect((await placed()).slice(0, 2).sort()).toEqual(['clone', 'perhaps-a-clone']);
     // The arrow keys go from row to row.
     await page.locator('#nodes-table .body .row[aria-rowindex="2"] a').focus();
     await page.keyboard.press('ArrowDown');
@@ -367,7 +485,8 @@ describe('the status page', () => {
       { state: 'offline', since: at(20), until: at(18) },
       { state: 'online', since: at(18), until: at(3) },
       { state: 'offline', since: at(3), until: at(2) },
-      { state: 'online', since: at(2), until: at(0) },
+      // Until later than now, so that it makes no difference how long the page takes.
+      { state: 'online', since: at(2), until: at(-1) },
     ];
     const json = {
       ...{ since: at(720), until: at(0), timezone: 'UTC', knownSince: at(720), machineKey: `mkey:${hexOf(0)}` },
@@ -380,6 +499,22 @@ describe('the status page', () => {
     await page.getByText('Online for 21 h 0 min of 1 d 0 h (87.5 %), away 2 times, for 2 h 0 min at most.').waitFor();
     await page.getByText('Online 50 % of the known time of the last 30 days.').waitFor();
     expect(await page.locator('#node g rect.online').count()).toBe(30);
+    await page.getByText('A restart of the watchdog clears this. To keep 30 days', { exact: false }).waitFor();
+    const list = page.locator('#node details', { hasText: 'Day by day' });
+    await list.locator('summary').press('Enter');
+    expect((await list.locator('tbody tr').first().innerText()).split(/\t/).slice(1)).toEqual([
+      '12 h 0 min',
+      '12 h 0 min',
+      '50 %',
+    ]);
+    expect(await list.locator('tbody tr').count()).toBe(30);
+    // It stays open when the page refreshes.
+    const answered = page.waitForResponse('**/overview');
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+    await answered;
+    await page.evaluate('new Promise((resolve) => setTimeout(resolve, 300))');
+    expect(await list.locator('tbody tr').first().isVisible()).toBe(true);
+    expect(await accessibilityFaults(page)).toEqual([]);
     await shoot(page, 'presence');
     for (const width of [390, 1024]) {
       await page.setViewportSize({ width, height: 900 });

@@ -1,5 +1,5 @@
 /** @import { NodeAvailability } from '../availability-views.ts' */
-/** @import { EventView, NodeDetail, PresenceView, Overview, StreamView } from '../views.ts' */
+/** @import { EventList, EventView, NodeDetail, PresenceView, Overview, StreamView } from '../views.ts' */
 
 /** The server requires a login. */
 export class NeedsLogin extends Error {}
@@ -67,7 +67,7 @@ export const getAvailability = (key) => {
 
 /**
  * @param {Record<string, string>} query
- * @returns {Promise<{ lastSeq: number, events: EventView[] }>}
+ * @returns {Promise<EventList>}
  */
 export const getEvents = (query) => ask(`events?${new URLSearchParams(query)}`);
 

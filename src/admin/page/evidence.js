@@ -51,7 +51,7 @@ export function evidenceText({ evidence, kernel }) {
 /** @param {NonNullable<StreamView['kernel']>} kernel */
 function whatItSays({ ended, rttMs, receivedAgoMs, unackedSegments, retransmits, unansweredProbes }) {
   if (ended) return 'the client has left it';
-  const said = [`round trip ${roundTrip(rttMs)}`, `last sign of life ${span(receivedAgoMs)} ago`];
+  const said = [`round trip ${roundTrip(rttMs)}`, `last sign ${span(receivedAgoMs)} ago`];
   if (unackedSegments > 0 && retransmits > 0) said.push(`${count(retransmits, 'retransmission')} not acknowledged`);
   if (unansweredProbes > 0) said.push(`${count(unansweredProbes, 'probe')} not answered`);
   return said.join(', ');

@@ -7,6 +7,8 @@ const KEPT = 300;
 const SHOWN = 120;
 /** Numbers of streams begin again when the watchdog starts again. */
 const SAME_TAKEOVER_MS = 3_600_000;
+/** As long as the animation in style.css. */
+const NEW_MS = 1500;
 const RECOVERIES = ['upstream_up', 'redis_up', 'settings_reloaded'];
 const CONTEST = ['contest_opened', 'contest_ended', 'stream_severed'];
 const HEADSCALE = [
@@ -28,15 +30,20 @@ const CHOICES = [
 const ENDED_BY_US = [
   ...['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'],
 ];
+/** How a stream closes that has lost a contest. */
+const LOST = ['severed_dead', 'severed_silent', 'client_left'];
 
 /**
- * Whether the watchdog, or somebody through it, ended or would have ended a stream.
+ * Whether the watchdog, or somebody through it, ended a stream, or would have. A stream that loses a contest has two such
+ * events: its severing and its end.
  *
- * @param {EventView} event
+ * @param {Pick<EventView, 'kind' | 'reason'>} event
+ * @returns {'ended' | 'would' | undefined}
  */
-export function isSevering({ kind, reason }) {
-  if (kind === 'stream_closed') return ENDED_BY_US.includes(reason ?? '');
-  return kind === 'stream_severed' || kind === 'would_sever';
+export function severingOf({ kind, reason }) {
+  if (kind === 'would_sever') return 'would';
+  if (kind === 'stream_severed') return 'ended';
+  return kind === 'stream_closed' && [...ENDED_BY_US, ...LOST].includes(reason ?? '') ? 'ended' : undefined;
 }
 
 /**
@@ -53,8 +60,7 @@ function wordFor({ kind, level, reason }) {
     case 'stream_opened':
       return ['opened', ''];
     case 'stream_closed':
-      if (reason?.startsWith('severed') || !ENDED_BY_US.includes(reason ?? '')) return ['closed', ''];
-      return [wordsOf(reason ?? ''), ''];
+      return ENDED_BY_US.includes(reason ?? '') ? [wordsOf(reason ?? ''), ''] : ['closed', ''];
     case 'contest_opened':
       return ['contested', 'warn'];
     case 'contest_ended':
@@ -92,6 +98,7 @@ function wordsOf(identifier) {
  * @property {EventView[]} events oldest first
  * @property {HTMLLIElement | undefined} item
  * @property {number} drawn how many events it had when it was drawn
+ * @property {boolean} isNew whether it has come, or has a new event, since it was drawn
  */
 
 /**
@@ -110,10 +117,9 @@ function contestOf({ kind, stream, otherStream, machineKey }) {
  * Puts the steps of a takeover together.
  *
  * @param {readonly EventView[]} events oldest first
+ * @param {Line[]} lines of earlier events: the new ones are added
  */
-export function linesOf(events) {
-  /** @type {Line[]} */
-  const lines = [];
+export function linesOf(events, lines = []) {
   for (const event of events) addTo(lines, event);
   return lines;
 }
@@ -121,6 +127,7 @@ export function linesOf(events) {
 /**
  * @param {Line[]} lines in the order of their last events
  * @param {EventView} event
+ * @returns {Line} the one that has it now
  */
 function addTo(lines, event) {
   const place = lines.findLastIndex((line) => belongsTo(line, event));
@@ -128,11 +135,13 @@ function addTo(lines, event) {
   if (line) {
     line.events.push(event);
     lines.push(line);
-    return;
+    return line;
   }
   const events = [...holdBefore(lines, event), event];
   const contest = events.map(contestOf).find((each) => each !== undefined);
-  lines.push({ key: `${event.seq} ${event.time}`, contest, events, item: undefined, drawn: 0 });
+  const made = { key: `${event.seq} ${event.time}`, contest, events, item: undefined, drawn: 0, isNew: false };
+  lines.push(made);
+  return made;
 }
 
 /**
@@ -167,7 +176,7 @@ function belongsTo({ contest, events }, event) {
  */
 function isStepOf({ key, old, newcomer }, event) {
   const { kind, stream, reason } = event;
-  if (kind === 'stream_closed') return stream === old && (reason ?? '').startsWith('severed_');
+  if (kind === 'stream_closed') return stream === old && LOST.includes(reason ?? '');
   if (kind === 'stream_held' || kind === 'stream_released') return stream === newcomer;
   return contestOf(event)?.key === key;
 }
@@ -268,9 +277,18 @@ export function feedItems(lines, hasLink) {
     day = itsDay;
     if (line.item === undefined || line.drawn !== line.events.length) line.item = lineItem(line, hasLink);
     line.drawn = line.events.length;
+    if (line.isNew) announce(line.item);
+    line.isNew = false;
     items.push(line.item);
   }
   return items;
+}
+
+/** Lights up for a moment. @param {HTMLLIElement} item */
+function announce(item) {
+  item.classList.add('new');
+  // Not at the end of the animation: where the list is out of sight, that would only begin when somebody looks.
+  setTimeout(() => item.classList.remove('new'), NEW_MS);
 }
 
 /** The list of events, newest first. */
@@ -332,7 +350,7 @@ export class Feed {
     const isStep = this.#lines.some((line) => belongsTo(line, event));
     const isShown = (kind?.includes(event.kind) ?? true) && (level?.includes(event.level) ?? true) && isNews(event);
     if (!isShown && !isStep) return;
-    addTo(this.#lines, event);
+    addTo(this.#lines, event).isNew = true;
     if (this.#lines.length > KEPT) this.#lines.shift();
     if (this.#isDue) return;
     this.#isDue = true;

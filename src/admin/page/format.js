@@ -1,3 +1,5 @@
+export const DAY_MS = 86_400_000;
+
 /** How far the watchdog's clock is ahead of this browser's. Ages are about the watchdog's times. */
 let aheadMs = 0;
 
@@ -46,6 +48,8 @@ const clockFormat = new Intl.DateTimeFormat(undefined, CLOCK);
 const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 const shortDayFormat = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 
+const dateFormat = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', year: 'numeric' });
+
 /** @param {string | number} date */
 export function clockTime(date) {
   return clockFormat.format(new Date(date));
@@ -56,6 +60,23 @@ export function dayOf(date) {
   return dayFormat.format(new Date(date));
 }
 
+/** @param {string | number} date */
+export function dayAndMonth(date) {
+  return shortDayFormat.format(new Date(date));
+}
+
+/**
+ * The day, and how far away it is: `3 Dec 2026, in 6 days`.
+ *
+ * @param {string | number} date
+ */
+export function dayAhead(date) {
+  const leftMs = new Date(date).getTime() - now();
+  const away =
+    Math.abs(leftMs) < 2 * DAY_MS ? span(Math.abs(leftMs)) : count(Math.floor(Math.abs(leftMs) / DAY_MS), 'day');
+  return `${dateFormat.format(new Date(date))}, ${leftMs < 0 ? `${away} ago` : `in ${away}`}`;
+}
+
 /**
  * The time, with the day if it is not today.
  *
@@ -63,7 +84,7 @@ export function dayOf(date) {
  */
 export function moment(date) {
   const time = clockTime(date);
-  return dayOf(date) === dayOf(now()) ? time : `${shortDayFormat.format(new Date(date))}, ${time}`;
+  return dayOf(date) === dayOf(now()) ? time : `${dayAndMonth(date)}, ${time}`;
 }
 
 /** @param {string | number} date */

@@ -18,15 +18,16 @@ export function isConnected({ connectedSince, state }) {
 }
 
 /** @param {PresenceView} node */
-export function levelOfNode({ state, isContested, isDuplicate }) {
+export function levelOfNode({ state, isContested, isDuplicate, suspectedSince }) {
   if (state === 'disagrees' || state === 'deleted' || state === 'expired' || isDuplicate) return 'bad';
-  if (isContested || state === 'connecting') return 'warn';
+  if (isContested || suspectedSince !== null || state === 'connecting') return 'warn';
   return state === 'connected' ? 'good' : 'off';
 }
 
 /** What the state alone does not say. @param {PresenceView} node */
-export function stateNote({ isDuplicate, isContested, disagreement, shownOnline, state }) {
+export function stateNote({ isDuplicate, suspectedSince, isContested, disagreement, shownOnline, state }) {
   if (isDuplicate) return 'duplicate key';
+  if (suspectedSince !== null) return 'two machines?';
   if (isContested) return 'contested';
   if (disagreement !== null && disagreement !== 'deleted')
     return disagreement === 'shown_offline' ? 'shown offline' : 'shown online';
@@ -36,7 +37,8 @@ export function stateNote({ isDuplicate, isContested, disagreement, shownOnline,
 /** @param {PresenceView} node */
 function stateText(node) {
   const shown = node.shownOnline === null ? '' : `. Headscale shows it as ${node.shownOnline ? 'online' : 'offline'}`;
-  return `${node.state}${stateNote(node) === '' ? '' : `, ${stateNote(node)}`}${shown}`;
+  const watching = node.suspectedSince !== null ? ' The watchdog is finding out.' : '';
+  return `${node.state}${stateNote(node) === '' ? '' : `, ${stateNote(node)}`}${watching}${shown}`;
 }
 
 /** @param {string | null} date */
@@ -46,9 +48,15 @@ export function expiry(date) {
   return leftMs < 0 ? 'expired' : `in ${span(leftMs)}`;
 }
 
-/** What Headscale has seen counts if this watchdog has not seen the node yet. @param {PresenceView} node */
-function signOf({ lastSignAt, shownLastSeenAt }) {
-  return lastSignAt ?? shownLastSeenAt;
+/**
+ * The newest proof that a node is there. What Headscale has seen counts if this watchdog has not seen the node yet.
+ *
+ * @param {PresenceView} node
+ * @returns {{ at: string, by: string } | undefined}
+ */
+export function signOf({ lastSignAt, shownLastSeenAt, evidence }) {
+  if (lastSignAt !== null) return { at: lastSignAt, by: evidence === null ? '' : evidenceMark(evidence) };
+  return shownLastSeenAt === null ? undefined : { at: shownLastSeenAt, by: 'by Headscale' };
 }
 
 /** @type {import('./table.js').Column<PresenceView>[]} */
@@ -68,7 +76,8 @@ const COLUMNS = [
   },
   {
     ...{ key: 'state', name: 'State' },
-    of: (node) => STATES.indexOf(node.state) - (node.isDuplicate || node.isContested ? 10 : 0),
+    of: (node) =>
+      STATES.indexOf(node.state) - (node.isDuplicate || node.suspectedSince !== null || node.isContested ? 10 : 0),
     text: ({ state }) => state,
     small: stateNote,
     title: stateText,
@@ -83,17 +92,16 @@ const COLUMNS = [
   },
   {
     ...{ key: 'sign', name: 'Last sign', isNumber: true },
-    of: (node) => -Date.parse(signOf(node) ?? '1970-01-01'),
+    of: (node) => -Date.parse(signOf(node)?.at ?? '1970-01-01'),
     text: (node) => {
       const sign = signOf(node);
-      return sign === null ? '–' : ago(sign);
+      return sign === undefined ? '–' : ago(sign.at);
     },
-    small: ({ evidence, lastSignAt, shownLastSeenAt }) => {
-      if (lastSignAt === null) return shownLastSeenAt === null ? '' : 'by Headscale';
-      return evidence === null ? '' : evidenceMark(evidence);
+    small: (node) => signOf(node)?.by ?? '',
+    title: (node) => {
+      const sign = signOf(node);
+      return `${sign === undefined ? 'no sign of it yet' : `last sign ${fullDate(sign.at)}`}\n${presenceEvidence(node)}`;
     },
-    title: (node) =>
-      `${node.lastSignAt === null ? 'no sign of life at this watchdog yet' : `last sign of life ${fullDate(node.lastSignAt)}`}\n${presenceEvidence(node)}`,
   },
   {
     ...{ key: 'rtt', name: 'Round trip', isNumber: true },
@@ -125,7 +133,7 @@ const FILTERS = [
   ['offline', 'Offline', isAway],
   ['disagreeing', 'Disagreeing', ({ disagreement }) => disagreement !== null],
   ['expired', 'Expired', ({ state }) => state === 'expired'],
-  ['duplicate', 'Duplicate', ({ isDuplicate }) => isDuplicate],
+  ['duplicate', 'Duplicate', ({ isDuplicate, suspectedSince }) => isDuplicate || suspectedSince !== null],
   ['contested', 'Contested', ({ isContested }) => isContested],
   ['unknown', 'Unknown', ({ state }) => state === 'unknown'],
 ];

@@ -3,26 +3,36 @@
 import { getAvailability, getEvents, getNode } from './api.js';
 import { byId, copy, element, refill, say } from './dom.js';
 import { evidenceText } from './evidence.js';
-import { feedItems, isSevering, linesOf } from './feed.js';
+import { feedItems, linesOf, severingOf } from './feed.js';
 import { ago, bytes, count, fullDate, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
-import { expiry, levelOfNode, stateNote } from './node-table.js';
+import { expiry, levelOfNode, signOf, stateNote } from './node-table.js';
 import { presenceParts } from './presence.js';
-import { keyOf, refusalOf, severLabel, stateOf } from './stream-table.js';
-import { legend, timeline } from './timeline.js';
+import { keyOf, levelOfStream, refusalOf, severLabel, stateOf } from './stream-table.js';
+import { timeline } from './timeline.js';
 
 /** @typedef {{ overview: Overview, streams: readonly StreamView[], listed: PresenceView | undefined }} Known */
 
 /** The presence of 30 days may be long, and changes with an event or slowly. */
 const AVAILABILITY_EVERY_MS = 60_000;
+const MOST_EVENTS = 5000;
+const MOST_LINES = 300;
 
 /** One node: what is known of it, why its last stream ended, its day, its streams, its keys and its events. */
 export class NodeView {
   #place = byId('node', HTMLElement);
   #key = '';
+  /** The one that is in its place. */
+  #shown = '';
+  #startedAt = '';
   /** @type {Known | undefined} */
   #known;
   /** @type {readonly EventView[]} */
   #events = [];
+  /** @type {ReturnType<typeof linesOf>} */
+  #lines = [];
+  /** Where to go on asking for events; empty: they are not known yet. */
+  #next = '';
+  #hasFile = false;
   /** @type {NodeDetail | undefined} */
   #detail;
   /** @type {NodeAvailability | undefined} */
@@ -52,25 +62,33 @@ export class NodeView {
    * @param {Known} known
    */
   async show(key, known) {
-    const isNew = key !== this.#key;
+    const { startedAt } = known.overview;
+    // After a restart, events may be numbered from the beginning again.
+    if (key !== this.#key || startedAt !== this.#startedAt) {
+      this.#next = '';
+      this.#availabilityAt = 0;
+    }
+    if (key !== this.#key) this.#known = undefined;
     this.#key = key;
-    const [{ events }, detail] = await Promise.all([
-      getEvents({ node: key, limit: '5000' }),
+    this.#startedAt = startedAt;
+    const newestSeq = this.#events.at(-1)?.seq;
+    const [, detail] = await Promise.all([
+      this.#fetchEvents(key),
       // A key that nobody knows any more has events at most.
       getNode(key).catch(() => undefined),
     ]);
     if (key !== this.#key) return;
-    const newestSeq = events.at(-1)?.seq;
-    const isOld =
-      isNew || newestSeq !== this.#events.at(-1)?.seq || now() - this.#availabilityAt > AVAILABILITY_EVERY_MS;
+    const isOld = newestSeq !== this.#events.at(-1)?.seq || now() - this.#availabilityAt > AVAILABILITY_EVERY_MS;
     if (isOld) {
       this.#availability = await getAvailability(key).catch(() => undefined);
       this.#availabilityAt = now();
       if (key !== this.#key) return;
     }
     this.#known = known;
-    this.#events = events;
     this.#detail = detail;
+    // If the first answer fails, the next one shows the node.
+    const isNew = key !== this.#shown;
+    this.#shown = key;
     if (isNew) {
       for (const part of Object.values(this.#parts)) part.replaceChildren();
       this.#place.replaceChildren(
@@ -81,26 +99,38 @@ export class NodeView {
     this.tick();
     this.#drawPictures();
     refill(this.#parts.keys, ...keyParts(key, detail ?? known.listed));
-    this.#showEvents(events);
+    this.#showEvents();
     if (isNew) this.#place.querySelector('h2')?.focus();
   }
 
-  /**
-   * Builds nothing again without a new event: somebody may have opened the steps of a takeover.
-   *
-   * @param {readonly EventView[]} events
-   */
-  #showEvents(events) {
+  /** Asks for all events the first time, and then for newer ones. @param {string} key */
+  async #fetchEvents(key) {
+    const after = this.#next;
+    const query = { node: key, limit: String(MOST_EVENTS) };
+    const { events, next, fromFile } = await getEvents(after === '' ? query : { ...query, after });
+    // Another refresh may have been faster.
+    if (key !== this.#key || after !== this.#next) return;
+    const isFirst = after === '';
+    this.#events = isFirst ? events : [...this.#events, ...events].slice(-MOST_EVENTS);
+    this.#lines = linesOf(events, isFirst ? [] : this.#lines).slice(-MOST_LINES);
+    this.#next = next;
+    this.#hasFile = fromFile;
+  }
+
+  /** Draws nothing again without a new event. */
+  #showEvents() {
+    const events = this.#events;
     const before = this.#parts.events.querySelector('[data-seq]')?.getAttribute('data-seq');
     const newest = String(events.at(-1)?.seq ?? 0);
     if (before === newest) return;
-    const list = element('ol', { class: 'feed' }, ...feedItems(linesOf(events).slice(-300), false));
+    const list = element('ol', { class: 'feed' }, ...feedItems(this.#lines, false));
     if (events.length === 0) list.append(element('li', { class: 'empty' }, 'No events of this node.'));
     this.#parts.events.replaceChildren(element('h3', { 'data-seq': newest }, 'Events, newest first'), list);
   }
 
   leave() {
     this.#key = '';
+    this.#shown = '';
     this.#known = undefined;
     this.#place.replaceChildren();
   }
@@ -153,7 +183,7 @@ export class NodeView {
         'h4',
         {},
         `Stream ${keyOf(stream)} `,
-        element('span', { class: 'tag' }, stateOf(stream)),
+        element('span', { class: `tag ${levelOfStream(stream)}` }, stateOf(stream)),
         button,
       );
       return element('div', { class: 'stream', 'data-key': keyOf(stream) }, head, facts(streamFacts(stream)));
@@ -177,11 +207,17 @@ export class NodeView {
     const width = Math.floor(part.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight));
     if (!(width > 0)) return;
     const own = this.#known.streams.filter(({ machineKey }) => machineKey === this.#key);
-    const picture = timeline(this.#events, own, now(), width);
-    part.replaceChildren(element('h3', {}, 'Streams in the last 24 hours'), picture, legend());
+    const title = element('h3', {}, 'Streams in the last 24 hours');
+    part.replaceChildren(title, ...timeline(this.#events, own, now(), width));
     const { presence } = this.#parts;
     presence.hidden = this.#availability === undefined;
-    if (this.#availability) presence.replaceChildren(...presenceParts(this.#availability, now(), width));
+    if (this.#availability === undefined) return;
+    const of = {
+      connectedSince: this.#known.listed?.connectedSince ?? null,
+      hasFile: this.#hasFile,
+      isListOpen: presence.querySelector('details')?.open ?? false,
+    };
+    refill(presence, ...presenceParts(this.#availability, of, now(), width));
   }
 }
 
@@ -206,6 +242,7 @@ function facts(list) {
 function nodeFacts(node, policy, overview) {
   if (node === undefined) return [['State', 'neither Headscale nor the watchdog knows this key']];
   const { user, addresses, tags, os, clientVersion, capabilityVersion, others, isEphemeral } = node;
+  const sign = signOf(node);
   const system = [
     os,
     clientVersion && `Tailscale ${clientVersion}`,
@@ -224,9 +261,9 @@ function nodeFacts(node, policy, overview) {
         : `for ${span(now() - Date.parse(node.connectedSince))}, since ${moment(node.connectedSince)}`,
     ],
     [
-      'Last sign of life',
-      node.lastSignAt === null ? 'none yet' : ago(node.lastSignAt),
-      node.lastSignAt === null ? undefined : fullDate(node.lastSignAt),
+      'Last sign',
+      sign === undefined ? 'none yet' : `${ago(sign.at)}${node.lastSignAt === null ? `, ${sign.by}` : ''}`,
+      sign && fullDate(sign.at),
     ],
     ['Headscale shows', shownText(node, overview)],
     [
@@ -246,6 +283,11 @@ function nodeFacts(node, policy, overview) {
   if (isEphemeral) list.push(['Ephemeral', 'yes: Headscale deletes it some time after it has left']);
   if (others.length > 0)
     list.push(['Also logged in as', others.map((other) => `${other.name} (${other.user})`).join(', ')]);
+  if (node.suspectedSince !== null)
+    list.push([
+      'Two machines?',
+      `perhaps, since ${moment(node.suspectedSince)}: its streams keep coming back right after they are severed. The watchdog delays severings to find out, which takes some minutes`,
+    ]);
   if (node.isDuplicate)
     list.push([
       'Duplicate key',
@@ -329,17 +371,17 @@ function whyParts(events) {
       ),
       element('p', {}, (severed ?? closed).sentence),
     );
-    const earlier = events.findLast((event) => isSevering(event) && event.stream !== closed.stream);
-    if (severed === undefined && !isSevering(closed) && earlier !== undefined)
+    const earlier = events.findLast((event) => severingOf(event) === 'ended' && event.stream !== closed.stream);
+    if (severed === undefined && severingOf(closed) === undefined && earlier !== undefined)
       parts.push(
         element('p', { class: 'soft' }, `The watchdog last ended one ${ago(earlier.time)}: ${earlier.sentence}`),
       );
   }
   const twin = events.findLast(({ kind }) => kind === 'machine_key_duplicated');
   if (twin !== undefined) parts.push(element('p', { class: 'soft' }, `${ago(twin.time)}: ${twin.sentence}`));
-  const severings = events.filter((event) => isSevering(event)).length;
-  if (severings > 1)
-    parts.push(element('p', { class: 'soft' }, `The watchdog ended ${count(severings, 'stream')} of it in this time.`));
+  const ended = new Set(events.filter((event) => severingOf(event) === 'ended').map(({ stream }) => stream)).size;
+  if (ended > 1)
+    parts.push(element('p', { class: 'soft' }, `The watchdog ended ${count(ended, 'stream')} of it in this time.`));
   return parts;
 }
 

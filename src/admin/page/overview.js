@@ -1,6 +1,6 @@
 /** @import { Overview, PresenceView } from '../views.ts' */
 import { byId, drawing, element, refill } from './dom.js';
-import { clockTime, fullDate, moment, now, span } from './format.js';
+import { clockTime, dayAhead, fullDate, moment, now, span } from './format.js';
 import { connectedOf } from './node-table.js';
 
 /**
@@ -26,16 +26,16 @@ export function showOverview(overview, nodes) {
       href: streams.contested > 0 ? '#streams&filter=contested' : '#streams',
       picture: chart(minutes, 'streams'),
     }),
-    tile('Takeovers in 1 h', String(lastHour.takeovers), '', observeOnly ? 'observe-only' : '', {
+    tile('Takeovers in 1\u00a0h', String(lastHour.takeovers), '', observeOnly ? 'observe-only' : '', {
       href: '#events&show=takeovers',
       picture: chart(minutes, 'takeovers'),
     }),
-    tile('Gone in 1 h', String(lastHour.gone), '', '', {
+    tile('Gone in 1\u00a0h', String(lastHour.gone), '', '', {
       href: '#events&show=ended',
       picture: chart(minutes, 'gone'),
     }),
-    tile('Headscale', up, upLevel, upstream.detail ?? upstream.version ?? upstream.url, {
-      href: '#events&show=headscale',
+    tile('Headscale', up, upLevel, upstreamMore(upstream), {
+      ...{ href: '#events&show=headscale', title: upstream.detail ?? undefined },
     }),
     tile('Noise key', key, keyLevel, keyMore, { href: '#events&show=headscale' }),
     ...redisTiles(overview),
@@ -54,12 +54,32 @@ function upstreamTexts({ up, silentOn, isHeadscale }) {
   return isHeadscale === false ? ['not Headscale', 'bad'] : ['up', 'good'];
 }
 
+/** A tile is narrow: the problem above has all of it. @type {readonly (readonly [RegExp, string])[]} */
+const FAILURES = [
+  [/ECONNREFUSED/, 'connection refused'],
+  [/ECONNRESET|socket hang up/, 'connection reset'],
+  [/ETIMEDOUT/, 'no answer'],
+  [/ENOTFOUND|EAI_AGAIN/, 'name not found'],
+  [/EHOSTUNREACH|ENETUNREACH/, 'no route'],
+];
+
+/** @param {Overview['upstream']} upstream */
+function upstreamMore({ detail, version, url }) {
+  if (detail === null) return version ?? new URL(url).host;
+  return FAILURES.find(([of]) => of.test(detail))?.[1] ?? detail;
+}
+
 /**
  * @param {Overview} overview
  * @returns {[string, string, string]}
  */
-function keyTexts({ noiseKeyMatches }) {
+function keyTexts({ noiseKeyMatches, upstream, problems }) {
   if (noiseKeyMatches === null) return ['unknown', 'warn', 'no takeovers'];
+  // Headscale may come back with another key.
+  if (upstream.up === false) {
+    const since = problems.find(({ kind }) => kind === 'upstream_down' || kind === 'upstream_silent')?.since;
+    return [noiseKeyMatches ? 'matched' : 'differed', 'soft', since === undefined ? '' : `as of ${moment(since)}`];
+  }
   return noiseKeyMatches ? ['matches', 'good', ''] : ['differs', 'bad', 'no takeovers'];
 }
 
@@ -72,20 +92,20 @@ function redisTiles({ redisUp, replica }) {
 }
 
 /**
- * @param {string} title
+ * @param {string} name
  * @param {string} value
  * @param {string} level
  * @param {string} more
- * @param {{ href: string, picture?: Element }} options
+ * @param {{ href: string, title?: string | undefined, picture?: Element }} options
  */
-function tile(title, value, level, more, { href, picture }) {
+function tile(name, value, level, more, { href, title, picture }) {
   const made = element(
     'a',
-    { class: 'card tile', href, 'data-focus': title },
-    element('span', { class: 'name' }, title),
+    { class: 'card tile', href, title, 'data-focus': name },
+    element('span', { class: 'name' }, name),
     element('span', { class: `value ${level}` }, value),
   );
-  if (more !== '') made.append(element('span', { class: 'more', title: more }, more));
+  if (more !== '') made.append(element('span', { class: 'more' }, more));
   if (picture) made.append(picture);
   return made;
 }
@@ -139,7 +159,7 @@ function showFoot(overview) {
     ['Evidence', evidenceText(evidence)],
     ['Node list', nodesListedAt === null ? 'none' : `as of ${moment(nodesListedAt)}`],
     ['Redis', redisUp === null ? 'not used' : `${redisUp ? 'up' : 'away'}, this is ${replica}`],
-    ['Certificates', certificateExpiresAt === null ? 'none' : `the first expires ${fullDate(certificateExpiresAt)}`],
+    ['Certificates', certificateExpiresAt === null ? 'none' : `the first ends on ${dayAhead(certificateExpiresAt)}`],
     ['Descriptors', descriptors === null ? 'unknown' : `${descriptors.open} of ${descriptors.limit}`],
   ];
   const list = element('dl');

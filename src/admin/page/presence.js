@@ -1,21 +1,25 @@
 /** @import { NodeAvailability } from '../availability-views.ts' */
+import { ticksBetween } from './axis.js';
 import { drawing, element } from './dom.js';
-import { clockTime, count, moment, span } from './format.js';
+import { count, DAY_MS, dayAndMonth, moment, span } from './format.js';
 
-const DAY_MS = 86_400_000;
 const HEIGHT = 22;
 const DAYS_HEIGHT = 46;
-/** A label of the axis, with room on both sides. */
-const LABEL = 70;
+const EDGE = 24;
+/** After its start, the watchdog waits this long before it counts a node that has not come back as away. */
+const SETTLE_MS = 120_000;
 
 /**
- * When a node was online: in the last day as a bar, and on each of the last days as a column.
+ * When a node was online: in the last day as a bar, and on each of the last days as a column and in a list.
  *
  * @param {NodeAvailability} availability
+ * @param {{ connectedSince: string | null, hasFile: boolean, isListOpen: boolean }} of since when it is connected, whether there is
+ *   a history file, and whether the list of days is open
  * @param {number} now
  * @param {number} width in pixels
  */
-export function presenceParts({ periods, days, availability, knownSince }, now, width) {
+export function presenceParts({ periods, days, availability, knownSince }, of, now, width) {
+  const { connectedSince, hasFile, isListOpen } = of;
   /** @type {Element[]} */
   const parts = [element('h3', {}, 'Presence in the last 24 hours')];
   const from = now - DAY_MS;
@@ -26,39 +30,72 @@ export function presenceParts({ periods, days, availability, knownSince }, now, 
       until: Math.min(now, Date.parse(until)),
     }))
     .filter(({ since, until }) => until > since);
-  parts.push(element('p', {}, dayText(recent, knownSince)), dayBar(recent, from, now, width), dayLegend());
+  const isKnown = recent.some(({ state }) => state !== 'unknown');
+  const text = isKnown ? dayText(recent) : unknownText(connectedSince, knownSince, now);
+  parts.push(element('p', {}, text), dayBar(recent, from, now, width), dayLegend());
   const known = days.filter(({ onlineMs, offlineMs }) => onlineMs + offlineMs > 0);
-  if (known.length > 1 && availability !== null) {
-    const text = `Online ${percent(availability)} of the known time of the last ${count(days.length, 'day')}.`;
+  if (availability !== null && (known.length > 1 || hasFile)) {
+    const summary = `Online ${percent(availability)} of the known time of the last ${count(days.length, 'day')}.`;
     parts.push(
       element('h3', { class: 'second' }, `Presence in the last ${count(days.length, 'day')}`),
-      element('p', {}, text),
+      element('p', {}, summary),
       dayColumns(days, width),
+      dayList(known, isListOpen),
     );
+  }
+  if (!hasFile) {
+    const hint = element(
+      'p',
+      { class: 'soft second' },
+      'A restart of the watchdog clears this. To keep 30 days, day by day, start it with ',
+    );
+    hint.append(element('code', {}, '--history-file FILE'), '.');
+    parts.push(hint);
   }
   return parts;
 }
 
+/** @type {Readonly<Record<Period['state'], string>>} */
+const WORDS = { online: 'online', offline: 'away', unknown: 'not known' };
+
 /** @typedef {{ state: NodeAvailability['periods'][number]['state'], since: number, until: number }} Period */
 
-/**
- * @param {readonly Period[]} periods
- * @param {string | null} knownSince
- */
-function dayText(periods, knownSince) {
+/** @param {readonly Period[]} periods of which at least one is known */
+function dayText(periods) {
   const lasted = (/** @type {Period} */ { since, until }) => until - since;
   const sum = (/** @type {Period['state']} */ state) =>
     periods.filter((each) => each.state === state).reduce((total, each) => total + lasted(each), 0);
   const [online, offline] = [sum('online'), sum('offline')];
-  if (online + offline === 0) return 'Nothing is known of the last 24 hours.';
   const away = periods.filter(({ state }) => state === 'offline');
   const longest = Math.max(0, ...away.map(lasted));
   const times =
     away.length === 0
       ? 'never away'
       : `away ${away.length === 1 ? 'once' : `${away.length} times`}, for ${span(longest)} at most`;
-  const since = sum('unknown') > 0 && knownSince !== null ? ` Nothing is known before ${moment(knownSince)}.` : '';
-  return `Online for ${span(online)} of ${span(online + offline)} (${percent(online / (online + offline))}), ${times}.${since}`;
+  const [first, last] = [periods[0], periods.at(-1)];
+  const before = first?.state === 'unknown' ? ` Nothing is known before ${moment(first.until)}.` : '';
+  const since = last?.state === 'unknown' ? ` ${settleText(last.since)}` : '';
+  return `Online for ${span(online)} of ${span(online + offline)} (${percent(online / (online + offline))}), ${times}.${before}${since}`;
+}
+
+/**
+ * What is known all the same before there is anything to count.
+ *
+ * @param {string | null} connectedSince
+ * @param {string | null} knownSince since when the watchdog has watched
+ * @param {number} now
+ */
+function unknownText(connectedSince, knownSince, now) {
+  if (connectedSince !== null)
+    return `It has been connected since ${moment(connectedSince)}. This counts once Headscale lists it or, if Headscale is not asked for its nodes, after a minute.`;
+  const watchedSince = knownSince === null ? now : Date.parse(knownSince);
+  if (now < watchedSince + SETTLE_MS) return `It is not connected. ${settleText(watchedSince)}`;
+  return 'It is not connected, and has not been for a whole minute since the watchdog started.';
+}
+
+/** @param {number} since when the watchdog began to watch again */
+function settleText(since) {
+  return `The watchdog has watched since ${moment(since)}: if the node is not back by ${moment(since + SETTLE_MS)}, it counts as away.`;
 }
 
 /** @param {number} share */
@@ -85,31 +122,24 @@ function dayBar(periods, from, now, width) {
     'aria-label': label,
   });
   for (const { state, since, until } of periods) {
-    const text = `${state} for ${span(until - since)}: ${moment(since)} to ${moment(until)}`;
+    const text = `${WORDS[state]} for ${span(until - since)}: ${moment(since)} to ${moment(until)}`;
     const box = { class: state, x: x(since), y: 0, width: Math.max(1.5, x(until) - x(since)), height: HEIGHT };
     picture.append(drawing('rect', box, drawing('title', {}, text)));
   }
-  const parts = [8, 6, 4, 3, 2].find((each) => width / each >= LABEL) ?? 2;
-  for (let part = 0; part <= parts; part++) {
-    const at = from + ((now - from) * part) / parts;
-    const anchor = part === 0 ? 'start' : part === parts ? 'end' : 'middle';
+  for (const { at, text } of ticksBetween(from, now, width)) {
+    // What begins before the left edge would be cut.
+    if (x(at) < EDGE) continue;
+    const anchor = at === now ? 'end' : 'middle';
     picture.append(
-      drawing(
-        'text',
-        { x: x(at), y: HEIGHT + 15, 'text-anchor': anchor },
-        part === parts ? 'now' : clockTime(at).slice(0, 5),
-      ),
+      drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: HEIGHT, y2: HEIGHT + 4 }),
+      drawing('text', { x: x(at), y: HEIGHT + 17, 'text-anchor': anchor }, text),
     );
   }
   return picture;
 }
 
 function dayLegend() {
-  const entries = /** @type {const} */ ([
-    ['online', 'online'],
-    ['offline', 'away'],
-    ['unknown', 'not known'],
-  ]);
+  const entries = Object.entries(WORDS);
   const items = entries.map(([state, text]) => {
     const box = drawing(
       'svg',
@@ -154,13 +184,41 @@ function dayColumns(days, width) {
   return picture;
 }
 
-/** @param {string | undefined} date as in `2026-11-27` */
-function shortDate(date = '') {
-  return date.slice(5);
+/**
+ * The newest first.
+ *
+ * @param {NodeAvailability['days']} days of which something is known
+ * @param {boolean} isOpen
+ */
+function dayList(days, isOpen) {
+  const head = ['Day', 'Online', 'Away', 'Share'].map((name) => element('th', { scope: 'col' }, name));
+  const rows = days.toReversed().map((day) => {
+    const { date, onlineMs, offlineMs } = day;
+    return element(
+      'tr',
+      {},
+      element('th', { scope: 'row' }, shortDate(date)),
+      element('td', {}, span(onlineMs)),
+      element('td', {}, span(offlineMs)),
+      element('td', {}, percent(onlineMs / (onlineMs + offlineMs))),
+    );
+  });
+  const table = element(
+    'table',
+    { class: 'days' },
+    element('thead', {}, element('tr', {}, ...head)),
+    element('tbody', {}, ...rows),
+  );
+  return element('details', { open: isOpen }, element('summary', { 'data-focus': 'days' }, 'Day by day'), table);
+}
+
+/** @param {string | undefined} date as in `2026-11-27`, of the reader's calendar */
+function shortDate(date) {
+  return date === undefined ? '' : dayAndMonth(`${date}T12:00:00`);
 }
 
 /** @param {NodeAvailability['days'][number]} day */
 function dayLine({ date, onlineMs, offlineMs }) {
   const known = onlineMs + offlineMs;
-  return `${date}: ${known === 0 ? 'not known' : `online ${percent(onlineMs / known)}, away ${span(offlineMs)}`}`;
+  return `${shortDate(date)}: ${known === 0 ? 'not known' : `online ${percent(onlineMs / known)}, away ${span(offlineMs)}`}`;
 }

@@ -10,6 +10,11 @@ export function stateOf({ state, contests, wouldSever }) {
   return state;
 }
 
+/** @param {StreamView} stream */
+export function levelOfStream(stream) {
+  return stateOf(stream) === 'open' ? 'good' : 'warn';
+}
+
 /**
  * Undefined without evidence, and for a client that has left its proxy.
  *
@@ -22,7 +27,7 @@ function roundTripMs({ kernel }) {
 /** The kernel says how long ago, so its time counts from the answer. @type {WeakMap<StreamView, number>} */
 const signs = new WeakMap();
 
-/** The client's last sign of life: from its kernel, or its last byte. @param {StreamView} stream */
+/** The client's last sign: of its kernel, or its last byte. @param {StreamView} stream */
 function signAt(stream) {
   const { lastHeardAt, kernel } = stream;
   const known = signs.get(stream);
@@ -71,7 +76,7 @@ const COLUMNS = [
     text: stateOf,
     small: ({ wouldSever, closeReason }) => (wouldSever ?? closeReason ?? '').replaceAll('_', ' '),
     title: (stream) => [stateOf(stream), stream.wouldSever ?? stream.closeReason].filter(Boolean).join(': '),
-    level: (stream) => (stateOf(stream) === 'open' ? 'good' : 'warn'),
+    level: levelOfStream,
   },
   {
     ...{ key: 'opened', name: 'Open for', isNumber: true },
@@ -80,16 +85,17 @@ const COLUMNS = [
     title: ({ openedAt }) => `since ${fullDate(openedAt)}`,
   },
   {
-    ...{ key: 'sign', name: 'Silent for', isNumber: true },
+    ...{ key: 'sign', name: 'Last sign', isNumber: true },
     of: (stream) => -signAt(stream),
-    text: (stream) => span(now() - signAt(stream)),
-    title: (stream) => `last byte ${ago(stream.lastHeardAt)}\nlast sign of life ${fullDate(signAt(stream))}`,
+    text: (stream) => ago(signAt(stream)),
+    small: ({ evidence }) => evidenceMark(evidence),
+    title: (stream) =>
+      `last sign ${fullDate(signAt(stream))}\nlast byte ${fullDate(stream.lastHeardAt)}\nEvidence: ${evidenceText(stream)}`,
   },
   {
     ...{ key: 'rtt', name: 'Round trip', isNumber: true },
     of: (stream) => roundTripMs(stream) ?? Number.POSITIVE_INFINITY,
     text: (stream) => roundTrip(roundTripMs(stream)),
-    small: ({ evidence }) => evidenceMark(evidence),
     title: (stream) => `Evidence: ${evidenceText(stream)}`,
   },
   {

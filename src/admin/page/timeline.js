@@ -1,26 +1,18 @@
 /** @import { EventView, StreamView } from '../views.ts' */
+import { ticksBetween } from './axis.js';
 import { drawing, element } from './dom.js';
-import { clockTime, moment, span } from './format.js';
+import { severingOf } from './feed.js';
+import { count, DAY_MS, moment, span } from './format.js';
 
 /** Of a letter of the labels, at most. */
 const LETTER = 7;
 const RIGHT = 14;
 const LANE = 30;
-/** A label of the axis, with room on both sides. */
-const LABEL = 84;
 const TOP = 10;
 const MOST_LANES = 24;
-const HOUR_MS = 3_600_000;
-const RANGES_MS = [
-  HOUR_MS / 60,
-  HOUR_MS / 12,
-  HOUR_MS / 2,
-  HOUR_MS,
-  3 * HOUR_MS,
-  6 * HOUR_MS,
-  12 * HOUR_MS,
-  24 * HOUR_MS,
-];
+const SHORTEST_MS = 60_000;
+/** Left of the first event. */
+const MARGIN = 0.03;
 
 /**
  * @typedef {object} Lane
@@ -37,16 +29,19 @@ const RANGES_MS = [
  * @param {readonly StreamView[]} open
  * @param {number} now
  * @param {number} width in pixels: the picture is not scaled, so that its text stays legible on a phone
+ * @returns {Element[]}
  */
 export function timeline(events, open, now, width) {
   const lanes = lanesOf(events, open, now).slice(-MOST_LANES);
-  const left = 18 + LETTER * Math.max(...lanes.map(({ id }) => labelOf(id).length), labelOf(1).length);
-  const oldest = Math.min(...lanes.map(({ from }) => from), now - 1);
-  const range = RANGES_MS.find((each) => each >= (now - oldest) * 1.05) ?? 24 * HOUR_MS;
+  if (lanes.length === 0) return [element('p', { class: 'soft' }, 'No stream of this node is known.')];
+  const left = 18 + LETTER * Math.max(...lanes.map(({ id }) => labelOf(id).length));
+  const oldest = Math.min(...lanes.map(({ from }) => from));
+  const range = Math.min(DAY_MS, Math.max(SHORTEST_MS, (now - oldest) * (1 + MARGIN)));
+  const room = width - left - RIGHT;
   /** @param {number} at */
-  const x = (at) => left + Math.max(0, 1 - (now - at) / range) * (width - left - RIGHT);
+  const x = (at) => left + Math.max(0, 1 - (now - at) / range) * room;
   const height = TOP + lanes.length * LANE + 24;
-  const label = `${lanes.length} streams in the last ${span(range)}. The list below has all events.`;
+  const label = `${count(lanes.length, 'stream')} in the last ${span(range)}. The list below has all events.`;
   const picture = drawing('svg', {
     class: 'timeline',
     width,
@@ -55,21 +50,15 @@ export function timeline(events, open, now, width) {
     role: 'img',
     'aria-label': label,
   });
-  const parts = [12, 6, 4, 3, 2, 1].find((each) => (width - left - RIGHT) / each >= LABEL) ?? 1;
-  for (let part = 0; part <= parts; part++) {
-    const at = now - range + (range * part) / parts;
-    picture.append(drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: TOP, y2: height - 22 }));
+  for (const { at, text } of ticksBetween(now - range, now, room)) {
     picture.append(
-      drawing(
-        'text',
-        { x: x(at), y: height - 6, 'text-anchor': part === parts ? 'end' : 'middle' },
-        part === parts ? 'now' : clockTime(at).slice(0, range < HOUR_MS ? 8 : 5),
-      ),
+      drawing('line', { class: 'axis', x1: x(at), x2: x(at), y1: TOP, y2: height - 22 }),
+      drawing('text', { x: x(at), y: height - 6, 'text-anchor': at === now ? 'end' : 'middle' }, text),
     );
   }
   for (const [index, lane] of lanes.entries())
     picture.append(drawLane(lane, { y: TOP + index * LANE + LANE / 2, left }, x, now));
-  return picture;
+  return [picture, legend(lanes.some((lane) => lane.events.some(({ kind }) => kind === 'would_sever')))];
 }
 
 /** @param {number} id */
@@ -119,10 +108,12 @@ function drawLane({ id, from, to, events }, { y, left }, x, now) {
  * @param {number} x
  * @param {number} y
  */
-function markOf({ kind, reason }, x, y) {
-  const isEnded =
-    kind === 'stream_severed' || (kind === 'stream_closed' && /^(gone|not_reading|severed.*)$/.test(reason ?? ''));
-  if (isEnded) return drawing('path', { class: 'severed', d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` });
+function markOf(event, x, y) {
+  const { kind } = event;
+  const severing = severingOf(event);
+  if (severing !== undefined) {
+    return drawing('path', { class: `severed ${severing}`, d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` });
+  }
   if (kind === 'stream_opened') return drawing('circle', { class: 'opened', cx: x, cy: y, r: 5 });
   if (kind === 'stream_closed') return drawing('circle', { class: 'closed', cx: x, cy: y, r: 5 });
   if (kind === 'contest_opened') return drawing('path', { class: 'contest', d: `M${x} ${y - 9}l7 9l-7 9l-7 -9z` });
@@ -140,7 +131,7 @@ function lanesOf(events, open, now) {
   const lanes = new Map();
   /** @param {number} id */
   const laneOf = (id) => {
-    const lane = lanes.get(id) ?? { id, from: now - 24 * HOUR_MS, to: undefined, events: [] };
+    const lane = lanes.get(id) ?? { id, from: now - DAY_MS, to: undefined, events: [] };
     lanes.set(id, lane);
     return lane;
   };
@@ -160,15 +151,19 @@ function lanesOf(events, open, now) {
     // If the watchdog crashed, no event tells when its streams ended.
     if (lane.to === undefined && !ids.has(lane.id)) lane.to = Date.parse(lane.events.at(-1)?.time ?? '');
   }
-  return [...lanes.values()].sort((a, b) => a.id - b.id);
+  return [...lanes.values()].filter(({ to }) => (to ?? now) > now - DAY_MS).sort((a, b) => a.id - b.id);
 }
 
-export function legend() {
+/** @param {boolean} isObserved whether a stream would have been severed */
+function legend(isObserved) {
   const entries = /** @type {const} */ ([
     [{ kind: 'stream_opened', reason: null }, 'opened'],
     [{ kind: 'contest_opened', reason: null }, 'contested'],
     [undefined, 'held'],
-    [{ kind: 'stream_severed', reason: 'dead' }, 'severed or gone'],
+    [{ kind: 'stream_severed', reason: 'dead' }, 'ended by the watchdog'],
+    ...(isObserved
+      ? [/** @type {const} */ ([{ kind: 'would_sever', reason: 'dead' }, 'would be, if not observe-only'])]
+      : []),
     [{ kind: 'stream_closed', reason: null }, 'closed'],
   ]);
   const items = entries.map(([event, text]) => {

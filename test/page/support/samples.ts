@@ -67,6 +67,7 @@ export const KINDS_OF_NODES: readonly PresenceView[] = [
     ...{ lastSignAt: null, shownLastSeenAt: ago(1e8) },
   }),
   nodeSample(6, { name: 'clone', isDuplicate: true }),
+  nodeSample(12, { name: 'perhaps-a-clone', suspectedSince: ago(300_000) }),
   nodeSample(7, { name: 'router-1', isContested: true, user: '', tags: ['tag:router'] }),
   nodeSample(8, { name: 'new-one', state: 'connecting', connectedSince: null, rttMs: null, evidence: NO_EVIDENCE }),
   nodeSample(9, { name: 'removed', state: 'deleted', disagreement: 'deleted', shownOnline: null }),
