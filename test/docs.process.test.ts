@@ -162,7 +162,7 @@ describe('README and docs', () => {
       const found = file === '' ? path : join(dirname(path), file);
       expect(existsSync(join(PROJECT, found)), target).toBe(true);
       if (anchor === undefined) continue;
-      const headings = [...(pages.get(found) ?? '').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+      const headings = [...readFileSync(join(PROJECT, found), 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
         anchorOf(heading),
       );
       expect(headings, target).toContain(anchor);

@@ -34,7 +34,8 @@ function problemsOf(text: string): readonly string[] {
 /** The settings in the repository: files of their own, those in Kubernetes objects, and those in the docs. */
 function samples(): readonly (readonly [where: string, text: string])[] {
   const deploy = readdirSync(join(PROJECT, 'deploy'), { recursive: true, encoding: 'utf8' })
-    .filter((name) => /\.ya?ml$/.test(name))
+    // Helm's templates are no YAML before Helm has filled them in.
+    .filter((name) => /\.ya?ml$/.test(name) && !name.includes('/templates/'))
     .map((name) => join('deploy', name));
   const docs = readdirSync(join(PROJECT, 'docs')).map((name) => join('docs', name));
   const pages = ['README.md', ...docs.filter((name) => name.endsWith('.md'))];

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { BlockList } from 'node:net';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { parseEnv, promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
@@ -45,6 +45,8 @@ describe('the settings files in deploy', () => {
     const config = loadConfig({}, { path: 'watchdog.yaml', text: read(file) });
     const tls = isTls ? { certFile: expect.any(String), keyFile: expect.any(String) } : undefined;
     expect(config.listen).toMatchObject([{ host, port, tls }]);
+    const [, schema = ''] = /^# yaml-language-server: \$schema=(\S+)\n/.exec(read(file)) ?? [];
+    expect(resolve(DEPLOY, dirname(file), schema)).toBe(join(DEPLOY, 'watchdog.schema.json'));
   });
 });
 
@@ -84,6 +86,50 @@ describe('deploy/systemd', () => {
   test('the flags in ExecStart= are flags of serve', () => {
     const [, line = ''] = /^ExecStart=\S+ \S+ serve (.*)$/m.exec(read('systemd', 'headscale-watchdog.service')) ?? [];
     expect(line.match(/--[a-z-]+/g)).toEqual(['--config', '--noise-key']);
+  });
+});
+
+describe('deploy/nixos', () => {
+  const module = read('nixos', 'module.nix');
+
+  test('the module has every restriction of the systemd unit', () => {
+    const [, own = ''] =
+      /\[Service\]\n([\s\S]*?)\n\[Install\]/.exec(read('systemd', 'headscale-watchdog.service')) ?? [];
+    const lines = own
+      .split('\n')
+      .filter(
+        (line) =>
+          /^\w+=/.test(line) && !/^(Exec\w+|LoadCredential|SystemCallFilter|RestrictAddressFamilies)=/.test(line),
+      );
+    expect(lines.length).toBeGreaterThan(25);
+    for (const line of lines) {
+      const [name = '', value = ''] = line.split('=');
+      const asNix = value === 'yes' ? 'true' : value === 'no' ? 'false' : value;
+      expect(module).toMatch(new RegExp(`\\b${name} = "?${asNix}"?;`));
+    }
+    for (const [, filter = ''] of own.matchAll(/^SystemCallFilter=(.*)$/gm)) expect(module).toContain(`"${filter}"`);
+    const [, families = ''] = /^RestrictAddressFamilies=(.*)$/m.exec(own) ?? [];
+    expect(module).toContain(
+      `RestrictAddressFamilies = [ ${families
+        .split(' ')
+        .map((each) => `"${each}"`)
+        .join(' ')} ];`,
+    );
+  });
+
+  test('the package has the version of package.json', () => {
+    const { version } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8'));
+    expect(read('nixos', 'package.nix')).toContain(`version = "${version}";`);
+    expect(parse(read('helm', 'headscale-watchdog', 'Chart.yaml'))).toMatchObject({ version, appVersion: version });
+  });
+});
+
+describe('deploy/helm', () => {
+  const values = parse(read('helm', 'headscale-watchdog', 'values.yaml'));
+
+  test('its default settings, and its configuration of Headscale, are those of deploy/kubernetes', () => {
+    expect(values.watchdog.settings).toEqual(parse(read('kubernetes', 'watchdog.yaml')));
+    expect(values.headscale.config).toEqual(parse(read('kubernetes', 'config.yaml')));
   });
 });
 
@@ -142,6 +188,25 @@ describe('deploy/compose and deploy/kubernetes, read by their own programs', () 
     const { services, ports } = await compose(['compose.yaml', 'compose.tls.yaml']);
     expect(services.sort()).toEqual(['alertmanager', 'grafana', 'headscale', 'owner', 'prometheus', 'watchdog']);
     expect(ports).toEqual([...['grafana 127.0.0.1:3000 3000', 'watchdog :443 8443', 'watchdog 127.0.0.1:9191 9191']]);
+  });
+
+  test('with compose.traefik.yaml, Traefik is in the place of Caddy, with the watchdog in its network namespace', async () => {
+    const { services, ports } = await compose(['compose.yaml', 'compose.traefik.yaml']);
+    expect(services.sort()).toEqual([
+      ...['alertmanager', 'grafana', 'headscale', 'owner', 'prometheus', 'traefik', 'watchdog'],
+    ]);
+    expect(ports.filter((port) => !port.startsWith('grafana'))).toEqual([
+      ...['traefik :80 80', 'traefik :443 443', 'traefik 127.0.0.1:9191 9191'],
+    ]);
+    // Its tags are Compose's own.
+    const { services: changed } = parse(read('compose', 'compose.traefik.yaml'), { logLevel: 'error' });
+    expect(changed.watchdog.network_mode).toBe('service:traefik');
+    const { http } = parse(read('compose', 'traefik.yaml'));
+    const { listen } = loadConfig({}, { path: 'watchdog.yaml', text: read('compose', 'watchdog.yaml') });
+    expect(http.services.watchdog.loadBalancer.servers).toEqual([
+      { url: `http://${listen[0]?.host}:${listen[0]?.port}` },
+    ]);
+    expect(http.routers.headscale.service).toBe('watchdog');
   });
 
   test('Headscale trusts every range from which Docker and Podman give addresses to containers', () => {
