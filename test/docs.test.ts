@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { parse } from 'yaml';
 
 const PROJECT = join(import.meta.dirname, '..');
 const docs = readdirSync(join(PROJECT, 'docs')).filter((name) => name.endsWith('.md'));
@@ -45,4 +46,28 @@ test('the changelog starts with the version of package.json', () => {
   const { version } = JSON.parse(read('package.json')) as { version: string };
   const [, first] = /^## (.*)$/m.exec(read('CHANGELOG.md')) ?? [];
   expect(first).toContain(version);
+});
+
+/** What the admin API answers, as docs/api.md shows it. */
+function sampleOf(request: string): unknown {
+  const [, after = ''] = read('docs/api.md').split(`\n\`GET ${request}\`\n`);
+  return JSON.parse(/```json\n([\s\S]*?)```/.exec(after)?.[1] ?? 'null');
+}
+
+function at(value: unknown, path: readonly string[]): unknown {
+  return path.reduce((inner, key) => (inner as Record<string, unknown> | undefined)?.[key], value);
+}
+
+test('the examples for Home Assistant and Homepage read what the admin API answers', () => {
+  const page = read('docs/dashboards.md');
+  const answers = { health: sampleOf('/nodes/phone/health'), overview: sampleOf('/overview') };
+  const templates = [...page.matchAll(/resource: \S*\/(health|overview)\n[\s\S]*?value_json\.([\w.]+)/g)];
+  expect(templates.map(([, from]) => from)).toEqual(['health', 'overview']);
+  for (const [, from, path = ''] of templates)
+    expect(at(answers[from as keyof typeof answers], path.split('.')), path).toBeDefined();
+  const homepage = [...page.matchAll(/```yaml\n(- Network[\s\S]*?)```/g)][0]?.[1] ?? '';
+  const { mappings } = parse(homepage)[0].Network[0].Headscale.widget;
+  expect(mappings).toHaveLength(3);
+  for (const { field } of mappings)
+    for (const path of Object.entries<string>(field)) expect(at(answers.overview, path)).toBeDefined();
 });
