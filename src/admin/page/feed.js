@@ -275,7 +275,12 @@ export function feedItems(lines, hasLink) {
     const itsDay = dayOf(main.time);
     if (itsDay !== day) items.push(element('li', { class: 'day', 'data-key': itsDay }, itsDay));
     day = itsDay;
-    if (line.item === undefined || line.drawn !== line.events.length) line.item = lineItem(line, hasLink);
+    if (line.item === undefined || line.drawn !== line.events.length) {
+      // Another step has come while somebody reads those before it.
+      const isOpen = line.item?.querySelector('details')?.open ?? false;
+      line.item = lineItem(line, hasLink);
+      line.item.querySelector('details')?.toggleAttribute('open', isOpen);
+    }
     line.drawn = line.events.length;
     if (line.isNew) announce(line.item);
     line.isNew = false;
