@@ -16,8 +16,10 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { build } from 'esbuild';
 
-/** A processor as npm's packages name it. */
-export type Arch = 'x64' | 'arm64';
+/** A processor as Debian and containers name it, and as npm's packages do. */
+export const ARCHES = { amd64: 'x64', arm64: 'arm64' } as const;
+export type DebianArch = keyof typeof ARCHES;
+export type Arch = (typeof ARCHES)[DebianArch];
 
 export const PROJECT = join(import.meta.dirname, '..');
 
@@ -127,7 +129,8 @@ function writeLicences(folder: string, libraries: readonly string[]): void {
 }
 
 if (basename(process.argv[1] ?? '') === 'bundle.ts') {
-  const [folder = 'out/app', arch = process.arch] = process.argv.slice(2);
-  if (arch !== 'x64' && arch !== 'arm64') throw new Error(`usage: bundle.ts [FOLDER [x64|arm64]], not ${arch}`);
+  const [folder = 'out/app', given = process.arch] = process.argv.slice(2);
+  const arch = Object.entries(ARCHES).find((names) => names.includes(given))?.[1];
+  if (arch === undefined) throw new Error(`usage: bundle.ts [FOLDER [amd64|arm64]], not ${given}`);
   await bundle(folder, arch);
 }

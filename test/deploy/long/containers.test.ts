@@ -3,7 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Cleanup, DERP_MAP, PROJECT, run, SERVER_NAME, ServerNetwork, Tailscaled, until } from '../support/machines.ts';
+import {
+  Cleanup,
+  DERP_MAP,
+  PROJECT,
+  run,
+  SERVER_ADDRESS,
+  SERVER_NAME,
+  ServerNetwork,
+  Tailscaled,
+  until,
+} from '../support/machines.ts';
 import { Podman } from '../support/podman.ts';
 
 /** A stream as `/streams` shows it, as far as it is read here. */
@@ -168,6 +178,21 @@ describe('deploy/compose, run by podman-compose', () => {
     expect(evidence).toMatchObject({ source: 'proxy', by: 'port' });
     expect((await check()).stdout).toMatch(/^ok +kernel evidence behind a proxy: Linux shows the connections/m);
     expect(JSON.parse(await admin('/readyz'))).toMatchObject({ ready: true });
+  });
+
+  test('on this machine the page is where docs/deploying.md says, and what it shows needs the token', async () => {
+    const ask = async (path: string): Promise<string> =>
+      (await network.inside('curl', '--silent', '--write-out', '\n%{http_code}', `http://127.0.0.1:9191${path}`))
+        .stdout;
+    expect(await ask('/')).toMatch(/<html[\s\S]*\n200$/);
+    expect(await ask('/streams')).toMatch(/\n401$/);
+    // From outside, only Caddy's ports lead to it.
+    const { stdout } = await network.inside(
+      'sh',
+      '-c',
+      `curl --silent --max-time 3 http://${SERVER_ADDRESS}:9191/ || echo refused`,
+    );
+    expect(stdout.trim()).toBe('refused');
   });
 
   test('Headscale was told of the client by its own address, for it trusts the network of the containers', async () => {

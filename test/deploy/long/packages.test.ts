@@ -54,6 +54,7 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
   let machine: DebianMachine;
   let network: ServerNetwork;
   let client: Tailscaled;
+  let authKey = '';
 
   beforeAll(async () => {
     network = await ServerNetwork.create(here);
@@ -102,7 +103,7 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
   };
 
   test('the package is installed and starts nothing: the settings come first', async () => {
-    await machine.run('dpkg', '--install', '/root/first.deb');
+    await machine.run('apt-get', 'install', '--yes', '/root/first.deb');
     for (const unit of [SERVICE, 'headscale-watchdog.socket']) {
       expect(await machine.property(unit, 'ActiveState')).toBe('inactive');
       expect(await machine.property(unit, 'UnitFileState')).toBe('disabled');
@@ -142,9 +143,10 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
       '--output',
       'json',
     );
+    authKey = (JSON.parse(stdout) as { key: string }).key;
     client = new Tailscaled(network, here);
     await client.start();
-    await client.logIn(`http://${SERVER_ADDRESS}:8080`, (JSON.parse(stdout) as { key: string }).key);
+    await client.logIn(`http://${SERVER_ADDRESS}:8080`, authKey);
     const { machineKey, evidence } = await ownStream();
     expect(machineKey).toMatch(/^mkey:/);
     expect(evidence.source).toBe('direct');
@@ -201,24 +203,44 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
     expect(stdout).toMatch(/Overall exposure level for headscale-watchdog\.service: [01]\.\d OK/);
   });
 
-  test('an upgrade keeps the settings, restarts what runs, and the client is back', async () => {
+  const mainPid = () => machine.property(SERVICE, 'MainPID');
+
+  test('an upgrade that cannot take over, because of a mistake in the settings, leaves the old one running, and says so', {
+    timeout: 240_000,
+  }, async () => {
+    const [pid, stream] = [await mainPid(), await ownStream()];
+    edit((text) => text.replace('silent-after: 45s', 'silent-after: soon'));
+    const { stdout, stderr } = await machine.run('apt-get', 'install', '--yes', '/root/second.deb');
+    expect(`${stdout}${stderr}`).toMatch(/the old one is still running\. See why: journalctl -u headscale-watchdog/);
+    expect(await machine.journal(SERVICE)).toContain('"event":"handover_failed"');
+    expect(await mainPid()).toBe(pid);
+    expect((await ownStream()).id).toBe(stream.id);
+    edit((text) => text.replace('silent-after: soon', 'silent-after: 45s'));
+  });
+
+  test('an upgrade keeps the settings, and the new version goes on with the streams of the old one', async () => {
+    const [pid, stream] = [await mainPid(), await ownStream()];
+    const restarts = await machine.property(SERVICE, 'NRestarts');
     const settings = readFileSync(join(machine.root, SETTINGS), 'utf8');
-    await machine.run('dpkg', '--install', '/root/second.deb');
+    await machine.run('apt-get', 'install', '--yes', '--reinstall', '/root/second.deb');
     expect(readFileSync(join(machine.root, SETTINGS), 'utf8')).toBe(settings);
     expect((await watchdog('--version')).stdout.trim()).toBe('99.0.0');
-    await until('the new one runs', async () => (await machine.journal(SERVICE)).includes('"version":"99.0.0"'));
+    expect(await mainPid()).not.toBe(pid);
+    expect(await machine.journal(SERVICE)).toContain('"version":"99.0.0"');
+    expect((await ownStream()).id).toBe(stream.id);
+    expect(await client.state()).toBe('Running');
     expect(await machine.property(SERVICE, 'ActiveState')).toBe('active');
-    await client.running();
-    await ownStream();
+    expect(await machine.property(SERVICE, 'NRestarts')).toBe(restarts);
+    await until('the old process has ended', () => machine.run('test', '!', '-e', `/proc/${pid}`));
   });
 
   test('removing it stops it and keeps the settings; purging leaves nothing', async () => {
     mkdirSync(join(machine.root, 'etc/systemd/system/headscale-watchdog.service.d'));
     writeFileSync(join(machine.root, 'etc/systemd/system/headscale-watchdog.service.d/override.conf'), '[Service]\n');
-    await machine.run('dpkg', '--remove', 'headscale-watchdog');
+    await machine.run('apt-get', 'remove', '--yes', 'headscale-watchdog');
     expect((await machine.run('sh', '-c', 'ss -Hltn sport = :8080')).stdout).toBe('');
     expect(readFileSync(join(machine.root, SETTINGS), 'utf8')).toContain('silent-after: 45s');
-    await machine.run('dpkg', '--purge', 'headscale-watchdog');
+    await machine.run('apt-get', 'purge', '--yes', 'headscale-watchdog');
     const left = execFileSync('find', [machine.root, '-xdev', '-name', '*headscale-watchdog*'], { encoding: 'utf8' });
     expect(left).toBe('');
     expect((await machine.run('systemctl', '--failed', '--no-legend')).stdout).not.toContain('watchdog');

@@ -48,17 +48,24 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       `[storage]\ndriver = "vfs"\ngraphroot = "${at('storage')}"\nrunroot = "${at('run')}"\n`,
     );
     cleanup.defer(async () => {
-      const { stdout } = await this.run('ps', '--all', '--format', '{{.Pid}}');
-      // Podman does not always remove a container whose network another one shares at the first attempt.
-      for (let attempt = 0; attempt < 3; attempt++)
-        await this.run('rm', '--all', '--force', '--time=0').catch(() => undefined);
-      for (const pid of stdout
-        .split('\n')
-        .map(Number)
-        .filter((each) => each > 0))
-        endIfThere(pid);
+      await this.removeAll();
       await this.run('network', 'prune', '--force').catch(() => undefined);
     });
+  }
+
+  /** Removes all containers, with the pods that they are in. */
+  async removeAll(): Promise<void> {
+    const { stdout } = await this.run('ps', '--all', '--format', '{{.Pid}}');
+    // Podman does not always remove a container whose network another one shares at the first attempt.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await this.run('pod', 'rm', '--all', '--force').catch(() => undefined);
+      await this.run('rm', '--all', '--force', '--time=0').catch(() => undefined);
+    }
+    for (const pid of stdout
+      .split('\n')
+      .map(Number)
+      .filter((each) => each > 0))
+      endIfThere(pid);
   }
 
   run(...args: readonly string[]): Promise<Ran> {
