@@ -16,6 +16,7 @@ const LIBRARIES = {
   koffi: '(liveness/(kernel|sock-diag)|service/service-manager)',
   'pino(-pretty)?': 'telemetry/log',
   'prom-client': 'telemetry/(metrics|node-metrics)',
+  undici: '(headscale/agent|notify/delivery)',
   ws: 'admin/live',
   yaml: 'config/yaml',
   zod: 'admin/(schemas|(availability-)?views)',

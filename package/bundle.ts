@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { build } from 'esbuild';
+import { build, type Plugin } from 'esbuild';
 
 /** A processor as Debian and containers name it, and as npm's packages do. */
 export const ARCHES = { amd64: 'x64', arm64: 'arm64' } as const;
@@ -41,6 +41,7 @@ export async function bundle(folder: string, arch: Arch): Promise<void> {
     splitting: true,
     // It finds its binary beside itself.
     external: ['koffi'],
+    plugins: [namedExports],
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: 'none',
@@ -67,6 +68,28 @@ export async function bundle(folder: string, arch: Arch): Promise<void> {
   );
   writeLicences(folder, [...new Set([...libraries, 'node_modules/koffi'])].sort());
 }
+
+/**
+ * `await import('undici')` has named exports in Node, which finds the names in CommonJS. esbuild does not: without this, there
+ * would only be `default`.
+ */
+const namedExports: Plugin = {
+  name: 'named exports of CommonJS libraries',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^[a-z@]/ }, ({ kind, path, namespace }) =>
+      kind === 'dynamic-import' && namespace === 'file' && path !== 'koffi' && !path.startsWith('node:')
+        ? { path, namespace: 'named' }
+        : undefined,
+    );
+    onLoad({ filter: /.*/, namespace: 'named' }, async ({ path }) => {
+      const names = Object.keys((await import(path)) as object).filter((name) =>
+        /^(?!default$)[A-Za-z_$][\w$]*$/.test(name),
+      );
+      const contents = `export { ${names.join(', ')} } from '${path}';\nexport { default } from '${path}';`;
+      return { contents, resolveDir: PROJECT };
+    });
+  },
+};
 
 /** koffi's loader, and its binary for glibc on this processor. Its sources and the binaries of others are 3 MB more. */
 function copyKoffi(folder: string, arch: Arch): void {

@@ -14,7 +14,7 @@ import { type Kernel, type KernelOrNot, loadKernel } from '../liveness/kernel.ts
 import { Patrol } from '../liveness/patrol.ts';
 import { ProxySockets } from '../liveness/proxy-sockets.ts';
 import { loadSockDiag } from '../liveness/sock-diag.ts';
-import { post } from '../notify/delivery.ts';
+import { poster } from '../notify/delivery.ts';
 import { Notifier } from '../notify/notifier.ts';
 import { Admission, connectionCapacity } from '../pipeline/admission.ts';
 import { Pacer } from '../pipeline/pacer.ts';
@@ -154,7 +154,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas, kept });
 
   const { notes } = kept;
-  const notifier = new Notifier({ ...services, emit, replicas, notes, post, random: Math.random });
+  const notifier = new Notifier({ ...services, emit, replicas, notes, poster: poster(), random: Math.random });
   events.listen(notifier.listen);
 
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.

@@ -16,7 +16,7 @@ import { addressAndPort, isLoopback } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
 import { fieldsOf } from '../lib/json.ts';
-import { deliverOnce, post } from '../notify/delivery.ts';
+import { deliverOnce, poster } from '../notify/delivery.ts';
 import { testMessage } from '../notify/messages.ts';
 import { gatewaysOfContainer } from '../proxy/front-proxies.ts';
 import { listen } from '../proxy/listening.ts';
@@ -310,16 +310,24 @@ export async function sendTests({ notify }: Config, out: { write(text: string): 
     out.write('nobody to notify: add notify: to the file that --config names\n');
     return EXIT.nothing;
   }
-  // All at once, because a receiver that hangs takes ten seconds.
-  const tests = await Promise.all(notify.map(testOf));
-  for (const [i, { code, detail }] of tests.entries()) {
-    const what = `target ${i + 1} (${formatTarget(notify[i] as NotifyTarget)})`;
-    out.write(`${code === undefined ? 'ok   ' : `fail  [${code}]`} ${what}: ${detail}\n`);
+  const { post, close } = poster();
+  try {
+    // All at once, because a receiver that hangs takes ten seconds.
+    const tests = await Promise.all(notify.map((target) => testOf(target, post)));
+    for (const [i, { code, detail }] of tests.entries()) {
+      const what = `target ${i + 1} (${formatTarget(notify[i] as NotifyTarget)})`;
+      out.write(`${code === undefined ? 'ok   ' : `fail  [${code}]`} ${what}: ${detail}\n`);
+    }
+    return tests.every(({ code }) => code === undefined) ? EXIT.done : EXIT.failed;
+  } finally {
+    await close();
   }
-  return tests.every(({ code }) => code === undefined) ? EXIT.done : EXIT.failed;
 }
 
-async function testOf(target: NotifyTarget): Promise<{ readonly code?: ErrorCode; readonly detail: string }> {
+async function testOf(
+  target: NotifyTarget,
+  post: Parameters<typeof deliverOnce>[0]['post'],
+): Promise<{ readonly code?: ErrorCode; readonly detail: string }> {
   try {
     const { secretFile } = target;
     const secret = secretFile === undefined ? undefined : readNotifySecret(secretFile, isSigned(target));

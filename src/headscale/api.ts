@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '../lib/clock.ts';
-import { sendRequest } from '../lib/http-request.ts';
+import { NoAnswerError } from '../lib/errors.ts';
 import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
+import { LazyAgent, TIMED_OUT, undici } from './agent.ts';
 import type { NodesAccess } from './capabilities.ts';
 import type { ListedNodes } from './node-list.ts';
 import { NodeRequests, type NodesLimits } from './node-requests.ts';
@@ -34,13 +35,24 @@ interface HeadscaleApiOptions {
 }
 
 export function headscaleApi(upstream: URL, options: HeadscaleApiOptions = {}): HeadscaleApi {
-  const ended = new AbortController();
+  const dispatcher = new LazyAgent(CHECK_TIMEOUT_MS, MAX_ANSWER_BYTES);
   const nodeRequests = new NodeRequests(upstream, options.clock ?? systemClock, options.nodesLimits);
 
   async function get(path: string): Promise<JsonFields | undefined> {
-    const limits = { withinMs: CHECK_TIMEOUT_MS, mostBytes: MAX_ANSWER_BYTES };
-    const { status, text } = await sendRequest(new URL(path, upstream), { ...limits, signal: ended.signal });
-    return status === 200 ? fieldsOf(parseJson(text)) : undefined;
+    const { request } = await undici();
+    const agent = await dispatcher.get();
+    const before = dispatcher.accepted;
+    try {
+      const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
+      const { statusCode, body } = await request(new URL(path, upstream), { dispatcher: agent, signal });
+      const text = await body.text();
+      return statusCode === 200 ? fieldsOf(parseJson(text)) : undefined;
+    } catch (error) {
+      if (!(error instanceof Error && (TIMED_OUT.has(error.name) || error.name === 'ConnectTimeoutError'))) throw error;
+      const within = `within ${CHECK_TIMEOUT_MS / 1000} s`;
+      if (dispatcher.accepted === before) throw new Error(`no connection ${within}`, { cause: error });
+      throw new NoAnswerError(`the connection was accepted, and GET ${path} not answered ${within}`, { cause: error });
+    }
   }
 
   return {
@@ -55,8 +67,7 @@ export function headscaleApi(upstream: URL, options: HeadscaleApiOptions = {}): 
     },
     nodes: (access) => nodeRequests.nodes(access),
     async close() {
-      ended.abort();
-      nodeRequests.close();
+      await Promise.all([dispatcher.destroy(), nodeRequests.close()]);
     },
   };
 }

@@ -1,10 +1,9 @@
 import { type Clock, type Instant, plus } from '../lib/clock.ts';
-import { NoAnswerError, reasonOf } from '../lib/errors.ts';
-import { AnswerTooLongError, type HttpAnswer, sendRequest } from '../lib/http-request.ts';
+import { codeOf, reasonOf } from '../lib/errors.ts';
 import { fieldsOf, parseJson, stringOf } from '../lib/json.ts';
+import { LazyAgent, TIMED_OUT, undici } from './agent.ts';
 import type { NodesAccess } from './capabilities.ts';
 import { type ListedNodes, type NodeListName, readNodeList } from './node-list.ts';
-import { CHECK_TIMEOUT_MS } from './silence.ts';
 
 export interface NodesLimits {
   /** The time limit for the whole answer. */
@@ -29,7 +28,10 @@ interface Token {
   readonly renewAt: Instant;
 }
 
-type Answer = Pick<HttpAnswer, 'status' | 'text'>;
+interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
 
 interface Request {
   /** For messages: `asking Headscale for its nodes`. */
@@ -45,13 +47,14 @@ export class NodeRequests {
   readonly #upstream: URL;
   readonly #clock: Clock;
   readonly #limits: NodesLimits;
-  readonly #ended = new AbortController();
+  readonly #agent: LazyAgent;
   #token: Token | undefined;
 
   constructor(upstream: URL, clock: Clock, limits: NodesLimits = LIMITS) {
     this.#upstream = upstream;
     this.#clock = clock;
     this.#limits = limits;
+    this.#agent = new LazyAgent(limits.timeoutMs, limits.maxAnswerBytes);
   }
 
   nodes(access: NodesAccess): Promise<ListedNodes> {
@@ -65,8 +68,8 @@ export class NodeRequests {
     }
   }
 
-  close(): void {
-    this.#ended.abort();
+  async close(): Promise<void> {
+    await this.#agent.destroy();
   }
 
   async #nodesByKey(apiKey: string, [path, ...otherwise]: readonly [string, ...string[]]) {
@@ -129,14 +132,19 @@ export class NodeRequests {
   }
 
   async #send(request: Request): Promise<Answer> {
-    const { method, path, headers, body } = request;
-    const { timeoutMs, maxAnswerBytes } = this.#limits;
+    const { method, path, headers, body: sent } = request;
+    const { timeoutMs } = this.#limits;
     try {
-      return await sendRequest(new URL(path, this.#upstream), {
-        ...{ method, headers: { accept: 'application/json', ...headers }, ...(body !== undefined && { body }) },
-        ...{ withinMs: timeoutMs, mostBytes: maxAnswerBytes, signal: this.#ended.signal },
-        connectWithinMs: Math.min(timeoutMs, CHECK_TIMEOUT_MS),
+      const { request: send } = await undici();
+      const { statusCode, body } = await send(new URL(path, this.#upstream), {
+        dispatcher: await this.#agent.get(),
+        method,
+        headers: { accept: 'application/json', ...headers },
+        ...(sent === undefined ? {} : { body: sent }),
+        // The agent's timeouts restart with each chunk. This one covers the whole answer.
+        signal: AbortSignal.timeout(timeoutMs),
       });
+      return { status: statusCode, text: await body.text() };
     } catch (error) {
       throw this.#failed(request, withoutAnswer(error, this.#limits), error);
     }
@@ -172,10 +180,10 @@ const NO_CLIENTS =
   'so this Headscale has no OAuth clients, which are new in 0.30; upgrade it, or use --headscale-api-key-file instead';
 
 function withoutAnswer(error: unknown, { timeoutMs, maxAnswerBytes }: NodesLimits): string {
-  if (error instanceof AnswerTooLongError) {
+  if (codeOf(error) === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
     return `the answer is longer than ${maxAnswerBytes} bytes; ${POINT_AT_HEADSCALE}`;
   }
-  if (error instanceof NoAnswerError)
+  if (error instanceof Error && TIMED_OUT.has(error.name))
     return `no complete answer within ${timeoutMs} ms; look in Headscale's log for the cause`;
   return `${reasonOf(error)}; check that Headscale runs, and ${POINT_AT_HEADSCALE}`;
 }

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
+import type { Agent } from 'undici';
 import type { NotifyTarget } from '../config/types.ts';
 import { type Clock, pause, plus } from '../lib/clock.ts';
 import { codeOf } from '../lib/errors.ts';
-import { sendRequest } from '../lib/http-request.ts';
 import type { Emit, EventOf } from '../streams/events.ts';
 import { type Message, messageIn, type Outgoing, outgoing } from './messages.ts';
 import type { Notes } from './tracker.ts';
@@ -21,12 +21,41 @@ const TIMEOUT_MS = 10_000;
 /** The body of an answer is of no interest. Reading a little of it lets the connection end well. */
 const MOST_BODY_BYTES = 4096;
 
-/** The user of the URL is in the headers already. */
-export const post: Post = async (url, { headers, body }, signal) => {
-  const limits = { withinMs: TIMEOUT_MS, mostBytes: MOST_BODY_BYTES, mayBeCut: true };
-  const answer = await sendRequest(url, { method: 'POST', headers, body, ...limits, signal });
-  return { status: answer.status, retryAfter: answer.headers['retry-after'] };
-};
+export interface Poster {
+  readonly post: Post;
+  close(): Promise<void>;
+}
+
+/** Posts through undici, which does not follow redirects. It is loaded with the first notification. */
+export function poster(): Poster {
+  let agent: Promise<Agent> | undefined;
+  const load = async (): Promise<Agent> => {
+    const { Agent } = await import('undici');
+    return new Agent({
+      connect: { timeout: TIMEOUT_MS },
+      headersTimeout: TIMEOUT_MS,
+      bodyTimeout: TIMEOUT_MS,
+      pipelining: 0,
+    });
+  };
+  return {
+    async post(url, { headers, body }, signal) {
+      const { request } = await import('undici');
+      agent ??= load();
+      // The user of the URL is in the headers already.
+      const { origin, pathname: path, search } = url;
+      const answer = await request(origin + path + search, {
+        ...{ method: 'POST', headers, body, signal, dispatcher: await agent },
+      });
+      await answer.body.dump({ limit: MOST_BODY_BYTES, signal }).catch(() => {});
+      const retryAfter = answer.headers['retry-after'];
+      return { status: answer.statusCode, retryAfter: Array.isArray(retryAfter) ? retryAfter[0] : retryAfter };
+    },
+    async close() {
+      await (await agent)?.destroy();
+    },
+  };
+}
 
 /** How an attempt went. `detail` is for people and shows nothing of the URL. */
 export type Outcome =

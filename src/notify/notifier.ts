@@ -6,11 +6,12 @@ import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import { span } from '../lib/units.ts';
 import { type Emit, type EventKind, type EventOf, hasBegun, type WatchdogEvent } from '../streams/events.ts';
-import { Outbox, type OutboxOptions } from './delivery.ts';
+import { Outbox, type OutboxOptions, type Poster } from './delivery.ts';
 import { messagesFor } from './messages.ts';
 import { type Change, ExpiryWatch, NodeTracker } from './tracker.ts';
 
-export interface NotifierOptions extends OutboxOptions {
+export interface NotifierOptions extends Omit<OutboxOptions, 'post'> {
+  readonly poster: Poster;
   readonly live: { readonly config: Config };
   /** What a target's `secret-file` holds. */
   readonly keys: { notifySecretOf(target: NotifyTarget): string | undefined };
@@ -112,7 +113,8 @@ export class Notifier {
       const [kept] = found === -1 ? [] : left.splice(found, 1);
       const secret = this.#options.keys.notifySecretOf(target);
       const label = `${i + 1} (${formatTarget(target)})`;
-      const outbox = kept?.[2] ?? new Outbox(this.#options, label, target, secret);
+      const outbox =
+        kept?.[2] ?? new Outbox({ ...this.#options, post: this.#options.poster.post }, label, target, secret);
       outbox.use(label, secret);
       return [identity, target, outbox];
     });
@@ -179,6 +181,7 @@ export class Notifier {
     const timer = this.#clock.after(STOP_WITHIN_MS, () => end.abort());
     await Promise.all(this.#outboxes.map(([, , outbox]) => outbox.stop(end.signal, 'stopped')));
     timer.cancel();
+    await this.#options.poster.close();
   }
 
   #schedule(): void {

@@ -146,6 +146,7 @@ describe('npm run package', () => {
         'http-proxy',
         'koffi',
         'node',
+        'undici',
         'yaml',
         'pino',
         'ioredis',

@@ -60,6 +60,7 @@ export function notifierBench(
     elsewhere: undefined as ReadonlySet<MachineKey> | undefined,
     isFirst: true,
   };
+  let closed = 0;
   const notifier = new Notifier({
     ...{ clock, emit: (event) => events.push(event), random: () => 1, live: world, notes },
     keys: { notifySecretOf: () => undefined },
@@ -70,12 +71,17 @@ export function notifierBench(
       nodeOf: (key) => world.listed?.find(({ machineKey }) => machineKey === key),
       all: () => world.listed ?? [],
     },
-    async post(url, { body }) {
-      if (world.status < 300) {
-        const { type, data } = JSON.parse(body) as { type: string; data: Received['data'] & { text: string } };
-        received.push({ url: url.href, type, text: data.text, data });
-      }
-      return { status: world.status, retryAfter: undefined };
+    poster: {
+      async post(url, { body }) {
+        if (world.status < 300) {
+          const { type, data } = JSON.parse(body) as { type: string; data: Received['data'] & { text: string } };
+          received.push({ url: url.href, type, text: data.text, data });
+        }
+        return { status: world.status, retryAfter: undefined };
+      },
+      async close() {
+        closed += 1;
+      },
     },
     replicas: {
       get isFirst() {
@@ -108,5 +114,5 @@ export function notifierBench(
   const down = (): void => notifier.listen({ kind: 'upstream_down', upstream: 'http://h', detail: 'ECONNREFUSED' });
   const up = (): void => notifier.listen({ kind: 'upstream_up', upstream: 'http://h', version: 'v0.29.2' });
   const types = (): string[] => received.map(({ type }) => type);
-  return { clock, events, received, world, notifier, open, close, pass, down, up, types };
+  return { clock, events, received, world, notifier, open, close, pass, down, up, types, closed: () => closed };
 }

@@ -5,7 +5,7 @@ import { loadConfig } from '../../src/config/load.ts';
 import type { NotifyTarget } from '../../src/config/types.ts';
 import { Notes } from '../../src/history/records.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import { deliverOnce, MOST_WAITING, Outbox, type Post, post } from '../../src/notify/delivery.ts';
+import { deliverOnce, MOST_WAITING, Outbox, type Post, poster } from '../../src/notify/delivery.ts';
 import { type Message, testMessage } from '../../src/notify/messages.ts';
 import type { WatchdogEvent } from '../../src/streams/events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -313,9 +313,13 @@ async function receive(listener: RequestListener) {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests };
 }
 
-describe('to a real receiver', () => {
-  const open = () => (url: string, format?: string, secret?: string, ended?: AbortSignal) =>
-    deliverOnce({ clock: systemClock, post }, targetOf(url, format), secret, message('hello'), ended);
+describe('through undici, to a real receiver', () => {
+  const open = () => {
+    const { post, close } = poster();
+    harness.defer(close);
+    return (url: string, format?: string, secret?: string, ended?: AbortSignal) =>
+      deliverOnce({ clock: systemClock, post }, targetOf(url, format), secret, message('hello'), ended);
+  };
 
   test('as ntfy takes it, with the user of the URL', async () => {
     const { url, requests } = await receive((_request, response) => void response.end('{"id":"x"}'));
@@ -379,6 +383,8 @@ describe('to a real receiver', () => {
 
   test('the watchdog stops while messages go to a real receiver', async () => {
     const { url, requests } = await receive((_request, response) => void response.end());
+    const { post, close } = poster();
+    harness.defer(close);
     const outbox = new Outbox(
       { clock: systemClock, emit: () => {}, post, random: Math.random, notes: new Notes(() => {}, false) },
       ...(['1 (text)', targetOf(url), undefined] as const),

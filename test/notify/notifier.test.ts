@@ -175,12 +175,13 @@ describe('a restart is not sixty messages', () => {
   });
 
   test('of the watchdog: the streams that it ends itself tell nothing', async () => {
-    const { streams, close, pass, received, notifier } = await settled(60);
+    const { streams, close, pass, received, notifier, closed } = await settled(60);
     notifier.listen({ kind: 'drain_started', streams: 60, overMs: 600_000, isShortened: false });
     for (const stream of streams) close(stream);
     await pass(5 * MINUTE);
     await notifier.close();
     expect(received).toEqual([]);
+    expect(closed()).toBe(1);
   });
 });
 
