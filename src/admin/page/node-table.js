@@ -149,7 +149,7 @@ function textOf({ id, name, user, machineKey, nodeKey, addresses, tags, remoteAd
 /** Those that Headscale has, or those that were seen if it is not asked. @param {readonly PresenceView[]} nodes */
 export function connectedOf(nodes) {
   const own = nodes.filter(({ state }) => state !== 'unknown' && state !== 'deleted');
-  return { connected: own.filter(isConnected).length, total: own.length };
+  return { connected: own.filter(isConnected).length, total: own.length, others: nodes.length - own.length };
 }
 
 /**
@@ -170,8 +170,9 @@ export function nodeList(onFilter) {
     filters: FILTERS,
     textOf,
     summary(nodes, shown) {
-      const { connected, total } = connectedOf(nodes);
-      return `${connected} of ${total} connected${shown === nodes.length ? '' : `, ${shown} shown`}`;
+      const { connected, total, others } = connectedOf(nodes);
+      const more = others === 0 ? '' : ` and ${others} more that Headscale does not list`;
+      return `${connected} of ${total} connected${more}${shown === nodes.length ? '' : `, ${shown} shown`}`;
     },
     onFilter,
   });
