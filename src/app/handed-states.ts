@@ -1,5 +1,6 @@
 import type { HandedHistory, History, HistoryEntry } from '../history/history.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import type { Takeover } from '../takeover/takeover.ts';
 import type { MetricsState } from '../telemetry/continued-metrics.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { HandedState } from './handover.ts';
@@ -11,10 +12,11 @@ interface HandedStatesOptions {
   readonly metrics: Metrics;
   readonly history: History;
   readonly acceptor: StreamAcceptor;
+  readonly takeover: Takeover;
 }
 
-/** What a new process goes on with besides streams: what was counted, what has happened, and which handshakes were seen. */
-export function handedStates({ metrics, history, acceptor }: HandedStatesOptions): readonly HandedState[] {
+/** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, and which machine keys two machines may use. */
+export function handedStates({ metrics, history, acceptor, takeover }: HandedStatesOptions): readonly HandedState[] {
   return [
     {
       part: 'metrics',
@@ -28,6 +30,12 @@ export function handedStates({ metrics, history, acceptor }: HandedStatesOptions
       isRepeated: false,
       write: async () => chunks(acceptor.handshakes.seen()),
       read: (state) => acceptor.handshakes.haveSeen(state as readonly string[]),
+    },
+    {
+      part: 'suspects',
+      isRepeated: false,
+      write: async () => chunks(takeover.duplicates.remembered()),
+      read: (state) => takeover.duplicates.remember(state as readonly unknown[]),
     },
   ];
 }

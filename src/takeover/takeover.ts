@@ -15,7 +15,7 @@ import {
   setState,
 } from '../streams/stream.ts';
 import { Contest } from './contest.ts';
-import { DuplicateKeys, type GuardEnvironment } from './guard.ts';
+import { DuplicateKeys, type DuplicateKeysOptions } from './duplicate-keys.ts';
 import { Hold, Holds, USUAL_HOLD_MS, type WaitedFor } from './hold.ts';
 
 /** A stream as the takeover sees it: it can be probed, severed, and forwarded to Headscale. */
@@ -88,7 +88,7 @@ export class Takeover {
     termsOf: (stream: Stream) => TakeoverTerms,
     emit: Emit,
     bound: HoldLimit = { most: () => Number.POSITIVE_INFINITY, reached() {} },
-    guard: GuardEnvironment = { random: Math.random, isTelling: () => true },
+    guard: Pick<DuplicateKeysOptions, 'random' | 'isTelling'> = { random: Math.random, isTelling: () => true },
   ) {
     this.#clock = clock;
     this.#registry = registry;

@@ -135,6 +135,38 @@ describe('Guard', () => {
     expect(play.rounds(7)).toBeUndefined();
   });
 
+  test.each([1, 2, 3, 5, 7])(
+    'what it knows after %i rounds goes on in another process with another clock',
+    (rounds) => {
+      const [old, same] = [new Play(), new Play()];
+      old.rounds(rounds);
+      same.rounds(rounds);
+      const next = new Play();
+      next.now = plus(old.now, 5_000_000);
+      next.guard.remember(JSON.parse(JSON.stringify(old.guard.remembered(old.now))), next.now);
+      const sinceOf = ({ guard, now }: Play) => {
+        const since = guard.suspectedSince(ALICE, now);
+        return since && now - since;
+      };
+      expect(sinceOf(next)).toBe(sinceOf(same));
+      const turns = rounds % 2 === 1 ? ['B', 'A'] : ['A', 'B'];
+      const found = same.rounds(20, {}, turns);
+      expect(found).toBe(8 - rounds);
+      expect(next.rounds(20, {}, turns)).toBe(found);
+      // A finding goes on, too.
+      const last = new Play();
+      last.guard.remember(JSON.parse(JSON.stringify(next.guard.remembered(next.now))), last.now);
+      expect([last.guard.isFound(ALICE, last.now), last.guard.isFound(BOB, last.now)]).toEqual([true, false]);
+    },
+  );
+
+  test('what another process sends and this one does not understand is left out', () => {
+    const { guard, now } = new Play();
+    const suspect = { machineKey: `mkey:${'1'.repeat(64)}`, returns: 1 };
+    guard.remember([undefined, 7, {}, suspect, { ...suspect, pending: 'x' }], now);
+    expect(guard.remembered(now)).toEqual([]);
+  });
+
   test('with more than two streams, it needs twice as many returns', () => {
     expect(new Play().rounds(30, { others: 2 })).toBe(14);
   });
