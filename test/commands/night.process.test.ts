@@ -214,7 +214,7 @@ describe('the ten questions of docs/operating.md', () => {
   test('Is the certificate fine?', async () => {
     const { text } = await ask('Is the certificate fine?');
     expect(text).toMatch(/^Certificate +until 21\d\d-\d\d-\d\d, for another \d+ d/m);
-    expect(text).toMatch(/^warn +\[HSW_CERTIFICATE_SELF_SIGNED\] The certificate .*cert\.pem is self-signed/m);
+    expect(text).toMatch(/^warn +\[HSW_CERTIFICATE_SELF_SIGNED\] A certificate is self-signed, .*cert\.pem\./m);
   });
 
   test('What changed since yesterday?', async () => {
