@@ -141,6 +141,7 @@ interface Counters {
   readonly lostHeaders: Counter<'header'>;
   readonly limited: Counter<'limit'>;
   readonly notifications: Counter<'result'>;
+  readonly handovers: Counter<'result'>;
   readonly internalErrors: Counter;
 }
 
@@ -197,6 +198,12 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
     case 'notification_dropped':
       counters.notifications.inc({ result: event.reason }, event.count);
       break;
+    case 'handover_received':
+      counters.handovers.inc({ result: 'done' });
+      break;
+    case 'handover_failed':
+      counters.handovers.inc({ result: 'failed' });
+      break;
     case 'internal_error':
       counters.internalErrors.inc();
       break;
@@ -243,6 +250,11 @@ function createCounters(registers: PromRegistry[]): Counters {
       ['result'],
       'Notifications that were sent, attempts that will be repeated (delayed), and notifications that were dropped, by why.',
     ),
+    handovers: make(
+      'handovers_total',
+      ['result'],
+      'Hand-overs to a new process: done, or failed, so that the old process went on.',
+    ),
     internalErrors: make('internal_errors_total', [], 'Errors of the watchdog itself; traffic flowed on.'),
   };
   beginAtZero(counters);
@@ -261,6 +273,7 @@ function beginAtZero({
   limited,
   lostHeaders,
   notifications,
+  handovers,
 }: Counters): void {
   for (const kind of STREAM_KINDS) {
     opened.inc({ kind }, 0);
@@ -274,6 +287,7 @@ function beginAtZero({
   for (const limit of LIMITS) limited.inc({ limit }, 0);
   for (const status of REFUSED_STATUSES) upstreamRefused.inc({ status }, 0);
   for (const result of ['sent', 'delayed', ...NOTIFICATION_LOSSES]) notifications.inc({ result }, 0);
+  for (const result of ['done', 'failed']) handovers.inc({ result }, 0);
   for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
 }
 

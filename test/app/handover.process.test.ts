@@ -302,6 +302,8 @@ describe('a hand-over', () => {
       readonly events: { readonly seq: number }[];
     };
     for (let i = 0; i < 2; i++) expect(await handOver(setup)).toMatchObject({ code: 0 });
+    const done = 'headscale_watchdog_handovers_total{result="done"}';
+    await until(async () => (await scrape(admin)).get(done) === 2, 'both hand-overs are counted');
     const after = await scrape(admin);
     for (const [name, value] of before) expect([name, (after.get(name) ?? 0) >= value]).toEqual([name, true]);
     expect(after.get('headscale_watchdog_streams_opened_total{kind="control"}')).toBe(2);

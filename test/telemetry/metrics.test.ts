@@ -28,6 +28,20 @@ describe('createMetrics', () => {
     expect(await samples('would_sever_total{reason="gone"')).toEqual(['would_sever_total{reason="gone"} 1']);
   });
 
+  test('hand-overs are counted from zero: one that this process came from, and one that has changed nothing', async () => {
+    const { metrics, samples } = bench();
+    expect(await samples('handovers_total')).toEqual([
+      'handovers_total{result="done"} 0',
+      'handovers_total{result="failed"} 0',
+    ]);
+    metrics.listen({ kind: 'handover_received', streams: 7 });
+    metrics.listen({ kind: 'handover_failed', problems: ['it crashed'], lost: 0 });
+    expect(await samples('handovers_total')).toEqual([
+      'handovers_total{result="done"} 1',
+      'handovers_total{result="failed"} 1',
+    ]);
+  });
+
   test('gauges read their source at each scrape, and are NaN if the value is unknown', async () => {
     const { samples } = bench();
     expect(await samples('duplicate_keys')).toEqual(['duplicate_keys 2']);
