@@ -54,12 +54,12 @@ function withDeadline(socket: Socket, connected: 'connect' | 'secureConnect'): S
   };
   // After `setTimeout`, a socket keeps its timer in memory for as long as it lives.
   const timer = setTimeout(giveUp, CONNECT_TIMEOUT_MS).unref();
-  const failed = (): void => clearTimeout(timer);
-  socket.once('error', failed);
-  socket.once(connected, () => {
+  const over = (): void => {
     clearTimeout(timer);
-    socket.off('error', failed);
-  });
+    socket.off(connected, over).off('close', over);
+  };
+  // A client that leaves meanwhile ends it without an error. The timer would keep it in memory for its five seconds.
+  socket.on(connected, over).on('close', over);
   return socket;
 }
 
