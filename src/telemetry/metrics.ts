@@ -190,10 +190,8 @@ function count(event: WatchdogEvent, counters: Counters, histograms: Histograms)
       counters.refused.inc({ reason: event.reason });
       break;
     case 'notification_sent':
-      counters.notifications.inc({ result: 'sent' });
-      break;
     case 'notification_delayed':
-      counters.notifications.inc({ result: 'delayed' });
+      counters.notifications.inc({ result: event.kind === 'notification_sent' ? 'sent' : 'delayed' });
       break;
     case 'notification_dropped':
       counters.notifications.inc({ result: event.reason }, event.count);
@@ -261,34 +259,21 @@ function createCounters(registers: PromRegistry[]): Counters {
   return counters;
 }
 
-function beginAtZero({
-  opened,
-  closed,
-  handshakes,
-  contests,
-  takeovers,
-  wouldSever,
-  refused,
-  upstreamRefused,
-  limited,
-  lostHeaders,
-  notifications,
-  handovers,
-}: Counters): void {
+function beginAtZero(all: Counters): void {
   for (const kind of STREAM_KINDS) {
-    opened.inc({ kind }, 0);
-    for (const reason of CLOSE_REASONS) closed.inc({ kind, reason }, 0);
+    all.opened.inc({ kind }, 0);
+    for (const reason of CLOSE_REASONS) all.closed.inc({ kind, reason }, 0);
   }
-  for (const result of HANDSHAKE_RESULTS) handshakes.inc({ result }, 0);
-  for (const verdict of CONTEST_VERDICTS) contests.inc({ verdict }, 0);
-  for (const evidence of ['kernel', 'silence']) takeovers.inc({ evidence }, 0);
-  for (const reason of SEVER_REASONS) wouldSever.inc({ reason }, 0);
-  for (const header of LOST_HEADERS) lostHeaders.inc({ header }, 0);
-  for (const limit of LIMITS) limited.inc({ limit }, 0);
-  for (const status of REFUSED_STATUSES) upstreamRefused.inc({ status }, 0);
-  for (const result of ['sent', 'delayed', ...NOTIFICATION_LOSSES]) notifications.inc({ result }, 0);
-  for (const result of ['done', 'failed']) handovers.inc({ result }, 0);
-  for (const reason of REFUSAL_REASONS) refused.inc({ reason }, 0);
+  for (const result of HANDSHAKE_RESULTS) all.handshakes.inc({ result }, 0);
+  for (const verdict of CONTEST_VERDICTS) all.contests.inc({ verdict }, 0);
+  for (const evidence of ['kernel', 'silence']) all.takeovers.inc({ evidence }, 0);
+  for (const reason of SEVER_REASONS) all.wouldSever.inc({ reason }, 0);
+  for (const header of LOST_HEADERS) all.lostHeaders.inc({ header }, 0);
+  for (const limit of LIMITS) all.limited.inc({ limit }, 0);
+  for (const status of REFUSED_STATUSES) all.upstreamRefused.inc({ status }, 0);
+  for (const result of ['sent', 'delayed', ...NOTIFICATION_LOSSES]) all.notifications.inc({ result }, 0);
+  for (const result of ['done', 'failed']) all.handovers.inc({ result }, 0);
+  for (const reason of REFUSAL_REASONS) all.refused.inc({ reason }, 0);
 }
 
 function createHistograms(registers: PromRegistry[]): Histograms {
