@@ -170,6 +170,9 @@ describe('the status page', () => {
     await page.locator('.timeline .severed').first().waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(2);
     // All events are asked for once, and from then on only newer ones, which come.
+    // A refresh may be under way when somebody comes to the node, and on a slow machine another behind it.
+    await page.waitForTimeout(2000);
+    const before = ofNode.length;
     const steps2 = page.locator('#node .feed > li', { hasText: 'takeover: silent' }).locator('details');
     await steps2.locator('summary').click();
     await router.dropFrozen();
@@ -178,9 +181,8 @@ describe('the status page', () => {
     await router.accepted();
     await why.getByText(/^Why its last stream \(3\) ended \d+ s ago$/).waitFor();
     expect(await page.locator('.timeline .lane').count()).toBe(3);
-    // A refresh may be under way when somebody comes to the node.
-    expect(ofNode.lastIndexOf('all')).toBeLessThan(2);
-    expect(ofNode.at(-1)).not.toBe('all');
+    expect(ofNode.slice(before)).not.toContain('all');
+    expect(ofNode.length).toBeGreaterThan(before);
     // The steps that somebody has opened stay open.
     expect(await page.locator('#node .feed details[open]').count()).toBe(1);
     expect(mishaps).toEqual([]);
