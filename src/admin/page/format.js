@@ -111,3 +111,14 @@ export function shortKey(key) {
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }
+
+/**
+ * Whether a watchdog that said `before` when it started is the one that says `after`. It works the date out anew each time, so it is a
+ * millisecond earlier or later.
+ *
+ * @param {string} before
+ * @param {string} after
+ */
+export function isSameStart(before, after) {
+  return Math.abs(Date.parse(before) - Date.parse(after)) < 500;
+}

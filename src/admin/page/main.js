@@ -12,7 +12,7 @@ import {
 } from './api.js';
 import { byId, setText } from './dom.js';
 import { Feed } from './feed.js';
-import { clockTime, moment, setWatchdogTime } from './format.js';
+import { clockTime, isSameStart, moment, setWatchdogTime } from './format.js';
 import { nodeList } from './node-table.js';
 import { NodeView } from './node-view.js';
 import { showOverview } from './overview.js';
@@ -72,7 +72,7 @@ async function refresh() {
     known = { overview, streams: listed.streams, nodes: nodeAnswer.nodes };
     byId('logout', HTMLButtonElement).hidden = !overview.needsToken;
     document.body.classList.toggle('may-only-read', !overview.mayChange);
-    await startOrCatchUp(overview.lastSeq, startedAt !== undefined && startedAt !== overview.startedAt);
+    await startOrCatchUp(overview.lastSeq, startedAt !== undefined && !isSameStart(startedAt, overview.startedAt));
     login.hidden = true;
     answeredAt = askedAt;
     lostAt = undefined;

@@ -4,7 +4,7 @@ import { getAvailability, getEvents, getNode } from './api.js';
 import { byId, copy, element, refill, say } from './dom.js';
 import { evidenceText } from './evidence.js';
 import { feedItems, linesOf, severingOf } from './feed.js';
-import { ago, bytes, count, fullDate, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
+import { ago, bytes, count, fullDate, isSameStart, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
 import { expiry, levelOfNode, signOf, stateNote } from './node-table.js';
 import { presenceParts } from './presence.js';
 import { keyOf, levelOfStream, refusalOf, severLabel, stateOf } from './stream-table.js';
@@ -64,7 +64,7 @@ export class NodeView {
   async show(key, known) {
     const { startedAt } = known.overview;
     // After a restart, events may be numbered from the beginning again.
-    if (key !== this.#key || startedAt !== this.#startedAt) {
+    if (key !== this.#key || !isSameStart(this.#startedAt, startedAt)) {
       this.#next = '';
       this.#availabilityAt = 0;
     }
