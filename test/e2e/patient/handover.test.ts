@@ -48,6 +48,9 @@ describe('hand-overs, Headscale 0.29.2', () => {
     };
     await vanishAndReturn();
     const keptBefore = new Map((await openStreams()).map(({ id, machineKey }) => [id, machineKey]));
+    await until('all nodes have their map', { timeoutMs: 60_000 }, () =>
+      jsonLines(nodes.stdout).at(-1)?.running === NODES ? true : undefined,
+    );
     const said = nodes.stdout.length;
     const restless = await crowd('restless', RESTLESS);
 
