@@ -119,7 +119,7 @@ program.hook('preAction', (_program, command) => {
 });
 
 // Nobody reads the log any more, or its disk is full. This must not stop the watchdog, and it can be reported nowhere.
-process.stdout.on('error', () => {});
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 
 try {
   await program.parseAsync();

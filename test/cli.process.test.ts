@@ -169,6 +169,18 @@ describe('headscale-watchdog serve', () => {
     expect(lines[0]).toContain(why);
   });
 
+  test.each(['serve', 'check', 'notify --test', 'reload', 'status', 'events'])(
+    'a settings file that is not there: %s says so and exits with 2',
+    async (command) => {
+      const missing = join(folder, 'nowhere.yaml');
+      const started = run(harness, ...command.split(' '), '--config', missing);
+      expect((await started.ended).code).toBe(2);
+      expect(started.stdout + started.stderr).toMatch(
+        /\[HSW_CONFIG_UNREADABLE\].*nowhere\.yaml: there is no such file/,
+      );
+    },
+  );
+
   test('wrong values: one line for each, exit 2', async () => {
     const { code, lines } = await failure(harness, 'serve', '--upstream', 'nonsense', '--hold', 'soon');
     expect(code).toBe(2);

@@ -114,10 +114,12 @@ function iso(date: number | undefined): string | null {
 export const NODE_FILTERS = [...NODE_STATES, 'contested', 'duplicate'] as const;
 type NodeFilter = (typeof NODE_FILTERS)[number];
 
-/** A node about which Headscale disagrees is connected or away, too. */
+/** A node about which Headscale disagrees is connected or away, too. The page has the same filters. */
 function isInOneOf(filters: ReadonlySet<NodeFilter>, node: PresenceView): boolean {
-  const { state, connectedSince, isContested, isDuplicate, suspectedSince } = node;
+  const { state, disagreement, connectedSince, isContested, isDuplicate, suspectedSince } = node;
   if (filters.has(state)) return true;
+  // A deleted node, or one whose key has expired, may be shown differently, too.
+  if (disagreement !== null && filters.has('disagrees')) return true;
   if (isContested && filters.has('contested')) return true;
   if ((isDuplicate || suspectedSince !== null) && filters.has('duplicate')) return true;
   return state === 'disagrees' && filters.has(connectedSince === null ? 'offline' : 'connected');

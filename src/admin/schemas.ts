@@ -45,6 +45,10 @@ export const askedToSever = z
 export const reloaded = z
   .strictObject({
     ok: z.literal(true),
+    file: z
+      .string()
+      .nullable()
+      .describe('The settings file that was read. `null` if the watchdog was started without one.'),
     changes: z.array(z.string()).describe('For a person to read: `silent-after: 30s → 10s`.'),
     needRestart: z.array(z.string()).describe('Changed settings that apply only after a restart.'),
   })

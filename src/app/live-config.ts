@@ -21,7 +21,13 @@ export interface PolicySources {
 
 /** The result of a reload. */
 export type ReloadOutcome =
-  | { readonly ok: true; readonly changes: readonly string[]; readonly needRestart: readonly string[] }
+  | {
+      readonly ok: true;
+      /** The file that was read; null if the watchdog has none. */
+      readonly file: string | null;
+      readonly changes: readonly string[];
+      readonly needRestart: readonly string[];
+    }
   | { readonly ok: false; readonly code: ExitErrorCode; readonly problems: readonly string[] };
 
 export interface ReloadOptions {
@@ -105,7 +111,7 @@ export class LiveConfig {
       this.#replace(withoutRestartSettings(before, after));
       useOldKeys = useKeys();
       applied(before, this.#config);
-      return { ok: true, changes, needRestart };
+      return { ok: true, file: after.file ?? null, changes, needRestart };
     } catch (error) {
       if (error instanceof UsageError) return { ok: false, code: error.code, problems: error.problems };
       if (error instanceof StartError) return { ok: false, code: error.code, problems: [error.message] };

@@ -1,5 +1,8 @@
+import type { Command } from 'commander';
+import { isRepeatable } from './help.ts';
+
 /** What the shell completes for a command. */
-export interface CommandWords {
+interface CommandWords {
   readonly name: string;
   readonly description: string;
   readonly options: readonly OptionWords[];
@@ -22,7 +25,8 @@ export type Shell = (typeof SHELLS)[number];
 const PROGRAM = 'headscale-watchdog';
 
 /** @returns a script that completes commands, flags, files and fixed words. */
-export function completionScript(shell: Shell, commands: readonly CommandWords[]): string {
+export function completionScript(shell: Shell, program: Command): string {
+  const commands = program.commands.map(wordsOf);
   switch (shell) {
     case 'bash':
       return bash(commands);
@@ -136,4 +140,20 @@ function fish(commands: readonly CommandWords[]): string {
 /** Puts text in single quotes for a shell. A quote inside the text becomes `'\''`. */
 function quote(text: string): string {
   return `'${text.replace(/'/g, "'\\''")}'`;
+}
+
+function wordsOf(command: Command): CommandWords {
+  const options = command.options.map((option) => ({
+    flag: option.long ?? option.flags,
+    description: option.description,
+    value: valueKindOf(option.flags),
+    choices: option.argChoices ?? [],
+    isRepeatable: isRepeatable(option),
+  }));
+  const argumentChoices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+  return { name: command.name(), description: command.description(), options, argumentChoices };
+}
+
+function valueKindOf(flags: string): 'file' | 'other' | 'none' {
+  return flags.includes('<file>') ? 'file' : flags.includes('<') ? 'other' : 'none';
 }

@@ -1,4 +1,5 @@
 import { InvalidArgumentError, type Option } from 'commander';
+import { addTo, type Line, linesOf, mainOf } from '../admin/page/takeovers.js';
 import type { EventView } from '../admin/views.ts';
 import { nearest, printable } from '../lib/text.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
@@ -26,6 +27,8 @@ const BY_DEFAULT = 100;
 const MOST = 20_000;
 
 const EVERY_MS = 1000;
+/** A takeover takes seconds; this many lines are enough to find where a step belongs. */
+const REMEMBERED = 1000;
 
 /** What operators call things, and the kinds that tell of them. */
 const MEANT: readonly (readonly [called: RegExp, kinds: string])[] = [
@@ -58,12 +61,9 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   const query = { node, stream, kind: kind?.join(), level: level?.join() };
   const first = await api.get<EventsAnswer>('/events', { ...query, since, until, limit });
   if (options.csv) console.stdout.write(csvLine(CSV_COLUMNS));
-  const takeovers = new Takeovers(!(options.steps || options.json || options.csv || kind !== undefined));
-  const shown = takeovers.withoutSteps(first.events);
-  for (const event of shown) console.stdout.write(textOf(event, options, console));
-  for (const remark of remarksOn(first, limit)) console.stderr.write(`${remark}\n`);
-  if (shown.length < first.events.length)
-    console.stderr.write(`The other steps of each takeover are left out: --steps shows them.\n`);
+  const shown = new Shown(!(options.steps || options.json || options.csv || kind !== undefined));
+  for (const event of shown.first(first.events)) console.stdout.write(textOf(event, options, console));
+  for (const remark of remarksOn(first, limit, shown.leftOut)) console.stderr.write(`${remark}\n`);
   if (!options.follow) {
     if (first.events.length === 0) console.stderr.write('There are no such events.\n');
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
@@ -73,48 +73,58 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
     await console.pause(EVERY_MS);
     if (console.signal.aborted) return EXIT.done;
     const { events, next } = await api.get<EventsAnswer>('/events', { ...query, after, limit: '1000' });
-    for (const event of takeovers.withoutSteps(events)) console.stdout.write(textOf(event, options, console));
+    for (const event of shown.next(events)) console.stdout.write(textOf(event, options, console));
     after = next;
   }
 }
 
-/** Leaves out what the sentence of a severing says already: the contest before it, its end, and that the stream has closed. */
-class Takeovers {
-  readonly #isOn: boolean;
-  readonly #old = new Set<string>();
-  readonly #contests = new Set<string>();
+/** What is shown. A takeover is one line: the event that says how it came out, or how it stands. */
+class Shown {
+  readonly #isFolded: boolean;
+  readonly #lines: Line[] = [];
+  /** How many events have been left out as steps of a takeover. */
+  leftOut = 0;
 
-  constructor(isOn: boolean) {
-    this.#isOn = isOn;
+  constructor(isFolded: boolean) {
+    this.#isFolded = isFolded;
   }
 
-  withoutSteps(events: readonly EventView[]): readonly EventView[] {
-    if (!this.#isOn) return events;
-    for (const { kind, machineKey, stream, otherStream } of events) {
-      if (kind !== 'stream_severed') continue;
-      this.#old.add(`${machineKey} ${stream}`);
-      this.#contests.add(`${machineKey} ${otherStream} ${stream}`);
-    }
-    return events.filter(({ kind, machineKey, stream, otherStream }) => {
-      if (kind === 'stream_closed') return !this.#old.delete(`${machineKey} ${stream}`);
-      const isStep = kind === 'contest_opened' || kind === 'contest_ended';
-      return !(isStep && this.#contests.has(`${machineKey} ${stream} ${otherStream}`));
+  /** @param events oldest first. */
+  first(events: readonly EventView[]): readonly EventView[] {
+    if (!this.#isFolded) return events;
+    const mains = linesOf(events, this.#lines).flatMap((line) => mainOf(line.events) ?? []);
+    this.leftOut = events.length - mains.length;
+    return mains.sort((a, b) => a.seq - b.seq);
+  }
+
+  /** Events that come later. What has been printed stays, so a takeover has a line when it begins and one when it has come out. */
+  next(events: readonly EventView[]): readonly EventView[] {
+    if (!this.#isFolded) return events;
+    return events.filter((event) => {
+      const { contest, events: all } = addTo(this.#lines, event);
+      if (this.#lines.length > REMEMBERED) this.#lines.shift();
+      const isFirst = all.length === 1;
+      return contest === undefined || isFirst || (isOutcome(event) && mainOf(all) === event);
     });
   }
 }
 
+function isOutcome({ kind }: EventView): boolean {
+  return kind === 'stream_severed' || kind === 'contest_ended';
+}
+
 /** What the list leaves out. */
-function remarksOn(list: EventsAnswer, limit: string | undefined): readonly string[] {
+function remarksOn(list: EventsAnswer, limit: string | undefined, leftOut: number): readonly string[] {
   const { events, knownSince, fromFile, since } = list;
   const remarks: string[] = [];
   const [oldest] = events;
   if (since === null && events.length === Number(limit ?? BY_DEFAULT) && oldest !== undefined)
     remarks.push(
-      `There may be more: these are the newest ${events.length} events. --limit or --since shows more, such as --since 1d.`,
+      `There may be more: this list was made from the newest ${events.length} events. --limit or --since shows more, such as --since 1d.`,
     );
   if (since !== null && oldest !== undefined && String(events.length) === limit)
     remarks.push(
-      `There may be more: these are the newest ${events.length} events. Ask for those before with --until ${oldest.time}.`,
+      `There may be more: this list was made from the newest ${events.length} events. Ask for those before with --until ${oldest.time}.`,
     );
   if (since !== null && since < knownSince) {
     const why = fromFile
@@ -122,6 +132,8 @@ function remarksOn(list: EventsAnswer, limit: string | undefined): readonly stri
       : ' Without --history-file, the watchdog remembers one day at most, and forgets it when it restarts.';
     remarks.push(`Events are known since ${localTime(knownSince)} only.${why}`);
   }
+  if (leftOut === 1) remarks.push('One step of a takeover is left out: --steps shows it.');
+  if (leftOut > 1) remarks.push(`${leftOut} steps of takeovers are left out: --steps shows them.`);
   return remarks;
 }
 

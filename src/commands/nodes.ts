@@ -59,13 +59,11 @@ export async function showNodes(
       const isUnfiltered = node === undefined && state === undefined && search === undefined;
       const lines =
         nodes.length === 0 && isUnfiltered ? await whyNone(api) : linesOf(nodes, found.length, sort, console);
-      showScreen(console, lines, options.watch === true);
+      const [only, ...others] = found;
+      const words = node !== undefined && only !== undefined && others.length === 0 ? await wordsOn(api, only) : [];
+      showScreen(console, [...lines, ...words], options.watch === true);
     }
     if (!options.watch) {
-      const [only, ...others] = found;
-      if (node !== undefined && only !== undefined && others.length === 0 && !options.json) {
-        for (const text of await wordsOn(api, only)) console.stdout.write(`${text}\n`);
-      }
       if (nodes.length > 0) return EXIT.done;
       if (node !== undefined) {
         const isKnown = await knowsNode(api, node, console);

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { Argument, type Command, Option } from 'commander';
 import { NODE_FILTERS, NODE_SORT_COLUMNS } from '../admin/node-list.ts';
 import { SORT_COLUMNS, STREAM_FILTERS } from '../admin/stream-list.ts';
@@ -15,9 +16,9 @@ import { LEVELS } from '../telemetry/event-rows.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
 import { type Api, adminApi } from './admin-client.ts';
 import { type AvailabilityOptions, showAvailability } from './availability.ts';
-import { type CommandWords, completionScript, SHELLS, type Shell } from './completion.ts';
+import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, kindsOf, showEvents } from './events.ts';
-import { countOf, endHelp, isRepeatable, repeated, severalOf, sortOf } from './help.ts';
+import { countOf, endHelp, repeated, severalOf, sortOf } from './help.ts';
 import { type NodesOptions, showNodes } from './nodes.ts';
 import { type StatusOptions, showStatus } from './status.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
@@ -100,6 +101,8 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   const console = () => {
     const stop = new AbortController();
     void stopped().then(() => stop.abort());
+    // Nobody reads any more, as after `--follow | head -1`.
+    process.stdout.once('error', () => stop.abort());
     return terminal(stop.signal);
   };
   addStatus(program, console);
@@ -228,8 +231,14 @@ function addEvents(program: Command, console: OpenConsole): void {
       option(WHICH, '--since <time>', 'only events since then: 7d, 12h or 30m ago, or a time like 2026-11-27T08:00'),
     )
     .addOption(option(WHICH, '--until <time>', 'only events before then, in the same form'))
-    .addOption(option(HOW, '--steps', 'show each step of a takeover, and not only the severing'))
-    .addOption(option(HOW, '--follow', 'also show new events as they happen, until Ctrl-C'))
+    .addOption(
+      option(
+        HOW,
+        '--steps',
+        'show each step of a takeover, and not only how it came out; --kind, --csv and --json always do',
+      ),
+    )
+    .addOption(option(HOW, '--follow', 'also show new events as they happen, until Ctrl-C').conflicts('until'))
     .addOption(option(HOW, '--csv', 'print the events as CSV').conflicts('json'))
     .addOption(option(HOW, '--json', 'print each event as one line of JSON'))
     .action(async (options: EventsOptions, command: Command) => {
@@ -306,11 +315,14 @@ function addReload(program: Command): void {
     .command('reload')
     .helpGroup(ACT)
     .description('make the running watchdog read again its keys and the settings file that it was started with')
-    .action(async (_flags, command: Command) => {
-      process.exitCode = report(await apiOf(command).reload());
+    .action(async ({ config }: { config?: string }, command: Command) => {
+      process.exitCode = report(await apiOf(command).reload(), config && resolve(config));
     });
   endHelp(asksAdmin(command), {
-    examples: [['After a change of the file', '--config /etc/headscale-watchdog/watchdog.yaml']],
+    examples: [
+      ['After a change of the file', ''],
+      ['The admin address is not the default: the file knows it', '--config /etc/headscale-watchdog/watchdog.yaml'],
+    ],
     exits: {
       0: 'reloaded; what has changed is listed',
       1: 'the watchdog did not answer, or the file has a mistake: then nothing has changed',
@@ -349,7 +361,8 @@ function reportHandover(outcome: HandoverOutcome): ExitCode {
   return EXIT.done;
 }
 
-function report(outcome: ReloadOutcome): ExitCode {
+/** @param file the one in which the command has looked for the watchdog; the watchdog itself may have been started with another. */
+function report(outcome: ReloadOutcome, file: string | undefined): ExitCode {
   const { stdout, stderr } = process;
   if (!outcome.ok) {
     const problems = outcome.problems.join('\n');
@@ -358,7 +371,12 @@ function report(outcome: ReloadOutcome): ExitCode {
   }
   for (const change of outcome.changes) stdout.write(`${change}\n`);
   for (const setting of outcome.needRestart) stdout.write(`needs a restart: ${setting}\n`);
-  stdout.write(outcome.changes.length > 0 ? 'reloaded\n' : 'reloaded: no setting has changed\n');
+  const { changes, file: read } = outcome;
+  const what = read === null ? 'the keys; the watchdog was started without a settings file' : read;
+  stdout.write(`reloaded ${what ?? ''}${changes.length > 0 ? '' : ': no setting has changed'}\n`);
+  // A watchdog of a version before does not say which it was.
+  if (file !== undefined && read !== undefined && read !== file)
+    stderr.write(`note: ${file} was not applied; it only said where the watchdog is\n`);
   return EXIT.done;
 }
 
@@ -368,25 +386,9 @@ export function addCompletion(program: Command): void {
     .command('completion')
     .description('print a script that makes your shell complete commands and flags')
     .addArgument(new Argument('<shell>', 'your shell').choices(SHELLS))
-    .action((shell: Shell) => void process.stdout.write(completionScript(shell, program.commands.map(wordsOf))));
+    .action((shell: Shell) => void process.stdout.write(completionScript(shell, program)));
   endHelp(command, {
     examples: [['For this shell, until it ends (bash; zsh likewise)', 'bash > /tmp/completion && . /tmp/completion']],
     exits: { 0: 'the script was printed', 2: 'there is no script for that shell' },
   });
-}
-
-function wordsOf(command: Command): CommandWords {
-  const options = command.options.map((option) => ({
-    flag: option.long ?? option.flags,
-    description: option.description,
-    value: valueKindOf(option.flags),
-    choices: option.argChoices ?? [],
-    isRepeatable: isRepeatable(option),
-  }));
-  const argumentChoices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
-  return { name: command.name(), description: command.description(), options, argumentChoices };
-}
-
-function valueKindOf(flags: string): 'file' | 'other' | 'none' {
-  return flags.includes('<file>') ? 'file' : flags.includes('<') ? 'other' : 'none';
 }

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { UsageError } from '../lib/errors.ts';
 import { addressProblems, probeProblems, proxyProtocolProblems, ruleKeyProblems, tokenProblems } from './checks.ts';
 import { type ConfigFile, type FileRule, fileKey, settingsOfFile } from './file.ts';
@@ -58,6 +59,7 @@ export function loadConfig(flags: Values, file?: ConfigFile, variables: Values =
   }
   return {
     ...configOf(values as Settings),
+    file: file && resolve(file.path),
     rules: rules.map(({ rule }) => rule),
     places: placesOf(given, fromFile.rules, file?.path ?? ''),
     notify: targets.flatMap(({ target }) => (target === undefined ? [] : [target])),
@@ -172,7 +174,7 @@ function placesOf(given: ReadonlyMap<string, Given>, rules: readonly FileRule[],
 
 function configOf(
   settings: Settings,
-): Omit<Config, 'listen' | 'trustedProxies' | 'adminCorsOrigins' | 'rules' | 'places' | 'notify'> {
+): Omit<Config, 'file' | 'listen' | 'trustedProxies' | 'adminCorsOrigins' | 'rules' | 'places' | 'notify'> {
   const { silentAfter, goneAfter, probeIdle, hold, observeOnly, offlineAfter } = settings;
   const { upstreamRate, upstreamBurst } = settings;
   return {

@@ -2,6 +2,8 @@ import type { Rate } from '../lib/token-bucket.ts';
 
 /** The configuration as the program uses it. Durations are in milliseconds, sizes in bytes. */
 export interface Config {
+  /** The absolute path of the file with settings; undefined if there is none. */
+  readonly file: string | undefined;
   readonly upstream: URL;
   /** The path of Headscale's `noise_private.key`. */
   readonly noiseKeyFile: string | undefined;

@@ -15,7 +15,7 @@ export const ERRORS = {
   // The command line and the configuration.
   HSW_USAGE_INVALID: { exit: 2 },
   HSW_CONFIG_INVALID: { exit: 2, check: true },
-  HSW_CONFIG_UNREADABLE: { exit: 1, check: true },
+  HSW_CONFIG_UNREADABLE: { exit: 2, check: true },
   HSW_VARIABLE_UNKNOWN: {},
   HSW_RESTART_REQUIRED: {},
   HSW_HANDOVER_FAILED: { exit: 1 },

@@ -45,7 +45,7 @@ const TOLD: { readonly [K in EventKind]?: (event: EventOf<K>) => Change | undefi
   stream_severed: ({ stream: { machineKey }, reason, silentMs }) =>
     machineKey && {
       ...{ type: 'takeover', machineKey },
-      says: `took over from its old stream, which was ${reason} (its client was last heard ${span(silentMs)} ago)`,
+      says: `took over from its old stream, which was ${reason} (its client had sent nothing for ${span(silentMs)})`,
     },
 };
 

@@ -25,7 +25,16 @@ describe('headscale-watchdog reload', () => {
     writeFileSync(file, lines('10s'));
     const reload = run(harness, 'reload', '--config', file);
     expect((await reload.ended).code).toBe(0);
-    expect(reload.stdout).toBe('silent-after: 30s → 10s\nreloaded\n');
+    expect(reload.stdout).toBe(`silent-after: 30s → 10s\nreloaded ${file}\n`);
+    expect(reload.stderr).toBe('');
+
+    // The file of the command only says where the watchdog is.
+    const other = join(folder, 'other.yaml');
+    writeFileSync(other, lines('5s'));
+    const mistaken = run(harness, 'reload', '--config', other);
+    expect((await mistaken.ended).code).toBe(0);
+    expect(mistaken.stdout).toBe(`reloaded ${file}: no setting has changed\n`);
+    expect(mistaken.stderr).toBe(`note: ${other} was not applied; it only said where the watchdog is\n`);
 
     writeFileSync(file, lines('soon'));
     const bad = await failure(harness, 'reload', '--admin', `127.0.0.1:${admin}`);

@@ -80,6 +80,7 @@ describe('reload', () => {
     expect(status).toBe(200);
     expect(JSON.parse(text)).toEqual({
       ok: true,
+      file,
       changes: ['gone-after: 1m → 30s', 'probe-idle: off → 10s'],
       needRestart: [],
     });

@@ -116,7 +116,7 @@ describe('headscale-watchdog events --since', () => {
     const { api, console, said } = outputs({ '/events': whole });
     expect(await showEvents(api, { since: '7d', limit: '1' }, console)).toBe(0);
     expect(said().errors).toBe(
-      'There may be more: these are the newest 1 events. Ask for those before with --until 2026-11-26T08:00:00.000Z.\n',
+      'There may be more: this list was made from the newest 1 events. Ask for those before with --until 2026-11-26T08:00:00.000Z.\n',
     );
   });
 

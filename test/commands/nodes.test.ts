@@ -35,6 +35,11 @@ async function shown(
   events: readonly EventView[] = [],
 ) {
   let [text, errors] = ['', ''];
+  const stop = new AbortController();
+  const pause = () => {
+    stop.abort();
+    return Promise.resolve();
+  };
   const answers: Record<string, object> = {
     '/nodes': { total: nodes.length, next: null, nodes },
     '/events': { events },
@@ -43,7 +48,7 @@ async function shown(
   const console = {
     ...{ stdout: { write: (line: string) => (text += line) }, stderr: { write: (line: string) => (errors += line) } },
     ...{ colours: false, width: undefined, isInteractive: false, ask: () => Promise.resolve('') },
-    ...{ signal: new AbortController().signal, pause: () => Promise.resolve() },
+    ...{ signal: stop.signal, pause },
   };
   const code = await showNodes(api, asked, options, console);
   return { code, lines: text.trimEnd().split('\n'), errors };
@@ -52,7 +57,9 @@ async function shown(
 describe('nodes NAME says below its table', () => {
   test('that a phone is there, asleep or not, if a sign of it came lately', async () => {
     const { lines } = await shown([node({})], 'phone');
-    expect(lines.at(-1)).toBe('It is there: the last sign of it came 40 s ago. A phone that sleeps gives one, too.');
+    const words = 'It is there: the last sign of it came 40 s ago. A phone that sleeps gives one, too.';
+    expect(lines.at(-1)).toBe(words);
+    expect((await shown([node({})], 'phone', { watch: true })).lines.at(-1)).toBe(words);
   });
 
   test('that it may be gone, if none has come for longer than Headscale lets pass', async () => {

@@ -46,6 +46,34 @@ function onTerminal(admin: string, { COLUMNS = '200', ...env }: Record<string, s
   return { shown, ended, type: (keys: string) => child.stdin.write(keys) };
 }
 
+/** What a shell prints of a line of commands, and its exit codes. */
+async function inShell(line: string) {
+  const shell = spawn('bash', ['-c', `${line}; echo "\${PIPESTATUS[*]}"`]);
+  harness.defer(() => void shell.kill('SIGKILL'));
+  let text = '';
+  shell.stdout.on('data', (chunk) => {
+    text += chunk;
+  });
+  await new Promise((resolve) => shell.on('close', resolve));
+  return text;
+}
+
+describe('when nobody reads on', () => {
+  test('a command ends as if somebody did, and --follow and --watch end at once', async () => {
+    const { admin } = await bench();
+    const command = `${process.execPath} ${CLI}`;
+    const at = `--admin ${admin.replace('http://', '')}`;
+    const [missing, following, watching] = await Promise.all([
+      inShell(`${command} nodes nowhere ${at} 2>&1 | true`),
+      inShell(`${command} events --follow ${at} | true`),
+      inShell(`${command} streams --watch ${at} | head -1`),
+    ]);
+    expect(missing).toBe('3 0\n');
+    expect(following).toBe('0 0\n');
+    expect(watching).toMatch(/^STREAM .*\n0 0\n$/);
+  });
+});
+
 describe.skipIf(!hasScript)('on a terminal', () => {
   test('uses colours, but not with NO_COLOR', async () => {
     const { admin } = await bench();

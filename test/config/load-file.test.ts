@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config/load.ts';
 import { SETTING_NAMES } from '../../src/config/settings.ts';
@@ -22,7 +23,10 @@ function told(text: string, flags: Record<string, unknown> = {}): string {
 
 describe('loadConfig, a valid file', () => {
   test.each(['# nothing yet\n', '---\n', '\ufeff#', '{}', '~'])('%j sets nothing', (text) => {
-    expect(loadConfig({}, { path: 'watchdog.yaml', text })).toEqual(loadConfig({}));
+    expect(loadConfig({}, { path: 'watchdog.yaml', text })).toEqual({
+      ...loadConfig({}),
+      file: resolve('watchdog.yaml'),
+    });
   });
 
   test('has a key for every flag', () => {
@@ -73,6 +77,7 @@ log-level: warn
       { headscaleApiKeyFile: undefined },
     );
     expect(config).toEqual({
+      file: resolve('watchdog.yaml'),
       upstream: new URL('https://hs.example'),
       noiseKeyFile: '/var/lib/headscale/noise_private.key',
       apiKeyFile: '/etc/watchdog/api.key',

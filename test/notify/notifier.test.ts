@@ -254,6 +254,9 @@ describe('what is told besides', () => {
     expect(received.map(({ text }) => text)).toContain(
       'node-5 is connected, and Headscale shows it as offline, for 30 s already.',
     );
+    expect(received.map(({ text }) => text)).toContain(
+      'node-3 took over from its old stream, which was silent (its client had sent nothing for 45 s).',
+    );
     await pass(30 * MINUTE);
     duplicate();
     await pass(31 * MINUTE);

@@ -1,16 +1,15 @@
 /** @import { EventView } from '../views.ts' */
+/** @import { Line as Takeover } from './takeovers.js' */
 import { getEvents } from './api.js';
 import { byId, element } from './dom.js';
 import { clockTime, dayOf, fullDate, nameOf, now } from './format.js';
+import { addTo, belongsTo, CONTEST, contestOf, LOST, linesOf, mainOf, SAME_TAKEOVER_MS } from './takeovers.js';
 
 const KEPT = 300;
 const SHOWN = 120;
-/** Numbers of streams begin again when the watchdog starts again. */
-const SAME_TAKEOVER_MS = 3_600_000;
 /** As long as the animation in style.css. */
 const NEW_MS = 1500;
 const RECOVERIES = ['upstream_up', 'redis_up', 'settings_reloaded'];
-const CONTEST = ['contest_opened', 'contest_ended', 'stream_severed'];
 const HEADSCALE = [
   ...['upstream_up', 'upstream_down', 'upstream_silent', 'upstream_not_headscale', 'upstream_refused'],
   ...['upstream_protocol_mismatched', 'noise_key_checked', 'nodes_listed', 'nodes_list_failed'],
@@ -30,8 +29,6 @@ const CHOICES = [
 const ENDED_BY_US = [
   ...['gone', 'not_reading', 'severed_by_operator', 'upstream_silent', 'surplus', 'shown_offline', 'node_deleted'],
 ];
-/** How a stream closes that has lost a contest. */
-const LOST = ['severed_dead', 'severed_silent', 'client_left'];
 
 /**
  * Whether the watchdog, or somebody through it, ended a stream, or would have. A stream that loses a contest has two such
@@ -87,111 +84,14 @@ function wordsOf(identifier) {
   return identifier.replaceAll('_', ' ');
 }
 
-/** @typedef {{ key: string, old: number, newcomer: number }} Contest */
-
 /**
- * One line: an event, or a takeover with its steps.
+ * A line as it is drawn.
  *
- * @typedef {object} Line
- * @property {string} key
- * @property {Contest | undefined} contest of which it has the steps
- * @property {EventView[]} events oldest first
- * @property {HTMLLIElement | undefined} item
- * @property {number} drawn how many events it had when it was drawn
- * @property {boolean} isNew whether it has come, or has a new event, since it was drawn
+ * @typedef {Takeover & { item?: HTMLLIElement, drawn?: number, isNew?: boolean }} Line
  */
 
 /**
- * The two streams of a contest: `old>newcomer`.
- *
- * @param {EventView} event
- * @returns {Contest | undefined}
- */
-function contestOf({ kind, stream, otherStream, machineKey }) {
-  if (stream === null || otherStream === null || !CONTEST.includes(kind)) return undefined;
-  const [old, newcomer] = kind === 'stream_severed' ? [stream, otherStream] : [otherStream, stream];
-  return { key: `${machineKey} ${old}>${newcomer}`, old, newcomer };
-}
-
-/**
- * Puts the steps of a takeover together.
- *
- * @param {readonly EventView[]} events oldest first
- * @param {Line[]} lines of earlier events: the new ones are added
- */
-export function linesOf(events, lines = []) {
-  for (const event of events) addTo(lines, event);
-  return lines;
-}
-
-/**
- * @param {Line[]} lines in the order of their last events
- * @param {EventView} event
- * @returns {Line} the one that has it now
- */
-function addTo(lines, event) {
-  const place = lines.findLastIndex((line) => belongsTo(line, event));
-  const [line] = place < 0 ? [] : lines.splice(place, 1);
-  if (line) {
-    line.events.push(event);
-    lines.push(line);
-    return line;
-  }
-  const events = [...holdBefore(lines, event), event];
-  const contest = events.map(contestOf).find((each) => each !== undefined);
-  const made = { key: `${event.seq} ${event.time}`, contest, events, item: undefined, drawn: 0, isNew: false };
-  lines.push(made);
-  return made;
-}
-
-/**
- * A newcomer may be held before its contest opens.
- *
- * @param {Line[]} lines
- * @param {EventView} event
- */
-function holdBefore(lines, { kind, stream, machineKey }) {
-  if (kind !== 'contest_opened') return [];
-  const place = lines.findLastIndex(
-    ({ events: [first] }) =>
-      first?.kind === 'stream_held' && first.stream === stream && first.machineKey === machineKey,
-  );
-  return place < 0 ? [] : (lines.splice(place, 1)[0]?.events ?? []);
-}
-
-/**
- * @param {Pick<Line, 'contest' | 'events'>} line
- * @param {EventView} event
- */
-function belongsTo({ contest, events }, event) {
-  const last = events.at(-1);
-  if (!contest || !last || event.machineKey !== last.machineKey || !isStepOf(contest, event)) return false;
-  // Reading times is slow, and only few events come this far.
-  return Date.parse(event.time) - Date.parse(last.time) <= SAME_TAKEOVER_MS;
-}
-
-/**
- * @param {Contest} contest
- * @param {EventView} event
- */
-function isStepOf({ key, old, newcomer }, event) {
-  const { kind, stream, reason } = event;
-  if (kind === 'stream_closed') return stream === old && LOST.includes(reason ?? '');
-  if (kind === 'stream_held' || kind === 'stream_released') return stream === newcomer;
-  return contestOf(event)?.key === key;
-}
-
-/** The event that says how it came out, or how it stands. @param {readonly EventView[]} events */
-function mainOf(events) {
-  return (
-    events.find(({ kind }) => kind === 'stream_severed') ??
-    events.find(({ kind }) => kind === 'contest_ended') ??
-    events[0]
-  );
-}
-
-/**
- * @param {Line} line
+ * @param {Takeover} line
  * @param {boolean} hasLink whether to name the node as a link
  */
 export function lineItem({ key, events }, hasLink) {
@@ -355,7 +255,7 @@ export class Feed {
     const isStep = this.#lines.some((line) => belongsTo(line, event));
     const isShown = (kind?.includes(event.kind) ?? true) && (level?.includes(event.level) ?? true) && isNews(event);
     if (!isShown && !isStep) return;
-    addTo(this.#lines, event).isNew = true;
+    /** @type {Line} */ (addTo(this.#lines, event)).isNew = true;
     if (this.#lines.length > KEPT) this.#lines.shift();
     if (this.#isDue) return;
     this.#isDue = true;

@@ -126,16 +126,18 @@ function isAway({ state, connectedSince }) {
   return state === 'offline' || (state === 'disagrees' && connectedSince === null);
 }
 
-/** @type {import('./list-view.js').Filter<PresenceView>[]} */
-const FILTERS = [
+/** Those of `/nodes`. @type {import('./list-view.js').Filter<PresenceView>[]} */
+export const FILTERS = [
   ['all', 'All', () => true],
   ['connected', 'Connected', isConnected],
   ['offline', 'Offline', isAway],
-  ['disagreeing', 'Disagreeing', ({ disagreement }) => disagreement !== null],
+  ['connecting', 'Connecting', ({ state }) => state === 'connecting'],
+  ['disagrees', 'Disagreeing', ({ disagreement }) => disagreement !== null],
   ['expired', 'Expired', ({ state }) => state === 'expired'],
   ['duplicate', 'Duplicate', ({ isDuplicate, suspectedSince }) => isDuplicate || suspectedSince !== null],
   ['contested', 'Contested', ({ isContested }) => isContested],
   ['unknown', 'Unknown', ({ state }) => state === 'unknown'],
+  ['deleted', 'Deleted', ({ state }) => state === 'deleted'],
 ];
 
 /** The text in which a search looks. @param {PresenceView} node */

@@ -3,11 +3,12 @@
 import { getAvailability, getEvents, getNode } from './api.js';
 import { byId, copy, element, refill, say } from './dom.js';
 import { evidenceText } from './evidence.js';
-import { feedItems, linesOf, severingOf } from './feed.js';
+import { feedItems, severingOf } from './feed.js';
 import { ago, bytes, count, fullDate, isSameStart, moment, nameOf, now, roundTrip, shortKey, span } from './format.js';
 import { expiry, levelOfNode, signOf, stateNote } from './node-table.js';
 import { presenceParts } from './presence.js';
 import { keyOf, levelOfStream, refusalOf, severLabel, stateOf } from './stream-table.js';
+import { linesOf } from './takeovers.js';
 import { timeline } from './timeline.js';
 
 /** @typedef {{ overview: Overview, streams: readonly StreamView[], listed: PresenceView | undefined }} Known */

@@ -20,7 +20,7 @@ export function showOverview(overview, nodes) {
   refill(
     tiles,
     tile('Nodes connected', `${connected} of ${total}`, '', disagreeing > 0 ? `${disagreeing} disagreeing` : '', {
-      href: disagreeing > 0 ? '#nodes&filter=disagreeing' : '#nodes&filter=connected',
+      href: disagreeing > 0 ? '#nodes&filter=disagrees' : '#nodes&filter=connected',
     }),
     tile('Open streams', String(streams.total), '', streams.contested > 0 ? `${streams.contested} contested` : '', {
       href: streams.contested > 0 ? '#streams&filter=contested' : '#streams',

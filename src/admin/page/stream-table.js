@@ -112,8 +112,8 @@ const COLUMNS = [
   },
 ];
 
-/** @type {import('./list-view.js').Filter<StreamView>[]} */
-const FILTERS = [
+/** Those of `/streams`. @type {import('./list-view.js').Filter<StreamView>[]} */
+export const FILTERS = [
   ['all', 'All', () => true],
   ['open', 'Open', ({ state }) => state === 'open'],
   ['contested', 'Contested', ({ contests }) => contests.length > 0],
