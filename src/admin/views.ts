@@ -73,7 +73,12 @@ const streamContestView = z
     otherStream: streamId,
     otherReplica: z.string().nullable(),
     openedAt: time,
-    waitingFor: z.string().nullable().describe('What the verdict depends on.'),
+    waitingFor: z
+      .string()
+      .nullable()
+      .describe(
+        'What the verdict waits for: `silence` (of the old client), `settling` (the new stream must prove to be real) or `guard` (two machines may use the key).',
+      ),
     until: time.nullable().describe('When there will be a verdict.'),
   })
   .meta({ id: 'Contest', description: 'A contest, seen from one of its two streams.' });

@@ -124,7 +124,7 @@ export class LiveConfig {
         // The first error is reported below. Everything that could be put back has been put back.
       }
       // Return normally even after a bug: the service manager waits for the end of the reload.
-      emit({ kind: 'internal_error', during: 'a reload', error });
+      emit({ kind: 'internal_error', during: 'reloading the settings', error });
       const problem = `the watchdog could not finish the reload: ${reasonOf(error)}`;
       return { ok: false, code: 'HSW_INTERNAL', problems: [problem] };
     }

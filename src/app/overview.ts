@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import type { Finding, Problems } from '../admin/problems.ts';
 import type { Overview, Readiness } from '../admin/views.ts';
-import { certificateProblems, WARN_OF_EXPIRY_MS } from '../config/secrets.ts';
+import { certificateProblems } from '../config/secrets.ts';
 import type { Checkup } from '../headscale/checkup.ts';
 import type { NodeDirectory } from '../headscale/nodes.ts';
 import type { History } from '../history/history.ts';
@@ -243,14 +243,13 @@ function certificates({ live, keys, clock }: OverviewOptions): readonly Finding[
         sentence: `A certificate ${fact}: ${tls.certFile}.`,
         advice: `${advice.charAt(0).toUpperCase()}${advice.slice(1)}.`,
         // The watchdog notices it when it reads the file, or later, when the end has come near.
-        since: Math.max(certificate.readAt.getTime(), isOld ? noticedAt(certificate.expires, level) : 0),
+        since: Math.max(
+          certificate.readAt.getTime(),
+          isOld ? (level === 'fail' ? certificate.expires : certificate.warnsAt).getTime() : 0,
+        ),
       };
     });
   });
-}
-
-function noticedAt(expires: Date, level: 'warn' | 'fail'): number {
-  return expires.getTime() - (level === 'fail' ? 0 : WARN_OF_EXPIRY_MS);
 }
 
 function frontProxyProblem(event: FrontProxyEvent): Finding {

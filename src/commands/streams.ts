@@ -135,9 +135,10 @@ function stateOf({ state, contests, wouldSever }: StreamView): string {
   if (wouldSever !== null) return `${state}, would sever: ${wouldSever}`;
   const contest = contests[0];
   if (contest === undefined) return state;
+  const twins = contests.some(({ waitingFor }) => waitingFor === 'guard') ? ', two machines?' : '';
   return contest.role === 'old'
-    ? `${state}, contested by ${contest.otherStream}`
-    : `${state}, against ${contest.otherStream}`;
+    ? `${state}, contested by ${contest.otherStream}${twins}`
+    : `${state}, against ${contest.otherStream}${twins}`;
 }
 
 export function ago(ms: number): string {

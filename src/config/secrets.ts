@@ -291,13 +291,22 @@ export interface Certificate {
   /** Wipe it after giving it to the TLS server. */
   readonly key: Buffer;
   readonly expires: Date;
+  /** From when on a renewal is overdue. */
+  readonly warnsAt: Date;
   /** The hosts for which it is valid, as in `DNS:hs.example.com, IP Address:192.0.2.1`. */
   readonly names: string;
   readonly isSelfSigned: boolean;
   readonly isRsa: boolean;
 }
 
-export const WARN_OF_EXPIRY_MS = 14 * DAY_MS;
+/**
+ * When to warn: 14 days before the end, or when a quarter of the whole time is left. Renewals begin with a third of it left, or
+ * with half of it if it is only days.
+ */
+export function expiryOf(begins: Date, expires: Date): Pick<Certificate, 'expires' | 'warnsAt'> {
+  const aheadMs = Math.min(14 * DAY_MS, (expires.getTime() - begins.getTime()) / 4);
+  return { expires, warnsAt: new Date(expires.getTime() - aheadMs) };
+}
 
 export interface CertificateProblem {
   readonly level: 'warn' | 'fail';
@@ -307,15 +316,14 @@ export interface CertificateProblem {
 
 /** Why clients refuse a certificate, or soon will. `serve` and `check` both say it. */
 export function certificateProblems(
-  { expires, isSelfSigned }: Pick<Certificate, 'expires' | 'isSelfSigned'>,
+  { expires, warnsAt, isSelfSigned }: Pick<Certificate, 'expires' | 'warnsAt' | 'isSelfSigned'>,
   now: Date,
 ): readonly CertificateProblem[] {
   const problems: CertificateProblem[] = [];
   const code = 'HSW_CERTIFICATE_EXPIRING';
   const when = dayAndDistance(expires, now);
   if (expires <= now) problems.push({ level: 'fail', code, text: `ended on ${when}, so clients refuse it: renew it` });
-  else if (expires.getTime() - now.getTime() <= WARN_OF_EXPIRY_MS)
-    problems.push({ level: 'warn', code, text: `ends on ${when}: renew it` });
+  else if (warnsAt <= now) problems.push({ level: 'warn', code, text: `ends on ${when}: renew it` });
   if (isSelfSigned) {
     const text =
       'is self-signed, so clients refuse it unless you have made them trust it: use one of a certificate authority that they know';
@@ -339,7 +347,8 @@ export function readCertificate({ certFile, keyFile }: CertificateFiles): Certif
     );
     if (belong(found, privateKey)) {
       return {
-        ...{ cert, key, expires: new Date(found.validTo), names: found.subjectAltName ?? 'no host' },
+        ...{ cert, key, names: found.subjectAltName ?? 'no host' },
+        ...expiryOf(new Date(found.validFrom), new Date(found.validTo)),
         isSelfSigned: found.checkIssued(found),
         isRsa: privateKey.asymmetricKeyType === 'rsa',
       };

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { findProblems, type OverviewOptions } from '../../src/app/overview.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { expiryOf } from '../../src/config/secrets.ts';
 import type { UpstreamHealth } from '../../src/headscale/checkup.ts';
 import type { EvidenceSource } from '../../src/streams/stream.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -52,7 +53,13 @@ function problemsOf(state: State) {
     takeover: { duplicates: { count: state.duplicates ?? 0 } },
     replicas: state.isRedisUp === undefined ? undefined : { isUp: state.isRedisUp },
     kept: { file: state.isHistoryWorking === undefined ? undefined : { isWorking: state.isHistoryWorking } },
-    keys: { certificateOf: () => ({ expires, isSelfSigned: state.isSelfSigned ?? false, readAt }) },
+    keys: {
+      certificateOf: () => ({
+        ...expiryOf(new Date(expires.getTime() - 90 * DAY_MS), expires),
+        isSelfSigned: state.isSelfSigned ?? false,
+        readAt,
+      }),
+    },
     frontProxies: { standing: () => [] },
     kernel: state.hasKernel === false ? undefined : {},
     registry: { all: () => streams },

@@ -13,6 +13,13 @@ import { timeline } from './timeline.js';
 
 /** @typedef {{ overview: Overview, streams: readonly StreamView[], listed: PresenceView | undefined }} Known */
 
+/** What a contest waits for. @type {Readonly<Record<string, string>>} */
+const WAITS = {
+  silence: 'The watchdog waits until the old client has been silent for long enough.',
+  settling: 'The watchdog waits until the new stream has proved to be real.',
+  guard: 'Two machines may use this key, so the watchdog delays the severing.',
+};
+
 /** The presence of 30 days may be long, and changes with an event or slowly. */
 const AVAILABILITY_EVERY_MS = 60_000;
 const MOST_EVENTS = 5000;
@@ -348,7 +355,10 @@ function streamFacts(stream) {
   if (closeReason !== null) list.push(['Closing', closeReason.replaceAll('_', ' ')]);
   for (const { role, otherStream, waitingFor } of contests) {
     const text = role === 'old' ? `the node is back on stream ${otherStream}` : `the old stream is ${otherStream}`;
-    list.push(['Contest', `${text}${waitingFor === null ? '' : `, waiting for ${waitingFor}`}`]);
+    list.push([
+      'Contest',
+      `${text}${waitingFor === null ? '' : `. ${WAITS[waitingFor] ?? `It waits for ${waitingFor}.`}`}`,
+    ]);
   }
   return list;
 }
