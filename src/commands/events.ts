@@ -150,8 +150,9 @@ function textOf(event: EventView, { json, csv }: EventsOptions, console: Console
   return `${coloured(console, 'faint', localTime(event.time))}  ${colour === undefined ? sentence : coloured(console, colour, sentence)}\n`;
 }
 
-function colourOf({ kind, level, reason }: EventView): Colour | undefined {
-  if (level === 'error' || kind === 'stream_severed' || kind === 'machine_key_duplicated') return 'red';
-  if (kind === 'stream_closed' && (reason === 'gone' || reason === 'not_reading')) return 'red';
-  return level === 'warn' || kind === 'contest_opened' || kind === 'would_sever' ? 'yellow' : undefined;
+/** The page has the same colours: a takeover is a success. */
+function colourOf({ kind, level }: EventView): Colour | undefined {
+  if (level === 'error') return 'red';
+  if (kind === 'stream_severed') return 'green';
+  return level === 'warn' || kind === 'contest_opened' ? 'yellow' : undefined;
 }
