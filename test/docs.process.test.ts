@@ -124,7 +124,7 @@ const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) 
 
 type Where = '.ci/run' | 'test/e2e/patient/acme.test.ts' | 'test/workflows.test.ts' | 'below' | 'nowhere';
 
-/** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Docker or a cluster, and their pages say so. */
+/** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Headscale, Docker or a cluster, or change the machine's users. */
 const OTHERS: Readonly<Record<string, Where>> = {
   npm: '.ci/run',
   lego: 'test/e2e/patient/acme.test.ts',
@@ -139,6 +139,8 @@ const OTHERS: Readonly<Record<string, Where>> = {
   '.ci/release': 'test/workflows.test.ts',
   systemctl: 'nowhere',
   useradd: 'nowhere',
+  groupadd: 'nowhere',
+  headscale: 'nowhere',
   apt: 'nowhere',
   docker: 'nowhere',
   kubectl: 'nowhere',
@@ -216,9 +218,12 @@ describe('README and docs', () => {
           if (!there.endsWith('/')) writeFileSync(join(root, there), '');
         }
         const plain = commandsOf(text).filter((command) => OTHERS[command.split(' ')[0] ?? ''] === 'below');
-        // The user of the examples is not on this machine.
+        // The user and the group of the examples are not on this machine.
         const here = plain.map((command) =>
-          command.replaceAll(/ \/(etc|var|opt)\//g, ` ${root}/$1/`).replaceAll('u:watchdog:', 'u:nobody:'),
+          command
+            .replaceAll(/ \/(etc|var|opt)\//g, ` ${root}/$1/`)
+            .replaceAll('u:watchdog:', 'u:nobody:')
+            .replaceAll('g:headscale-certs:', 'g:nogroup:'),
         );
         await promisify(execFile)('sh', ['-ec', here.join('\n') || ':'], { cwd: root });
       } finally {
