@@ -46,8 +46,8 @@ export class Attendance {
   readonly #nodes = new Map<MachineKey, Attending>();
   /** Streams that were sessions. */
   readonly #sessions = new WeakSet<Stream>();
-  /** Nodes with a stream that the log does not have yet. */
-  readonly #unsettled = new Set<MachineKey>();
+  /** Nodes with a stream that the log does not have yet, and when to look at each again. */
+  readonly #unsettled = new Map<MachineKey, number>();
   #timer: Timer | undefined;
   #aliveTimer: Timer | undefined;
   #endedAt: number | undefined;
@@ -83,7 +83,7 @@ export class Attendance {
     const { log, nodes } = this.#options;
     const at = this.#now();
     for (const node of nodes.keys()) if (!log.has(node)) this.#note({ at, run: this.#options.run, node, since: at });
-    for (const key of [...this.#unsettled]) this.#settle(key, this.#nodes.get(key));
+    for (const key of [...this.#unsettled.keys()]) this.#settle(key, this.#nodes.get(key));
   }
 
   /** Until when the log is complete: now, or when it ended. */
@@ -122,9 +122,9 @@ export class Attendance {
       node.endedAt = undefined;
       if (node.since === undefined && this.#isNode(key, since)) this.#come(key, node, since);
     }
-    const isSettled = !isWaiting && (since === undefined || node.since !== undefined);
-    if (isSettled) this.#unsettled.delete(key);
-    else this.#unsettled.add(key);
+    if (isWaiting) this.#unsettled.set(key, 0);
+    else if (since !== undefined && node.since === undefined) this.#unsettled.set(key, this.#provenAt(since));
+    else this.#unsettled.delete(key);
     if (node.streams.length === 0) this.#nodes.delete(key);
   }
 
@@ -155,6 +155,11 @@ export class Attendance {
     return nodes.isListed() ? nodes.isNode(key) : this.#now() - since >= PROVEN_AFTER_MS;
   }
 
+  /** When a key with a session since then may count as a node's. With a list, that changes only with the next one. */
+  #provenAt(since: number): number {
+    return this.#options.nodes.isListed() ? Number.POSITIVE_INFINITY : since + PROVEN_AFTER_MS;
+  }
+
   #note(record: NodeRecord): void {
     this.#options.log.applyNode(record);
     this.#options.noted(record);
@@ -172,7 +177,11 @@ export class Attendance {
     if (this.#timer !== undefined || this.#unsettled.size === 0) return;
     this.#timer = this.#options.clock.after(LOOK_EVERY_MS, () => {
       this.#timer = undefined;
-      for (const key of [...this.#unsettled]) this.#settle(key, this.#nodes.get(key));
+      const now = this.#now();
+      // There may be thousands, and nearly none is due.
+      this.#unsettled.forEach((at, key) => {
+        if (at <= now) this.#settle(key, this.#nodes.get(key));
+      });
       this.#schedule();
     });
   }

@@ -15,7 +15,7 @@ export interface PatrolOptions {
   readonly emit: Emit;
   streams(): Iterable<Stream>;
   /** Updates the TCP timeouts of a stream, see `ClientConnection.refresh`. */
-  refresh(stream: Stream): void;
+  refresh(stream: Stream, now: Instant): void;
   evidenceOf(stream: Stream): KernelEvidence | undefined;
   /** Looks at the connections of all clients behind proxies. */
   surveyProxies(): Promise<void>;
@@ -24,7 +24,7 @@ export interface PatrolOptions {
   severGone(stream: Stream): void;
   policyOf(stream: Stream): Pick<NodePolicy, 'goneAfterMs' | 'observeOnly'>;
   /** Whether Headscale has sent nothing on this stream for too long. */
-  isSilent(stream: Stream): boolean;
+  isSilent(stream: Stream, now: Instant): boolean;
   /** Reports on how many of the open control streams Headscale is silent. */
   silent(silent: number, of: number): void;
   /** Whether to sever streams on which Headscale is silent. */
@@ -71,12 +71,15 @@ export class Patrol {
 
   #round(isLate: boolean): void {
     this.#options.releaseMemory();
+    const now = this.#options.clock.now();
     const streams = [...this.#options.streams()];
-    for (const stream of streams) this.#options.refresh(stream);
+    for (const stream of streams) this.#options.refresh(stream, now);
     if (isLate) return;
-    const control = streams.filter(({ kind, state }) => kind === 'control' && state.kind === 'open');
-    this.#options.silent(control.filter((stream) => this.#options.isSilent(stream)).length, control.length);
-    for (const stream of streams) this.#look(stream);
+    const open = streams.filter(({ state }) => state.kind === 'open');
+    const silent = open.filter((stream) => this.#options.isSilent(stream, now));
+    this.#options.silent(silent.length, open.filter(({ kind }) => kind === 'control').length);
+    for (const stream of silent) this.#upstreamSilent(stream);
+    for (const stream of open) this.#observe(stream, now);
     void this.#options.surveyProxies().then(() => this.#endGoneBehindProxies());
   }
 
@@ -93,9 +96,7 @@ export class Patrol {
     }
   }
 
-  #look(stream: Stream): void {
-    const now = this.#options.clock.now();
-    if (this.#options.isSilent(stream)) this.#upstreamSilent(stream);
+  #observe(stream: Stream, now: Instant): void {
     const { goneAfterMs, observeOnly } = this.#options.policyOf(stream);
     // Linux itself closes the others, with TCP_USER_TIMEOUT, or a survey shows them.
     if (!observeOnly || goneAfterMs === 0 || stream.state.kind !== 'open') return;

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { formatMachineKey } from '../identity/keys.ts';
 import { addressAndPort } from '../lib/addresses.ts';
-import type { Timer } from '../lib/clock.ts';
+import type { Instant, Timer } from '../lib/clock.ts';
 import { ClientConnection } from '../liveness/client-connection.ts';
 import type { ProxiedClient } from '../liveness/proxied-client.ts';
 import type { ClientPath } from '../liveness/proxy-sockets.ts';
@@ -236,9 +236,9 @@ export class StreamAcceptor {
   }
 
   /** Updates the TCP timeouts of a stream's client, see `ClientConnection.refresh`. */
-  refresh(stream: Stream): void {
+  refresh(stream: Stream, now: Instant): void {
     const parts = this.#streams.get(stream);
-    parts?.connection.refresh(parts.tunnel.owesAnswer, this.#options.clock.now());
+    parts?.connection.refresh(parts.tunnel.owesAnswer, now);
   }
 
   /** Severs a stream: closes the upstream connection first, then the client's. */

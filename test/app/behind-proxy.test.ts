@@ -59,6 +59,11 @@ async function opens(port: number, localAddress: string): Promise<Socket> {
   return client;
 }
 
+/** Two addresses from which nothing else on this machine connects, as other tests do from 127.0.0.2. */
+const [HERE, THERE] = ['77', '78'].map(
+  (last) => `127.${64 + (process.pid % 64)}.${(process.pid >> 6) % 256}.${last}`,
+) as [string, string];
+
 async function behind(
   headersFor: (client: Socket) => string,
   trustedProxies = '127.0.0.1',
@@ -87,14 +92,14 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
     'the client has left the proxy, and the node comes back: its old stream ends, by %s, and is no takeover',
     async (by, headersFor) => {
       const { watchdog, port } = await behind(headersFor);
-      const old = await opens(port, '127.0.0.2');
+      const old = await opens(port, HERE);
       expect(await streams(watchdog)).toMatchObject([{ evidence: { source: 'proxy', by, reason: null } }]);
       expect(watchdog.events).toContainEqual(
         expect.objectContaining({ kind: 'proxy_sockets_found', address: '127.0.0.1', by }),
       );
       old.end();
       await until(() => old.closed || old.readableEnded || old.writableFinished, 'the FIN is sent');
-      await opens(port, '127.0.0.3');
+      await opens(port, THERE);
       const ofKind = (wanted: string) => watchdog.events.filter(({ kind }) => kind === wanted);
       await until(() => ofKind('stream_closed').length > 0, 'the old stream has ended');
       expect(ofKind('stream_closed')).toMatchObject([{ reason: 'client_left', stream: { id: 1 } }]);
@@ -109,8 +114,8 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
 
   test('a live client, and a newcomer of its node: both stay', async () => {
     const { watchdog, port } = await behind(byPort);
-    await opens(port, '127.0.0.2');
-    await opens(port, '127.0.0.3');
+    await opens(port, HERE);
+    await opens(port, THERE);
     await new Promise((resolve) => setTimeout(resolve, 600));
     expect(watchdog.events.filter(({ kind }) => kind === 'stream_severed')).toEqual([]);
     expect(await streams(watchdog)).toHaveLength(2);
@@ -119,7 +124,7 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
   test('a client that has left its proxy has no round trip any more, although its stream is still open', async () => {
     const clock = new FakeClock();
     const { watchdog, port } = await behind(byPort, '127.0.0.1', clock);
-    const client = await opens(port, '127.0.0.2');
+    const client = await opens(port, HERE);
     const roundTrips = async (): Promise<number> =>
       [...(await scrape(watchdog.admin)).keys()].filter((name) =>
         name.startsWith('headscale_watchdog_node_rtt_seconds'),
@@ -139,7 +144,7 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
       ({ remoteAddress }) => `X-Forwarded-For: 192.0.2.9, ${remoteAddress}\r\n`,
       '127.0.0.0/8',
     );
-    await opens(port, '127.0.0.2');
+    await opens(port, HERE);
     expect(await streams(watchdog)).toMatchObject([
       { remoteAddress: '192.0.2.9', kernel: null, evidence: { source: 'none', reason: 'several_proxies' } },
     ]);
@@ -147,7 +152,7 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
 
   test('a proxy that names a port which its client does not have: no evidence', async () => {
     const { watchdog, port } = await behind(({ remoteAddress }) => `X-Forwarded-For: ${remoteAddress}:1\r\n`);
-    await opens(port, '127.0.0.2');
+    await opens(port, HERE);
     expect(await streams(watchdog)).toMatchObject([{ evidence: { source: 'none', reason: 'socket_not_found' } }]);
   });
 });

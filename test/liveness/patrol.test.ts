@@ -53,7 +53,7 @@ beforeEach(() => {
     behindProxy: () => client,
     severGone: (each) => gone.push(each),
     policyOf: () => policy,
-    isSilent: (each) => isStreamSilent(each, clock.now()),
+    isSilent: isStreamSilent,
     silent: (number, of) => void counted.push(`${number} of ${of}`),
     seversUpstreamSilent: () => severs,
     sever: (each) => severed.push(each),
