@@ -40,7 +40,7 @@ export class FrontProxies {
   readonly #options: FrontProxiesOptions;
   readonly #untrusted = new Map<string, FrontProxyEvent>();
   readonly #hidden = new Map<string, FrontProxyEvent>();
-  readonly #lost = new Map<string, { readonly event: FrontProxyEvent; readonly at: number }>();
+  readonly #lost = new Map<string, { readonly event: FrontProxyEvent; readonly at: number; isCorrected: boolean }>();
   /** The machine keys seen from each private address, until there are enough to report it. */
   readonly #nodes = new Map<string, Set<MachineKey>>();
 
@@ -60,6 +60,9 @@ export class FrontProxies {
     if (headers.upgrade === undefined) this.#lostHeader(sender, 'upgrade');
     else if (headers[HANDSHAKE] === undefined && !query.toLowerCase().includes(HANDSHAKE)) {
       this.#lostHeader(sender, 'handshake');
+    } else {
+      const lost = this.#lost.get(sender);
+      if (lost !== undefined) lost.isCorrected = true;
     }
   }
 
@@ -72,7 +75,9 @@ export class FrontProxies {
   /** The problems that still exist, as they were reported. */
   standing(): readonly FrontProxyEvent[] {
     const since = this.#options.clock.now() - REPORT_AGAIN_MS;
-    const lost = [...this.#lost.values()].filter(({ at }) => at > since).map(({ event }) => event);
+    const lost = [...this.#lost.values()]
+      .filter(({ at, isCorrected }) => at > since && !isCorrected)
+      .map(({ event }) => event);
     const trust = this.#options.trust();
     const untrusted = [...this.#untrusted.values()].filter(({ address }) => !trust(address));
     const hidden = [...this.#hidden.values()].filter(
@@ -121,7 +126,8 @@ export class FrontProxies {
     const isNews = isOld && (last !== undefined || this.#lost.size < MOST_ADDRESSES);
     const isTrusted = this.#options.trust()(address);
     const event: FrontProxyEvent = { kind: 'upgrade_header_lost', address, header, isTrusted, isNews };
-    if (isNews) this.#lost.set(address, { event, at: now });
+    if (isNews) this.#lost.set(address, { event, at: now, isCorrected: false });
+    else if (last !== undefined) last.isCorrected = false;
     emit(event);
   }
 

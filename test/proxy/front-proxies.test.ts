@@ -201,6 +201,20 @@ describe('a request for /ts2021 without a header that it needs', () => {
     expect(news()).toBeLessThanOrEqual(67);
     expect(proxies.standing().length).toBeLessThanOrEqual(64);
   });
+
+  test('it is no problem any more once the same proxy passes both on, and is not news again within the hour', () => {
+    const { ask, levels, clock, proxies } = start();
+    ask('127.0.0.1', {}, '/ts2021');
+    ask('203.0.113.7', NODE, '/ts2021');
+    ask('127.0.0.1', {}, '/key?v=142');
+    expect(proxies.standing()).toHaveLength(1);
+    ask('127.0.0.1', NODE, '/ts2021');
+    expect(proxies.standing()).toEqual([]);
+    clock.advance(60_000);
+    ask('127.0.0.1', {}, '/ts2021');
+    expect(proxies.standing()).toHaveLength(1);
+    expect(levels()).toEqual(['warn', 'debug']);
+  });
 });
 
 describe('the problems with proxies of a watchdog', () => {
