@@ -51,7 +51,6 @@ async function nginx({ harness, watchdog }: Stage): Promise<Proxy> {
     `daemon off; pid ${folder}/pid; error_log stderr; events {}
     http {
       access_log off; ${temporary.join(' ')}
-      map $http_upgrade $connection_upgrade { default upgrade; '' close; }
       server {
         listen 127.0.0.1:${port} ssl;
         ssl_certificate ${CERTIFICATE}/cert.pem; ssl_certificate_key ${CERTIFICATE}/key.pem;
