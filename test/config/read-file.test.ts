@@ -17,6 +17,7 @@ import { readConfigFile } from '../../src/config/file.ts';
 import { readApiKey, readNoiseKey, readOauthClientSecret } from '../../src/config/secrets.ts';
 import { formatNoiseKey } from '../../src/identity/noise.ts';
 import { StartError } from '../../src/lib/errors.ts';
+import { actAs } from '../support/effective-user.ts';
 import { initiations } from '../support/initiations.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'watchdog-read-file-'));
@@ -45,11 +46,11 @@ function problemOf(read: (path: string) => unknown, path: string): string {
 /** Nobody's eyes: who runs the tests as root may read everything. */
 function withoutRights<T>(act: () => T): T {
   if (process.geteuid?.() !== 0) return act();
-  process.seteuid?.(65_534);
+  actAs(65_534);
   try {
     return act();
   } finally {
-    process.seteuid?.(0);
+    actAs(0);
   }
 }
 

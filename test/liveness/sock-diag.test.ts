@@ -7,6 +7,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import type { BoundConnection as Connection, DumpFilter, TcpSocket } from '../../src/liveness/inet-diag.ts';
 import { loadKernel } from '../../src/liveness/kernel.ts';
 import { loadSockDiag, type SockDiag } from '../../src/liveness/sock-diag.ts';
+import { actAs } from '../support/effective-user.ts';
 import { Harness, until } from '../support/harness.ts';
 
 const harness = new Harness();
@@ -213,14 +214,14 @@ describe.runIf(process.platform === 'linux')('loadSockDiag, on Linux', () => {
   test.runIf(process.getuid?.() === 0)('says whose each socket is, to an ordinary user as well', async () => {
     const { port, accepted } = await serverOn('127.0.0.1');
     let connection: Connection;
-    process.seteuid?.(NOBODY);
+    actAs(NOBODY);
     try {
       connection = onServer(await clientOf(port));
       await until(() => accepted.length === 1, 'accepted');
-      process.seteuid?.(0);
+      actAs(0);
       const roots = onServer(await clientOf(port));
       await until(() => accepted.length === 2, 'accepted');
-      process.seteuid?.(NOBODY);
+      actAs(NOBODY);
       const loaded = await loadSockDiag(systemClock);
       if (!loaded.ok) throw new Error(loaded.why);
       harness.defer(() => loaded.sockDiag.close());
@@ -233,7 +234,7 @@ describe.runIf(process.platform === 'linux')('loadSockDiag, on Linux', () => {
       const dumped = await loaded.sockDiag.dump({ remotePort: port, states: ['established'] });
       expect(dumped.ok && dumped.sockets.map(({ uid }) => uid).sort()).toEqual([0, NOBODY]);
     } finally {
-      process.seteuid?.(0);
+      actAs(0);
     }
   });
 
