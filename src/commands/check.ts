@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises';
 import { createServer } from 'node:net';
 import type { PolicyView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
@@ -12,7 +13,7 @@ import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
 import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
 import { inspectHistoryFile } from '../history/history-reading.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
-import { addressAndPort, isLoopback } from '../lib/addresses.ts';
+import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback, ownAddresses } from '../lib/addresses.ts';
 import { systemClock } from '../lib/clock.ts';
 import { type ErrorCode, NoAnswerError, reasonOf, StartError } from '../lib/errors.ts';
 import { fieldsOf } from '../lib/json.ts';
@@ -137,7 +138,7 @@ async function* findingsOf(
   ]);
   const api = headscaleApi(config.upstream);
   try {
-    const headscale = await askHeadscale(api, config.upstream);
+    const headscale = (await ownListener(config)) ?? (await askHeadscale(api, config.upstream));
     yield named('headscale', [headscale.finding]);
     yield named('noise-key', noiseKeyFindings(config, headscale.key));
     const listed = await listNodes(api, config, headscale.version);
@@ -166,6 +167,19 @@ interface AskedHeadscale {
   /** `mkey:` and 64 hex digits; undefined if Headscale has not sent its key. */
   readonly key: string | undefined;
   readonly version: string | undefined;
+}
+
+/** The settings know addresses alone. Here DNS and the machine's own addresses show whether `--upstream` leads back to the watchdog. */
+async function ownListener({ upstream, listen: listens }: Config): Promise<AskedHeadscale | undefined> {
+  const { host, port } = hostAndPortOf(upstream);
+  const addresses = (await lookup(host, { all: true }).catch(() => [])).map(({ address }) => address);
+  const here = ownAddresses();
+  const isOwn = (each: HostPort): boolean =>
+    each.port === port && addresses.some((to) => to === each.host || (isEveryAddress(each.host) && here.includes(to)));
+  const own = listens.find(isOwn);
+  if (own === undefined) return undefined;
+  const text = `--upstream ${upstream.origin} leads to the watchdog's own --listen ${addressAndPort(own.host, own.port)}, so each request would go round in circles: name Headscale's listen_addr`;
+  return { finding: fail('HSW_CONFIG_INVALID', text), key: undefined, version: undefined };
 }
 
 async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHeadscale> {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { runCheck } from '../../src/commands/check.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { isLoopback, ownAddresses } from '../../src/lib/addresses.ts';
 import { UsageError } from '../../src/lib/errors.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { initiations } from '../support/initiations.ts';
@@ -255,6 +256,17 @@ describe('runCheck', () => {
     expect(lines[2]).toMatch(/^warn {2}Noise key: read, but not compared/);
     expect(lines[3]).toMatch(/^fail {2}\[HSW_NODES_LIST_FAILED\] API key: /);
     expect(lines).toHaveLength(8);
+    expect(passed).toBe(false);
+  });
+
+  const here = ownAddresses().find((address) => address.includes('.') && !isLoopback(address));
+  test.runIf(here !== undefined)('fails if Headscale is to be where the watchdog itself listens', async () => {
+    const elsewhere = await check({ upstream: `http://${here}:9`, listen: '127.0.0.1:9' });
+    expect(elsewhere.lines[1]).toMatch(/^fail {2}\[HSW_UPSTREAM_UNREACHABLE\]/);
+    const { passed, lines } = await check({ upstream: `http://${here}:9`, listen: '0.0.0.0:9' });
+    expect(lines[1]).toBe(
+      `fail  [HSW_CONFIG_INVALID] --upstream http://${here}:9 leads to the watchdog's own --listen 0.0.0.0:9, so each request would go round in circles: name Headscale's listen_addr`,
+    );
     expect(passed).toBe(false);
   });
 
