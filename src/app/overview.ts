@@ -289,8 +289,8 @@ const WHY: Readonly<Record<NoEvidence, readonly [level: Finding['level'], why: s
   ],
   socket_not_found: [
     'warn',
-    "the proxy has no connection with the client's address and port",
-    "Check that the proxy passes on the client's address and port as it sees them.",
+    'the proxy has no connection with the client that it names',
+    'Have the proxy send the address and port of its own client, and not what another proxy has told it.',
   ],
 };
 /** A younger stream does not count: the watchdog finds a proxy's connection only a moment after the stream opens. */

@@ -26,6 +26,8 @@ export function surveyFrom(sockets: readonly SurveyedSocket[]): Survey {
   return { sockets, liveliest: liveliest(sockets.map(({ evidence }) => evidence)) };
 }
 
+const NOT_FOUND: EvidenceSource = { kind: 'none', reason: 'socket_not_found' };
+
 /** Who asks Linux. */
 export interface ProxySocketSource {
   evidenceOf(socket: ProxySocket): KernelEvidence | undefined;
@@ -35,28 +37,39 @@ export interface ProxySocketSource {
 
 /** A client behind a proxy, and its connection to that proxy as far as Linux shows it. */
 export class ProxiedClient implements ProxiedConnection {
-  readonly source: EvidenceSource;
+  /** The address of the proxy. */
+  readonly proxy: string;
   readonly address: string;
   /** The user that the proxy runs as. */
   readonly uid: number;
   /** Undefined without the client's port: then every connection of the proxy to `address` may be the client's. */
   readonly socket: ProxySocket | undefined;
   readonly #sockets: ProxySocketSource;
+  readonly #source: EvidenceSource;
+  /** Whether a survey has seen a connection that may be its own. Undefined while none has looked at every connection. */
+  #isSeen: boolean | undefined;
   #survey: Survey = surveyFrom([]);
   #leftSince: Instant | undefined;
 
   constructor(
     sockets: ProxySocketSource,
     source: EvidenceSource,
+    proxy: string,
     address: string,
     uid: number,
     socket: ProxySocket | undefined,
   ) {
     this.#sockets = sockets;
-    this.source = source;
+    this.#source = source;
+    this.proxy = proxy;
     this.address = address;
     this.uid = uid;
     this.socket = socket;
+  }
+
+  /** Where its evidence comes from. If the proxy has no connection to the address that it names, there is none. */
+  get source(): EvidenceSource {
+    return this.#isSeen === false ? NOT_FOUND : this.#source;
   }
 
   get isExact(): boolean {
@@ -64,7 +77,7 @@ export class ProxiedClient implements ProxiedConnection {
   }
 
   sockets(): readonly KernelEvidence[] | undefined {
-    if (this.source.kind === 'none') return undefined;
+    if (this.#source.kind === 'none') return undefined;
     if (this.socket === undefined) return this.#sockets.evidenceAt(this.address, this.uid);
     const evidence = this.#sockets.evidenceOf(this.socket);
     return evidence && [evidence];
@@ -80,11 +93,20 @@ export class ProxiedClient implements ProxiedConnection {
     return this.#survey.liveliest;
   }
 
-  /** Notes what a survey has seen of the connections that may be the client's. */
-  note(survey: Survey): void {
+  /**
+   * Notes what a survey has seen of the connections that may be the client's.
+   *
+   * @param isWhole whether it has looked at every connection of this machine.
+   * @returns whether it shows for the first time where the evidence comes from.
+   */
+  note(survey: Survey, isWhole = false): boolean {
+    const before = this.#isSeen;
+    if (survey.sockets.length > 0) this.#isSeen = true;
+    else if (isWhole) this.#isSeen ??= false;
     // A dump may miss a connection that is there.
     this.#leftSince = undefined;
     this.#survey = survey;
+    return before !== this.#isSeen;
   }
 
   /** Notes that a survey has not seen the client's connection. */

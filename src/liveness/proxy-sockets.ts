@@ -117,10 +117,12 @@ export class ProxySockets {
     const { port } = path.client;
     const socket = port === undefined ? undefined : this.#locate(uid, { ...path.client, port }, path.listener);
     if (port !== undefined && socket === undefined) return this.#hidden(address, 'socket_not_found');
-    const [user, by] = [this.#userOf(uid), port === undefined ? 'address' : 'port'] as const;
-    this.#report(`${address} ${by}`, () => this.#emit({ kind: 'proxy_sockets_found', address, user, by }));
-    const client = new ProxiedClient(this, { kind: 'proxy', by, user }, shortest(path.client.address), uid, socket);
+    const by = port === undefined ? 'address' : 'port';
+    const source = { kind: 'proxy', by, user: this.#userOf(uid) } as const;
+    const client = new ProxiedClient(this, source, address, shortest(path.client.address), uid, socket);
     this.#clients.add(client);
+    // By address alone, the next survey shows whether there is one.
+    if (socket !== undefined) this.#reportSource(client);
     return client;
   }
 
@@ -208,7 +210,7 @@ export class ProxySockets {
       const key = `${uid} ${address}`;
       const known = shared.get(key) ?? surveyOf((byAddress.get(address) ?? []).filter((each) => isOfProxy(each, uid)));
       shared.set(key, known);
-      client.note(known);
+      if (client.note(known, ports === undefined)) this.#reportSource(client);
     }
     this.#lasting = lasting;
     if (ports === undefined) this.#learnPorts(clients, byAddress);
@@ -278,7 +280,14 @@ export class ProxySockets {
   #hidden(address: string, reason: NoEvidence, failure?: SockDiagFailure): ProxiedClient {
     const report = (): void => this.#emit({ kind: 'proxy_sockets_hidden', address, reason, detail: failure?.why });
     this.#report(`${address} ${reason}`, report);
-    return new ProxiedClient(this, { kind: 'none', reason }, address, 0, undefined);
+    return new ProxiedClient(this, { kind: 'none', reason }, address, address, 0, undefined);
+  }
+
+  #reportSource({ proxy: address, source }: ProxiedClient): void {
+    if (source.kind === 'none') this.#hidden(address, source.reason);
+    if (source.kind !== 'proxy') return;
+    const { user, by } = source;
+    this.#report(`${address} ${by}`, () => this.#emit({ kind: 'proxy_sockets_found', address, user, by }));
   }
 
   #report(what: string, report: () => void): void {

@@ -235,8 +235,8 @@ const HIDDEN: Readonly<Record<NoEvidence, readonly [why: string, advice: string]
   ],
   address_hidden: ['it does not say who they are', 'Have it send X-Forwarded-For or the PROXY protocol.'],
   socket_not_found: [
-    'it has no connection with the address and port that it names',
-    'Check that it sends the port of its own client (X-Real-Port).',
+    'it has no connection with the client that it names',
+    'Have it send the address and port of its own client, and not what another proxy has told it.',
   ],
 };
 

@@ -94,9 +94,9 @@ describe.runIf(hasSockDiag)('behind a proxy on this machine', () => {
       const { watchdog, port } = await behind(headersFor);
       const old = await opens(port, HERE);
       expect(await streams(watchdog)).toMatchObject([{ evidence: { source: 'proxy', by, reason: null } }]);
-      expect(watchdog.events).toContainEqual(
-        expect.objectContaining({ kind: 'proxy_sockets_found', address: '127.0.0.1', by }),
-      );
+      const found = expect.objectContaining({ kind: 'proxy_sockets_found', address: '127.0.0.1', by });
+      // By address alone, the next survey tells.
+      if (by === 'port') expect(watchdog.events).toContainEqual(found);
       old.end();
       await until(() => old.closed || old.readableEnded || old.writableFinished, 'the FIN is sent');
       await opens(port, THERE);

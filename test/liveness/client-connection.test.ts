@@ -175,7 +175,14 @@ describe('ClientConnection', () => {
 
   test('behind a proxy it sets only the keepalive: no user timeout, no evidence, no probes', () => {
     const proxies = { evidenceAt: () => undefined } as unknown as ProxySockets;
-    const behind = new ProxiedClient(proxies, { kind: 'none', reason: 'proxy_elsewhere' }, '203.0.113.7', 0, undefined);
+    const behind = new ProxiedClient(
+      proxies,
+      { kind: 'none', reason: 'proxy_elsewhere' },
+      '192.0.2.1',
+      '203.0.113.7',
+      0,
+      undefined,
+    );
     const { line, calls, world } = bench(behind);
     world.kernelSays = QUIET;
     line.applyTimeouts(orders(25_000, 10_000));

@@ -98,18 +98,40 @@ describe('ProxySockets, which socket', () => {
     expect(events.at(-1)).toMatchObject({ reason: 'netlink_unavailable', detail: blind.why });
   });
 
-  test('each finding is reported once for each proxy', () => {
+  test('each finding is reported once for each proxy', async () => {
     diag.open(LISTENER, PHONE, { uid: CADDY });
     for (let i = 0; i < 3; i++) {
       clientOf(through(PHONE));
       clientOf(through('203.0.113.7'));
       clientOf(through('203.0.113.9:1'));
+      await proxies.survey();
+      clock.advance(4000);
     }
     expect(events).toEqual([
       { kind: 'proxy_sockets_found', address: '127.0.0.1', user: 'caddy', by: 'port' },
-      { kind: 'proxy_sockets_found', address: '127.0.0.1', user: 'caddy', by: 'address' },
       { kind: 'proxy_sockets_hidden', address: '127.0.0.1', reason: 'socket_not_found', detail: undefined },
+      { kind: 'proxy_sockets_found', address: '127.0.0.1', user: 'caddy', by: 'address' },
     ]);
+  });
+
+  test('a proxy that names an address to which it has no connection, as one behind a CDN: no evidence, once a survey has looked', async () => {
+    diag.open(LISTENER, PHONE, { uid: CADDY });
+    const [seen, unseen] = [clientOf(through('203.0.113.7')), clientOf(through('198.51.100.1'))];
+    await proxies.survey();
+    expect(seen.source).toEqual({ kind: 'proxy', by: 'address', user: 'caddy' });
+    expect(unseen.source).toEqual({ kind: 'none', reason: 'socket_not_found' });
+    expect(events.map((event) => [event.kind, 'reason' in event && event.reason])).toEqual([
+      ['proxy_sockets_found', false],
+      ['proxy_sockets_hidden', 'socket_not_found'],
+    ]);
+    // The one that was seen has left. Where the other was not found before, it is found now.
+    diag.sockets.clear();
+    diag.open(PROXY, WATCHDOG, { uid: CADDY });
+    diag.open(LISTENER, '198.51.100.1:5000', { uid: CADDY });
+    clock.advance(60_000);
+    await proxies.survey();
+    expect(seen.source.kind).toBe('proxy');
+    expect(unseen.source).toEqual({ kind: 'proxy', by: 'address', user: 'caddy' });
   });
 });
 

@@ -99,7 +99,7 @@ describe('describeEvent', () => {
     ['proxy_elsewhere', /because it runs on another machine or .*\. So .*network_mode: service:NAME/],
     ['several_proxies', /because another proxy stands in front of it.*\. So .*behind the outermost proxy/],
     ['address_hidden', /because it does not say who they are\. So .*X-Forwarded-For/],
-    ['socket_not_found', /because it has no connection with .*\. So .*X-Real-Port/],
+    ['socket_not_found', /because it has no connection with .*\. So .*address and port of its own client/],
   ] as const)('of a proxy whose clients it cannot see, %s: why, what follows, and what to do', (reason, sentence) => {
     const detail = reason === 'netlink_unavailable' ? 'it is forbidden' : undefined;
     const said = name({ kind: 'proxy_sockets_hidden', address: '172.18.0.5', reason, detail });
