@@ -24,9 +24,12 @@ export function eventQuery(
 ): HistoryQuery {
   const given = new Parameters(query, ['after', 'since', 'until', 'limit', 'node', 'stream', 'kind', 'level']);
   const node = given.text('node');
+  const [since, until] = [given.time('since', now), given.time('until', now)];
+  if (since !== undefined && until !== undefined && since >= until)
+    throw new ParameterError(`since must be before until, and ${isoTime(since)} is not before ${isoTime(until)}.`);
   return {
-    since: given.time('since', now),
-    until: given.time('until', now),
+    since,
+    until,
     after: afterIn(given, history),
     limit: given.number('limit', 1, MOST) ?? BY_DEFAULT,
     machineKeys: node === undefined ? undefined : keysOf(node),

@@ -132,7 +132,8 @@ const SORT_KEYS: Readonly<Record<string, (node: PresenceView) => string | number
   user: ({ user }) => user?.toLowerCase() ?? LAST,
   state: ({ state }) => NODE_STATES.indexOf(state),
   since: ({ connectedSince }) => connectedSince ?? LAST,
-  sign: ({ lastSignAt }) => lastSignAt ?? '',
+  // Headscale may have seen it before the watchdog did.
+  sign: ({ lastSignAt, shownLastSeenAt }) => lastSignAt ?? shownLastSeenAt ?? '',
   rtt: ({ rttMs }) => rttMs ?? Number.POSITIVE_INFINITY,
   address: ({ remoteAddress }) => remoteAddress ?? LAST,
   expiry: ({ keyExpiresAt }) => keyExpiresAt ?? LAST,

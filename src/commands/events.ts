@@ -65,7 +65,10 @@ export async function showEvents(api: Api, options: EventsOptions, console: Cons
   for (const event of shown.first(first.events)) console.stdout.write(textOf(event, options, console));
   for (const remark of remarksOn(first, limit, shown.leftOut)) console.stderr.write(`${remark}\n`);
   if (!options.follow) {
-    if (first.events.length === 0) console.stderr.write('There are no such events.\n');
+    if (first.events.length === 0)
+      console.stderr.write(
+        node === undefined ? 'There are no such events.\n' : `${printable(node)} is known, and has no such events.\n`,
+      );
     return first.events.length > 0 ? EXIT.done : EXIT.nothing;
   }
   let after = first.next;

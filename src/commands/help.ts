@@ -157,3 +157,38 @@ export function countOf(option: Option): Option {
     throw new InvalidArgumentError('Write a whole number from 1 on.');
   });
 }
+
+const AGO = /^\d{1,6}[smhd]$/;
+const TIME_OF_DAY = /^([01]?\d|2[0-3]):([0-5]\d)(:[0-5]\d)?$/;
+const DAY_AND_TIME = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?) ?(Z|[+-]\d\d:?\d\d)?$/;
+const DAY = /^\d{4}-\d\d-\d\d$/;
+const DAY_MS = 86_400_000;
+
+/**
+ * A flag with a time. What people type is in the time zone of their terminal, as what they read is.
+ *
+ * @param daysBegin whether a day begins at midnight here, or where another flag says (`--timezone`).
+ */
+export function timeOf(option: Option, daysBegin: 'here' | 'elsewhere'): Option {
+  return option.argParser((text: string) => {
+    if (AGO.test(text) || (DAY.test(text) && daysBegin === 'elsewhere')) return text;
+    const time = localTimeIn(text.trim(), new Date());
+    if (!Number.isNaN(time)) return new Date(time).toISOString();
+    throw new InvalidArgumentError(
+      'Write 90m, 24h or 7d (that long ago), a day like 2026-11-27, or a time like 08:00, 2026-11-27 08:00 or 2026-11-27T08:00Z. Without a time zone, it is that of this terminal.',
+    );
+  });
+}
+
+/** @returns NaN for what is no time. A time without a day is the last one. */
+export function localTimeIn(text: string, now: Date): number {
+  const [, hours, minutes, seconds = ':0'] = TIME_OF_DAY.exec(text) ?? [];
+  if (hours !== undefined) {
+    const today = new Date(now);
+    const at = today.setHours(Number(hours), Number(minutes), Number(seconds.slice(1)), 0);
+    return at <= now.getTime() ? at : at - DAY_MS;
+  }
+  const [, day, time, zone = ''] = DAY_AND_TIME.exec(text) ?? [];
+  if (day !== undefined) return Date.parse(`${day}T${time}${zone}`);
+  return DAY.test(text) ? Date.parse(`${text}T00:00`) : Number.NaN;
+}

@@ -18,11 +18,11 @@ import { type Api, adminApi } from './admin-client.ts';
 import { type AvailabilityOptions, showAvailability } from './availability.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { type EventsOptions, kindsOf, showEvents } from './events.ts';
-import { countOf, endHelp, repeated, severalOf, sortOf } from './help.ts';
+import { countOf, endHelp, repeated, severalOf, sortOf, timeOf } from './help.ts';
 import { type NodesOptions, showNodes } from './nodes.ts';
 import { type StatusOptions, showStatus } from './status.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
-import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
+import { type Console, EXIT, type ExitCode, stopUnread, terminal } from './terminal.ts';
 
 /** Adds the flags of every setting. */
 export function takesSettings(command: Command): Command {
@@ -101,8 +101,7 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   const console = () => {
     const stop = new AbortController();
     void stopped().then(() => stop.abort());
-    // Nobody reads any more, as after `--follow | head -1`.
-    process.stdout.once('error', () => stop.abort());
+    stopUnread(stop);
     return terminal(stop.signal);
   };
   addStatus(program, console);
@@ -224,13 +223,17 @@ function addEvents(program: Command, console: OpenConsole): void {
     .addOption(severalOf(option(WHICH, '--level <level>', 'only events of these levels'), LEVELS))
     .addOption(
       countOf(
-        option(WHICH, '--limit <number>', 'how many of the newest events; the default is 100, and with --since 20000'),
+        option(
+          WHICH,
+          '--limit <number>',
+          'look at so many of the newest events; the default is 100, with --since 20000',
+        ),
       ),
     )
     .addOption(
-      option(WHICH, '--since <time>', 'only events since then: 7d, 12h or 30m ago, or a time like 2026-11-27T08:00'),
+      timeOf(option(WHICH, '--since <time>', 'only events since then: 7d or 12h ago, 02:00, 2026-11-27 08:00'), 'here'),
     )
-    .addOption(option(WHICH, '--until <time>', 'only events before then, in the same form'))
+    .addOption(timeOf(option(WHICH, '--until <time>', 'only events before then, in the same form'), 'here'))
     .addOption(
       option(
         HOW,
@@ -264,9 +267,9 @@ function addAvailability(program: Command, console: OpenConsole): void {
     .description('show how long each node was online, the worst first; with a node: day by day')
     .argument('[name|id|key]', 'only this node')
     .addOption(
-      option(WHICH, '--since <time>', 'since then: 7d or 12h ago, or a date or time like 2026-11-01').default('30d'),
+      timeOf(option(WHICH, '--since <time>', 'since then: 7d or 12h ago, 2026-11-01'), 'elsewhere').default('30d'),
     )
-    .addOption(option(WHICH, '--until <time>', 'until then, in the same form; the default is now'))
+    .addOption(timeOf(option(WHICH, '--until <time>', 'until then, in the same form; the default is now'), 'elsewhere'))
     .addOption(option(HOW, '--timezone <name>', 'where days begin, as in Europe/Berlin').default('UTC'))
     .addOption(option(HOW, '--csv', 'print the seconds of each node and day as CSV').conflicts('json'))
     .addOption(option(HOW, '--json', 'print the JSON of the admin API'))

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { CommanderError } from 'commander';
-import { ERRORS, errorLine, StartError, UsageError } from '../lib/errors.ts';
+import { codeOf, ERRORS, errorLine, reasonOf, StartError, UsageError } from '../lib/errors.ts';
 
 /** The console of this process. */
 export function terminal(signal: AbortSignal): Console {
@@ -26,6 +26,20 @@ export function terminal(signal: AbortSignal): Console {
     },
     pause: (ms) => wait(ms, undefined, { signal }).catch(() => undefined),
   };
+}
+
+/** Stops a command whose standard output cannot be written any more. */
+export function stopUnread(stop: AbortController): void {
+  process.stdout.once('error', (error) => {
+    stop.abort();
+    // Nobody reads any more, as after `--follow | head -1`: this is no error.
+    if (codeOf(error) === 'EPIPE') return;
+    process.stderr.write(errorLine('HSW_OUTPUT_FAILED', `cannot write to standard output: ${reasonOf(error)}`));
+    // Its own end comes later.
+    process.once('exit', () => {
+      process.exitCode = ERRORS.HSW_OUTPUT_FAILED.exit;
+    });
+  });
 }
 
 /** Colours are for terminals. FORCE_COLOR wins over NO_COLOR, as it does in Node itself. */

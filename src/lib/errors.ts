@@ -14,6 +14,7 @@ interface Seen {
 export const ERRORS = {
   // The command line and the configuration.
   HSW_USAGE_INVALID: { exit: 2 },
+  HSW_OUTPUT_FAILED: { exit: 1 },
   HSW_CONFIG_INVALID: { exit: 2, check: true },
   HSW_CONFIG_UNREADABLE: { exit: 2, check: true },
   HSW_VARIABLE_UNKNOWN: {},
@@ -25,7 +26,7 @@ export const ERRORS = {
   HSW_NOISE_KEY_MISMATCH: { exit: 1, check: true },
   HSW_API_KEY_UNREADABLE: { exit: 1, check: true },
   HSW_OAUTH_CLIENT_UNREADABLE: { exit: 1, check: true },
-  HSW_ADMIN_TOKEN_UNREADABLE: { exit: 1, check: true },
+  HSW_ADMIN_TOKEN_UNREADABLE: { exit: 2, check: true },
   HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_EXPIRING: { check: true },
   HSW_CERTIFICATE_SELF_SIGNED: { check: true },

@@ -167,7 +167,8 @@ export function outgoing(
   message: Message,
   now: Date,
 ): Outgoing {
-  const { title, text } = message;
+  const { title } = message;
+  const text = textAt(message, now);
   const { priority, tag } = LOOKS[message.type];
   const user = userHeader(url);
   const token = secret === undefined ? user : { authorization: `Bearer ${secret}` };
@@ -194,6 +195,15 @@ export function outgoing(
     default:
       return format satisfies never;
   }
+}
+
+/** A receiver shows when a message has come, so only one that comes late says when it was written. */
+const LATE_MS = 60_000;
+
+function textAt({ at, text }: Message, now: Date): string {
+  if (now.getTime() - at.getTime() < LATE_MS) return text;
+  const [day, time = ''] = at.toISOString().split('T');
+  return `At ${time.slice(0, 5)} UTC on ${day}: ${text}`;
 }
 
 const PLAIN = { 'content-type': 'text/plain; charset=utf-8' };

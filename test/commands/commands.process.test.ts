@@ -209,7 +209,7 @@ describe('a watchdog that cannot be asked: exit 1, with what was tried and what 
       command('streams', '--admin-token-file', adminTokenFile),
       command('streams', '--config', settings),
     ]);
-    expect([without, bad, severing, missing, right, fromFile].map(({ code }) => code)).toEqual([1, 1, 1, 1, 0, 0]);
+    expect([without, bad, severing, missing, right, fromFile].map(({ code }) => code)).toEqual([1, 1, 1, 2, 0, 0]);
     expect(without.stderr).toMatch(
       /^error \[HSW_ADMIN_TOKEN_REQUIRED\]: GET .*: the watchdog asks for a token: give the file that its own --admin-token-file names/,
     );

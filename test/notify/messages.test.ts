@@ -48,6 +48,18 @@ describe('Standard Webhooks', () => {
 });
 
 describe('the other formats', () => {
+  test('what arrives late says when it was written, because a receiver shows when it has come', () => {
+    const late = new Date(AT.getTime() + 16 * 60_000);
+    const bodyOf = (format: NotifyFormat, now: Date): string =>
+      outgoing({ format, url: new URL('https://r.example/path') }, undefined, offline(), now).body;
+    for (const format of ['ntfy', 'gotify', 'slack', 'discord', 'text'] as const) {
+      expect(bodyOf(format, late)).toContain('At 06:00 UTC on 2026-11-27: router is offline.');
+      expect(bodyOf(format, NOW)).not.toContain('UTC');
+    }
+    // This one has a timestamp.
+    expect(bodyOf('standard', late)).toContain('"text":"router is offline."');
+  });
+
   test('ntfy: title, priority and tags are headers, in ASCII', () => {
     const { headers, body } = sent('ntfy', offline(), 'tk_secret');
     expect(body).toBe('router is offline.');

@@ -45,7 +45,10 @@ function stateText(node) {
 export function expiry(date) {
   if (date === null) return 'never';
   const leftMs = Date.parse(date) - now();
-  return leftMs < 0 ? 'expired' : `in ${span(leftMs)}`;
+  if (leftMs < 0) return 'expired';
+  const [unitMs, unit] =
+    leftMs < 3_600_000 ? [60_000, 'min'] : leftMs < 86_400_000 ? [3_600_000, 'h'] : [86_400_000, 'd'];
+  return `in ${Math.floor(leftMs / unitMs)} ${unit}`;
 }
 
 /**
