@@ -156,7 +156,7 @@ export function listNodes(all: readonly PresenceView[], query: URLSearchParams):
     (node) =>
       (states === undefined || isInOneOf(states, node)) && (words === undefined || textOf(node).includes(words)),
   );
-  const { total, next, page } = pageOf(nodes, given, SORT_KEYS, ({ machineKey }) => machineKey);
+  const { total, next, page } = pageOf(nodes, given, SORT_KEYS, ({ machineKey }) => machineKey, /^mkey:[0-9a-f]{64}$/);
   return { total, next, nodes: page };
 }
 

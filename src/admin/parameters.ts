@@ -136,6 +136,7 @@ const MOST_ITEMS = 100_000;
  * come and go meanwhile: without `sort=` each item has its fixed place, and a page begins after the last item of the one before.
  *
  * @param keyOf the place of an item; no two items have the same.
+ * @param isPlace what every place looks like.
  * @throws ParameterError
  */
 export function pageOf<Item>(
@@ -143,12 +144,15 @@ export function pageOf<Item>(
   given: Parameters,
   columns: Readonly<Record<string, (item: Item) => string | number>>,
   keyOf: (item: Item) => string,
+  isPlace: RegExp,
 ): { readonly total: number; readonly next: string | null; readonly page: readonly Item[] } {
   const order = orderBy(columns, given.text('sort'));
   const limit = given.number('limit', 1, MOST_ITEMS);
   const after = given.text('after');
   if (after !== undefined && order !== undefined)
     throw new ParameterError('after= cannot be combined with sort=. Remove one of them.');
+  if (after !== undefined && !isPlace.test(after))
+    throw new ParameterError(`after=${inQuotes(after)} is invalid. Use what next was in the answer before.`);
   const total = items.length;
   if (order !== undefined) return { total, next: null, page: items.sort(order).slice(0, limit) };
   if (limit === undefined && after === undefined) return { total, next: null, page: items };

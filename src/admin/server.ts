@@ -85,6 +85,7 @@ function answer(request: IncomingMessage, response: ServerResponse, context: Req
   const counts = route?.isPublic ? access.crossSiteRefusal(asked) : refusal;
   if (allowsCors(request, response, access)) return;
   if (counts !== undefined) sendRefusal(response, counts);
+  else if (path === LIVE) sendError(response, 'HSW_ADMIN_REQUEST_INVALID', `${LIVE} is a WebSocket: send an upgrade.`);
   else if (route === undefined)
     sendError(response, 'HSW_ADMIN_PATH_UNKNOWN', `No such path. Known paths: ${known(routes)}.`);
   else if (!route.methods.includes(request.method ?? '')) {

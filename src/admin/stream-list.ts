@@ -123,7 +123,7 @@ export function listStreams(
       (keys === undefined || (stream.machineKey !== null && keys.has(stream.machineKey))) &&
       (words === undefined || textOf(stream).includes(words)),
   );
-  const { total, next, page } = pageOf(found, given, SORT_KEYS, placeOf);
+  const { total, next, page } = pageOf(found, given, SORT_KEYS, placeOf, /^.*\/\d{16}$/s);
   return { total, next, streams: page };
 }
 

@@ -223,7 +223,8 @@ function duplicates({ takeover }: OverviewOptions): readonly Finding[] {
     {
       ...{ kind: 'machine_keys_duplicated', level: 'warn', code: 'HSW_MACHINE_KEY_DUPLICATED' },
       sentence: `Two machines use one machine key${count === 1 ? '' : ` (${count} such keys)`}, so neither works well.`,
-      advice: "Delete tailscaled's state on the clone, and log the clone in again.",
+      advice:
+        "The nodes' filter Duplicate shows which. Delete tailscaled's state on the clone, and log the clone in again.",
     },
   ];
 }

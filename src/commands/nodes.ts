@@ -81,7 +81,7 @@ const SIGN_EXPECTED_MS = 150_000;
 
 /** What somebody who asks about one node wants to know: whether it is there, and why its last stream ended. */
 async function wordsOn(api: Api, node: PresenceView): Promise<readonly string[]> {
-  const { machineKey, state, evidence, lastSignAt, suspectedSince } = node;
+  const { machineKey, connectedSince, evidence, lastSignAt, suspectedSince } = node;
   const words: string[] = [];
   if (suspectedSince !== null) {
     const what = 'its streams come back as soon as they are severed, as those of two machines with one key do';
@@ -90,7 +90,9 @@ async function wordsOn(api: Api, node: PresenceView): Promise<readonly string[]>
     );
   }
   const signMs = lastSignAt === null ? undefined : Date.now() - Date.parse(lastSignAt);
-  if (state === 'connected' && signMs !== undefined) {
+  if (connectedSince === null) {
+    if (signMs !== undefined) words.push(`It is not connected: the last sign of it came ${ago(signMs)}.`);
+  } else if (signMs !== undefined) {
     if (evidence?.source === 'none')
       words.push(
         `Linux shows nothing of its client (${evidence.reason}), so only what it sends shows that it is there.`,
@@ -146,14 +148,20 @@ function linesOf(
 }
 
 function rowOf(node: PresenceView, now: number): readonly string[] {
-  const { machineKey, name, user, state, disagreement, connectedSince, rttMs, remoteAddress } = node;
+  const { machineKey, name, user, connectedSince, rttMs, remoteAddress } = node;
   return [
     ...[name === null ? machineKey : printable(name), user ? printable(user) : '-'],
-    `${state === 'disagrees' ? `disagrees: ${disagreement?.replace('_', ' ')}` : state}${sharing(node)}`,
+    `${stateText(node)}${sharing(node)}`,
     connectedSince === null ? '-' : lasting(now - Date.parse(connectedSince)),
     lastSign(node, now),
     ...[rttMs === null ? '-' : roundTrip(rttMs), remoteAddress ?? '-', shownAs(node, now), expiry(node, now)],
   ];
+}
+
+/** FOR is how long it has been connected, and not how long its key has been expired. */
+function stateText({ state, disagreement, connectedSince }: PresenceView): string {
+  if (state === 'disagrees') return `disagrees: ${disagreement?.replace('_', ' ')}`;
+  return state === 'expired' && connectedSince !== null ? 'expired, connected' : state;
 }
 
 function sharing({ isDuplicate, suspectedSince }: PresenceView): string {

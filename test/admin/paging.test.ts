@@ -103,7 +103,7 @@ describe.each([
     what: '/nodes',
     itemOf: (id: number): { id: number } & Record<string, unknown> => ({
       id,
-      machineKey: `mkey:${(id * 7919) % 1000}`,
+      machineKey: `mkey:${String((id * 7919) % 1000).padStart(64, '0')}`,
       addresses: [],
       tags: [],
       others: [],

@@ -80,6 +80,7 @@ describe('nodes NAME says below its table', () => {
     const events = [event('stream_severed', 7, 'It was severed.'), event('stream_closed', 7, 'It was closed.')];
     const { lines } = await shown([away], 'phone', {}, events);
     expect(lines.slice(2)).toEqual([
+      'It is not connected: the last sign of it came 40 s ago.',
       expect.stringMatching(/^How its last stream ended, 2026-11-27 \d\d:\d\d:\d\d\S+: It was severed\.$/),
     ]);
     const older = [event('stream_severed', 6, 'It was severed.'), event('stream_closed', 7, 'It was closed.')];

@@ -632,9 +632,21 @@ describe('the status page', () => {
     const second = await on({ admin: `127.0.0.1:${port}` });
     await page.getByText('live', { exact: true }).waitFor();
     await page.getByText('Open streams').locator('..').getByText('0', { exact: true }).waitFor();
+    // It opens while the page still waits for the answer with the events before.
+    const answer = { isLate: true };
+    await page.route(/\/events\?/, async (route) => {
+      const response = await route.fetch();
+      await until(() => !answer.isLate, 'the node is there');
+      await route.fulfill({ response });
+    });
+    const isAsked = page.waitForRequest(/\/events\?/);
     await page.locator('#feed-show').selectOption('all');
+    await isAsked;
     const asked = requestsForEvents(page);
     await second.node('new-1');
+    await page.locator('#nodes-table .body .row').first().waitFor();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    answer.isLate = false;
     await page.locator('#feed p', { hasText: "'s stream 1 was opened" }).waitFor();
     expect(asked).toEqual([]);
   });

@@ -208,6 +208,8 @@ export class Feed {
   /** The newest event that it has. */
   #seq = 0;
   #asked = 0;
+  /** What came while the newest events are asked for: the answer may not have it. @type {EventView[] | undefined} */
+  #meanwhile;
 
   /** @param {(show: string) => void} onChoice */
   constructor(onChoice) {
@@ -234,21 +236,29 @@ export class Feed {
   async start() {
     this.#asked += 1;
     const asked = this.#asked;
+    this.#meanwhile = [];
     const { kind, level } = this.#choice();
     const { events, lastSeq } = await getEvents({
       limit: String(KEPT),
       ...(kind && { kind: kind.join(',') }),
       ...(level && { level: level.join(',') }),
+    }).catch((error) => {
+      this.#meanwhile = undefined;
+      throw error;
     });
     if (asked !== this.#asked) return lastSeq;
     this.#seq = events.at(-1)?.seq ?? 0;
     this.#lines = linesOf(events.filter(isNews));
+    const meanwhile = this.#meanwhile ?? [];
+    this.#meanwhile = undefined;
+    for (const event of meanwhile) this.add(event);
     this.#draw();
     return lastSeq;
   }
 
   /** @param {EventView} event */
   add(event) {
+    this.#meanwhile?.push(event);
     if (event.seq <= this.#seq) return;
     this.#seq = event.seq;
     const { kind, level } = this.#choice();

@@ -159,7 +159,7 @@ function showLink() {
   const is = isLost ? 'lost' : isLive ? 'live' : 'polling';
   const texts = {
     live: 'live',
-    polling: `refreshing every ${pollMs() / 1000} s`,
+    polling: login.hidden ? `refreshing every ${pollMs() / 1000} s` : 'not logged in',
     lost: 'the watchdog does not answer',
   };
   byId('link', HTMLElement).dataset.is = is;
@@ -248,6 +248,7 @@ function askForToken() {
   byId('problems', HTMLElement).hidden = true;
   if (!login.hidden) return;
   login.hidden = false;
+  showLink();
   byId('token', HTMLInputElement).focus();
 }
 

@@ -1,7 +1,7 @@
 /** @import { NodeAvailability } from '../availability-views.ts' */
 import { ticksBetween } from './axis.js';
 import { drawing, element } from './dom.js';
-import { count, DAY_MS, dayAndMonth, moment, span } from './format.js';
+import { DAY_MS, dayAndMonth, moment, span } from './format.js';
 
 const HEIGHT = 22;
 const DAYS_HEIGHT = 46;
@@ -35,9 +35,9 @@ export function presenceParts({ periods, days, availability, knownSince }, of, n
   parts.push(element('p', {}, text), dayBar(recent, from, now, width), dayLegend());
   const known = days.filter(({ onlineMs, offlineMs }) => onlineMs + offlineMs > 0);
   if (availability !== null && (known.length > 1 || hasFile)) {
-    const summary = `Online ${percent(availability)} of the known time of the last ${count(days.length, 'day')}.`;
+    const summary = `Online ${percent(availability)} of the known time of the last 30 days.`;
     parts.push(
-      element('h3', { class: 'second' }, `Presence in the last ${count(days.length, 'day')}`),
+      element('h3', { class: 'second' }, 'Presence in the last 30 days'),
       element('p', {}, summary),
       dayColumns(days, width),
       dayList(known, isListOpen),

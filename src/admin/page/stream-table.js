@@ -6,7 +6,7 @@ import { ListView } from './list-view.js';
 /** @param {StreamView} stream */
 export function stateOf({ state, contests, wouldSever }) {
   if (wouldSever !== null) return 'would sever';
-  if (state === 'open' && contests.some(({ role }) => role === 'old')) return 'contested';
+  if (state === 'open' && contests.length > 0) return 'contested';
   return state;
 }
 

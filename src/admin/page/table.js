@@ -207,6 +207,22 @@ export class Table {
       row.line.style.transform = `translateY(${place * this.#rowHeight}px)`;
       this.#fill(item);
     }
+    this.#order(items);
+  }
+
+  /** The Tab key goes through the rows as they are in the document. @param {readonly T[]} items */
+  #order(items) {
+    const focused = document.activeElement;
+    let next = this.#body.firstElementChild;
+    for (const item of items) {
+      const line = this.#rows.get(this.#options.keyOf(item))?.line;
+      if (line === undefined) continue;
+      if (line === next) next = next.nextElementSibling;
+      else this.#body.insertBefore(line, next);
+    }
+    // What is moved loses the focus.
+    if (focused instanceof HTMLElement && focused !== document.activeElement && this.#body.contains(focused))
+      focused.focus({ preventScroll: true });
   }
 
   /**
