@@ -633,15 +633,15 @@ describe('the status page', () => {
     await page.getByText('live', { exact: true }).waitFor();
     await page.getByText('Open streams').locator('..').getByText('0', { exact: true }).waitFor();
     // It opens while the page still waits for the answer with the events before.
-    const answer = { isLate: true };
+    const answer = { isHere: false, isLate: true };
     await page.route(/\/events\?/, async (route) => {
       const response = await route.fetch();
+      answer.isHere = true;
       await until(() => !answer.isLate, 'the node is there');
       await route.fulfill({ response });
     });
-    const isAsked = page.waitForRequest(/\/events\?/);
     await page.locator('#feed-show').selectOption('all');
-    await isAsked;
+    await until(() => answer.isHere, 'the watchdog has answered');
     const asked = requestsForEvents(page);
     await second.node('new-1');
     await page.locator('#nodes-table .body .row').first().waitFor();
