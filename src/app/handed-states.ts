@@ -1,5 +1,6 @@
 import type { HandedHistory, History, HistoryEntry } from '../history/history.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import type { Replicas } from '../replicas/replicas.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import type { MetricsState } from '../telemetry/continued-metrics.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -13,10 +14,17 @@ interface HandedStatesOptions {
   readonly history: History;
   readonly acceptor: StreamAcceptor;
   readonly takeover: Takeover;
+  readonly replicas: Pick<Replicas, 'members'> | undefined;
 }
 
-/** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, and which machine keys two machines may use. */
-export function handedStates({ metrics, history, acceptor, takeover }: HandedStatesOptions): readonly HandedState[] {
+/** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, which machine keys two machines may use, and which other replicas there are. */
+export function handedStates({
+  metrics,
+  history,
+  acceptor,
+  takeover,
+  replicas,
+}: HandedStatesOptions): readonly HandedState[] {
   return [
     {
       part: 'metrics',
@@ -36,6 +44,14 @@ export function handedStates({ metrics, history, acceptor, takeover }: HandedSta
       isRepeated: false,
       write: async () => chunks(takeover.duplicates.remembered()),
       read: (state) => takeover.duplicates.remember(state as readonly unknown[]),
+    },
+    {
+      part: 'replicas',
+      isRepeated: false,
+      write: async () => [replicas?.members.names ?? []],
+      read(state) {
+        for (const name of state as readonly string[]) replicas?.members.heardFrom(name);
+      },
     },
   ];
 }

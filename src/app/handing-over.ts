@@ -23,7 +23,7 @@ export interface HandedOver {
 type Shared = 'clock' | 'emit' | 'registry' | 'acceptor';
 
 interface HandingOverOptions
-  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing'>,
+  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas'>,
     Pick<HandoverOptions, 'fromManager'> {
   readonly config: Pick<Config, 'admin'>;
   readonly listeners: readonly ClientListener[];

@@ -5,6 +5,7 @@ import { nextToGo } from '../pipeline/departures.ts';
 import { writeHanded } from '../pipeline/handed-stream.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { StaysBecause } from '../proxy/tunnel-parts.ts';
+import type { Replicas } from '../replicas/replicas.ts';
 import {
   type Failure,
   type ListeningSocket,
@@ -54,6 +55,7 @@ export interface HandoverOptions {
   /** How many of the sockets systemd has opened. */
   readonly fromManager: number;
   readonly states: readonly HandedState[];
+  readonly replicas: Replicas | undefined;
   /** The successor listens, so this process stops listening. */
   leave(successor: SuccessorProcess): void;
 }
@@ -104,7 +106,8 @@ export class Handover {
       const fd = descriptorOf(server);
       return fd === undefined ? [] : [{ ...socket, fd }];
     });
-    const hello = { fromManager, lastId: registry.lastId + IDS_APART };
+    const replica = options.replicas && { replica: options.replicas.name };
+    const hello = { fromManager, lastId: registry.lastId + IDS_APART, ...replica };
     this.#successor = startSuccessor(program, env, sockets, hello, {
       heard: (said) => this.#heard(said),
       ended: (how) => this.#do(this.#machine.ended(how)),
@@ -291,6 +294,7 @@ export class Handover {
     // What had been handed over has ended with the successor.
     for (const stream of this.#moved) {
       registry.remove(stream);
+      acceptor.lost(stream);
       emit({ kind: 'stream_closed', stream, reason: 'handover_failed', lifetimeMs: clock.now() - stream.openedAt });
     }
     const problems = problemsOf(why);
@@ -306,7 +310,7 @@ export class Handover {
     const { registry, acceptor } = this.#options;
     // The node has come back, and these would end with this process.
     for (const stream of registry.ofMachineKey(machineKey)) {
-      if (acceptor.tunnelOf(stream)?.staysBecause === 'tls') acceptor.sever(stream, 'shutdown');
+      if (acceptor.tunnelOf(stream)?.staysBecause === 'tls') acceptor.sever(stream, 'not_handed_over');
     }
     this.#next(true);
   }

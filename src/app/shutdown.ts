@@ -48,6 +48,8 @@ export class Shutdown {
   #stopped: Promise<unknown> | undefined;
   #closed: Promise<void> | undefined;
   #isDraining = false;
+  /** What ends streams. */
+  #reason: 'shutdown' | 'not_handed_over' = 'shutdown';
   #onStop: () => void = () => {};
   #timer: Timer | undefined;
 
@@ -100,11 +102,13 @@ export class Shutdown {
    */
   async leave(overMs: number): Promise<void> {
     const { clock, acceptor } = this.#options;
+    this.#reason = 'not_handed_over';
     this.#beginDraining();
     const stopped = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.endLive();
     this.#endIdle();
-    const ended = Promise.all([stopped, acceptor.drain(overMs, ({ tunnel }) => tunnel.staysBecause === 'tls')]);
+    const draining = acceptor.drain(overMs, ({ tunnel }) => tunnel.staysBecause === 'tls', this.#reason);
+    const ended = Promise.all([stopped, draining]);
     await atMost(clock, Math.max(overMs, LEAST_FOR_REQUESTS_MS), ended);
     await this.close();
   }
@@ -129,7 +133,7 @@ export class Shutdown {
     const closed = Promise.all([this.#stopListening(), this.#admin && closeServer(this.#admin)]);
     this.#admin?.closeAllConnections();
     // Streams first: each closes its upstream connection before the client's.
-    await acceptor.end();
+    await acceptor.end(this.#reason);
     for (const { connections } of listeners) connections.endAll();
     await Promise.all([closed, closeRest()]);
   }

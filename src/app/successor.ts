@@ -7,6 +7,7 @@ import { type SocketHandle, socketFrom } from '../lib/handles.ts';
 import { version } from '../lib/version.ts';
 import { type Handed, readHanded } from '../pipeline/handed-stream.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
+import type { Replicas } from '../replicas/replicas.ts';
 import { Successor, type SuccessorCommand } from '../service/handover.ts';
 import type { OldProcess } from '../service/successor-process.ts';
 import type { Emit } from '../streams/events.ts';
@@ -23,11 +24,12 @@ export interface SuccessionOptions {
   readonly states: readonly HandedState[];
   /** Whether the settings name a Noise key that is not there. */
   isKeyMissing(): boolean;
+  readonly replicas: Replicas | undefined;
   /** Counts a client's connection, and watches both sockets of a stream. */
   connected(client: Socket, upstream: Socket | undefined): void;
 }
 
-/** A start need not wait longer for Headscale, which may be down. */
+/** A start need not wait longer for Headscale and Redis, which may be down. */
 const CHECKED_WITHIN_MS = 5000;
 /** A newcomer waits this long at most for the old streams of its node. */
 const OTHERS_WITHIN_MS = 150;
@@ -57,8 +59,8 @@ export class Succession {
    * @throws StartError when the Noise key is not Headscale's.
    */
   async takeOver(): Promise<void> {
-    const { clock, checkup, acceptor, emit } = this.#options;
-    await atMost(clock, CHECKED_WITHIN_MS, checkup.check());
+    const { clock, checkup, replicas, acceptor, emit } = this.#options;
+    await atMost(clock, CHECKED_WITHIN_MS, Promise.all([checkup.check(), replicas?.settled]));
     if (this.#options.isKeyMissing()) {
       throw new StartError(
         'HSW_NOISE_KEY_UNREADABLE',
@@ -91,6 +93,7 @@ export class Succession {
 
   #alone(): void {
     this.#isAlone = true;
+    this.#options.replicas?.alone();
     this.#options.acceptor.divertNewcomers(undefined);
     this.#do(this.#machine.alone());
     for (const id of [...this.#waiting.keys()]) this.#clear(id);

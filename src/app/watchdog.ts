@@ -146,7 +146,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     directory,
     live,
   };
-  const pipeline = await buildPipeline(config, services);
+  const pipeline = await buildPipeline(config, services, options.old?.hello.replica);
   const { takeover, acceptor, upstream, replicas } = pipeline;
   const frontProxies = buildFrontProxies(services, pipeline.gateways);
   const listeners = buildListeners(config, services, pipeline, frontProxies);
@@ -213,7 +213,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
 
   const handing = new HandingOver({
     ...{ clock, emit, registry, acceptor, checkup, listeners, config, shutdown, fromManager: inherited.listeners },
-    ...{ admission: pipeline.admission, upstream, trust: currentTrust(() => live.config.trustedProxies) },
+    ...{ admission: pipeline.admission, upstream, replicas, trust: currentTrust(() => live.config.trustedProxies) },
     ...{ drainMs: () => live.config.drainMs, successor: options.successor },
     isKeyMissing: () => config.noiseKeyFile !== undefined && noiseKey() === undefined,
   });
@@ -277,7 +277,7 @@ interface Pipeline {
 const SHARED_BY = 5;
 
 /** @throws StartError when a file for Redis cannot be used. */
-async function buildPipeline(config: Config, services: Services): Promise<Pipeline> {
+async function buildPipeline(config: Config, services: Services, predecessor?: string): Promise<Pipeline> {
   const { clock, events, registry, kernel, proxySockets, noiseKey, checkup, directory, live } = services;
   const { emit } = events;
   const capacity = connectionCapacity() ?? Number.POSITIVE_INFINITY;
@@ -305,7 +305,7 @@ async function buildPipeline(config: Config, services: Services): Promise<Pipeli
   // Load this module only if it is used, because it loads ioredis.
   const replicas =
     config.redis &&
-    (await import('../replicas/replicas.ts')).openReplicas({ clock, registry, takeover, emit, noiseKey }, config.redis);
+    (await import('../replicas/replicas.ts')).openReplicas({ ...services, emit, takeover, predecessor }, config.redis);
   if (replicas !== undefined) events.listen(replicas.onEvent);
   const upstream = upstreamOf(config.upstream, (socket) => enableKeepAlive(kernel, socket, 'upstream'));
   const acceptor = new StreamAcceptor({

@@ -18,6 +18,8 @@ export interface Handed {
   readonly path: ClientPath;
   /** The other streams that it contests, or that contest it, and since when. */
   readonly contests: ReadonlyMap<StreamId, Instant>;
+  /** What other replicas know about it: see `StreamDirectory`. */
+  readonly known?: JsonFields | undefined;
   readonly carries:
     | { readonly kind: 'session'; readonly unansweredBytes: number }
     /** Nothing has been forwarded to Headscale yet. */
@@ -32,13 +34,14 @@ export interface Handed {
 }
 
 /** @param now when it is sent. Only durations travel, because each process has a clock of its own. */
-export function writeHanded({ stream, path, contests, carries }: Handed, now: Instant): JsonFields {
+export function writeHanded({ stream, path, contests, known, carries }: Handed, now: Instant): JsonFields {
   const ago = (at: Instant | undefined): number | undefined => (at === undefined ? undefined : now - at);
   const { id, kind, machineKey, capabilityVersion, address, remoteAddress, bytesReceived, bytesSent, wouldSever } =
     stream;
   return {
     ...{ format: 1, id, kind, capabilityVersion, address, remoteAddress, bytesReceived, bytesSent, wouldSever, path },
     machineKey: machineKey && formatMachineKey(machineKey),
+    replicas: known,
     openedAgoMs: ago(stream.openedAt),
     heardAgoMs: ago(stream.heardAt),
     loginEndedAgoMs: ago(stream.loginEndedAt),
@@ -98,6 +101,7 @@ function readFormat1(fields: JsonFields, now: Instant): Handed {
     });
   return {
     ...{ stream, path: pathIn(fieldsOf(fields.path)), contests: new Map(contests) },
+    known: fields.replicas === undefined ? undefined : fieldsOf(fields.replicas),
     carries:
       session === undefined
         ? readUpgrade(fieldsOf(fields.upgrade))

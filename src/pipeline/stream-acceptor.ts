@@ -135,7 +135,7 @@ export class StreamAcceptor {
       return [old === stream ? newcomer.id : old.id, openedAt] as const;
     });
     return {
-      ...{ stream, path, contests: new Map(contests) },
+      ...{ stream, path, contests: new Map(contests), known: this.#options.directory.handOver(stream) },
       carries:
         upgrade === undefined
           ? { kind: 'session', unansweredBytes: tunnel.unansweredBytes }
@@ -147,6 +147,7 @@ export class StreamAcceptor {
   release(stream: Stream): void {
     const parts = this.#streams.get(stream);
     this.#options.takeover.release(stream);
+    this.#options.directory.handedOver(stream);
     this.#options.pacer.leave(stream);
     this.#unseenHandshakes.delete(stream);
     parts?.connection.behindProxy?.close();
@@ -154,10 +155,16 @@ export class StreamAcceptor {
     this.#drop(stream);
   }
 
+  /** Another process had the stream, and has ended with it. */
+  lost(stream: Stream): void {
+    this.#options.directory.withdraw(stream);
+  }
+
   /** Goes on with a stream that another process had. @param upstream undefined for an upgrade that was not forwarded. */
-  adopt({ stream, path, contests, carries }: Handed, client: Socket, upstream: Socket | undefined): void {
+  adopt({ stream, path, contests, known, carries }: Handed, client: Socket, upstream: Socket | undefined): void {
     const { clock, registry, takeover, directory, emit } = this.#options;
     registry.add(stream);
+    directory.takeOver(stream, known);
     takeover.begun(stream, contests);
     emit({ kind: 'stream_handed_over', stream });
     if (carries.kind === 'session' && upstream !== undefined) {
@@ -257,20 +264,24 @@ export class StreamAcceptor {
   }
 
   /** Severs the current streams evenly over `overMs`. Resolves when no stream is left. All others stay until `end`. */
-  drain(overMs: number, which: (parts: StreamParts) => boolean = () => true): Promise<void> {
+  drain(
+    overMs: number,
+    which: (parts: StreamParts) => boolean = () => true,
+    reason: CloseReason = 'shutdown',
+  ): Promise<void> {
     const streams = [...this.#streams].filter(([, parts]) => which(parts)).map(([stream]) => stream);
     this.#plannedEnds = drainPlan(streams, overMs).map(({ stream, afterMs }) =>
-      this.#options.clock.after(afterMs, () => this.sever(stream, 'shutdown')),
+      this.#options.clock.after(afterMs, () => this.sever(stream, reason)),
     );
     return this.#empty();
   }
 
   /** Severs every stream and drops every waiting upgrade. Resolves when all are closed. Later upgrades are refused. */
-  end(): Promise<void> {
+  end(reason: CloseReason = 'shutdown'): Promise<void> {
     this.#hasEnded = true;
     for (const planned of this.#plannedEnds) planned.cancel();
     for (const client of this.#arriving) client.destroy();
-    for (const { tunnel } of this.#streams.values()) tunnel.end('shutdown');
+    for (const { tunnel } of this.#streams.values()) tunnel.end(reason);
     return this.#empty();
   }
 

@@ -1,5 +1,6 @@
 import type { MachineKey } from '../identity/keys.ts';
-import type { Clock, Instant } from '../lib/clock.ts';
+import { type Clock, type Instant, plus } from '../lib/clock.ts';
+import { hasFields, type JsonFields } from '../lib/json.ts';
 import type { Arrival, Arriving } from '../streams/directory.ts';
 import type { Registry } from '../streams/registry.ts';
 import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
@@ -80,6 +81,25 @@ export class Announcements {
     this.#announced.delete(id);
     void this.#remove(machineKey, id);
     return [...announcement.judges];
+  }
+
+  /** What another process of this replica needs to go on with a stream that Redis has. */
+  handOver(id: StreamId): JsonFields | undefined {
+    const { order, isWritten, beganAt, judges } = this.#announced.get(id) ?? {};
+    if (order === undefined || isWritten !== true || beganAt === undefined) return undefined;
+    return { order, judges: [...(judges ?? [])], beganAgoMs: this.#options.clock.now() - beganAt };
+  }
+
+  /** Goes on with a stream that Redis has. Without an order it will be announced late. */
+  takeOver(id: StreamId, known: JsonFields): void {
+    const { epoch, place, isExact } = hasFields(known.order) ? known.order : ({} as JsonFields);
+    if (typeof epoch !== 'string' || typeof place !== 'number' || typeof isExact !== 'boolean') return;
+    const now = this.#options.clock.now();
+    const judges = Array.isArray(known.judges) ? known.judges.filter((each) => typeof each === 'string') : [];
+    this.#announced.set(id, {
+      ...{ order: { epoch, place, isExact }, isWritten: true, writtenAt: now, judges: new Set(judges) },
+      beganAt: plus(now, typeof known.beganAgoMs === 'number' ? -known.beganAgoMs : 0),
+    });
   }
 
   /** Announces every stream again: Redis may have forgotten them. */

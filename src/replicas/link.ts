@@ -35,8 +35,8 @@ export interface Link {
   renewLease(): Promise<boolean>;
   /** Sends to one replica, or to all others. The message may get lost. */
   send(message: Message, to?: string): void;
-  /** Ends the lease and closes the connections. */
-  close(): Promise<void>;
+  /** Ends the lease and closes the connections. @param keepsLease another process of this replica goes on with it. */
+  close(keepsLease?: boolean): Promise<void>;
 }
 
 export interface LinkEvents {

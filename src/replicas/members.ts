@@ -1,3 +1,4 @@
+import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import { RENEW_EVERY_MS } from './link.ts';
 import type { Message } from './messages.ts';
@@ -45,6 +46,10 @@ export class Members {
   /** After an outage of Redis, everybody gets the time to be heard again. */
   heardFromAll(): void {
     for (const replica of this.#lastHeardAt.keys()) this.heardFrom(replica);
+  }
+
+  get names(): readonly string[] {
+    return [...this.#lastHeardAt.keys()];
   }
 
   has(replica: string): boolean {
@@ -104,4 +109,15 @@ export class Members {
   close(): void {
     for (const { done } of [...this.#requests.values()]) done();
   }
+}
+
+/** @param streams as `/streams` shows them. @returns the machine keys that have a session. */
+export function sessionKeysOf(streams: readonly object[]): ReadonlySet<MachineKey> {
+  const keys = new Set<MachineKey>();
+  for (const stream of streams) {
+    const { kind, state, machineKey } = stream as { kind?: unknown; state?: unknown; machineKey?: unknown };
+    const key = typeof machineKey === 'string' ? parseMachineKey(machineKey) : undefined;
+    if (key !== undefined && kind === 'control' && state === 'open') keys.add(key);
+  }
+  return keys;
 }

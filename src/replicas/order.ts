@@ -67,6 +67,11 @@ export class Ages {
     return { openedAgoMs: this.#clock.now() - since, isAgeSure };
   }
 
+  /** What another process knows about older streams is not sure. */
+  doubt(): void {
+    this.#sureSince = this.#clock.now();
+  }
+
   /** Notices a standstill. Call it regularly. */
   checkClock(): void {
     const aheadMs = calendarAheadMs(this.#clock);

@@ -109,8 +109,9 @@ export class RedisLink implements Link {
 
   constructor(options: RedisLinkOptions) {
     this.#options = options;
+    const { clock } = options;
     this.#keys = new RedisKeys(options.target.prefix);
-    this.#signer = new MessageSigner(options.name, options.noiseKey);
+    this.#signer = new MessageSigner(options.name, options.noiseKey, clock.dateOf(clock.now()).getTime());
     this.#commands = connect(options.target) as Commands;
     this.#commands.defineCommand('announceStream', { numberOfKeys: 1, lua: ANNOUNCE });
     this.#commands.defineCommand('withdrawStreams', { numberOfKeys: 1, lua: WITHDRAW });
@@ -183,7 +184,7 @@ export class RedisLink implements Link {
     this.#answered(this.#commands.publish(channel, signed)).catch(() => {});
   }
 
-  async close(): Promise<void> {
+  async close(keepsLease = false): Promise<void> {
     if (this.#isClosed) return;
     const wasUp = this.isUp;
     this.#isClosed = true;
@@ -191,7 +192,8 @@ export class RedisLink implements Link {
     this.#subscribeTimer?.cancel();
     // Reject whatever is waiting: a shutdown must not wait for Redis.
     for (const giveUp of [...this.#waiting]) giveUp(new Error('the watchdog is stopping'));
-    if (wasUp) await this.#answered(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
+    if (wasUp && !keepsLease)
+      await this.#answered(this.#commands.del(this.#keys.lease(this.#options.name))).catch(() => {});
     this.#commands.disconnect();
     this.#listening.disconnect();
   }

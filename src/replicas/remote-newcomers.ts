@@ -24,6 +24,8 @@ interface RemoteNewcomersOptions {
   /** Asks a replica for a new report on its streams of this node: see the `ask` message. */
   ask(machineKey: MachineKey, replica: string): void;
   send(message: Unsigned<Message>, to: string): void;
+  /** Whether another process of this replica may have streams of the newcomer's node. */
+  isShared(): boolean;
 }
 
 /** Another replica's newcomer that contests old streams of ours. */
@@ -46,6 +48,10 @@ export class RemoteNewcomers {
 
   constructor(options: RemoteNewcomersOptions) {
     this.#options = options;
+  }
+
+  has(from: string, id: StreamId): boolean {
+    return this.#newcomers.has(keyOf(from, id));
   }
 
   heard(message: AboutNewcomer): void {
@@ -154,9 +160,10 @@ export class RemoteNewcomers {
 
   /** Drops a newcomer that contests nothing and waits for nothing any more. */
   #retire(remote: RemoteNewcomer): void {
-    const { takeover, send } = this.#options;
+    const { takeover, send, isShared } = this.#options;
     if (!remote.isCleared || takeover.contestsOf(remote.stream).length > 0) return;
-    if (this.#end(remote)) send({ kind: 'over', id: remote.stream.id }, remote.from);
+    // The other process may still need to hear about it. Its replica reports it again and again, until a later `over`.
+    if (this.#end(remote) && !isShared()) send({ kind: 'over', id: remote.stream.id }, remote.from);
   }
 
   /** @returns whether it was still known. */

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
 import type { RedisSettings } from '../config/types.ts';
-import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
+import type { MachineKey } from '../identity/keys.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
+import type { JsonFields } from '../lib/json.ts';
 import { type Arrival, type Arriving, NOWHERE_ELSE, type StreamDirectory } from '../streams/directory.ts';
 import type { Emit, WatchdogEvent } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
@@ -10,7 +11,7 @@ import { isLive, type Stream, type StreamId } from '../streams/stream.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import { Announcements, CATCH_UP_EVERY_MS } from './announcements.ts';
 import { type Link, RENEW_EVERY_MS } from './link.ts';
-import { Members } from './members.ts';
+import { Members, sessionKeysOf } from './members.ts';
 import type { Message, StreamReport } from './messages.ts';
 import { Ages, type Seniority } from './order.ts';
 import { RedisLink, type RedisLinkOptions } from './redis-link.ts';
@@ -28,6 +29,8 @@ interface ReplicasOptions {
   readonly registry: Registry;
   readonly takeover: Takeover;
   readonly emit: Emit;
+  /** Whether this process takes over from another one of the same name. */
+  readonly isSuccessor?: boolean;
 }
 
 /** What other replicas may see and do here. */
@@ -44,14 +47,27 @@ export class Replicas implements StreamDirectory {
   readonly #options: ReplicasOptions;
   readonly #announcements: Announcements;
   readonly #newcomers: RemoteNewcomers;
-  readonly #members: Members;
+  readonly members: Members;
   readonly #ages: Ages;
   #local: LocalStreams = { views: () => [], sever() {} };
   #timers: readonly Timer[] = [];
+  /** Whether there are two processes of this replica, because of a hand-over. Each answers for its own streams. */
+  #isShared: boolean;
+  /** Whether this process keeps the lease and answers for the replica. */
+  #isMain: boolean;
+  settle: () => void = () => {};
+  /** Resolves when Redis has answered, or is known to be down. */
+  readonly settled = new Promise<void>((resolve) => {
+    this.settle = resolve;
+  });
+  /** Streams that the other process has. They stay in the registry until it shows them. */
+  readonly #handedOver = new WeakSet<Stream>();
 
   constructor(options: ReplicasOptions) {
     this.#options = options;
-    const { clock, takeover, link, registry, name } = options;
+    const { clock, takeover, link, registry, name, isSuccessor = false } = options;
+    this.#isShared = isSuccessor;
+    this.#isMain = !isSuccessor;
     this.#ages = new Ages(clock);
     this.#announcements = new Announcements({
       ...{ clock, link, registry },
@@ -62,8 +78,9 @@ export class Replicas implements StreamDirectory {
       seniorityOf: (stream) => this.#seniorityOf(stream),
       ask: (machineKey, replica) => this.#ask(machineKey, replica, false),
       send: (message, to) => link.send({ ...message, from: name } as Message, to),
+      isShared: () => this.#isShared,
     });
-    this.#members = new Members({ clock, name, send: (message, to) => link.send(message, to) });
+    this.members = new Members({ clock, name, send: (message, to) => link.send(message, to) });
   }
 
   start(): void {
@@ -74,8 +91,8 @@ export class Replicas implements StreamDirectory {
   close(): Promise<void> {
     for (const timer of this.#timers) timer.cancel();
     this.#newcomers.close();
-    this.#members.close();
-    return this.#options.link.close();
+    this.members.close();
+    return this.#options.link.close(!this.#isMain);
   }
 
   announce(newcomer: Arriving): Promise<Arrival> | undefined {
@@ -102,6 +119,33 @@ export class Replicas implements StreamDirectory {
       link.send({ kind: 'left', from: name, id }, judge);
   }
 
+  handOver(stream: Stream): JsonFields {
+    return { ...this.#announcements.handOver(stream.id), isAgeSure: this.#seniorityOf(stream).isAgeSure };
+  }
+
+  handedOver(stream: Stream): void {
+    this.#handedOver.add(stream);
+    this.#announcements.of(stream.id)?.judges.clear();
+  }
+
+  takeOver({ id }: Stream, known: JsonFields | undefined): void {
+    if (!this.#isShared || known === undefined) return;
+    if (known.isAgeSure === false) this.#ages.doubt();
+    this.#announcements.takeOver(id, known);
+  }
+
+  /** The process before this one has ended. */
+  alone(): void {
+    this.#isShared = false;
+    this.#becomeMain();
+  }
+
+  #becomeMain(): void {
+    if (this.#isMain) return;
+    this.#isMain = true;
+    this.#renew().catch(() => {});
+  }
+
   forgetHandshake(ephemeral: Buffer): void {
     const { link } = this.#options;
     // If Redis is down, the same handshake gives no identity for a while, but its connection is still forwarded.
@@ -121,14 +165,28 @@ export class Replicas implements StreamDirectory {
       link.send({ kind: 'duplicate', from, machineKey, addresses });
     } else if (event.kind === 'contest_ended') {
       this.#newcomers.contestEnded(event.newcomer);
+    } else if (event.kind === 'handover_started') {
+      this.#isShared = true;
+    } else if (event.kind === 'handover_failed') {
+      this.#isShared = false;
+    } else if (event.kind === 'handover_ended') {
+      this.#isMain = false;
+    } else if (event.kind === 'handover_received') {
+      this.#becomeMain();
     }
   };
 
   heard(message: Message): void {
     const { takeover, registry } = this.#options;
-    this.#members.heardFrom(message.from);
+    this.members.heardFrom(message.from);
     switch (message.kind) {
-      case 'contest':
+      case 'contest': {
+        const { id, machineKey } = message.newcomer;
+        const isOurs = this.#newcomers.has(message.from, id) || this.#liveHere(machineKey).length > 0;
+        // The other process has the streams of this node, and answers.
+        if (isOurs || !this.#isShared) this.#newcomers.heard(message);
+        return;
+      }
       case 'left':
         this.#newcomers.heard(message);
         return;
@@ -156,10 +214,10 @@ export class Replicas implements StreamDirectory {
         takeover.duplicates.foundElsewhere(message.machineKey, message.addresses);
         return;
       case 'show':
-        this.#members.sendStreams(message.from, message.request, this.#local.views());
+        if (this.#isMain) this.members.sendStreams(message.from, message.request, this.#local.views());
         return;
       case 'shown':
-        this.#members.receiveStreams(message);
+        this.members.receiveStreams(message);
         return;
       case 'sever':
         this.#local.sever(message.id);
@@ -182,23 +240,17 @@ export class Replicas implements StreamDirectory {
 
   /** @returns the streams of all other replicas that answer, as `/streams` shows them. */
   remoteStreams(): Promise<readonly object[]> {
-    return this.#options.link.isUp ? this.#members.streams() : Promise.resolve([]);
+    return this.#options.link.isUp ? this.members.streams() : Promise.resolve([]);
   }
 
   /** @returns the machine keys that have a session on another replica that answers. */
   async remoteKeys(): Promise<ReadonlySet<MachineKey>> {
-    const keys = new Set<MachineKey>();
-    for (const stream of await this.remoteStreams()) {
-      const { kind, state, machineKey } = stream as { kind?: unknown; state?: unknown; machineKey?: unknown };
-      const key = typeof machineKey === 'string' ? parseMachineKey(machineKey) : undefined;
-      if (key !== undefined && kind === 'control' && state === 'open') keys.add(key);
-    }
-    return keys;
+    return sessionKeysOf(await this.remoteStreams());
   }
 
   /** Asks another replica to sever one of its streams. @returns whether that replica is there. */
   sever(replica: string, id: StreamId): boolean {
-    if (!this.#members.has(replica)) return false;
+    if (!this.members.has(replica)) return false;
     this.#options.link.send({ kind: 'sever', from: this.#options.name, id }, replica);
     return true;
   }
@@ -209,15 +261,17 @@ export class Replicas implements StreamDirectory {
 
   /** Whether this replica acts for all where one is enough. For a moment several may say so, or none. */
   get isFirst(): boolean {
-    return this.#members.isFirst;
+    return this.#isMain && this.members.isFirst;
   }
 
   /** Redis is up, perhaps after an outage, and may have forgotten this replica. */
   joined(): void {
     const { link, name } = this.#options;
-    this.#members.heardFromAll();
-    link.renewLease().catch(() => {});
-    link.send({ kind: 'here', from: name });
+    this.members.heardFromAll();
+    if (this.#isMain) {
+      link.renewLease().catch(() => {});
+      link.send({ kind: 'here', from: name });
+    }
     this.#announcements.announceAll();
   }
 
@@ -239,9 +293,14 @@ export class Replicas implements StreamDirectory {
   }
 
   #answer({ from, machineKey, askedAt, inTurn }: Extract<Message, { readonly kind: 'ask' }>): void {
-    const newest = this.#options.registry.ofMachineKey(machineKey).filter(isLive).slice(-MAX_STREAMS_PER_ANSWER);
+    const newest = this.#liveHere(machineKey).slice(-MAX_STREAMS_PER_ANSWER);
     for (const stream of newest) this.#challenge(stream, from, askedAt);
     if (inTurn && newest.length > 0) this.#ask(machineKey, from, false);
+  }
+
+  #liveHere(machineKey: MachineKey): readonly Stream[] {
+    const streams = this.#options.registry.ofMachineKey(machineKey);
+    return streams.filter((stream) => isLive(stream) && !this.#handedOver.has(stream));
   }
 
   #updateJudges(stream: Stream): void {
@@ -269,15 +328,15 @@ export class Replicas implements StreamDirectory {
     this.#ages.checkClock();
     this.#newcomers.forgetStale();
     // Without Redis nobody is heard.
-    const gone = link.isUp ? this.#members.forgetGone() : [];
-    link.send({ kind: 'here', from: name });
+    const gone = link.isUp && this.#isMain ? this.members.forgetGone() : [];
+    if (this.#isMain) link.send({ kind: 'here', from: name });
     for (const [replica, lastHeardAt] of gone) this.#tellGone(replica, lastHeardAt).catch(() => {});
     for (const id of this.#announcements.judged()) {
       const stream = registry.get(id);
       if (stream !== undefined) this.#updateJudges(stream);
     }
     this.#announcements.refreshOld();
-    if (link.isUp && !(await link.renewLease())) this.joined();
+    if (link.isUp && this.#isMain && !(await link.renewLease())) this.joined();
   }
 
   /** Messages may get lost, so only a lease that is over shows that a replica is gone. */
@@ -307,13 +366,18 @@ export class Replicas implements StreamDirectory {
  * @throws StartError when a file that the settings name cannot be used.
  */
 export function openReplicas(
-  options: Omit<ReplicasOptions, 'name' | 'link'> & Pick<RedisLinkOptions, 'noiseKey'>,
+  options: Omit<ReplicasOptions, 'name' | 'link' | 'isSuccessor'> &
+    Pick<RedisLinkOptions, 'noiseKey'> & {
+      /** The name of the process to take over from. The other watchdogs see one member that goes on. */
+      readonly predecessor?: string | undefined;
+    },
   settings: RedisSettings,
 ): Replicas {
-  const { clock, emit, noiseKey } = options;
+  const { clock, emit, noiseKey, predecessor } = options;
   const url = formatRedisUrl(settings.url);
-  // Unique for each start: what an earlier process of the same name left in Redis does not belong to this one.
-  const name = `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
+  const isSuccessor = predecessor?.startsWith(`${settings.replicaName}#`) === true;
+  // Otherwise unique for each start: what an earlier process of the same name left in Redis does not belong to this one.
+  const name = isSuccessor ? predecessor : `${settings.replicaName}#${randomBytes(3).toString('hex')}`;
   let reportForgedAt = clock.now();
   const link = new RedisLink({
     ...{ clock, name, noiseKey, target: redisTargetOf(settings) },
@@ -325,10 +389,11 @@ export function openReplicas(
     },
     changed: (isUp, reason) => {
       if (isUp) replicas.joined();
+      replicas.settle();
       emit(isUp ? { kind: 'redis_up', url } : { kind: 'redis_down', url, detail: reason ?? 'it does not answer' });
     },
   });
-  const replicas: Replicas = new Replicas({ ...options, name, link });
+  const replicas: Replicas = new Replicas({ ...options, name, link, isSuccessor });
   replicas.start();
   return replicas;
 }

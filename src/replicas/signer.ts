@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { NoiseKey } from '../identity/noise.ts';
 import { isMessage, type Message } from './messages.ts';
 
@@ -7,7 +7,7 @@ const PURPOSE = 'headscale-watchdog: messages between replicas, 1';
 const MAC_LENGTH = 43;
 /** How many messages of a sender may overtake another one. */
 const MAX_OVERTAKEN = 1000;
-/** Each start of a replica counts as a new sender. */
+/** Each process of a replica counts as a sender. */
 const MAX_SENDERS = 1000;
 
 interface Sender {
@@ -24,17 +24,24 @@ export class MessageSigner {
   readonly #noiseKey: () => NoiseKey | undefined;
   readonly #secrets = new WeakMap<NoiseKey, Buffer>();
   readonly #senders = new Map<string, Sender>();
-  #last = 0;
+  /** Tells the processes of one replica apart: during a hand-over there are two, and each counts for itself. */
+  readonly #run = randomBytes(6).toString('base64url');
+  #last: number;
 
-  /** @param name the name of this replica. @param noiseKey without a key, nothing is signed or accepted. */
-  constructor(name: string, noiseKey: () => NoiseKey | undefined) {
+  /**
+   * @param name the name of this replica.
+   * @param noiseKey without a key, nothing is signed or accepted.
+   * @param last replicas of earlier versions ignore a process whose numbers are not above those of the one before it.
+   */
+  constructor(name: string, noiseKey: () => NoiseKey | undefined, last = 0) {
+    this.#last = last;
     this.#name = name;
     this.#noiseKey = noiseKey;
   }
 
   /** @param to the receiver; undefined means all replicas. @returns undefined without a key. */
   sign(message: Message, to: string | undefined): string | undefined {
-    const text = JSON.stringify({ to, number: ++this.#last, message });
+    const text = JSON.stringify({ to, run: this.#run, number: ++this.#last, message });
     const mac = this.mac(text);
     return mac && mac.toString('base64url') + text;
   }
@@ -46,9 +53,14 @@ export class MessageSigner {
     const given = Buffer.from(signed.slice(0, MAC_LENGTH), 'base64url');
     if (mac === undefined) return undefined;
     if (given.length !== mac.length || !timingSafeEqual(given, mac)) return 'forged';
-    const { to, number, message } = JSON.parse(text) as { to?: string; number: number; message: unknown };
+    const { to, run, number, message } = JSON.parse(text) as {
+      to?: string;
+      run?: string;
+      number: number;
+      message: unknown;
+    };
     if ((to !== undefined && to !== this.#name) || !isMessage(message) || message.from === this.#name) return undefined;
-    return this.#isFirst(message.from, number) ? message : undefined;
+    return this.#isFirst(`${message.from} ${run ?? ''}`, number) ? message : undefined;
   }
 
   /** HMAC-SHA256, 32 bytes; undefined without a key. */

@@ -31,6 +31,8 @@ export type OldSays =
       readonly fromManager: number;
       /** New streams get numbers above this one. */
       readonly lastId: number;
+      /** The name by which other replicas know this watchdog. */
+      readonly replica?: string;
     }
   /** One socket of a stream comes with it: the client's first, and then Headscale's if there is one. */
   | { readonly kind: 'stream'; readonly id: StreamId; readonly sockets: number; readonly record?: JsonFields }

@@ -1,4 +1,5 @@
 import type { MachineKey } from '../identity/keys.ts';
+import type { JsonFields } from '../lib/json.ts';
 import type { Stream, StreamId } from './stream.ts';
 
 /** A newcomer that has been identified, but is not a stream yet. */
@@ -33,6 +34,12 @@ export interface StreamDirectory {
   firstRecord(stream: Stream): void;
   /** The stream no longer counts as one of its node. */
   withdraw(stream: Arriving | Stream): void;
+  /** Another process of this watchdog gets the stream. @returns what that process passes to `takeOver`. */
+  handOver(stream: Stream): JsonFields | undefined;
+  /** That process has the stream now. */
+  handedOver(stream: Stream): void;
+  /** Goes on with a stream that another process of this watchdog had. */
+  takeOver(stream: Stream, known: JsonFields | undefined): void;
   /** Headscale never saw this handshake, so the client may send it again, here or to another replica. */
   forgetHandshake(ephemeral: Buffer): void;
 }
@@ -43,5 +50,8 @@ export const ALONE: StreamDirectory = {
   contest() {},
   firstRecord() {},
   withdraw() {},
+  handOver: () => undefined,
+  handedOver() {},
+  takeOver() {},
   forgetHandshake() {},
 };

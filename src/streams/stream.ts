@@ -50,7 +50,9 @@ export type CloseReason =
   /** The watchdog stopped. */
   | 'shutdown'
   /** It had been handed over to a new process, which ended before it could take over everything. */
-  | 'handover_failed';
+  | 'handover_failed'
+  /** It could not be handed over to a new process, and `drain` has passed since, or its node was back there. */
+  | 'not_handed_over';
 export const CLOSE_REASONS: readonly CloseReason[] = [
   'client_closed',
   'client_error',
@@ -73,6 +75,7 @@ export const CLOSE_REASONS: readonly CloseReason[] = [
   'node_deleted',
   'shutdown',
   'handover_failed',
+  'not_handed_over',
 ];
 
 /** Why an old stream loses a contest. */

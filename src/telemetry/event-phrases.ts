@@ -167,6 +167,7 @@ const WHY_CLOSED: Readonly<Record<CloseReason, string>> = {
   shown_offline: 'was severed: Headscale showed its node as offline, although it was connected',
   node_deleted: 'was severed: its node was deleted in Headscale',
   shutdown: 'ended: the watchdog stopped',
+  not_handed_over: 'ended: it could not go to the new process',
   handover_failed: 'ended with the new process that had taken it over',
 };
 

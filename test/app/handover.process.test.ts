@@ -9,6 +9,7 @@ import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations } from '../support/initiations.ts';
 import { Keystream, KeystreamCheck } from '../support/keystream.ts';
 import { CLI, freePort, type Run, run, runWith } from '../support/process.ts';
+import { RedisServer } from '../support/redis.ts';
 import { service } from '../support/service.ts';
 
 const harness = new Harness();
@@ -317,7 +318,7 @@ describe('a hand-over', () => {
   test('a stream with TLS stays with the old process until --drain has passed, and is counted', async () => {
     const tls = (name: string): string => new URL(`../support/tls/${name}.pem`, import.meta.url).pathname;
     const setup = await start({
-      settings: 'drain: 3s\n',
+      settings: 'drain: 3s\nlog-level: debug\n',
       listen: (port) => `[127.0.0.1:${port}, "https://127.0.0.1:${port + 1}?cert=${tls('cert')}&key=${tls('key')}"]`,
     });
     const plain = await harness.upgraded(setup.port, '/other');
@@ -332,6 +333,10 @@ describe('a hand-over', () => {
     expect(await echoed(plain, Buffer.from('moved'))).toBe(true);
     secured.resume();
     await until(() => secured.destroyed || secured.readableEnded, 'its drain has passed');
+    await until(() => setup.serve.stdout.includes('"not_handed_over"'), 'the log says why it ended');
+    const counted = 'headscale_watchdog_streams_closed_total{kind="other",reason="not_handed_over"}';
+    const metrics = () => scrape(`http://127.0.0.1:${setup.admin}`);
+    await until(async () => (await metrics()).get(counted) === 1, 'the new process counts it');
     expect(await echoed(plain, Buffer.from('still here'))).toBe(true);
   });
 
@@ -379,6 +384,60 @@ describe('a hand-over', () => {
     expect(await setup.serve.ended).toEqual({ code: 0, signal: null });
     expect(pidsOf(setup.serve).filter(isThere)).toEqual([]);
   });
+});
+
+describe('a hand-over of one of two replicas', () => {
+  test('the other one sees one member that goes on, and a node of it takes over before, during and after', async () => {
+    const redis = await RedisServer.start();
+    harness.defer(() => redis.close());
+    const settings = `silent-after: 1s\nhold: 300ms\nredis: ${redis.url}\n`;
+    const a = await start({ settings: `${settings}replica-name: a\n` });
+    const b = await start({ settings: `${settings}replica-name: b\n` });
+    const shown = async (): Promise<readonly { readonly id: number; readonly replica: string }[]> =>
+      JSON.parse((await get(`http://127.0.0.1:${b.admin}/streams?limit=1000`)).text).streams;
+    const knows = (count: number, name: string): Promise<void> =>
+      until(
+        async () => (await shown()).filter(({ replica }) => replica.startsWith(name)).length === count,
+        name,
+        20_000,
+      );
+    const idle = [];
+    for (let i = 0; i < 20; i++) idle.push(await control(a.port, generateNoiseKey()));
+    await knows(20, 'a#');
+    const before = (await shown()).map(({ id, replica }) => `${replica}/${id}`).sort();
+    const lease = async (): Promise<string> => await redis.command('KEYS', 'headscale-watchdog:lease:*');
+    const leases = await lease();
+
+    const machine = generateNoiseKey();
+    for (const when of ['before', 'during', 'after'] as const) {
+      const old = await control(a.port, machine);
+      await new Promise((resolve) => setTimeout(resolve, 1200));
+      if (when === 'after') expect(await handOver(a)).toMatchObject({ code: 0, stderr: '' });
+      const handing = when === 'during' ? handOver(a) : undefined;
+      if (handing !== undefined)
+        await until(() => a.serve.stdout.split('"handover_started"').length > 1, 'the hand-over begins');
+      const newcomer = await control(b.port, machine);
+      await until(() => old.destroyed || old.readableEnded, `the old stream at A is severed, ${when}`, 20_000);
+      expect(newcomer.destroyed || newcomer.readableEnded).toBe(false);
+      if (handing !== undefined) expect(await handing).toMatchObject({ code: 0, stderr: '' });
+      newcomer.destroy();
+      await knows(0, 'b#');
+    }
+    // A member that has gone is missed after 15 seconds.
+    if (process.env.E2E_LONG === '1') await new Promise((resolve) => setTimeout(resolve, 21_000));
+    expect((await shown()).map(({ id, replica }) => `${replica}/${id}`).sort()).toEqual(before);
+    expect((await lease()).split('\r\n').sort()).toEqual(leases.split('\r\n').sort());
+    expect(b.serve.stdout).not.toMatch(/"replica_gone"|"replica_message_rejected"|"redis_down"/);
+    for (const client of idle) expect(await echoed(client, Buffer.from('still here'))).toBe(true);
+    expect(pidsOf(a.serve)).toHaveLength(2);
+
+    // A newcomer at A, after both hand-overs, takes over from a stream at B.
+    const old = await control(b.port, machine);
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    const newcomer = await control(a.port, machine);
+    await until(() => old.destroyed || old.readableEnded, 'the old stream at B is severed', 20_000);
+    expect(await echoed(newcomer, Buffer.from('the new one'))).toBe(true);
+  }, 120_000);
 });
 
 const DIE = "process.kill(process.pid, 'SIGKILL')";
