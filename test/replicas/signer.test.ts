@@ -34,6 +34,13 @@ describe('MessageSigner', () => {
     expect(texts.filter((text) => receiver.verify(text) !== undefined)).toEqual([]);
   });
 
+  test('two processes of one replica count for themselves, and no message of either is accepted twice', () => {
+    const [before, after, receiver] = [a(), a(), b()];
+    const texts = Array.from({ length: 3000 }, (_, i) => signed(i % 3 === 0 ? before : after));
+    expect(texts.filter((text) => receiver.verify(text) !== undefined)).toHaveLength(3000);
+    expect(texts.filter((text) => receiver.verify(text) !== undefined)).toEqual([]);
+  });
+
   test('a message for one replica is not accepted by another, nor by the same one after a restart', () => {
     expect(new MessageSigner('c#3', () => key).verify(signed(a()))).toBeUndefined();
     expect(new MessageSigner('b#9', () => key).verify(signed(a()))).toBeUndefined();
