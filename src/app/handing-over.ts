@@ -23,7 +23,7 @@ export interface HandedOver {
 type Shared = 'clock' | 'emit' | 'registry' | 'acceptor';
 
 interface HandingOverOptions
-  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas'>,
+  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas' | 'kept'>,
     Pick<HandoverOptions, 'fromManager'> {
   readonly config: Pick<Config, 'admin'>;
   readonly listeners: readonly ClientListener[];

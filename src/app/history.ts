@@ -19,6 +19,8 @@ interface KeptHistoryOptions {
   readonly events: Events;
   readonly registry: Registry;
   readonly directory: NodeDirectory;
+  /** The process that hands over to this one. It still writes to the file. */
+  readonly old?: object | undefined;
 }
 
 /** What happened, and when nodes were connected. */
@@ -33,6 +35,8 @@ export interface KeptHistory {
   readonly file: Pick<HistoryFile, 'isWorking' | 'bytes'> | undefined;
   /** The events that match. */
   find(query: HistoryQuery): Promise<FoundEvents>;
+  /** The process before this one has ended. */
+  alone(): void;
   close(): Promise<void>;
 }
 
@@ -60,6 +64,7 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   const log = new PresenceLog(run);
   const startedAt = clock.now();
   let file: HistoryFile | undefined;
+  let isEnding = false;
   let remembered: Remembered | undefined;
   const write = (record: HistoryRecord): void => file?.append(formatRecord(record), 'seq' in record);
   const notes = new Notes((note, value) => write({ at: now(), note, value }), config.historyFile !== undefined);
@@ -77,6 +82,8 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
     });
     remembered = await readHistory(file, { history, log, notes, since: now() - KEPT_MS });
     goOn(remembered, history, registry, notes);
+    // What the old process still appends would be lost.
+    if (options.old !== undefined) file.endRewrites();
   }
   forget();
 
@@ -104,7 +111,9 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   events.listen(history.listen);
   events.listen(attendance.listen);
   events.listen(({ kind }) => {
-    if (kind === 'drain_started' || kind === 'handover_ended') file?.endRewrites();
+    if (kind !== 'drain_started' && kind !== 'handover_ended') return;
+    isEnding = true;
+    file?.endRewrites();
   });
   directory.onRefresh(() => attendance.listed());
   if (remembered !== undefined && config.historyFile !== undefined) {
@@ -133,6 +142,9 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
       return times.filter(([, at]) => at > 0).sort(([, a], [, b]) => a - b);
     },
     find: (query) => findEvents(query, history, file, now() - KEPT_MS),
+    alone() {
+      if (!isEnding) file?.resumeRewrites();
+    },
     async close() {
       timer?.cancel();
       attendance.end();

@@ -14,6 +14,7 @@ import type { Emit } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import type { Stream, StreamId } from '../streams/stream.ts';
 import type { HandedState } from './handover.ts';
+import type { KeptHistory } from './history.ts';
 
 export interface SuccessionOptions {
   readonly clock: Clock;
@@ -25,6 +26,7 @@ export interface SuccessionOptions {
   /** Whether the settings name a Noise key that is not there. */
   isKeyMissing(): boolean;
   readonly replicas: Replicas | undefined;
+  readonly kept: Pick<KeptHistory, 'alone'>;
   /** Counts a client's connection, and watches both sockets of a stream. */
   connected(client: Socket, upstream: Socket | undefined): void;
 }
@@ -94,6 +96,7 @@ export class Succession {
   #alone(): void {
     this.#isAlone = true;
     this.#options.replicas?.alone();
+    this.#options.kept.alone();
     this.#options.acceptor.divertNewcomers(undefined);
     this.#do(this.#machine.alone());
     for (const id of [...this.#waiting.keys()]) this.#clear(id);

@@ -130,7 +130,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
     mayRefuseSecondStream: () => checkup.capabilities.mayRefuseSecondStream,
   });
   events.listen(logEvents(log, (key) => directory.nodeOf(key)));
-  const kept = await openHistory(config, { clock, events, registry, directory });
+  const kept = await openHistory(config, { clock, events, registry, directory, old: options.old });
 
   // Build the way of a connection.
   const proxySockets = new ProxySockets({ clock, emit, diag: await loadSockDiag(clock) });
@@ -214,7 +214,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const handing = new HandingOver({
     ...{ clock, emit, registry, acceptor, checkup, listeners, config, shutdown, fromManager: inherited.listeners },
     ...{ admission: pipeline.admission, upstream, replicas, trust: currentTrust(() => live.config.trustedProxies) },
-    ...{ drainMs: () => live.config.drainMs, successor: options.successor },
+    ...{ drainMs: () => live.config.drainMs, successor: options.successor, kept },
     isKeyMissing: () => config.noiseKeyFile !== undefined && noiseKey() === undefined,
   });
   const handOver = () => handing.handOver();

@@ -123,6 +123,11 @@ export class HistoryFile {
     this.#mayRewrite = false;
   }
 
+  /** No other watchdog uses the file any more. */
+  resumeRewrites(): void {
+    this.#mayRewrite = true;
+  }
+
   /** Runs `work` when nothing is being written, after everything so far has been written if that is possible. */
   async settled<T>(work: () => Promise<T>): Promise<T> {
     return this.#inTurn(async () => {

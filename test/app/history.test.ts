@@ -50,14 +50,19 @@ class Calendar extends FakeClock {
 }
 
 /** One run of what remembers, with streams that a test opens. */
-async function run(clock: Calendar, historyFile: string | undefined, flags: Record<string, unknown> = {}) {
+async function run(
+  clock: Calendar,
+  historyFile: string | undefined,
+  flags: Record<string, unknown> = {},
+  old?: object,
+) {
   const events = new Events();
   const registry = new Registry();
   const nodes = [ROUTER, PHONE, PRINTER].map((_, i) => nodeOf(i + 1));
   const directory = new NodeDirectory({ clock, emit: events.emit, list: async () => nodes });
   const seen: WatchdogEvent[] = [];
   events.listen((event) => seen.push(event));
-  const kept = await openHistory(loadConfig({ historyFile, ...flags }), { clock, events, registry, directory });
+  const kept = await openHistory(loadConfig({ historyFile, ...flags }), { clock, events, registry, directory, old });
   directory.start();
   await until(() => directory.loaded, 'the nodes are listed');
   const open = (key: MachineKey, isAccepted = true): Stream => {
@@ -253,6 +258,35 @@ describe('a history file', () => {
     await until(() => readFileSync(path, 'utf8').includes('"kind":"stream_opened"'), 'it is written');
     expect(clock.seconds).toBeLessThan(10);
     await end();
+  });
+
+  test('is not rewritten after a hand-over before the old process has ended, because that still appends to it', async () => {
+    const path = join(harness.folder(), 'history.jsonl');
+    const before = await run(new Calendar(), path);
+    before.events.emit({ kind: 'drain_started', streams: 0, overMs: 0, isShortened: false });
+    await before.end();
+    const clock = new (class extends Calendar {
+      override dateOf(instant: ReturnType<FakeClock['now']>): Date {
+        return new Date(super.dateOf(instant).getTime() + 500 * 86_400_000);
+      }
+    })();
+    const after = await run(clock, path, {}, {});
+    // What happened long ago is due to be removed.
+    const { ino } = statSync(path);
+    const happens = async (): Promise<void> => {
+      const { size, ino: now } = statSync(path);
+      clock.advance(700_000);
+      after.events.emit({ kind: 'drain_ended', tookMs: 0 });
+      clock.advance(2000);
+      await until(() => statSync(path).size !== size || statSync(path).ino !== now, 'it is written');
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    };
+    await happens();
+    expect(statSync(path).ino).toBe(ino);
+    after.kept.alone();
+    await happens();
+    await until(() => statSync(path).ino !== ino, 'it is rewritten');
+    await after.end();
   });
 
   test('without a file, the same answers come from memory, and say since when', async () => {
