@@ -235,6 +235,18 @@ describe('a hand-over', () => {
     expect(await echoed(client, Buffer.from('moved'))).toBe(true);
   });
 
+  test('when two are asked for at the same time, one happens and the other one says that it is under way', async () => {
+    const setup = await start();
+    const client = await control(setup.port);
+    // The new process takes its time, so that both commands meet.
+    writeFileSync(setup.program, `await new Promise((resolve) => setTimeout(resolve, 2000));\n${BUILT}`);
+    const both = await Promise.all([handOver(setup), handOver(setup)]);
+    expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
+    expect(both.find(({ code }) => code === 1)?.stderr).toContain('a hand-over is under way already');
+    expect(pidsOf(setup.serve)).toHaveLength(1);
+    expect(await echoed(client, Buffer.from('moved'))).toBe(true);
+  });
+
   test('newcomers are neither refused nor kept waiting', async () => {
     const setup = await start();
     for (let i = 0; i < 30; i++) await harness.upgraded(setup.port, '/other');
