@@ -122,7 +122,11 @@ program.hook('preAction', (_program, command) => {
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 
 try {
-  await program.parseAsync();
+  const args = process.argv.slice(2);
+  const isNamed = (name: string): boolean => program.commands.some((each) => each.name() === name);
+  // Of a command that there is not, `help` would print the help of the whole program.
+  if (args[0] === 'help' && args[1] !== undefined && !isNamed(args[1])) args.splice(0, 2, args[1]);
+  await program.parseAsync(args, { from: 'user' });
 } catch (error) {
   process.exitCode = reportError(error);
 }

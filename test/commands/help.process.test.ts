@@ -51,6 +51,7 @@ describe('a mistake on the command line', () => {
     [['sever'], "missing required argument 'node|id': see headscale-watchdog help sever"],
     [['streams', '--admin'], "option '--admin <host:port>' argument missing: see headscale-watchdog help streams"],
     [['evnts'], "unknown command 'evnts' (Did you mean events?)"],
+    [['help', 'evnts'], "unknown command 'evnts' (Did you mean events?)"],
     [['events', '--knid', 'x'], "unknown option '--knid' (Did you mean --kind?)"],
     [
       ['streams', '--state', 'opne'],
