@@ -193,7 +193,9 @@ describe('the ten questions of docs/operating.md', () => {
   test('Is evidence available?', async () => {
     const { text } = await ask('Is evidence available?');
     expect(text).toMatch(/^Evidence +of clients: (yes|no); of clients of a proxy on this machine: (yes|no)$/m);
-    expect(text).toMatch(/^(warn|info) +\[HSW_PROXY_SOCKETS_HIDDEN\] No evidence about 3 streams: the proxy has no connection with the client /m);
+    expect(text).toMatch(
+      /^(warn|info) +\[HSW_PROXY_SOCKETS_HIDDEN\] No evidence about 3 streams: the proxy has no connection with the client /m,
+    );
   });
 
   test('Which node is a duplicate?', async () => {
