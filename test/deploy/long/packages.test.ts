@@ -1,5 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DebianMachine } from '../support/debian-machine.ts';
@@ -10,6 +21,7 @@ import {
   PROJECT,
   run,
   SERVER_ADDRESS,
+  SERVER_NAME,
   ServerNetwork,
   Tailscaled,
   until,
@@ -91,10 +103,11 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
     const { streams: all } = JSON.parse(stdout) as { streams: readonly Shown[] };
     return all.filter(({ kind, state }) => kind === 'control' && state === 'open');
   };
-  const ownStream = (): Promise<Shown> =>
+  const streamOf = ({ address }: Tailscaled): Promise<Shown> =>
     until('the stream of the client', async () =>
-      (await streams()).find(({ remoteAddress }) => hostOf(remoteAddress) === client.address),
+      (await streams()).find(({ remoteAddress }) => hostOf(remoteAddress) === address),
     );
+  const ownStream = (): Promise<Shown> => streamOf(client);
   const edit = (change: (text: string) => string): void => {
     const path = join(machine.root, SETTINGS);
     const before = readFileSync(path, 'utf8');
@@ -203,6 +216,115 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
     expect(stdout).toMatch(/Overall exposure level for headscale-watchdog\.service: [01]\.\d OK/);
   });
 
+  /** Issues a certificate as certbot does: numbered files that only root may read, behind links. A newer key may be read by whom the older may. */
+  async function issue(authority: string, number: number): Promise<void> {
+    const [live, archive] = ['live', 'archive'].map((each) => join(machine.root, 'etc/letsencrypt', each)) as [
+      string,
+      string,
+    ];
+    for (const folder of [live, archive]) {
+      if (existsSync(folder)) continue;
+      mkdirSync(join(folder, SERVER_NAME), { recursive: true });
+      chmodSync(folder, 0o700);
+    }
+    const path = (name: string, version = number): string => join(archive, SERVER_NAME, `${name}${version}.pem`);
+    const [key, request] = [path('privkey'), join(authority, 'request.pem')];
+    const subject = ['-subj', `/CN=${SERVER_NAME}`, '-addext', `subjectAltName=DNS:${SERVER_NAME}`];
+    const pair = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+    await run(['openssl', 'req', '-new', ...pair, '-keyout', key, ...subject, '-out', request]);
+    const signed = ['-CA', join(authority, 'root.pem'), '-CAkey', join(authority, 'root.key'), '-days', '30'];
+    await run([
+      'openssl',
+      'x509',
+      '-req',
+      '-in',
+      request,
+      '-copy_extensions',
+      'copy',
+      ...signed,
+      '-out',
+      path('fullchain'),
+    ]);
+    chmodSync(key, number === 1 ? 0o600 : 0o600 | (statSync(path('privkey', number - 1)).mode & 0o070));
+    for (const name of ['privkey', 'fullchain']) {
+      const link = join(live, SERVER_NAME, `${name}.pem`);
+      rmSync(link, { force: true });
+      symlinkSync(`../../archive/${SERVER_NAME}/${name}${number}.pem`, link);
+    }
+  }
+
+  async function makeAuthority(): Promise<string> {
+    const authority = here.folder();
+    const pair = [
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-keyout',
+      join(authority, 'root.key'),
+    ];
+    await run([
+      'openssl',
+      'req',
+      '-x509',
+      ...pair,
+      '-subj',
+      '/CN=root',
+      '-days',
+      '30',
+      '-out',
+      join(authority, 'root.pem'),
+    ]);
+    return authority;
+  }
+
+  test('with TLS as docs/tls.md says, a renewed certificate is served without a restart, and no stream ends', {
+    timeout: 240_000,
+  }, async () => {
+    const authority = await makeAuthority();
+    await issue(authority, 1);
+    const script = `set -e
+      groupadd --system headscale-certs
+      setfacl -m g:headscale-certs:x /etc/letsencrypt/live /etc/letsencrypt/archive
+      setfacl -R -m g:headscale-certs:rX -m d:g:headscale-certs:rX /etc/letsencrypt/archive/${SERVER_NAME}`;
+    await machine.run('sh', '-c', script);
+    const override = (unit: string, text: string): void => {
+      const folder = join(machine.root, `etc/systemd/system/${unit}.d`);
+      mkdirSync(folder);
+      writeFileSync(join(folder, 'override.conf'), text);
+    };
+    override(SERVICE, '[Service]\nSupplementaryGroups=headscale-certs\n');
+    override('headscale-watchdog.socket', '[Socket]\nListenStream=0.0.0.0:443\n');
+    const certificate = `/etc/letsencrypt/live/${SERVER_NAME}`;
+    edit((text) =>
+      text.replace(
+        /^listen: .*$/m,
+        `listen:
+  - 0.0.0.0:8080
+  - { address: 0.0.0.0:443, cert: ${certificate}/fullchain.pem, key: ${certificate}/privkey.pem }`,
+      ),
+    );
+    await machine.run('systemctl', 'daemon-reload');
+    // While the service runs, systemd refuses to start its socket. A client that knocks in between is why both are stopped at once.
+    await machine.run('systemctl', 'stop', SERVICE, 'headscale-watchdog.socket');
+    await machine.run('systemctl', 'start', 'headscale-watchdog.socket', SERVICE);
+    const overTls = new Tailscaled(network, here, join(authority, 'root.pem'));
+    await overTls.start();
+    await overTls.logIn(`https://${SERVER_NAME}`, authKey);
+    const served = async (): Promise<string> => {
+      const show = `openssl s_client -connect ${SERVER_ADDRESS}:443 </dev/null | openssl x509 -noout -serial`;
+      return (await network.inside('sh', '-c', show)).stdout;
+    };
+    const [before, pid, stream] = [await served(), await mainPid(), await streamOf(overTls)];
+    expect(before).toMatch(/^serial=/);
+    await issue(authority, 2);
+    await until('the new certificate is served', async () => (await served()) !== before);
+    expect(await mainPid()).toBe(pid);
+    expect((await streamOf(overTls)).id).toBe(stream.id);
+    await overTls.vanish();
+  });
+
   const mainPid = () => machine.property(SERVICE, 'MainPID');
 
   test('an upgrade that cannot take over, because of a mistake in the settings, leaves the old one running, and says so', {
@@ -235,8 +357,6 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
   });
 
   test('removing it stops it and keeps the settings; purging leaves nothing', async () => {
-    mkdirSync(join(machine.root, 'etc/systemd/system/headscale-watchdog.service.d'));
-    writeFileSync(join(machine.root, 'etc/systemd/system/headscale-watchdog.service.d/override.conf'), '[Service]\n');
     await machine.run('apt-get', 'remove', '--yes', 'headscale-watchdog');
     expect((await machine.run('sh', '-c', 'ss -Hltn sport = :8080')).stdout).toBe('');
     expect(readFileSync(join(machine.root, SETTINGS), 'utf8')).toContain('silent-after: 45s');

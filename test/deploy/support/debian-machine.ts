@@ -4,8 +4,17 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Cleanup, debianRoot, type Ran, run, type ServerNetwork, until } from './machines.ts';
 
-/** systemd, and what our package depends on. */
-const PACKAGES = ['dbus', 'iproute2', 'libatomic1', 'libstdc++6', 'systemd', 'systemd-sysv', 'init-system-helpers'];
+/** systemd, what our package depends on, and what our documentation uses. */
+const PACKAGES = [
+  'acl',
+  'dbus',
+  'iproute2',
+  'libatomic1',
+  'libstdc++6',
+  'systemd',
+  'systemd-sysv',
+  'init-system-helpers',
+];
 
 /** A Debian system that systemd has booted, in the network of a test. */
 export class DebianMachine {
