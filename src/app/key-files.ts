@@ -292,9 +292,11 @@ class KeyFile<T> {
   async hasChanged(): Promise<boolean> {
     const paths = this.#paths;
     if (paths === undefined) return false;
-    const found = await Promise.all(paths.map((path) => stat(path, { bigint: true }).catch(() => undefined)));
-    if (found.includes(undefined) || paths !== this.#paths) return false;
-    return found.map(fingerprintOf).join() !== this.#fingerprint;
+    const found = await Promise.all(paths.map((path) => stat(path, { bigint: true }).catch(codeOf)));
+    if (found.includes('ENOENT') || paths !== this.#paths) return false;
+    // A folder that may not be entered any more: reading the file will then report why.
+    if (found.some((each) => typeof each !== 'object')) return true;
+    return (found as BigIntStats[]).map(fingerprintOf).join() !== this.#fingerprint;
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -74,6 +74,19 @@ describe('KeyFiles', () => {
     await keys.look();
     expect(keys.credentials.apiKey).toBe('another-api-key');
     expect(changed).toEqual(['Noise key', 'credentials']);
+    keys.close();
+  });
+
+  test('a file that can no longer be reached is reported once, and the old key stays', async () => {
+    const keys = open();
+    const before = keys.noiseKey;
+    // As root, any folder may be entered, so a link that leads to itself stands for one that may not.
+    rmSync(noiseKeyFile);
+    symlinkSync(noiseKeyFile, noiseKeyFile);
+    await keys.look();
+    await keys.look();
+    expect(events).toMatchObject([{ kind: 'key_file_reload_failed' }]);
+    expect(keys.noiseKey).toBe(before);
     keys.close();
   });
 
