@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -79,13 +79,21 @@ export class Cleanup {
 /**
  * Makes a Debian system: a folder, or a `.tar`. With the variable DEBIAN_ROOTS, a folder, what was made once is kept there and
  * used again.
+ *
+ * @param arch another processor, as Debian names it: the packages are unpacked only, because their scripts cannot run.
  */
-export async function debianRoot(suite: string, target: string, packages: readonly string[]): Promise<void> {
+export async function debianRoot(
+  suite: string,
+  target: string,
+  packages: readonly string[],
+  arch?: string,
+): Promise<void> {
   const script = join(import.meta.dirname, 'debian-root');
   const { DEBIAN_ROOTS: kept } = process.env;
-  const name = `${suite}-${packages.join('+')}.tar`;
+  const other = arch === undefined ? [] : [arch];
+  const name = `${[suite, ...other, packages.join('+')].join('-')}.tar`;
   const tar = kept === undefined ? `${target}.made.tar` : join(kept, name);
-  if (!existsSync(tar)) await run([script, suite, tar, packages.join(',')]);
+  if (!existsSync(tar)) await run([script, suite, tar, packages.join(','), ...other]);
   if (target.endsWith('.tar')) cpSync(tar, target);
   else {
     mkdirSync(target, { recursive: true });
@@ -262,3 +270,23 @@ export const DERP_MAP = `regions:
     nodes:
       - { name: 900a, regionid: 900, hostname: ${SERVER_ADDRESS}, ipv4: ${SERVER_ADDRESS}, ipv6: none }
 `;
+
+export const QEMU_ARM64 = '/usr/bin/qemu-aarch64-static';
+const BINFMT = '/proc/sys/fs/binfmt_misc';
+/** A program for arm64: the first bytes of its file, and which bits of them count. */
+const ARM64 = String.raw`\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff`;
+
+/** Until the cleanup, this machine runs programs for arm64 too: QEMU translates them. */
+export async function emulateArm64(cleanup: Cleanup): Promise<void> {
+  if (!existsSync(join(BINFMT, 'register'))) {
+    await run(['mount', '-t', 'binfmt_misc', 'binfmt_misc', BINFMT]);
+    cleanup.defer(() => run(['umount', BINFMT]));
+  }
+  const isThere = readdirSync(BINFMT).some((name) =>
+    /^magic 7f454c46020101\w+b700$/m.test(readFileSync(join(BINFMT, name), 'utf8')),
+  );
+  if (isThere) return;
+  // F: QEMU is opened now, so that the programs find it in any root.
+  writeFileSync(join(BINFMT, 'register'), `:hsw-arm64:M::${ARM64}:${QEMU_ARM64}:F`);
+  cleanup.defer(() => writeFileSync(join(BINFMT, 'hsw-arm64'), '-1'));
+}
