@@ -282,9 +282,9 @@ export async function emulateArm64(cleanup: Cleanup): Promise<void> {
     await run(['mount', '-t', 'binfmt_misc', 'binfmt_misc', BINFMT]);
     cleanup.defer(() => run(['umount', BINFMT]));
   }
-  const isThere = readdirSync(BINFMT).some((name) =>
-    /^magic 7f454c46020101\w+b700$/m.test(readFileSync(join(BINFMT, name), 'utf8')),
-  );
+  // That one can only be written.
+  const known = readdirSync(BINFMT).filter((name) => name !== 'register');
+  const isThere = known.some((name) => /^magic 7f454c46020101\w+b700$/m.test(readFileSync(join(BINFMT, name), 'utf8')));
   if (isThere) return;
   // F: QEMU is opened now, so that the programs find it in any root.
   writeFileSync(join(BINFMT, 'register'), `:hsw-arm64:M::${ARM64}:${QEMU_ARM64}:F`);
