@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -23,7 +23,8 @@ async function say(program: string, ...args: readonly string[]): Promise<string>
 
 describe('the settings file of the package', () => {
   const text = settingsFile({ upstream: 'http://127.0.0.1:8082', listen: '0.0.0.0:8080' });
-  const load = (file: string) => loadConfig({}, { path: 'watchdog.yaml', text: file });
+  /** Without the file's own path. */
+  const load = (text: string) => ({ ...loadConfig({}, { path: 'watchdog.yaml', text }), file: undefined });
 
   test('is valid as it is, and sets nothing else', () => {
     const expected = loadConfig({ upstream: 'http://127.0.0.1:8082', listen: ['0.0.0.0:8080'] }, undefined);
@@ -82,35 +83,11 @@ describe('npm run package', () => {
   const files = (): readonly string[] => readdirSync(made[0] ?? '');
   const one = (end: string): string => join(made[0] ?? '', files().find((name) => name.endsWith(end)) ?? end);
 
-  let linted: Promise<{ readonly stdout: string }>;
-
-  // Both at once, on two cores. Each has a build of its own.
   beforeAll(async () => {
-    const elsewhere = join(folder, 'elsewhere');
-    mkdirSync(elsewhere);
-    for (const each of (await say('git', 'ls-files', '-z'))
-      .split('\0')
-      .filter((name) => existsSync(join(PROJECT, name))))
-      cpSync(join(PROJECT, each), join(elsewhere, each));
-    // Links to the same files, where the file system lets us.
-    const modules = join(PROJECT, 'node_modules');
-    await say('cp', '-al', modules, elsewhere).catch(() => say('cp', '-a', modules, elsewhere));
-    const [here = '', there = ''] = made;
-    const env = {
-      ...process.env,
-      SOURCE_DATE_EPOCH: (await say('git', 'log', '-1', '--format=%ct', '.')).trim(),
-      TZ: 'Asia/Tokyo',
-    };
-    const command = ['run', '--silent', 'package', '--'] as const;
-    await Promise.all([
-      execute('npm', [...command, here, 'amd64'], { cwd: PROJECT }),
-      execute('npm', [...command, there, 'amd64'], { cwd: elsewhere, env }),
-    ]);
-    // It takes half a minute, beside the tests.
-    linted = execute('lintian', ['--fail-on=error', one('.deb')]).catch((error) => error);
+    for (const out of made) await say('npm', 'run', '--silent', 'package', '--', out, 'amd64');
   }, 600_000);
 
-  test('gives the same bytes in another folder and another time zone', () => {
+  test('gives the same bytes when it is run again', () => {
     const sums = made.map((out) => readFileSync(join(out, 'SHA256SUMS'), 'utf8'));
     expect(sums[1]).toBe(sums[0]);
     expect(files()).toHaveLength(5);
@@ -118,6 +95,11 @@ describe('npm run package', () => {
 
   test('the checksums are right', async () => {
     await execute('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: made[0] });
+  });
+
+  test('lintian finds no error', { timeout: 240_000 }, async () => {
+    const { stdout } = await execute('lintian', ['--fail-on=error', one('.deb')]).catch((error) => error);
+    expect(stdout.split('\n').filter((line: string) => /^[EW]:/.test(line))).toEqual([]);
   });
 
   test('the archive starts where it is unpacked, with its own Node and koffi', async () => {
@@ -174,10 +156,5 @@ describe('npm run package', () => {
       ]),
     );
     for (const each of ['vitest', 'esbuild', 'tsx', 'typescript']) expect(names).not.toContain(each);
-  });
-
-  test('lintian finds no error', { timeout: 240_000 }, async () => {
-    const { stdout } = await linted;
-    expect(stdout.split('\n').filter((line) => /^[EW]:/.test(line))).toEqual([]);
   });
 });
