@@ -77,6 +77,8 @@ in
         NotifyAccess = "main";
         ExecStart = "${lib.getExe cfg.package} serve --config /etc/headscale-watchdog/watchdog.yaml --noise-key %d/noise_private.key";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        # systemd does not wait for a main process that it has not started, as after a hand-over.
+        ExecStop = "-${pkgs.runtimeShell} -c 'kill -TERM $MAINPID; while kill -0 $MAINPID 2>/dev/null; do ${pkgs.coreutils}/bin/sleep 0.2; done'";
         WatchdogSec = "30s";
         Restart = "always";
         RestartSec = "1s";

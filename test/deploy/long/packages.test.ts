@@ -359,6 +359,8 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
   test('removing it stops it and keeps the settings; purging leaves nothing', async () => {
     await machine.run('apt-get', 'remove', '--yes', 'headscale-watchdog');
     expect((await machine.run('sh', '-c', 'ss -Hltn sport = :8080')).stdout).toBe('');
+    // The main process is one that has taken over. systemd has not started it, and waits for it all the same.
+    expect(await machine.journal(SERVICE)).not.toMatch(/with signal SIGKILL|remains running/);
     expect(readFileSync(join(machine.root, SETTINGS), 'utf8')).toContain('silent-after: 45s');
     await machine.run('apt-get', 'purge', '--yes', 'headscale-watchdog');
     const left = execFileSync('find', [machine.root, '-xdev', '-name', '*headscale-watchdog*'], { encoding: 'utf8' });
