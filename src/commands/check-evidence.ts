@@ -55,7 +55,7 @@ function listenFindings({ listen, trustedProxies }: Config): readonly Finding[] 
     if (!isLoopback(host) || trust(host === 'localhost' ? '127.0.0.1' : host)) return [];
     const what = `kernel evidence: --listen ${addressAndPort(host, port)} is reached from this machine only`;
     const other = 'clients come through another program on this machine, and its kernel answers for them';
-    const advice = 'name it with --trusted-proxies; rule 2 still works';
+    const advice = 'name it with --trusted-proxies; until then, only silence severs their dead streams';
     return [warn('HSW_PROXY_NOT_TRUSTED', `${what}: ${other}: ${advice}`)];
   });
 }
