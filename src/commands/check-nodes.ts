@@ -195,7 +195,10 @@ export async function runningNode(
   const does = describePolicy(settings, version);
   if (given === null || sameValues(given, settings)) return { findings: [ok(`${who}: ${does}`)], settings };
   const why = 'other settings than these, because its flags are others, or the file has changed since';
-  return { findings: [warn(null, `${who}: ${does}: ${why}: headscale-watchdog reload makes it read its own file again`)], settings };
+  return {
+    findings: [warn(null, `${who}: ${does}: ${why}: headscale-watchdog reload makes it read its own file again`)],
+    settings,
+  };
 }
 
 function sameValues(
