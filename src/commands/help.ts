@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, type Option } from 'commander';
 import { variableOf } from '../config/problems.ts';
+import { systemClock } from '../lib/clock.ts';
 import { errorLine } from '../lib/errors.ts';
 import { nearest } from '../lib/text.ts';
 
@@ -172,7 +173,7 @@ const DAY_MS = 86_400_000;
 export function timeOf(option: Option, daysBegin: 'here' | 'elsewhere'): Option {
   return option.argParser((text: string) => {
     if (AGO.test(text) || (DAY.test(text) && daysBegin === 'elsewhere')) return text;
-    const time = localTimeIn(text.trim(), new Date());
+    const time = localTimeIn(text.trim(), systemClock.dateOf(systemClock.now()));
     if (!Number.isNaN(time)) return new Date(time).toISOString();
     throw new InvalidArgumentError(
       'Write 90m, 24h or 7d (that long ago), a day like 2026-11-27, or a time like 08:00, 2026-11-27 08:00 or 2026-11-27T08:00Z. Without a time zone, it is that of this terminal.',
