@@ -141,7 +141,7 @@ const CUT = `[...document.querySelectorAll('main *, header *, footer *')].flatMa
   const isWide = each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 0;
   const row = each.closest('.row');
   const edge = row?.getBoundingClientRect();
-  const leaves = edge && (box.bottom > edge.bottom + 0.5 || box.top < edge.top - 0.5);
+  const leaves = edge && (box.bottom > edge.bottom + 0.5 || box.top < edge.top - 0.5 || box.right > edge.right + 0.5);
   const cell = each.closest('.row > *');
   // The name of a replica is a name.
   const isFigure = cell?.matches('.number, .state, .address') && !each.matches('.id small, .state small');
