@@ -4,7 +4,7 @@ import { nextSignal, serve } from './app/serve.ts';
 import type { CheckOptions } from './commands/check.ts';
 import { endHelp, styleHelp } from './commands/help.ts';
 import { addCompletion, addOperatorCommands, settingsOf, takesSettings } from './commands/register.ts';
-import { reportError, terminal } from './commands/terminal.ts';
+import { failUnwritten, reportError, terminal } from './commands/terminal.ts';
 import { readVariables } from './commands/variables.ts';
 import { version } from './lib/version.ts';
 
@@ -114,11 +114,12 @@ addCompletion(program);
 const variables = readVariables(program, process.env);
 program.hook('preAction', (_program, command) => {
   variables.check(command);
+  if (command !== serving) failUnwritten();
   if (command.options.length === 0 || command === serving) return;
   for (const text of variables.unknown) process.stderr.write(`warning [HSW_VARIABLE_UNKNOWN]: ${text}\n`);
 });
 
-// Nobody reads the log any more, or its disk is full. This must not stop the watchdog, and it can be reported nowhere.
+// Nobody reads the log any more, or its disk is full. This must not stop the watchdog.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 
 try {

@@ -22,7 +22,7 @@ import { countOf, endHelp, repeated, severalOf, sortOf, timeOf } from './help.ts
 import { type NodesOptions, showNodes } from './nodes.ts';
 import { type StatusOptions, showStatus } from './status.ts';
 import { type StreamsOptions, sever, showStreams } from './streams.ts';
-import { type Console, EXIT, type ExitCode, stopUnread, terminal } from './terminal.ts';
+import { type Console, EXIT, type ExitCode, terminal } from './terminal.ts';
 
 /** Adds the flags of every setting. */
 export function takesSettings(command: Command): Command {
@@ -101,7 +101,8 @@ export function addOperatorCommands(program: Command, stopped: () => Promise<unk
   const console = () => {
     const stop = new AbortController();
     void stopped().then(() => stop.abort());
-    stopUnread(stop);
+    // Nobody reads any more, or the disk is full.
+    process.stdout.once('error', () => stop.abort());
     return terminal(stop.signal);
   };
   addStatus(program, console);
@@ -375,9 +376,9 @@ function report(outcome: ReloadOutcome, file: string | undefined): ExitCode {
   for (const change of outcome.changes) stdout.write(`${change}\n`);
   for (const setting of outcome.needRestart) stdout.write(`needs a restart: ${setting}\n`);
   const { changes, file: read } = outcome;
-  const what = read === null ? 'the keys; the watchdog was started without a settings file' : read;
-  stdout.write(`reloaded ${what ?? ''}${changes.length > 0 ? '' : ': no setting has changed'}\n`);
-  // A watchdog of a version before does not say which it was.
+  // A watchdog of a version before does not say which file it was.
+  const what = read === undefined ? '' : ` ${read ?? 'the keys; the watchdog was started without a settings file'}`;
+  stdout.write(`reloaded${what}${changes.length > 0 ? '' : ': no setting has changed'}\n`);
   if (file !== undefined && read !== undefined && read !== file)
     stderr.write(`note: ${file} was not applied; it only said where the watchdog is\n`);
   return EXIT.done;

@@ -28,10 +28,9 @@ export function terminal(signal: AbortSignal): Console {
   };
 }
 
-/** Stops a command whose standard output cannot be written any more. */
-export function stopUnread(stop: AbortController): void {
+/** Makes a command fail whose standard output cannot be written, for example because the disk is full. */
+export function failUnwritten(): void {
   process.stdout.once('error', (error) => {
-    stop.abort();
     // Nobody reads any more, as after `--follow | head -1`: this is no error.
     if (codeOf(error) === 'EPIPE') return;
     process.stderr.write(errorLine('HSW_OUTPUT_FAILED', `cannot write to standard output: ${reasonOf(error)}`));

@@ -74,6 +74,16 @@ describe('when nobody reads on', () => {
   });
 });
 
+test.each(['nodes', 'events', 'reload', 'check --json', 'completion bash', 'status'])(
+  'what %s prints does not fit on the disk: it says so, and fails',
+  async (command) => {
+    const { admin } = await bench();
+    const at = command.startsWith('completion') ? '' : `--admin ${admin.replace('http://', '')}`;
+    const said = await inShell(`${process.execPath} ${CLI} ${command} ${at} 2>&1 >/dev/full`);
+    expect(said).toMatch(/error \[HSW_OUTPUT_FAILED\]: cannot write to standard output: .*ENOSPC.*\n1\n$/s);
+  },
+);
+
 describe.skipIf(!hasScript)('on a terminal', () => {
   test('uses colours, but not with NO_COLOR', async () => {
     const { admin } = await bench();
