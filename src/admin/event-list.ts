@@ -6,7 +6,7 @@ import type { StreamId } from '../streams/stream.ts';
 import { withName } from '../telemetry/event-phrases.ts';
 import { LEVELS } from '../telemetry/event-rows.ts';
 import { EVENT_KINDS } from '../telemetry/event-table.ts';
-import { ParameterError, Parameters } from './parameters.ts';
+import { checkOrder, ParameterError, Parameters } from './parameters.ts';
 import { nodeView } from './stream-list.ts';
 import type { EventList, EventView } from './views.ts';
 
@@ -25,8 +25,7 @@ export function eventQuery(
   const given = new Parameters(query, ['after', 'since', 'until', 'limit', 'node', 'stream', 'kind', 'level']);
   const node = given.text('node');
   const [since, until] = [given.time('since', now), given.time('until', now)];
-  if (since !== undefined && until !== undefined && since >= until)
-    throw new ParameterError(`since must be before until, and ${isoTime(since)} is not before ${isoTime(until)}.`);
+  if (since !== undefined && until !== undefined) checkOrder(since, until);
   return {
     since,
     until,

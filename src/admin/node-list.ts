@@ -115,7 +115,7 @@ export const NODE_FILTERS = [...NODE_STATES, 'contested', 'duplicate'] as const;
 type NodeFilter = (typeof NODE_FILTERS)[number];
 
 /** A node about which Headscale disagrees is connected or away, too. The page has the same filters. */
-function isInOneOf(filters: ReadonlySet<NodeFilter>, node: PresenceView): boolean {
+export function isInOneOf(filters: ReadonlySet<NodeFilter>, node: PresenceView): boolean {
   const { state, disagreement, connectedSince, isContested, isDuplicate, suspectedSince } = node;
   if (filters.has(state)) return true;
   // A deleted node, or one whose key has expired, may be shown differently, too.

@@ -76,12 +76,17 @@ export function spanOf(
 ): { readonly since: number; readonly until: number } {
   const until = given.time('until', now) ?? now;
   const since = given.time('since', now) ?? until - byDefaultMs;
-  if (since >= until)
-    throw new ParameterError(`since must be before until, and ${isoTime(since)} is not before ${isoTime(until)}.`);
+  checkOrder(since, until);
   if (until - since <= LONGEST_SPAN_MS) return { since, until };
   throw new ParameterError(
     `From ${isoTime(since)} to ${isoTime(until)} is too long. Ask for ${LONGEST_SPAN_DAYS} days at most.`,
   );
+}
+
+/** @throws ParameterError unless `since` comes first. */
+export function checkOrder(since: number, until: number): void {
+  if (since >= until)
+    throw new ParameterError(`since must be before until, and ${isoTime(since)} is not before ${isoTime(until)}.`);
 }
 
 const LONGEST_SPAN_DAYS = 366;

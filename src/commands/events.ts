@@ -105,7 +105,7 @@ class Shown {
     if (!this.#isFolded) return events;
     return events.filter((event) => {
       const { contest, events: all } = addTo(this.#lines, event);
-      if (this.#lines.length > REMEMBERED) this.#lines.shift();
+      this.#lines.splice(0, this.#lines.length - REMEMBERED);
       const isFirst = all.length === 1;
       return contest === undefined || isFirst || (isOutcome(event) && mainOf(all) === event);
     });

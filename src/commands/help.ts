@@ -163,7 +163,6 @@ const AGO = /^\d{1,6}[smhd]$/;
 const TIME_OF_DAY = /^([01]?\d|2[0-3]):([0-5]\d)(:[0-5]\d)?$/;
 const DAY_AND_TIME = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?) ?(Z|[+-]\d\d:?\d\d)?$/;
 const DAY = /^\d{4}-\d\d-\d\d$/;
-const DAY_MS = 86_400_000;
 
 /**
  * A flag with a time. What people type is in the time zone of their terminal, as what they read is.
@@ -185,9 +184,11 @@ export function timeOf(option: Option, daysBegin: 'here' | 'elsewhere'): Option 
 export function localTimeIn(text: string, now: Date): number {
   const [, hours, minutes, seconds = ':0'] = TIME_OF_DAY.exec(text) ?? [];
   if (hours !== undefined) {
-    const today = new Date(now);
-    const at = today.setHours(Number(hours), Number(minutes), Number(seconds.slice(1)), 0);
-    return at <= now.getTime() ? at : at - DAY_MS;
+    const at = new Date(now);
+    at.setHours(Number(hours), Number(minutes), Number(seconds.slice(1)), 0);
+    // A day may have 23 or 25 hours.
+    if (at > now) at.setDate(at.getDate() - 1);
+    return at.getTime();
   }
   const [, day, time, zone = ''] = DAY_AND_TIME.exec(text) ?? [];
   if (day !== undefined) return Date.parse(`${day}T${time}${zone}`);

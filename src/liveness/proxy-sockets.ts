@@ -278,16 +278,20 @@ export class ProxySockets {
   }
 
   #hidden(address: string, reason: NoEvidence, failure?: SockDiagFailure): ProxiedClient {
-    const report = (): void => this.#emit({ kind: 'proxy_sockets_hidden', address, reason, detail: failure?.why });
-    this.#report(`${address} ${reason}`, report);
+    this.#reportHidden(address, reason, failure);
     return new ProxiedClient(this, { kind: 'none', reason }, address, address, 0, undefined);
   }
 
   #reportSource({ proxy: address, source }: ProxiedClient): void {
-    if (source.kind === 'none') this.#hidden(address, source.reason);
+    if (source.kind === 'none') this.#reportHidden(address, source.reason);
     if (source.kind !== 'proxy') return;
     const { user, by } = source;
     this.#report(`${address} ${by}`, () => this.#emit({ kind: 'proxy_sockets_found', address, user, by }));
+  }
+
+  #reportHidden(address: string, reason: NoEvidence, failure?: SockDiagFailure): void {
+    const report = (): void => this.#emit({ kind: 'proxy_sockets_hidden', address, reason, detail: failure?.why });
+    this.#report(`${address} ${reason}`, report);
   }
 
   #report(what: string, report: () => void): void {

@@ -30,6 +30,13 @@ describe('a time that somebody types', () => {
     expect(read(text)).toBe(time);
   });
 
+  test('yesterday may have had 25 hours', () => {
+    process.env.TZ = 'Europe/Berlin';
+    // 01:00 on the day after clocks were set back.
+    const after = new Date('2026-10-26T00:00:00Z');
+    expect(new Date(localTimeIn('01:30', after)).toISOString()).toBe('2026-10-24T23:30:00.000Z');
+  });
+
   test('a time that a command has printed can be given back', () => {
     expect(read(localTime(now.toISOString()))).toBe(now.toISOString());
   });

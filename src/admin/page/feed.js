@@ -243,7 +243,7 @@ export class Feed {
       ...(kind && { kind: kind.join(',') }),
       ...(level && { level: level.join(',') }),
     }).catch((error) => {
-      this.#meanwhile = undefined;
+      if (asked === this.#asked) this.#meanwhile = undefined;
       throw error;
     });
     if (asked !== this.#asked) return lastSeq;
