@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
 import {
   Cleanup,
   DERP_MAP,
@@ -310,5 +311,145 @@ describe('deploy/compose, run by podman-compose', () => {
       /outside this machine or network namespace.*run the watchdog in that proxy's network namespace/,
     );
     expect((await log()).match(/"event":"proxy_sockets_hidden"/g)).toHaveLength(1);
+  });
+});
+
+/** A resource, as far as a pod is made of it. */
+interface Resource {
+  readonly kind: string;
+  readonly spec: {
+    readonly template: { readonly metadata: object; readonly spec: PodSpec };
+    readonly volumeClaimTemplates: readonly { readonly metadata: { readonly name: string }; readonly spec: object }[];
+  };
+}
+
+interface PodSpec {
+  readonly initContainers: readonly Container[];
+  readonly containers: readonly Container[];
+  readonly volumes: readonly Volume[];
+}
+
+interface Volume {
+  readonly name: string;
+  readonly secret?: { readonly secretName: string; readonly items?: readonly object[] };
+}
+
+interface Container {
+  readonly name: string;
+  readonly ports?: readonly { readonly name: string }[];
+}
+
+/**
+ * The pod of deploy/kubernetes, as Podman can run it. Different from a cluster: the ports are the machine's, because there is no
+ * Service; the sidecar is an ordinary container; the volume belongs to its user from the start, because there is no fsGroup; and the
+ * secrets are config maps, because Podman 4.3 mounts secrets in base64 (containers/podman issue 16625, mended in 4.4).
+ */
+function podOf(certificate: string, key: string): string {
+  const read = (name: string): string => readFileSync(join(PROJECT, 'deploy', 'kubernetes', name), 'utf8');
+  const set = parseAllDocuments(read('headscale.yaml'))
+    .map((document) => document.toJS() as Resource)
+    .find(({ kind }) => kind === 'StatefulSet');
+  if (set === undefined) throw new Error('there is no StatefulSet');
+  const { template, volumeClaimTemplates } = set.spec;
+  const { initContainers, containers, volumes, ...rest } = template.spec;
+  const published: Readonly<Record<string, object>> = {
+    clients: { hostPort: 443 },
+    admin: { hostPort: 9191, hostIP: '127.0.0.1' },
+  };
+  const forPodman = ({ ports = [], ...container }: Container): object => ({
+    ...container,
+    restartPolicy: undefined,
+    imagePullPolicy: 'Never',
+    ports: ports.map((port) => ({ ...port, ...published[port.name] })),
+  });
+  const config = read('config.yaml')
+    .replace('headscale.example.com', SERVER_NAME)
+    .replace(/ {2}urls:\n.*\n/, '  urls: []\n  paths: [/etc/headscale/derp.yaml]\n');
+  const named = (kind: string, name: string, more: object): object => ({
+    apiVersion: 'v1',
+    ...{ kind, metadata: { name }, ...more },
+  });
+  const configMap = (name: string, data: Readonly<Record<string, string>>): object =>
+    named('ConfigMap', name, { data });
+  const resources = [
+    configMap('headscale', { 'config.yaml': config, 'derp.yaml': DERP_MAP }),
+    // Silence alone ends nothing here, so what ends a stream is evidence.
+    configMap('headscale-watchdog', { 'watchdog.yaml': `${read('watchdog.yaml')}silent-after: 1h\n` }),
+    configMap('secret-headscale-watchdog', { 'admin-token': TOKEN }),
+    configMap('secret-headscale-tls', {
+      'tls.crt': readFileSync(certificate, 'utf8'),
+      'tls.key': readFileSync(key, 'utf8'),
+    }),
+    ...volumeClaimTemplates.map(({ metadata, spec }) => ({
+      ...{ apiVersion: 'v1', kind: 'PersistentVolumeClaim', spec },
+      metadata: { ...metadata, annotations: { 'volume.podman.io/uid': '1000', 'volume.podman.io/gid': '1000' } },
+    })),
+    {
+      ...{ apiVersion: 'v1', kind: 'Pod', metadata: { ...template.metadata, name: 'headscale-0' } },
+      spec: {
+        ...rest,
+        containers: [...initContainers, ...containers].map(forPodman),
+        volumes: [
+          ...volumes.map(({ secret, ...volume }) => ({
+            ...volume,
+            ...(secret && { configMap: { name: `secret-${secret.secretName}`, items: secret.items } }),
+          })),
+          ...volumeClaimTemplates.map(({ metadata: { name } }) => ({
+            ...{ name, persistentVolumeClaim: { claimName: name } },
+          })),
+        ],
+      },
+    },
+  ];
+  return resources.map((each) => `---\n${JSON.stringify(each)}\n`).join('');
+}
+
+describe('the pod of deploy/kubernetes, run by podman kube play', () => {
+  const inPod = (name: string, ...args: readonly string[]) => podman.run('exec', `headscale-0-${name}`, ...args);
+  const headscale = (...args: readonly string[]) => inPod('headscale', 'headscale', ...args);
+
+  beforeAll(async () => {
+    await podman.removeAll();
+    const folder = cleanup.folder();
+    const [certificate, key, pod] = ['tls.crt', 'tls.key', 'pod.yaml'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const named = ['-subj', `/CN=${SERVER_NAME}`, '-addext', `subjectAltName=DNS:${SERVER_NAME}`];
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+    await run(['openssl', 'req', '-x509', ...kind, ...named, '-keyout', key, '-out', certificate]);
+    writeFileSync(pod, podOf(certificate, key));
+    await podman.run('kube', 'play', pod);
+    await until('Headscale answers', () => headscale('users', 'list'));
+    await headscale('users', 'create', 'alice');
+    const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--reusable', '--output', 'json');
+    client = new Tailscaled(network, cleanup, certificate);
+    await client.start();
+    await client.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+  }, 240_000);
+
+  test('the sidecar waits for the key that Headscale makes, and knows a client from outside by its own connection', async () => {
+    const { remoteAddress, evidence } = await ownStream();
+    expect(hostOf(remoteAddress)).toBe(client.address);
+    expect(evidence).toMatchObject({ source: 'direct' });
+    expect(JSON.parse(await admin('/readyz'))).toMatchObject({ ready: true });
+    // It was started once.
+    const { stdout } = await podman.run('logs', 'headscale-0-watchdog');
+    expect(stdout.match(/"msg":"listening"/g)).toHaveLength(1);
+  });
+
+  test('both run as user 1000, and the sidecar cannot write to its file system', async () => {
+    for (const name of ['headscale', 'watchdog']) expect((await inPod(name, 'id', '-u')).stdout.trim()).toBe('1000');
+    await expect(inPod('watchdog', 'touch', '/app/x')).rejects.toThrow(/Read-only file system/);
+  });
+
+  test('a client that vanished and is back elsewhere takes over', async () => {
+    const old = await ownStream();
+    await client.vanish();
+    await client.start();
+    await client.running();
+    await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id));
+    expect((await podman.run('logs', 'headscale-0-watchdog')).stdout).toContain('"event":"stream_severed"');
   });
 });
