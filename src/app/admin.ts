@@ -80,7 +80,7 @@ export function startAdmin(options: AdminOptions): {
     corsOrigins: () => live.config.adminCorsOrigins,
     isTrustedProxy: (address) => trust()(address),
   });
-  return { admin, states: handedStates({ ...options, metrics, history }) };
+  return { admin, states: handedStates({ ...options, metrics }) };
 }
 
 /** Whether a key belongs to a node. Until Headscale has listed its nodes, every key may. */

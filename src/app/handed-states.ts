@@ -1,17 +1,18 @@
-import type { HandedHistory, History, HistoryEntry } from '../history/history.ts';
+import type { HandedHistory, HistoryEntry } from '../history/history.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import type { Takeover } from '../takeover/takeover.ts';
 import type { MetricsState } from '../telemetry/continued-metrics.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { HandedState } from './handover.ts';
+import type { KeptHistory, LaterHistory } from './history.ts';
 
 /** No message of a hand-over has more entries than this. */
 const MOST_AT_ONCE = 500;
 
 interface HandedStatesOptions {
   readonly metrics: Metrics;
-  readonly history: History;
+  readonly kept: Pick<KeptHistory, 'history' | 'takeLater' | 'addLater'>;
   readonly acceptor: StreamAcceptor;
   readonly takeover: Takeover;
   readonly replicas: Pick<Replicas, 'members'> | undefined;
@@ -20,7 +21,7 @@ interface HandedStatesOptions {
 /** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, which machine keys two machines may use, and which other replicas there are. */
 export function handedStates({
   metrics,
-  history,
+  kept,
   acceptor,
   takeover,
   replicas,
@@ -32,7 +33,7 @@ export function handedStates({
       write: async (isElsewhere) => [await metrics.counted(isElsewhere)],
       read: (state) => metrics.continueFrom(state as MetricsState),
     },
-    historyState(history),
+    historyState(kept),
     {
       part: 'handshakes',
       isRepeated: false,
@@ -56,22 +57,25 @@ export function handedStates({
   ];
 }
 
-type HistoryPiece = Pick<HandedHistory, 'entries'> | Omit<HandedHistory, 'entries'>;
+type HistoryPiece = Pick<HandedHistory, 'entries'> | Omit<HandedHistory, 'entries'> | { readonly later: LaterHistory };
 
-function historyState(history: History): HandedState {
+function historyState({ history, takeLater, addLater }: HandedStatesOptions['kept']): HandedState {
   const entries: HistoryEntry[] = [];
-  let sentUpTo: number | undefined;
   return {
     part: 'history',
-    isRepeated: true,
+    isRepeated: false,
     async write(): Promise<readonly HistoryPiece[]> {
-      const { entries: all, ...rest } = history.everything(sentUpTo);
-      sentUpTo = rest.lastSeq;
+      const { entries: all, ...rest } = history.everything();
       return [...chunks(all).map((each) => ({ entries: each })), rest];
+    },
+    later(): readonly HistoryPiece[] {
+      const later = takeLater();
+      return later.entries.length + later.lines.length === 0 ? [] : [{ later }];
     },
     read(state) {
       const piece = state as HistoryPiece;
-      if ('entries' in piece) entries.push(...piece.entries);
+      if ('later' in piece) addLater(piece.later);
+      else if ('entries' in piece) entries.push(...piece.entries);
       else history.takeOver({ ...piece, entries: entries.splice(0) });
     },
   };

@@ -23,8 +23,8 @@ export interface HandedOver {
 type Shared = 'clock' | 'emit' | 'registry' | 'acceptor';
 
 interface HandingOverOptions
-  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas' | 'kept'>,
-    Pick<HandoverOptions, 'fromManager'> {
+  extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas'>,
+    Pick<HandoverOptions, 'fromManager' | 'kept'> {
   readonly config: Pick<Config, 'admin'>;
   readonly listeners: readonly ClientListener[];
   readonly admission: Admission;

@@ -17,6 +17,7 @@ import { type Program, type SuccessorProcess, startSuccessor } from '../service/
 import type { Emit } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import type { Stream, StreamId } from '../streams/stream.ts';
+import type { KeptHistory } from './history.ts';
 
 /** The result of a hand-over. */
 export type HandoverOutcome =
@@ -39,6 +40,8 @@ export interface HandedState {
   readonly isRepeated: boolean;
   /** In pieces, so that no message is long. @param isElsewhere whether the successor has the stream. */
   write(isElsewhere: (stream: Stream) => boolean): Promise<Iterable<unknown>>;
+  /** What has come since, which this process leaves to the successor. It is sent as it comes. */
+  later?(): Iterable<unknown>;
   read(state: unknown): void;
 }
 
@@ -56,6 +59,7 @@ export interface HandoverOptions {
   readonly fromManager: number;
   readonly states: readonly HandedState[];
   readonly replicas: Replicas | undefined;
+  readonly kept: Pick<KeptHistory, 'pause' | 'goOn'>;
   /** The successor listens, so this process stops listening. */
   leave(successor: SuccessorProcess): void;
 }
@@ -66,6 +70,8 @@ const LOOK_EVERY_WHILE_LEAVING_MS = 100;
 const FLUSHED_WITHIN_MS = 200;
 /** A stream whose other side does not read is tried again after this time. */
 const TRY_AGAIN_AFTER_MS = 1000;
+/** While many streams go, a newcomer waits this long at most before it is let in here. It follows later. */
+const NEWCOMERS_WAIT_MS = 150;
 /** Streams that may still come to this process, on connections that it has, get numbers in this range. */
 const IDS_APART = 1000;
 
@@ -78,8 +84,8 @@ export class Handover {
   /** Streams that rest until everything that was read is written, and until when. */
   readonly #flushing = new Map<StreamId, Instant>();
   readonly #notBefore = new Map<StreamId, Instant>();
-  /** Newcomers that the takeover has not seen here. */
-  readonly #admitHere = new Map<StreamId, () => void>();
+  /** Newcomers that the takeover has not seen here, and until when they may wait for their turn. */
+  readonly #admitHere = new Map<StreamId, { readonly admit: () => void; readonly until: Instant }>();
   /** They stay in the registry until the successor shows them. */
   readonly #moved = new Set<Stream>();
   readonly #urgent = new Set<MachineKey>();
@@ -117,8 +123,7 @@ export class Handover {
 
   /** Ends the successor, unless it has everything already. Call it when this process is to stop. */
   cancel(): void {
-    if (this.#machine.phase === 'leaving' || this.#machine.phase === 'over') return;
-    this.#successor.kill();
+    this.#do(this.#machine.cancel());
   }
 
   /** Whether another hand-over can begin. */
@@ -137,6 +142,7 @@ export class Handover {
     this.#next(true);
     const { phase } = this.#machine;
     if (phase === 'over') return;
+    if (phase === 'leaving') this.#sayLater();
     this.#timer = clock.after(phase === 'leaving' ? LOOK_EVERY_WHILE_LEAVING_MS : LOOK_EVERY_MS, () => this.#look());
   }
 
@@ -156,6 +162,9 @@ export class Handover {
     else this.#able = nextToGo(registry.all(), staysBecause, ({ id, machineKey }) => this.#isUrgent(id, machineKey));
     const ids = this.#able.map(({ id }) => id);
     this.#do(this.#machine.next(ids, now));
+    for (const [id, { until }] of [...this.#admitHere]) {
+      if (now >= until && !this.#machine.isInTransit(id)) this.#admit(id);
+    }
     this.#clear();
   }
 
@@ -176,7 +185,8 @@ export class Handover {
   readonly #divert = (stream: Stream, admitHere: () => void): boolean => {
     const { acceptor } = this.#options;
     if (!this.#machine.isMoving || acceptor.tunnelOf(stream)?.staysBecause !== undefined) return false;
-    this.#admitHere.set(stream.id, admitHere);
+    const until = plus(this.#options.clock.now(), NEWCOMERS_WAIT_MS);
+    this.#admitHere.set(stream.id, { admit: admitHere, until });
     if (stream.machineKey !== undefined) this.#urgent.add(stream.machineKey);
     this.#next(true);
     return true;
@@ -195,7 +205,7 @@ export class Handover {
           this.#takeBack(command.id);
           break;
         case 'switch':
-          void this.#sayState(this.#options.states).then(() => this.#successor.say({ kind: 'listen' }));
+          void this.#switch();
           break;
         case 'leave':
           this.#leave();
@@ -256,8 +266,20 @@ export class Handover {
     const { registry, acceptor } = this.#options;
     const stream = registry.get(id);
     if (stream !== undefined) acceptor.tunnelOf(stream)?.wake();
-    this.#admitHere.get(id)?.();
+    this.#admit(id);
+  }
+
+  #admit(id: StreamId): void {
+    const newcomer = this.#admitHere.get(id);
     this.#admitHere.delete(id);
+    newcomer?.admit();
+  }
+
+  /** From here on the successor numbers the events and writes to the history file, unless this process has to go on. */
+  async #switch(): Promise<void> {
+    await this.#options.kept.pause();
+    await this.#sayState(this.#options.states);
+    this.#successor.say({ kind: 'listen' });
   }
 
   async #sayState(states: readonly HandedState[]): Promise<void> {
@@ -273,7 +295,14 @@ export class Handover {
 
   /** Sends what has been counted and noted here since, while the last streams end. */
   async sayLast(): Promise<void> {
+    this.#sayLater();
     await this.#sayState(this.#options.states.filter(({ isRepeated }) => isRepeated));
+  }
+
+  #sayLater(): void {
+    for (const { part, later } of this.#options.states) {
+      for (const state of later?.() ?? []) this.#successor.say({ kind: 'state', part, state });
+    }
   }
 
   #leave(): void {
@@ -291,12 +320,14 @@ export class Handover {
     const { clock, emit, registry, acceptor } = this.#options;
     acceptor.divertNewcomers(undefined);
     this.#successor.kill();
+    for (const id of [...this.#admitHere.keys()]) this.#admit(id);
     // What had been handed over has ended with the successor.
     for (const stream of this.#moved) {
       registry.remove(stream);
       acceptor.lost(stream);
       emit({ kind: 'stream_closed', stream, reason: 'handover_failed', lifetimeMs: clock.now() - stream.openedAt });
     }
+    this.#options.kept.goOn();
     const problems = problemsOf(why);
     emit({ kind: 'handover_failed', problems, lost: this.#moved.size });
     this.#done({ ok: false, code: 'HSW_HANDOVER_FAILED', problems });
@@ -325,6 +356,12 @@ export class Handover {
   }
 }
 
+const MISSED: Readonly<Record<Extract<Failure, { kind: 'late' }>['missed'], string>> = {
+  ready: 'was not ready after',
+  answer: 'has not answered for',
+  listen: 'did not listen within',
+};
+
 function problemsOf(why: Failure): readonly string[] {
   switch (why.kind) {
     case 'refused':
@@ -332,7 +369,9 @@ function problemsOf(why: Failure): readonly string[] {
     case 'ended':
       return [`the new process ${why.how}`];
     case 'late':
-      return [`the new process was not ready after ${Math.round(why.afterMs / 1000)} s`];
+      return [`the new process ${MISSED[why.missed]} ${Math.round(why.afterMs / 1000)} s`];
+    case 'stopping':
+      return ['the watchdog is stopping'];
     default:
       return why satisfies never;
   }

@@ -7,7 +7,7 @@ import { type FoundEvents, History, type HistoryEntry, type HistoryQuery, histor
 import { HistoryFile } from '../history/history-file.ts';
 import { findInFile, type Remembered, readHistory } from '../history/history-reading.ts';
 import { KEPT_MS, PresenceLog } from '../history/presence-log.ts';
-import { formatRecord, type HistoryRecord, Notes } from '../history/records.ts';
+import { formatRecord, type HistoryRecord, Notes, parseRecord } from '../history/records.ts';
 import type { MachineKey } from '../identity/keys.ts';
 import type { Clock, Timer } from '../lib/clock.ts';
 import type { Events, WatchdogEvent } from '../streams/events.ts';
@@ -19,7 +19,7 @@ interface KeptHistoryOptions {
   readonly events: Events;
   readonly registry: Registry;
   readonly directory: NodeDirectory;
-  /** The process that hands over to this one. It still writes to the file. */
+  /** The process that hands over to this one. Until this one is told to go on, only the old one writes to the file. */
   readonly old?: object | undefined;
 }
 
@@ -35,9 +35,23 @@ export interface KeptHistory {
   readonly file: Pick<HistoryFile, 'isWorking' | 'bytes'> | undefined;
   /** The events that match. */
   find(query: HistoryQuery): Promise<FoundEvents>;
-  /** The process before this one has ended. */
-  alone(): void;
+  /** Another process is to number the events, and to write to the file. Resolves when this one has written its own. */
+  pause(): Promise<void>;
+  /** What has been noted here since then, for that process. */
+  takeLater(): LaterHistory;
+  /** Takes what the process before this one has noted since it handed over. */
+  addLater(later: LaterHistory): void;
+  /** From now on this process does. */
+  goOn(): void;
   close(): Promise<void>;
+}
+
+/** What a process notes while another one numbers the events and writes to the file. */
+export interface LaterHistory {
+  /** Without their numbers. */
+  readonly entries: readonly HistoryEntry[];
+  /** Of the file. */
+  readonly lines: readonly string[];
 }
 
 const FORGET_EVERY_MS = 3_600_000;
@@ -64,7 +78,6 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   const log = new PresenceLog(run);
   const startedAt = clock.now();
   let file: HistoryFile | undefined;
-  let isEnding = false;
   let remembered: Remembered | undefined;
   const write = (record: HistoryRecord): void => file?.append(formatRecord(record), 'seq' in record);
   const notes = new Notes((note, value) => write({ at: now(), note, value }), config.historyFile !== undefined);
@@ -82,14 +95,17 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
     });
     remembered = await readHistory(file, { history, log, notes, since: now() - KEPT_MS });
     goOn(remembered, history, registry, notes);
-    // What the old process still appends would be lost.
-    if (options.old !== undefined) file.endRewrites();
+  }
+  if (options.old !== undefined) {
+    history.pause();
+    await file?.hold();
   }
   forget();
 
   // Only nodes have an entry in the log.
   const chosen = new WorthKeeping(
     (stream) => attendance.wasSession(stream) && log.has(stream.machineKey as MachineKey),
+    (key) => log.has(key),
   );
   const attendance: Attendance = new Attendance({
     ...{ clock, run, log },
@@ -111,9 +127,7 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
   events.listen(history.listen);
   events.listen(attendance.listen);
   events.listen(({ kind }) => {
-    if (kind !== 'drain_started' && kind !== 'handover_ended') return;
-    isEnding = true;
-    file?.endRewrites();
+    if (kind === 'drain_started') file?.endRewrites();
   });
   directory.onRefresh(() => attendance.listed());
   if (remembered !== undefined && config.historyFile !== undefined) {
@@ -142,8 +156,27 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
       return times.filter(([, at]) => at > 0).sort(([, a], [, b]) => a - b);
     },
     find: (query) => findEvents(query, history, file, now() - KEPT_MS),
-    alone() {
-      if (!isEnding) file?.resumeRewrites();
+    async pause() {
+      history.pause();
+      await file?.hold();
+    },
+    takeLater: () => ({ entries: history.takeWaiting().map(([entry]) => entry), lines: file?.takeHeld() ?? [] }),
+    addLater({ entries, lines }) {
+      for (const line of lines) {
+        const record = parseRecord(Buffer.from(line));
+        if (record === undefined) continue;
+        if ('note' in record) notes.read(record.note, record.value);
+        else if ('node' in record) log.applyNode(record);
+        else if ('run' in record) log.applyRun(record);
+        write(record);
+      }
+      for (const entry of entries) history.add(entry);
+    },
+    goOn() {
+      // The file may have been too new to have it when this process read it.
+      if (notes.get('series') !== history.run) notes.set('series', history.run);
+      file?.release();
+      history.goOn();
     },
     async close() {
       timer?.cancel();
@@ -190,12 +223,14 @@ async function findEvents(
  */
 class WorthKeeping {
   readonly #isSession: (stream: Stream) => boolean;
+  readonly #isNode: (key: MachineKey) => boolean;
   /** Streams that are open and were no session at the last look. */
   readonly #opened = new Map<Stream, HistoryEntry>();
   readonly #kept = new WeakSet<Stream>();
 
-  constructor(isSession: (stream: Stream) => boolean) {
+  constructor(isSession: (stream: Stream) => boolean, isNode: (key: MachineKey) => boolean) {
     this.#isSession = isSession;
+    this.#isNode = isNode;
   }
 
   /** The beginnings of streams that have become sessions. */
@@ -210,7 +245,9 @@ class WorthKeeping {
     return ripe;
   }
 
-  choose(entry: HistoryEntry, event: WatchdogEvent): readonly HistoryEntry[] {
+  /** @param event undefined if it happened in the process before this one: then it is not known whether it was of a session. */
+  choose(entry: HistoryEntry, event: WatchdogEvent | undefined): readonly HistoryEntry[] {
+    if (event === undefined) return entry.level !== 'debug' || this.#mayBeSession(entry) ? [entry] : [];
     const isOpening = event.kind === 'stream_opened' && event.stream.machineKey !== undefined;
     if (isOpening && event.stream.kind === 'control') this.#opened.set(event.stream, entry);
     const chosen = this.ripe();
@@ -220,5 +257,10 @@ class WorthKeeping {
       if (entry.level === 'debug' && this.#kept.has(event.stream)) chosen.push(entry);
     }
     return chosen;
+  }
+
+  #mayBeSession({ kind, subject: { machineKey, streamKind } }: HistoryEntry): boolean {
+    if (kind !== 'stream_opened' && kind !== 'stream_closed') return false;
+    return streamKind === 'control' && machineKey !== undefined && this.#isNode(machineKey);
   }
 }

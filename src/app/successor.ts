@@ -9,7 +9,7 @@ import { type Handed, readHanded } from '../pipeline/handed-stream.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import { Successor, type SuccessorCommand } from '../service/handover.ts';
-import type { OldProcess } from '../service/successor-process.ts';
+import { type OldProcess, oldProcessEnded } from '../service/successor-process.ts';
 import type { Emit } from '../streams/events.ts';
 import type { Registry } from '../streams/registry.ts';
 import type { Stream, StreamId } from '../streams/stream.ts';
@@ -26,7 +26,7 @@ export interface SuccessionOptions {
   /** Whether the settings name a Noise key that is not there. */
   isKeyMissing(): boolean;
   readonly replicas: Replicas | undefined;
-  readonly kept: Pick<KeptHistory, 'alone'>;
+  readonly kept: Pick<KeptHistory, 'goOn'>;
   /** Counts a client's connection, and watches both sockets of a stream. */
   connected(client: Socket, upstream: Socket | undefined): void;
 }
@@ -47,6 +47,7 @@ export class Succession {
   #streams = 0;
   #isAlone = false;
   #listen: () => void = () => {};
+  #fail: (error: StartError) => void = () => {};
 
   constructor(old: OldProcess, options: SuccessionOptions) {
     this.#old = old;
@@ -58,7 +59,7 @@ export class Succession {
   /**
    * Says that this process is ready, and takes what the old one gives. Resolves when this process is to listen.
    *
-   * @throws StartError when the Noise key is not Headscale's.
+   * @throws StartError when the Noise key is not Headscale's, or the old process has ended before it had given everything.
    */
   async takeOver(): Promise<void> {
     const { clock, checkup, replicas, acceptor, emit } = this.#options;
@@ -75,8 +76,9 @@ export class Succession {
         "the Noise key is not Headscale's, so this process could not tell nodes apart: point --noise-key at the running Headscale's noise_private.key",
       );
     }
-    const listen = new Promise<void>((resolve) => {
+    const listen = new Promise<void>((resolve, reject) => {
       this.#listen = resolve;
+      this.#fail = reject;
     });
     acceptor.divertNewcomers(this.#wait);
     void this.#old.say({ kind: 'ready', version });
@@ -85,6 +87,7 @@ export class Succession {
       alone: () => this.#alone(),
     });
     await listen;
+    this.#old.onMain(() => this.#options.kept.goOn());
     emit({ kind: 'handover_received', streams: this.#streams });
   }
 
@@ -96,7 +99,6 @@ export class Succession {
   #alone(): void {
     this.#isAlone = true;
     this.#options.replicas?.alone();
-    this.#options.kept.alone();
     this.#options.acceptor.divertNewcomers(undefined);
     this.#do(this.#machine.alone());
     for (const id of [...this.#waiting.keys()]) this.#clear(id);
@@ -125,6 +127,9 @@ export class Succession {
           break;
         case 'listen':
           this.#listen();
+          break;
+        case 'end':
+          this.#fail(oldProcessEnded());
           break;
         case 'clear':
           this.#clear(command.id);

@@ -58,6 +58,7 @@ export class HistoryFile {
   /** Records other than events were lost, so the file must be written anew. */
   #mustRewrite = false;
   #mayRewrite = true;
+  #isHeld = false;
   #rewriteAt: Instant;
   #eventsSince = 0;
   /** Of the oldest event in the file; undefined if there is none. */
@@ -123,9 +124,24 @@ export class HistoryFile {
     this.#mayRewrite = false;
   }
 
-  /** No other watchdog uses the file any more. */
-  resumeRewrites(): void {
-    this.#mayRewrite = true;
+  /** Another process is to write to the file. Writes what waits; whatever comes later waits for `release`. */
+  async hold(): Promise<void> {
+    this.#isHeld = true;
+    const done = this.#inTurn(() => this.#write());
+    await atMost(this.#options.clock, CLOSE_WITHIN_MS, done);
+  }
+
+  /** The lines that wait while it is held. They wait here no longer. */
+  takeHeld(): readonly string[] {
+    if (!this.#isHeld) return [];
+    this.#pendingBytes = 0;
+    return this.#pending.splice(0);
+  }
+
+  /** This process is the only one that writes to the file. */
+  release(): void {
+    this.#isHeld = false;
+    this.#schedule(FLUSH_AFTER_MS);
   }
 
   /** Runs `work` when nothing is being written, after everything so far has been written if that is possible. */
@@ -166,6 +182,10 @@ export class HistoryFile {
   }
 
   async #tryWrite(): Promise<void> {
+    if (!this.#isHeld) await this.#write();
+  }
+
+  async #write(): Promise<void> {
     if (this.#pending.length === 0 && this.#rest.length === 0) return;
     try {
       await this.#open();
@@ -237,7 +257,7 @@ export class HistoryFile {
     const isOld = this.#oldestAt !== undefined && this.#oldestAt < this.#now() - keptMs - DAY_MS;
     const isDue = this.#bytes > mostBytes || this.#mustRewrite || isOld;
     if (!isDue || !this.#mayRewrite || clock.now() < this.#rewriteAt) return;
-    if (this.#failing.has('write') || this.#isClosing) return;
+    if (this.#failing.has('write') || this.#isClosing || this.#isHeld) return;
     this.#rewriteAt = (clock.now() + REWRITE_EVERY_MS) as Instant;
     try {
       await this.#rewrite();

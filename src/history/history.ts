@@ -77,7 +77,8 @@ export interface HandedHistory {
   readonly minutes: ReturnType<Minutes['all']>;
 }
 
-type EntryListener = (entry: HistoryEntry, event: WatchdogEvent) => void;
+/** @param event undefined if it happened in the process before this one. */
+type EntryListener = (entry: HistoryEntry, event: WatchdogEvent | undefined) => void;
 
 /** The events of the last day. They are kept in memory, up to a limit. */
 export class History {
@@ -89,9 +90,8 @@ export class History {
   readonly #listeners = new Set<EntryListener>();
   readonly #ageMs: number;
   #lastSeq = 0;
-  /** The number of the last event of earlier runs. */
-  #resumedAt = 0;
-  #isContinued = false;
+  /** Entries that have no number yet; undefined while this process numbers them. */
+  #waiting: Parameters<EntryListener>[] | undefined;
   #beganAt: number;
   #run: string;
 
@@ -119,31 +119,44 @@ export class History {
   resume(lastSeq: number, run: string): void {
     this.#lastSeq = lastSeq;
     this.#run = run;
-    this.#resumedAt = lastSeq;
   }
 
-  /** All that is known, for the process that goes on with it. @param after only entries after this number. */
-  everything(after = 0): HandedHistory {
-    const all = [...this.#ofNodes.all(), ...this.#ofOthers.all()].filter(({ seq }) => seq > after);
+  /** All that is known, for the process that goes on with it. */
+  everything(): HandedHistory {
+    const all = [...this.#ofNodes.all(), ...this.#ofOthers.all()];
     const { run, lastSeq, knownSince: since } = this;
     return { entries: all.sort((a, b) => a.seq - b.seq), run, lastSeq, since, minutes: this.#minutes.all() };
   }
 
-  /**
-   * Goes on with what another process has noted: it is older than everything here. What it notes after that, while it ends,
-   * comes with further calls, and is added as it comes.
-   */
+  /** Goes on with what another process has noted. */
   takeOver({ entries, run, lastSeq, since, minutes }: HandedHistory): void {
-    const later = this.#isContinued ? entries : this.everything(this.#resumedAt).entries;
-    if (!this.#isContinued) {
-      for (const recent of [this.#ofNodes, this.#ofOthers]) recent.clear();
-      for (const entry of entries) this.remember(entry);
-      this.resume(lastSeq, run);
-      this.rememberSince(since);
-      this.#minutes.resume(minutes);
-    }
-    this.#isContinued = true;
-    for (const entry of later) this.#keep({ ...entry, seq: ++this.#lastSeq });
+    for (const recent of [this.#ofNodes, this.#ofOthers]) recent.clear();
+    for (const entry of entries) this.remember(entry);
+    this.resume(lastSeq, run);
+    this.rememberSince(since);
+    this.#minutes.resume(minutes);
+  }
+
+  /** From now on another process numbers the events. What happens here waits, and nobody sees it. */
+  pause(): void {
+    this.#waiting ??= [];
+  }
+
+  /** From now on this process numbers the events: first those that wait. */
+  goOn(): void {
+    const waiting = this.takeWaiting();
+    this.#waiting = undefined;
+    for (const [entry, event] of waiting) this.#number(entry, event);
+  }
+
+  /** The entries that wait for a number. They wait here no longer. */
+  takeWaiting(): readonly Parameters<EntryListener>[] {
+    return this.#waiting?.splice(0) ?? [];
+  }
+
+  /** Takes an entry that the process before this one has noted since it handed over. */
+  add(entry: HistoryEntry): void {
+    this.#number(entry, undefined);
   }
 
   readonly listen = (event: WatchdogEvent): void => {
@@ -156,9 +169,7 @@ export class History {
     const subject = subjectOf(event);
     const sentence = compact(describeEvent(event, this.#ports.nameOf));
     const code = errorCodeOf(event);
-    const entry: HistoryEntry = { seq: ++this.#lastSeq, at, kind: event.kind, level, code, subject, sentence };
-    this.#keep(entry);
-    for (const listener of this.#listeners) listener(entry, event);
+    this.#number({ seq: 0, at, kind: event.kind, level, code, subject, sentence }, event);
   };
 
   /** @returns a function that removes the listener. */
@@ -197,6 +208,17 @@ export class History {
 
   lastHour(): readonly Minute[] {
     return this.#minutes.lastHour(this.#now());
+  }
+
+  #number({ at, kind, level, code, subject, sentence }: HistoryEntry, event: WatchdogEvent | undefined): void {
+    const seq = this.#waiting === undefined ? ++this.#lastSeq : 0;
+    const entry = { seq, at, kind, level, code, subject, sentence };
+    if (this.#waiting !== undefined) {
+      this.#waiting.push([entry, event]);
+      return;
+    }
+    this.#keep(entry);
+    for (const listener of this.#listeners) listener(entry, event);
   }
 
   #keep(entry: HistoryEntry): void {

@@ -19,6 +19,9 @@ import type { StreamId } from '../streams/stream.ts';
  * `taken` is the point of no return of a stream: before it the old process goes on with the stream whatever happens, after it
  * the successor does. The successor reads nothing before `yours`, or before the old process has died. So no byte is ever read
  * by both, and none is lost.
+ *
+ * `listen` is the point of no return of the watchdog: if the old process dies before it, the successor ends, because whoever
+ * started the old one starts it again, and nobody knows the successor. After it, the successor is the watchdog.
  */
 
 /** What the old process says. Unknown kinds are ignored. */
@@ -80,7 +83,9 @@ export type OldCommand =
 export type Failure =
   | { readonly kind: 'refused'; readonly code: string; readonly problems: readonly string[] }
   | { readonly kind: 'ended'; readonly how: string }
-  | { readonly kind: 'late'; readonly afterMs: number };
+  /** It has not done this in time. */
+  | { readonly kind: 'late'; readonly missed: 'ready' | 'answer' | 'listen'; readonly afterMs: number }
+  | { readonly kind: 'stopping' };
 
 /** A start takes a quarter of a second, and then the successor may wait for Headscale for five seconds. */
 const READY_WITHIN_MS = 30_000;
@@ -95,6 +100,7 @@ export class Predecessor {
   #phase: 'starting' | 'moving' | 'switching' | 'leaving' | 'over' = 'starting';
   #until: Instant;
   readonly #startedAt: Instant;
+  #heardAt: Instant;
   readonly #inTransit = new Map<StreamId, Instant>();
   /** Streams that the successor does not understand, or did not answer for. */
   readonly #kept = new Set<StreamId>();
@@ -104,6 +110,7 @@ export class Predecessor {
 
   constructor(now: Instant) {
     this.#startedAt = now;
+    this.#heardAt = now;
     this.#until = plus(now, READY_WITHIN_MS);
   }
 
@@ -121,6 +128,7 @@ export class Predecessor {
   }
 
   heard(said: SuccessorSays, now: Instant): readonly OldCommand[] {
+    this.#heardAt = now;
     switch (said.kind) {
       case 'ready':
         if (this.#phase === 'starting') this.#phase = 'moving';
@@ -156,6 +164,12 @@ export class Predecessor {
     return [...back, ...this.#giveUp({ kind: 'ended', how })];
   }
 
+  /** This process is to stop, and the successor with it, unless that listens already. */
+  cancel(): readonly OldCommand[] {
+    if (this.#phase === 'leaving' || this.#phase === 'over') return [];
+    return [...this.#allBack(), ...this.#giveUp({ kind: 'stopping' })];
+  }
+
   /**
    * To be called often, and whenever streams may have become able to go.
    *
@@ -163,10 +177,14 @@ export class Predecessor {
    */
   next(able: readonly StreamId[], now: Instant): readonly OldCommand[] {
     if (this.#phase === 'starting') {
-      return now < this.#until ? [] : this.#giveUp({ kind: 'late', afterMs: now - this.#startedAt });
+      return now < this.#until ? [] : this.#late('ready', now - this.#startedAt);
     }
     if (!this.isMoving) return [];
-    const late = [...this.#inTransit].filter(([, until]) => now >= until).flatMap(([id]) => this.#keep(id));
+    const silentMs = now - this.#heardAt;
+    const late = [...this.#inTransit].filter(([, until]) => now >= until).map(([id]) => id);
+    if (this.#phase === 'moving' && late.length > 0 && silentMs >= TAKEN_WITHIN_MS)
+      return this.#late('answer', silentMs);
+    const kept = late.flatMap((id) => this.#keep(id));
     this.#first ??= new Set(able);
     const offered: StreamId[] = [];
     let isFirstLeft = [...this.#inTransit.keys()].some((id) => this.#first?.has(id));
@@ -179,7 +197,11 @@ export class Predecessor {
       this.#inTransit.set(id, plus(now, TAKEN_WITHIN_MS));
       offered.push(id);
     }
-    return [...late, ...offered.map((id) => ({ kind: 'offer', id }) as const), ...this.#switch(!isFirstLeft, now)];
+    return [...kept, ...offered.map((id) => ({ kind: 'offer', id }) as const), ...this.#switch(!isFirstLeft, now)];
+  }
+
+  isInTransit(id: StreamId): boolean {
+    return this.#inTransit.has(id);
   }
 
   /** It cannot go after all, because what was read cannot be written now. It may be offered again. */
@@ -189,7 +211,7 @@ export class Predecessor {
 
   #switch(isDue: boolean, now: Instant): readonly OldCommand[] {
     if (this.#phase === 'switching' && now >= this.#until) {
-      return [...this.#allBack(), ...this.#giveUp({ kind: 'late', afterMs: now - this.#startedAt })];
+      return this.#late('listen', LISTENING_WITHIN_MS);
     }
     if (this.#phase !== 'moving' || !isDue) return [];
     this.#phase = 'switching';
@@ -207,6 +229,10 @@ export class Predecessor {
     return [...this.#inTransit.keys()].flatMap((id) => this.#keep(id));
   }
 
+  #late(missed: Extract<Failure, { kind: 'late' }>['missed'], afterMs: number): readonly OldCommand[] {
+    return [...this.#allBack(), ...this.#giveUp({ kind: 'late', missed, afterMs })];
+  }
+
   #giveUp(why: Failure): readonly OldCommand[] {
     this.#phase = 'over';
     return [{ kind: 'give_up', why }];
@@ -221,6 +247,8 @@ export type SuccessorCommand<Handle> =
   | { readonly kind: 'close'; readonly handles: readonly Handle[] }
   | { readonly kind: 'learn'; readonly part: string; readonly state: unknown }
   | { readonly kind: 'listen' }
+  /** The old process has ended too early: this one ends, too. */
+  | { readonly kind: 'end' }
   | { readonly kind: 'clear'; readonly id: StreamId };
 
 interface Arriving<Handle> {
@@ -255,7 +283,8 @@ export class Successor<Handle> {
       case 'state':
         return [{ kind: 'learn', part: said.part, state: said.state }];
       case 'listen':
-        return this.#listen();
+        this.#isListening = true;
+        return [{ kind: 'listen' }];
       case 'clear':
         return [{ kind: 'clear', id: said.id }];
       default:
@@ -263,12 +292,17 @@ export class Successor<Handle> {
     }
   }
 
-  /** The old process has ended, as it does when everything is handed over, or by a crash. What was taken is ours. */
+  /** The old process has ended, as it does when everything is handed over, or by a crash. What was taken is ours, if we listen. */
   alone(): readonly SuccessorCommand<Handle>[] {
+    if (!this.#isListening) {
+      const all = [...this.#arriving.values()].map(({ handles }) => ({ kind: 'close', handles }) as const);
+      this.#arriving.clear();
+      return [...all, { kind: 'end' }];
+    }
     const taken = [...this.#arriving].filter(([, { isTaken }]) => isTaken).flatMap(([id]) => this.#adopt(id));
     const rest = [...this.#arriving.values()].map(({ handles }) => ({ kind: 'close', handles }) as const);
     this.#arriving.clear();
-    return [...taken, ...rest, ...this.#listen()];
+    return [...taken, ...rest];
   }
 
   #arrived(
@@ -297,11 +331,5 @@ export class Successor<Handle> {
     this.#arriving.delete(id);
     if (arriving === undefined) return [];
     return [{ kind: 'adopt', id, record: arriving.record, handles: arriving.handles }];
-  }
-
-  #listen(): readonly SuccessorCommand<Handle>[] {
-    if (this.#isListening) return [];
-    this.#isListening = true;
-    return [{ kind: 'listen' }];
   }
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { Server } from 'node:net';
-import { reasonOf } from '../lib/errors.ts';
+import { reasonOf, StartError } from '../lib/errors.ts';
 import type { SocketHandle } from '../lib/handles.ts';
 import { hasFields } from '../lib/json.ts';
 import type { ListeningSocket, OldSays, SuccessorSays } from './handover.ts';
@@ -116,7 +116,19 @@ export interface OldProcess {
   listen(listeners: { heard(message: OldSays, handle: SocketHandle | undefined): void; alone(): void }): void;
 }
 
-/** Whether this process is to take over from another one. Removes the mark, so that no child process has it. */
+/** Nobody knows this process, and whoever started the old one starts it again. */
+export function oldProcessEnded(): StartError {
+  return new StartError(
+    'HSW_HANDOVER_FAILED',
+    'the process that started this one has ended before it had handed everything over, so this one ends, too',
+  );
+}
+
+/**
+ * Whether this process is to take over from another one. Removes the mark, so that no child process has it.
+ *
+ * @throws StartError when the other one has ended already.
+ */
 export async function takeOldProcess(env: NodeJS.ProcessEnv): Promise<OldProcess | undefined> {
   const isMarked = env[MARK] !== undefined;
   delete env[MARK];
@@ -129,7 +141,7 @@ export async function takeOldProcess(env: NodeJS.ProcessEnv): Promise<OldProcess
   const isMain = new Promise<void>((become) => {
     main = become;
   });
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     process.on('message', (message: unknown, handle: unknown) => {
       if (!hasFields(message)) return;
       const said = message as unknown as OldSays;
@@ -142,8 +154,7 @@ export async function takeOldProcess(env: NodeJS.ProcessEnv): Promise<OldProcess
       isAlone = true;
       main();
       listeners?.alone();
-      // Before `hello` there is nothing to take over.
-      resolve(undefined);
+      reject(oldProcessEnded());
     });
     const say = (message: SuccessorSays): Promise<void> =>
       new Promise((sent) => {

@@ -327,10 +327,11 @@ describe('a hand-over', () => {
     expect(await echoed(client, Buffer.from('still here'))).toBe(true);
   });
 
-  test('a stream with TLS stays with the old process until --drain has passed, and is counted', async () => {
+  test('a stream with TLS stays with the old process until --drain has passed, and is counted; one process writes the history', async () => {
     const tls = (name: string): string => new URL(`../support/tls/${name}.pem`, import.meta.url).pathname;
+    const historyFile = join(harness.folder(), 'history.jsonl');
     const setup = await start({
-      settings: 'drain: 3s\nlog-level: debug\n',
+      settings: `drain: 3s\nlog-level: debug\nhistory-file: ${historyFile}\n`,
       listen: (port) => `[127.0.0.1:${port}, "https://127.0.0.1:${port + 1}?cert=${tls('cert')}&key=${tls('key')}"]`,
     });
     const plain = await harness.upgraded(setup.port, '/other');
@@ -339,10 +340,19 @@ describe('a hand-over', () => {
     secured.on('error', () => {});
     secured.write(upgradeHead('/other'));
     expect(await readHead(secured)).toMatch(/ 101 /);
+    type Events = {
+      readonly lastSeq: number;
+      readonly events: readonly { readonly seq: number; readonly kind: string }[];
+    };
+    const events = async (): Promise<Events> =>
+      JSON.parse((await get(`http://127.0.0.1:${setup.admin}/events?after=0&limit=1000`)).text);
+    const before = await events();
     const { code, stdout } = await handOver(setup);
     expect(code).toBe(0);
     expect(stdout).toMatch(/: 1 streams went on, 1 cannot go\n$/);
     expect(await echoed(plain, Buffer.from('moved'))).toBe(true);
+    // Both processes have something to note now.
+    setup.serve.child.kill('SIGHUP');
     secured.resume();
     await until(() => secured.destroyed || secured.readableEnded, 'its drain has passed');
     await until(() => setup.serve.stdout.includes('"not_handed_over"'), 'the log says why it ended');
@@ -350,6 +360,24 @@ describe('a hand-over', () => {
     const metrics = () => scrape(`http://127.0.0.1:${setup.admin}`);
     await until(async () => (await metrics()).get(counted) === 1, 'the new process counts it');
     expect(await echoed(plain, Buffer.from('still here'))).toBe(true);
+    const after = await events();
+    const closed = setup.serve.stdout.split('"event":"stream_closed"').length - 1;
+    expect(after.events.slice(0, before.events.length)).toEqual(before.events);
+    expect(after.events.map(({ seq }) => seq)).toEqual(Array.from({ length: after.lastSeq }, (_, i) => i + 1));
+    const kinds = after.events.map(({ kind }) => kind);
+    expect(kinds).toEqual(expect.arrayContaining(['handover_ended', 'handover_received', 'settings_reloaded']));
+    expect(kinds.filter((kind) => kind === 'stream_closed')).toHaveLength(closed);
+    kill(pidsOf(setup.serve)[0] as number, 'SIGTERM');
+    await setup.serve.ended;
+    const lines = readFileSync(historyFile, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    const seqs = lines.flatMap(({ seq }) => (seq === undefined ? [] : [seq]));
+    expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
+    expect(lines.map(({ kind }) => kind)).toEqual(
+      expect.arrayContaining(['handover_ended', 'handover_received', 'settings_reloaded', 'drain_started']),
+    );
   });
 
   test('with a service manager, the new process becomes the main one, with the sockets of the manager, and the old one ends', async () => {

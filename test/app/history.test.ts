@@ -260,33 +260,71 @@ describe('a history file', () => {
     await end();
   });
 
-  test('is not rewritten after a hand-over before the old process has ended, because that still appends to it', async () => {
+  test('has one writer: a new process writes once the old one does not, and what the old one still notes comes with new numbers', async () => {
     const path = join(harness.folder(), 'history.jsonl');
-    const before = await run(new Calendar(), path);
-    before.events.emit({ kind: 'drain_started', streams: 0, overMs: 0, isShortened: false });
-    await before.end();
-    const clock = new (class extends Calendar {
-      override dateOf(instant: ReturnType<FakeClock['now']>): Date {
-        return new Date(super.dateOf(instant).getTime() + 500 * 86_400_000);
-      }
-    })();
-    const after = await run(clock, path, {}, {});
-    // What happened long ago is due to be removed.
-    const { ino } = statSync(path);
-    const happens = async (): Promise<void> => {
-      const { size, ino: now } = statSync(path);
-      clock.advance(700_000);
-      after.events.emit({ kind: 'drain_ended', tookMs: 0 });
-      clock.advance(2000);
-      await until(() => statSync(path).size !== size || statSync(path).ino !== now, 'it is written');
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    };
-    await happens();
-    expect(statSync(path).ino).toBe(ino);
-    after.kept.alone();
-    await happens();
-    await until(() => statSync(path).ino !== ino, 'it is rewritten');
-    await after.end();
+    const lines = () => readFileSync(path, 'utf8').trimEnd().split('\n');
+    const seqs = () => [...readFileSync(path, 'utf8').matchAll(/"seq":(\d+)/g)].map(([, seq]) => Number(seq));
+    const numbers = (...all: number[]) => all.map((ms) => ({ kind: 'drain_ended' as const, tookMs: ms }));
+    const clock = new Calendar();
+    const old = await run(clock, path);
+    const router = old.open(ROUTER);
+    for (const event of numbers(1, 2)) old.events.emit(event);
+    clock.advance(40_000);
+    await until(() => seqs().length > 1, 'the old one has written');
+    const next = await run(clock, path, {}, {});
+    const before = lines();
+    for (const event of numbers(3)) next.events.emit(event);
+    clock.advance(2000);
+    await next.kept.find({ ...ALL, since: 0 });
+    expect(lines()).toEqual(before);
+
+    for (const event of numbers(4)) old.events.emit(event);
+    const seen: number[] = [];
+    next.kept.history.onEntry(({ seq }) => seen.push(seq));
+    await old.kept.pause();
+    expect(lines().length).toBeGreaterThan(before.length);
+    next.kept.history.takeOver(old.kept.history.everything());
+    const given = lines();
+    // Between the two, nobody writes, and nobody gives numbers.
+    for (const event of numbers(5, 6)) old.events.emit(event);
+    old.events.emit({ kind: 'handover_ended', pid: 1, moved: 0, stayed: 0, tookMs: 1 });
+    for (const event of numbers(7)) next.events.emit(event);
+    clock.advance(120_000);
+    await Promise.all([old, next].map(({ kept }) => kept.find({ ...ALL, since: 0 })));
+    expect(lines()).toEqual(given);
+    expect(seen).toEqual([]);
+
+    next.kept.goOn();
+    next.kept.addLater(old.kept.takeLater());
+    old.close(router, 'client_closed');
+    next.kept.addLater(old.kept.takeLater());
+    await old.end();
+    next.kept.addLater(old.kept.takeLater());
+    await next.end();
+    expect(new Set(seqs()).size).toBe(seqs().length);
+    expect(seqs()).toEqual([...seqs()].sort((a, b) => a - b));
+    const text = readFileSync(path, 'utf8');
+    expect(text.split('"kind":"drain_ended"').length - 1).toBe(7);
+    expect(text).toContain('"kind":"handover_ended"');
+    expect(text).toMatch(/"seq":\d+,"stream":\d+,"kind":"stream_closed"/);
+    const again = await run(clock, path);
+    // The old process has seen the router until then, and the new one has not.
+    expect(again.seconds(ROUTER)).toEqual([[42, 120, 0]]);
+    await again.end();
+  });
+
+  test('belongs to the old process again if the new one does not take over', async () => {
+    const path = join(harness.folder(), 'history.jsonl');
+    const clock = new Calendar();
+    const old = await run(clock, path);
+    await old.kept.pause();
+    old.events.emit({ kind: 'drain_ended', tookMs: 1 });
+    const { lastSeq } = old.kept.history;
+    old.kept.goOn();
+    expect(old.kept.history.lastSeq).toBe(lastSeq + 1);
+    clock.advance(2000);
+    await until(() => readFileSync(path, 'utf8').includes('"kind":"drain_ended"'), 'it is written');
+    await old.end();
   });
 
   test('without a file, the same answers come from memory, and say since when', async () => {

@@ -61,7 +61,9 @@ describe('the old process', () => {
   test('gives up on a successor that is not ready in time, that ends, or that never listens', () => {
     const late = new Predecessor(at(0));
     expect(late.next(ids(1), at(29_999))).toEqual([]);
-    expect(late.next(ids(1), at(30_000))).toEqual([{ kind: 'give_up', why: { kind: 'late', afterMs: 30_000 } }]);
+    expect(late.next(ids(1), at(30_000))).toEqual([
+      { kind: 'give_up', why: { kind: 'late', missed: 'ready', afterMs: 30_000 } },
+    ]);
     const dead = new Predecessor(at(0));
     expect(dead.ended('was ended by SIGKILL')).toEqual([
       { kind: 'give_up', why: { kind: 'ended', how: 'was ended by SIGKILL' } },
@@ -78,9 +80,34 @@ describe('the old process', () => {
     old.heard(READY, at(0));
     old.next(ids(1, 2), at(0));
     expect(kinds(old.heard({ kind: 'refused', id: 1 as StreamId }, at(1)))).toEqual(['take_back 1']);
+    // It has answered for another one meanwhile.
     expect(kinds(old.next(ids(1, 2), at(5000)))).toEqual(['take_back 2', 'switch']);
     // Too late: the successor has been told that it does not have it.
     expect(old.heard({ kind: 'taken', id: 2 as StreamId }, at(5001))).toEqual([]);
+  });
+
+  test('gives up on a successor that is ready and then does not answer at all, and has everything back', () => {
+    const old = new Predecessor(at(0));
+    old.heard(READY, at(0));
+    old.next(ids(...Array.from({ length: 20 }, (_, i) => i + 1)), at(1));
+    expect(old.next([], at(5000))).toEqual([]);
+    const last = old.next([], at(5001));
+    expect(kinds(last).filter((each) => each.startsWith('take_back'))).toHaveLength(8);
+    expect(last.at(-1)).toEqual({ kind: 'give_up', why: { kind: 'late', missed: 'answer', afterMs: 5001 } });
+  });
+
+  test('when it is to stop, the successor ends with it, unless that listens', () => {
+    const moving = new Predecessor(at(0));
+    moving.heard(READY, at(0));
+    moving.next(ids(1), at(0));
+    expect(kinds(moving.cancel())).toEqual(['take_back 1', 'give_up']);
+    // It was too late to listen.
+    expect(moving.heard({ kind: 'listening' }, at(1))).toEqual([]);
+    const gone = new Predecessor(at(0));
+    gone.heard(READY, at(0));
+    gone.next([], at(0));
+    gone.heard({ kind: 'listening' }, at(1));
+    expect(gone.cancel()).toEqual([]);
   });
 
   test('takes back what is on its way when the successor dies, at any time', () => {
@@ -150,16 +177,22 @@ describe('the successor', () => {
     ]);
   });
 
-  test('when the old process dies, it goes on with what it has taken, gives up the rest, and listens', () => {
+  test('when the old process dies once it is to listen, it goes on with what it has taken, and gives up the rest', () => {
     const successor = new Successor<string>(() => true);
+    successor.heard({ kind: 'listen' }, undefined);
     successor.heard(stream(1, 1, true), 'one');
     successor.heard(stream(2, 2, true), 'two');
     expect(successor.alone()).toEqual([
       { kind: 'adopt', id: 1, record, handles: ['one'] },
       { kind: 'close', handles: ['two'] },
-      { kind: 'listen' },
     ]);
     expect(successor.alone()).toEqual([]);
+  });
+
+  test('when the old process dies earlier, it ends', () => {
+    const successor = new Successor<string>(() => true);
+    successor.heard(stream(1, 1, true), 'one');
+    expect(successor.alone()).toEqual([{ kind: 'close', handles: ['one'] }, { kind: 'end' }]);
   });
 });
 
@@ -232,7 +265,10 @@ describe('both together', () => {
           }
           if (dies === 'old') {
             while (toSuccessor.length > 0) step('old speaks');
-            doSuccessor(successor.alone());
+            const last = successor.alone();
+            doSuccessor(last);
+            // If it ends, nobody reads any more.
+            if (last.some(({ kind }) => kind === 'end')) return;
             // A stream that was on its way is the successor's, unless it did not understand it.
             for (const id of all) if (released.has(id)) expect(reads.get(id)).toBe('successor');
             return;
