@@ -34,7 +34,8 @@ export async function listNodes(api: HeadscaleApi, config: Config, version: stri
     const [what, flag] = hasClients
       ? ['OAuth client', '--headscale-oauth-client-file']
       : ['API key', '--headscale-api-key-file'];
-    const text = `${what}: not set, so nodes are only known by their machine keys: set ${flag} for their names`;
+    const heals = config.reconcile === 'heal' ? ', and --reconcile does nothing' : '';
+    const text = `${what}: not set, so nodes are only known by their machine keys${heals}: set ${flag} for their names`;
     return { findings: [warn(null, text)], nodes: undefined };
   }
   const { credentials, findings } = readCredentials(config);

@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises';
 import { createServer } from 'node:net';
 import type { PolicyView } from '../admin/views.ts';
 import { formatTarget, isSigned } from '../config/notify.ts';
+import { formatRedisUrl, redisTargetOf } from '../config/redis.ts';
 import {
   certificateProblems,
   readAdminTokens,
@@ -10,7 +11,8 @@ import {
   readNotifySecret,
 } from '../config/secrets.ts';
 import type { Config, HostPort, NotifyTarget } from '../config/types.ts';
-import { type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
+import { adviceOn, type HeadscaleApi, headscaleApi } from '../headscale/api.ts';
+import { POINT_AT_HEADSCALE } from '../headscale/node-requests.ts';
 import { inspectHistoryFile } from '../history/history-reading.ts';
 import { formatNoiseKey } from '../identity/noise.ts';
 import { addressAndPort, hostAndPortOf, isEveryAddress, isLoopback, ownAddresses } from '../lib/addresses.ts';
@@ -66,6 +68,7 @@ type CheckName =
       | 'certificates'
       | 'notify'
       | 'history-file'
+      | 'redis'
       | 'evidence'
       | 'admin-token'
     )
@@ -146,6 +149,7 @@ async function* findingsOf(
     yield named('certificates', certificateFindings(config));
     yield named('notify', findingsOfTargets(config));
     yield named('history-file', historyFindings(config));
+    yield named('redis', redisFindings(config));
     yield named('evidence', await evidenceFindings(config));
     const { token, findings: ofToken } = readToken(config);
     yield named('admin-token', ofToken);
@@ -190,14 +194,14 @@ async function askHeadscale(api: HeadscaleApi, upstream: URL): Promise<AskedHead
       key === undefined
         ? fail(
             'HSW_UPSTREAM_NOT_HEADSCALE',
-            `${where}: something answers, but not Headscale: point --upstream at Headscale's listen_addr`,
+            `${where}: something answers, but not Headscale: ${upstream.protocol === 'http:' ? `write https://${upstream.host} if Headscale listens with TLS, or ` : ''}${POINT_AT_HEADSCALE}`,
           )
         : ok(`${where}: answers${version === undefined ? ', older than 0.27' : `, ${version}`}`);
     return { finding, key, version };
   } catch (error) {
     const code = error instanceof NoAnswerError ? 'HSW_UPSTREAM_SILENT' : 'HSW_UPSTREAM_UNREACHABLE';
-    const advice = "start it, or point --upstream at Headscale's listen_addr";
-    return { finding: fail(code, `${where}: ${reasonOf(error)}: ${advice}`), key: undefined, version: undefined };
+    const text = `${where}: ${reasonOf(error)}: ${adviceOn(error, upstream)}`;
+    return { finding: fail(code, text), key: undefined, version: undefined };
   }
 }
 
@@ -221,9 +225,24 @@ function noiseKeyFindings({ noiseKeyFile }: Config, theirs: string | undefined):
 
 function historyFindings({ historyFile }: Config): readonly Finding[] {
   if (historyFile === undefined) return [];
-  try {
+  return unlessItThrows(() => {
     const { bytes } = inspectHistoryFile(historyFile);
-    return [ok(`history file ${historyFile}: ${bytes === 0 ? 'can be made' : `${bytes} bytes`}`)];
+    return ok(`history file ${historyFile}: ${bytes === 0 ? 'can be made' : `${bytes} bytes`}`);
+  });
+}
+
+/** Redis is not asked: without it, each watchdog works on alone. */
+function redisFindings({ redis }: Config): readonly Finding[] {
+  if (redis === undefined) return [];
+  return unlessItThrows(() => {
+    redisTargetOf(redis);
+    return ok(`Redis at ${formatRedisUrl(redis.url)}: the settings can be used; it was not asked`);
+  });
+}
+
+function unlessItThrows(find: () => Finding): readonly Finding[] {
+  try {
+    return [find()];
   } catch (error) {
     return problemsOf(error);
   }

@@ -1,10 +1,10 @@
 import { type Clock, systemClock } from '../lib/clock.ts';
-import { NoAnswerError } from '../lib/errors.ts';
+import { codeOf, NoAnswerError, speaksNoTls } from '../lib/errors.ts';
 import { fieldsOf, type JsonFields, parseJson } from '../lib/json.ts';
 import { LazyAgent, TIMED_OUT, undici } from './agent.ts';
 import type { NodesAccess } from './capabilities.ts';
 import type { ListedNodes } from './node-list.ts';
-import { NodeRequests, type NodesLimits } from './node-requests.ts';
+import { NodeRequests, type NodesLimits, POINT_AT_HEADSCALE } from './node-requests.ts';
 import { CHECK_TIMEOUT_MS } from './silence.ts';
 
 const MAX_ANSWER_BYTES = 64 * 1024;
@@ -70,4 +70,14 @@ export function headscaleApi(upstream: URL, options: HeadscaleApiOptions = {}): 
       await Promise.all([dispatcher.destroy(), nodeRequests.close()]);
     },
   };
+}
+
+/** What to do about the error of a call. */
+export function adviceOn(error: unknown, { host }: URL): string {
+  const code = codeOf(error) ?? '';
+  if (speaksNoTls(error)) return `write http://${host}, or ${POINT_AT_HEADSCALE}`;
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'write a name that is in its certificate';
+  if (/SELF_SIGNED|ISSUER_CERT|VERIFY_LEAF/.test(code))
+    return 'set NODE_EXTRA_CA_CERTS to the file with the certificate of the authority that signed it';
+  return `start it, or ${POINT_AT_HEADSCALE}`;
 }

@@ -170,7 +170,7 @@ function nodesRequest(path: string, bearer: string): Request {
   return { doing: 'asking Headscale for its nodes', method: 'GET', path, headers };
 }
 
-const POINT_AT_HEADSCALE = "point --upstream at Headscale's listen_addr";
+export const POINT_AT_HEADSCALE = "point --upstream at Headscale's listen_addr";
 const NEW_KEY =
   'Headscale refuses the API key; create a new one with `headscale apikeys create` and put it into the file that --headscale-api-key-file names';
 const CREATE_CLIENT = `create one with \`headscale oauth-clients create --scope ${SCOPE}\` and put its secret into the file that --headscale-oauth-client-file names`;

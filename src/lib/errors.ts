@@ -30,7 +30,7 @@ export const ERRORS = {
   HSW_CERTIFICATE_UNREADABLE: { exit: 1, check: true },
   HSW_CERTIFICATE_EXPIRING: { check: true },
   HSW_CERTIFICATE_SELF_SIGNED: { check: true },
-  HSW_REDIS_FILE_UNREADABLE: { exit: 1 },
+  HSW_REDIS_FILE_UNREADABLE: { exit: 1, check: true },
   HSW_NOTIFY_SECRET_UNREADABLE: { exit: 1, check: true },
   // Notifications.
   HSW_NOTIFICATION_DELAYED: {},
@@ -149,7 +149,16 @@ export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   // Node throws an AggregateError when every address of a name fails. Its own message is empty.
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);
+  if (speaksNoTls(error)) return 'what answers there does not speak TLS';
+  // OpenSSL's message has two lines, with addresses and its own source files.
+  const { reason } = error as { reason?: unknown };
+  if (codeOf(error)?.startsWith('ERR_SSL_') && typeof reason === 'string') return `TLS failed: ${reason}`;
   return error.message;
+}
+
+/** Whether the answer to a TLS handshake was something else, such as HTTP. */
+export function speaksNoTls(error: unknown): boolean {
+  return /^ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG)$/.test(codeOf(error) ?? '');
 }
 
 /** The `code` of a Node error (`ECONNREFUSED`, …), if it has one. */

@@ -69,7 +69,11 @@ function listenError(error: Error, flag: string, host: string, port: number): St
         },
       );
     case 'EADDRNOTAVAIL':
-      return new StartError('HSW_LISTEN_FAILED', `${where}: this machine does not have that address`, { cause: error });
+      return new StartError(
+        'HSW_LISTEN_FAILED',
+        `${where}: this machine does not have that address; write one that it has, or 0.0.0.0 or [::] for all`,
+        { cause: error },
+      );
     default:
       return new StartError('HSW_LISTEN_FAILED', `${where}: ${reasonOf(error)}`, { cause: error });
   }

@@ -1,7 +1,9 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createServer as createSecureServer } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { runCheck } from '../../src/commands/check.ts';
 import { loadConfig } from '../../src/config/load.ts';
@@ -153,6 +155,57 @@ describe('runCheck', () => {
     }
   });
 
+  describe('an --upstream whose scheme or certificate is wrong', () => {
+    const tls = (name: string): Buffer => readFileSync(new URL(`../support/tls/${name}`, import.meta.url));
+    const secure = async (): Promise<string> => {
+      const server = createSecureServer({ cert: tls('cert.pem'), key: tls('key.pem') }, (socket) => {
+        socket.on('error', () => {});
+      });
+      server.listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      closeAfterwards.push(server);
+      return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    };
+    const closeAfterwards: Server[] = [];
+    afterEach(() => {
+      for (const server of closeAfterwards.splice(0)) server.close();
+    });
+    const lineFor = async (upstream: string): Promise<string | undefined> =>
+      (await check({ upstream })).lines.find((line) => line.includes('Headscale at'));
+
+    test('https where Headscale speaks HTTP: it says so, and what to write', async () => {
+      const { host } = new URL((await headscale()).url);
+      expect(await lineFor(`https://${host}`)).toBe(
+        `fail  [HSW_UPSTREAM_UNREACHABLE] Headscale at https://${host}: what answers there does not speak TLS: write http://${host}, or point --upstream at Headscale's listen_addr`,
+      );
+    });
+
+    test('http where something else answers: that it may speak TLS is one of the causes', async () => {
+      const { host } = new URL((await harness.upstream(() => {})).url);
+      expect(await lineFor(`http://${host}`)).toMatch(
+        `something answers, but not Headscale: write https://${host} if Headscale listens with TLS, or point --upstream at`,
+      );
+    });
+
+    test('a certificate that nobody known has signed: it says how to make it known', async () => {
+      expect(await lineFor(`https://${await secure()}`)).toMatch(
+        /HSW_UPSTREAM_UNREACHABLE\] .*self-signed certificate.*: set NODE_EXTRA_CA_CERTS to the file/,
+      );
+    });
+  });
+
+  test('a file for Redis that cannot be used fails, as it would fail serve', async () => {
+    const { url } = await headscale();
+    const redis = { redis: 'redis://127.0.0.1:1', redisPasswordFile: join(folder, 'nowhere') };
+    const { passed, lines } = await check({ upstream: url, ...redis });
+    expect(lines).toContainEqual(
+      expect.stringMatching(/^fail {2}\[HSW_REDIS_FILE_UNREADABLE\] --redis-password-file .*: there is no such file/),
+    );
+    expect(passed).toBe(false);
+    const { lines: without } = await check({ upstream: url, redis: redis.redis });
+    expect(without).toContain('ok    Redis at redis://127.0.0.1:1: the settings can be used; it was not asked');
+  });
+
   test('without keys it warns, says what to set, and passes', async () => {
     const { url } = await headscale();
     const { passed, lines } = await check({ upstream: url });
@@ -161,6 +214,8 @@ describe('runCheck', () => {
     );
     expect(lines).toContainEqual(expect.stringMatching(/^warn {2}API key: not set.*--headscale-api-key-file/));
     expect(passed).toBe(true);
+    const healing = await check({ upstream: url, reconcile: 'heal' });
+    expect(healing.lines).toContainEqual(expect.stringMatching(/^warn {2}API key: not set.*--reconcile does nothing/));
   });
 
   describe('which credential it uses and recommends', () => {
