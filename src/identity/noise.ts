@@ -1,4 +1,12 @@
-import { createCipheriv, createDecipheriv, createPublicKey, diffieHellman, hash, type KeyObject } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createPublicKey,
+  createSecretKey,
+  diffieHellman,
+  hash,
+  type KeyObject,
+} from 'node:crypto';
 import { decodeHandshakeHeader, type Initiation, type Parsed, parseInitiation } from './initiation.ts';
 import {
   formatMachineKey,
@@ -51,7 +59,9 @@ export class SymmetricState {
   /** @returns the plaintext, or undefined when the tag is wrong. After that this state must not be used any more. */
   decryptAndHash(sealed: Uint8Array): Buffer | undefined {
     const split = sealed.length - TAG_LENGTH;
-    const decipher = createDecipheriv('chacha20-poly1305', this.#k, ZERO_NONCE, { authTagLength: TAG_LENGTH });
+    // From bytes it takes Node 24 50 µs longer.
+    const key = createSecretKey(this.#k);
+    const decipher = createDecipheriv('chacha20-poly1305', key, ZERO_NONCE, { authTagLength: TAG_LENGTH });
     decipher.setAAD(this.#h, { plaintextLength: split });
     decipher.setAuthTag(sealed.subarray(split));
     const plaintext = decipher.update(sealed.subarray(0, split));
