@@ -1,12 +1,15 @@
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { connect } from 'node:net';
 
 // The least that Node can do between a client and its upstream: what the watchdog adds to this is its own.
-const [listenPort, upstreamPort] = process.argv.slice(2).map(Number);
+const [listenPort, upstreamPort, cert, key] = process.argv.slice(2);
+const server = cert && key ? createTlsServer({ cert: readFileSync(cert), key: readFileSync(key) }) : createServer();
 
-createServer()
+server
   .on('upgrade', (request, client, head) => {
-    const upstream = connect({ host: '127.0.0.1', port: upstreamPort ?? 0, noDelay: true });
+    const upstream = connect({ host: '127.0.0.1', port: Number(upstreamPort), noDelay: true });
     let asked = `${request.method} ${request.url} HTTP/1.1\r\n`;
     for (let i = 0; i + 1 < request.rawHeaders.length; i += 2) {
       asked += `${request.rawHeaders[i]}: ${request.rawHeaders[i + 1]}\r\n`;
@@ -21,4 +24,4 @@ createServer()
       one.on('error', () => other.destroy()).on('close', () => other.destroy());
     }
   })
-  .listen(listenPort, '127.0.0.1');
+  .listen(Number(listenPort), '127.0.0.1');

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { streamsBehindProxyTables, upgradeBehindProxyTable } from './behind-proxy.ts';
-import { type Contender, contenders, PROJECT, type Running, start } from './contenders.ts';
+import { buildContenders, type Contender, contenders, PROJECT, type Running, start } from './contenders.ts';
 import { contestRows } from './contests.ts';
 import { drawGrowth } from './growth.ts';
 import { buildLoad, type Load } from './load.ts';
@@ -58,6 +58,8 @@ async function measureRows(rows: readonly Row[], folder: string, load: Load): Pr
 async function bench(folder: string, wanted: string | undefined): Promise<void> {
   const isWanted = (name: string): boolean => wanted === undefined || name.includes(wanted);
   process.stderr.write('bench: building …\n');
+  await buildContenders();
+  // What `npm ci` and `npm run build` install.
   execFileSync('npm', ['run', '--silent', 'build'], { cwd: PROJECT, stdio: 'inherit' });
   const load = buildLoad(folder);
   const terms = { load, rounds: ROUNDS, seconds: SECONDS, mostTunnels: MOST_TUNNELS };

@@ -3,8 +3,20 @@ import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { buildSync } from 'esbuild';
+import { type Arch, bundle } from '../../package/bundle.ts';
 
 export const PROJECT = join(import.meta.dirname, '..', '..');
+
+/** What the packages and the image hold is measured, not the checkout: it starts sooner, and takes less memory. */
+const BUILT = join(PROJECT, 'node_modules', '.cache', 'bench');
+const BARE_PIPE = join(BUILT, 'bare-pipe.mjs');
+
+/** Builds the watchdog and the bare pipe. */
+export async function buildContenders(): Promise<void> {
+  await bundle(BUILT, process.arch as Arch);
+  buildSync({ entryPoints: [join(import.meta.dirname, 'bare-pipe.ts')], outfile: BARE_PIPE, format: 'esm' });
+}
 
 /** What stands between load and upstream. */
 export interface Contender {
@@ -41,8 +53,8 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
     name: 'bare Node pipe',
     port: FIRST_PORT + 1,
     command: [
-      ...[process.execPath, '--import', 'tsx', join(import.meta.dirname, 'bare-pipe.ts')],
-      ...[String(FIRST_PORT + 1), String(upstreamPort)],
+      ...[process.execPath, BARE_PIPE, String(FIRST_PORT + 1), String(upstreamPort)],
+      ...(pem ? [pem.cert, pem.key] : []),
     ],
   };
   const haproxyFile = file('haproxy.cfg', haproxyConfiguration(FIRST_PORT + 3, upstream, pem));
@@ -52,7 +64,7 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
       port: FIRST_PORT,
       command: [...watchdog({ upstreamPort, noiseKeyFile }), '--listen', listen, '--admin', `127.0.0.1:${ADMIN_PORT}`],
     },
-    ...(tls ? [] : [barePipe]),
+    barePipe,
     {
       name: 'nginx',
       port: FIRST_PORT + 2,
@@ -77,7 +89,13 @@ export function contenders({ folder, upstreamPort, noiseKeyFile, tls }: Places):
 /** Its command, but for where it listens. */
 export function watchdog({ upstreamPort, noiseKeyFile }: Pick<Places, 'upstreamPort' | 'noiseKeyFile'>): string[] {
   return [
-    ...[process.execPath, join(PROJECT, 'dist', 'cli.js'), 'serve', '--upstream', `http://127.0.0.1:${upstreamPort}`],
+    ...[
+      process.execPath,
+      join(BUILT, 'dist', 'bundle', 'cli.js'),
+      'serve',
+      '--upstream',
+      `http://127.0.0.1:${upstreamPort}`,
+    ],
     ...['--noise-key', noiseKeyFile, '--log-level', 'silent', '--hold', '1500ms', '--trusted-proxies', 'none'],
     // More comes at once here than from any network of nodes.
     ...['--upstream-rate', 'off', '--max-handshakes', '100000', '--max-handshakes-per-address', '100000'],

@@ -100,7 +100,7 @@ export function rowsOf({ load, rounds, seconds, mostTunnels }: RowTerms): readon
     {
       ...{ name: `processor, ${mostTunnels} idle streams with keepalives`, unit: '% of a core', betterIs: 'less' },
       ...{ measure: idleProcessor(load, mostTunnels), direct: false, rounds: 1, tls: false },
-      only: ['watchdog', 'HAProxy'],
+      only: ['watchdog', 'bare Node pipe', 'HAProxy'],
     },
     {
       ...{ name: 'start until it accepts', unit: 'ms', betterIs: 'less' },
