@@ -132,7 +132,8 @@ export function oldProcessEnded(): StartError {
 export async function takeOldProcess(env: NodeJS.ProcessEnv): Promise<OldProcess | undefined> {
   const isMarked = env[MARK] !== undefined;
   delete env[MARK];
-  if (!isMarked || !process.connected) return undefined;
+  if (!isMarked) return undefined;
+  if (!process.connected) throw oldProcessEnded();
   type Said = readonly [OldSays, SocketHandle | undefined];
   const early: Said[] = [];
   let listeners: Parameters<OldProcess['listen']>[0] | undefined;

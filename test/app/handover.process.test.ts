@@ -1,9 +1,12 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
+import { readConfigFile } from '../../src/config/file.ts';
+import { loadConfig } from '../../src/config/load.ts';
 import { generateNoiseKey } from '../../src/demo/noise-handshake.ts';
+import { type Instant, plus, systemClock } from '../../src/lib/clock.ts';
 import { Harness, readHead, SWITCHING, until, upgradeHead } from '../support/harness.ts';
 import { get, scrape } from '../support/http.ts';
 import { freshHandshake, initiations } from '../support/initiations.ts';
@@ -16,14 +19,17 @@ const harness = new Harness();
 const [recorded] = initiations;
 afterEach(() => harness.closeAll());
 
-interface Setup {
-  readonly serve: Run;
+interface Files {
   readonly port: number;
   readonly admin: number;
   readonly configFile: string;
   readonly keyFile: string;
   /** The program that a hand-over starts: at first it is the built one. */
   readonly program: string;
+}
+
+interface Setup extends Files {
+  readonly serve: Run;
 }
 
 const BUILT = `await import(${JSON.stringify(CLI)});\n`;
@@ -35,8 +41,8 @@ interface Wanted {
   onUpgrade?(socket: Socket): void;
 }
 
-/** A watchdog with a file of settings, in front of an upstream that takes every upgrade and echoes. */
-async function start({ settings = '', listen, onUpgrade = echo }: Wanted = {}): Promise<Setup> {
+/** The files of a watchdog in front of an upstream that takes every upgrade and echoes. */
+async function prepare({ settings = '', listen, onUpgrade = echo }: Wanted): Promise<Files> {
   const { url } = await harness.upstream(
     (_request, socket, head) => {
       if (head.length > 0) socket.unshift(head);
@@ -56,17 +62,62 @@ async function start({ settings = '', listen, onUpgrade = echo }: Wanted = {}): 
   const where = `upstream: ${url}\nlisten: ${listen?.(port) ?? `127.0.0.1:${port}`}\nadmin: 127.0.0.1:${admin}\n`;
   writeFileSync(configFile, `${where}noise-key: ${keyFile}\ntrusted-proxies: none\n${settings}`);
   writeFileSync(program, BUILT);
-  const serve = runWith(harness, { program }, 'serve', '--config', configFile);
+  return { port, admin, configFile, keyFile, program };
+}
+
+/** A watchdog with a file of settings, as a process. */
+async function start(wanted: Wanted = {}): Promise<Setup> {
+  const files = await prepare(wanted);
+  const serve = runWith(harness, { program: files.program }, 'serve', '--config', files.configFile);
   await until(() => serve.stdout.includes('"listening"'), 'it has started');
   harness.defer(async () => {
     for (const pid of pidsOf(serve)) kill(pid, 'SIGKILL');
     await until(() => pidsOf(serve).every((pid) => !isThere(pid)), 'every process has ended');
   });
-  return { serve, port, admin, configFile, keyFile, program };
+  return { ...files, serve };
 }
 
 function echo(socket: Socket): void {
   socket.on('error', () => {}).on('data', (chunk) => socket.write(chunk));
+}
+
+/** A watchdog as `start` makes it, but in this process, and with a clock that a test can put forward. */
+async function startHere(wanted: Wanted = {}) {
+  const files = await prepare(wanted);
+  const clock = {
+    ...systemClock,
+    ahead: 0,
+    now: () => plus(systemClock.now(), clock.ahead),
+    dateOf: (instant: Instant) => systemClock.dateOf(plus(instant, -clock.ahead)),
+  };
+  const { configFile, program } = files;
+  const running = await harness.watchdogOf(loadConfig({}, readConfigFile(configFile)), undefined, {
+    clock,
+    successor: {
+      program: { command: process.execPath, args: [program, 'serve', '--config', configFile] },
+      env: process.env,
+    },
+  });
+  const opened = (kinds: readonly string[]): number => running.events.filter(({ kind }) => kinds.includes(kind)).length;
+  return { ...files, ...running, clock, streams: () => opened(['stream_opened']) - opened(['stream_closed']) };
+}
+
+async function theNextOneCan({ watchdog, program, port }: Awaited<ReturnType<typeof startHere>>): Promise<void> {
+  const clients = [await control(port), await harness.upgraded(port, '/other')];
+  writeFileSync(program, BUILT);
+  const outcome = await watchdog.handOver();
+  expect(outcome).toMatchObject({ ok: true, moved: 2, stayed: 0 });
+  const pid = outcome.ok ? outcome.pid : 0;
+  harness.defer(() => kill(pid, 'SIGKILL'));
+  expect(await areAlive(clients)).toEqual([true, true]);
+}
+
+function areAlive(clients: readonly Socket[]): Promise<readonly boolean[]> {
+  return Promise.all(
+    clients.map(async (client) => {
+      return !(client.destroyed || client.readableEnded) && (await echoed(client, Buffer.from('still here')));
+    }),
+  );
 }
 
 /** The processes that have taken over, in order. */
@@ -83,14 +134,24 @@ function isThere(pid: number): boolean {
   }
 }
 
+function isStopped(pid: number): boolean {
+  return isThere(pid) && / T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+}
+
 function kill(pid: number, signal: NodeJS.Signals): void {
   if (isThere(pid)) process.kill(pid, signal);
 }
 
-async function handOver(
-  setup: Setup,
-): Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }> {
-  const command = run(harness, 'handover', '--config', setup.configFile);
+async function handOver({ admin }: Pick<Files, 'admin'>): Promise<unknown> {
+  return (await fetch(`http://127.0.0.1:${admin}/handover`, { method: 'POST' })).json();
+}
+
+async function handOverByCommand({ configFile }: Pick<Files, 'configFile'>): Promise<{
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}> {
+  const command = run(harness, 'handover', '--config', configFile);
   const { code } = await command.ended;
   return { code, stdout: command.stdout, stderr: command.stderr };
 }
@@ -154,10 +215,7 @@ describe('a hand-over', () => {
     }
     const startedAt = performance.now();
     for (let i = 0; i < 10; i++) {
-      const { code, stdout, stderr } = await handOver(setup);
-      expect(stderr).toBe('');
-      expect(code).toBe(0);
-      expect(stdout).toMatch(/^handed over to process \d+ in .*: 40 streams went on, 0 cannot go\n$/);
+      expect(await handOver(setup)).toMatchObject({ ok: true, moved: 40, stayed: 0 });
     }
     const tookMs = performance.now() - startedAt;
     for (const each of [...clients, ...ends]) each.stop();
@@ -173,66 +231,170 @@ describe('a hand-over', () => {
     expect(received(ends)).toEqual(sent(clients));
     expect(received(clients)).toEqual(sent(ends));
     const all = [...sent(clients), ...sent(ends)].reduce((sum, each) => sum + each, 0);
-    console.log(`ten hand-overs of 40 busy streams: ${all} bytes, ${Math.round(tookMs)} ms with the command's start`);
+    console.log(`ten hand-overs of 40 busy streams: ${all} bytes, ${Math.round(tookMs)} ms`);
     const pids = pidsOf(setup.serve);
     expect(new Set(pids).size).toBe(10);
     expect((await get(`http://127.0.0.1:${setup.admin}/streams`)).text).toContain('"total": 40');
   });
 
-  test.each([
-    ['ends at once', 'process.exit(7);', /ended with exit code 7/],
-    ['cannot be loaded', 'import "./missing.mjs";', /ended with exit code 1/],
-    ['is killed before it is ready', diesBefore('ready'), /was ended by SIGKILL/],
-    ['is killed once it is ready', diesAfter('ready'), /was ended by SIGKILL/],
-    ['is killed with the first socket', diesAt('stream', 1), /was ended by SIGKILL/],
-    ['is killed with the second socket', diesAt('stream', 2), /was ended by SIGKILL/],
-    ['is killed before it has taken a stream', diesBefore('taken'), /was ended by SIGKILL/],
-    ['is killed when it is to listen', diesAt('listen', 1), /was ended by SIGKILL/],
-    ['is killed before it says that it listens', diesBefore('listening'), /was ended by SIGKILL/],
-  ])('when the new process %s, the old one goes on and says why', async (_when, code, why) => {
-    const setup = await start();
+  test('when the new process ends, at whatever step, the old one goes on and says why', async () => {
+    const setup = await startHere();
+    for (const [when, code, why, lost] of [
+      ['ends at once', 'process.exit(7);', /ended with exit code 7/, 0],
+      ['cannot be loaded', 'import "./missing.mjs";', /ended with exit code 1/, 0],
+      ['is killed before it is ready', doBefore('ready', DIE), KILLED, 0],
+      ['is killed once it is ready', doAfter('ready', DIE), KILLED, 0],
+      ['is killed with the first socket', doAt('stream', 1, DIE), KILLED, 0],
+      ['is killed with the second socket', doAt('stream', 2, DIE), KILLED, 0],
+      ['is killed before it has taken a stream', doBefore('taken', DIE), KILLED, 0],
+      ['is killed when it is to listen', doAt('listen', 1, DIE), KILLED, 2],
+      ['is killed before it says that it listens', doBefore('listening', DIE), KILLED, 2],
+    ] as const) {
+      const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
+      writeFileSync(setup.program, `${code}\n${BUILT}`);
+      expect(await setup.watchdog.handOver(), when).toMatchObject({
+        ...{ ok: false, code: 'HSW_HANDOVER_FAILED', problems: [expect.stringMatching(why)] },
+      });
+      // What it had taken has ended with it; everything else goes on.
+      expect(
+        setup.events.findLast(({ kind }) => kind === 'handover_failed'),
+        when,
+      ).toMatchObject({ lost });
+      expect(await areAlive(clients), when).toEqual([lost === 0, lost === 0]);
+      clients.push(await harness.upgraded(setup.port, '/other'));
+      expect(await echoed(clients[2] as Socket, Buffer.from('newcomer')), when).toBe(true);
+      for (const client of clients) client.destroy();
+      await until(() => setup.streams() === 0, 'they have closed');
+    }
+    await theNextOneCan(setup);
+  });
+
+  test('when the new process hangs, at whatever step, the old one ends it after a while, says why, and goes on, also with newcomers', async () => {
+    const setup = await startHere();
+    for (const [when, code, afterMs, why, lost] of [
+      ['at once', STOP, 30_000, /was not ready after 30 s/, 0],
+      ['once it is ready', doAfter('ready', STOP), 5000, /has not answered for 5 s/, 0],
+      ['with the second socket', doAt('stream', 2, STOP), 5000, /has not answered for 5 s/, 0],
+      ['when it is to listen', doAt('listen', 1, STOP), 10_000, /did not listen within 10 s/, 2],
+      ['before it says that it listens', doBefore('listening', STOP), 10_000, /did not listen within 10 s/, 2],
+    ] as const) {
+      const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
+      const pidFile = join(harness.folder(), 'pid');
+      const notePid = `import { writeFileSync } from 'node:fs'; writeFileSync('${pidFile}', String(process.pid));`;
+      writeFileSync(setup.program, `${notePid}\n${code}\n${BUILT}`);
+      const handing = setup.watchdog.handOver();
+      await until(() => existsSync(pidFile) && isStopped(Number(readFileSync(pidFile))), `it hangs, ${when}`);
+      const pid = Number(readFileSync(pidFile));
+      const newcomers: Socket[] = [];
+      const coming = Array.from({ length: 12 }, async () => {
+        newcomers.push(await harness.upgraded(setup.port, '/other'));
+      });
+      // Eight wait for the new process at most.
+      await until(() => newcomers.length >= 4, `newcomers are let in, ${when}`);
+      setup.clock.ahead += afterMs;
+      expect(await handing, when).toMatchObject({ ok: false, problems: [expect.stringMatching(why)] });
+      await Promise.all(coming);
+      expect(
+        setup.events.findLast(({ kind }) => kind === 'handover_failed'),
+        when,
+      ).toMatchObject({ lost });
+      expect(await areAlive(clients), when).toEqual([lost === 0, lost === 0]);
+      expect(await areAlive(newcomers), when).toEqual(newcomers.map(() => true));
+      await until(() => !isThere(pid), 'the new process has ended');
+      for (const client of [...clients, ...newcomers]) client.destroy();
+      await until(() => setup.streams() === 0, 'they have closed');
+    }
+    await theNextOneCan(setup);
+  });
+
+  test('a stop wins: it ends the new process, and later nothing is handed over', async () => {
+    const setup = await startHere({ settings: 'drain: 1s\n' });
     const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
-    writeFileSync(setup.program, `${code}\n${BUILT}`);
-    const { code: exit, stderr } = await handOver(setup);
-    expect(stderr).toMatch(/^error \[HSW_HANDOVER_FAILED\]: not handed over:\n/);
-    expect(stderr).toMatch(why);
-    expect(exit).toBe(1);
-    const lost = Number(/"event":"handover_failed"[^\n]*"lost":(\d+)/.exec(setup.serve.stdout)?.[1]);
-    // What it had taken has ended with it; everything else goes on.
-    const alive = await Promise.all(
-      clients.map((client) => !client.destroyed && echoed(client, Buffer.from('still here'))),
-    );
-    expect(alive.filter((each) => !each)).toHaveLength(lost);
-    expect(lost).toBe(/when it is to listen|says that it listens/.test(_when) ? 2 : 0);
-    expect(await echoed(await harness.upgraded(setup.port, '/other'), Buffer.from('newcomer'))).toBe(true);
-    // The next one can.
-    writeFileSync(setup.program, BUILT);
-    expect(await handOver(setup)).toMatchObject({ code: 0, stderr: '' });
-    for (const client of clients.filter((_, i) => alive[i]))
-      expect(await echoed(client, Buffer.from('moved'))).toBe(true);
+    const pidFile = join(harness.folder(), 'pid');
+    const notePid = `import { writeFileSync } from 'node:fs'; writeFileSync('${pidFile}', String(process.pid));`;
+    // The first stream is the new one's, and the second one is on its way.
+    writeFileSync(setup.program, `${notePid}\n${doAt('yours', 1, STOP)}\n${BUILT}`);
+    const handing = setup.watchdog.handOver();
+    await until(() => existsSync(pidFile) && isStopped(Number(readFileSync(pidFile))), 'streams move');
+    const drained = setup.watchdog.drain();
+    expect(await handing).toMatchObject({ ok: false, problems: ['the watchdog is stopping'] });
+    expect(await setup.watchdog.handOver()).toMatchObject({ ok: false, problems: ['the watchdog is stopping'] });
+    await drained;
+    await until(() => clients.every((client) => client.destroyed || client.readableEnded), 'both have ended');
+    await until(() => !isThere(Number(readFileSync(pidFile))), 'the new process has ended');
+    expect(setup.events.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['handover_failed', 'drain_ended']));
+    expect(setup.events.filter(({ kind }) => kind === 'handover_ended' || kind === 'internal_error')).toEqual([]);
   });
 
   test.each([
-    ['the settings are wrong', (setup: Setup) => writeFileSync(setup.configFile, 'listen: nowhere\n'), /listen/],
-    [
-      "the key is not Headscale's",
-      (setup: Setup) => writeFileSync(setup.keyFile, `privkey:${'42'.repeat(32)}\n`),
-      /HSW_NOISE_KEY_MISMATCH/,
-    ],
-    ['the key file is gone', (setup: Setup) => rmSync(setup.keyFile), /HSW_NOISE_KEY_UNREADABLE/],
-  ])('when %s, nothing happens', async (_what, spoil, why) => {
+    ['before it says hello', `process.kill(process.ppid, 'SIGKILL');`],
+    ['once the new one is ready', doAfter('ready', KILL_OLD)],
+    ['while streams move', doAt('yours', 1, KILL_OLD)],
+  ])('when the old process is killed %s, the new one ends and leaves nothing', async (_when, code) => {
     const setup = await start();
-    const client = await control(setup.port);
-    const [config, key] = [readFileSync(setup.configFile), readFileSync(setup.keyFile)];
-    spoil(setup);
-    const command = run(harness, 'handover', '--admin', `127.0.0.1:${setup.admin}`);
-    expect((await command.ended).code).toBe(1);
-    expect(command.stderr).toMatch(why);
-    expect(await echoed(client, Buffer.from('still here'))).toBe(true);
-    writeFileSync(setup.configFile, config);
-    writeFileSync(setup.keyFile, key, { mode: 0o600 });
-    expect(await handOver(setup)).toMatchObject({ code: 0 });
-    expect(await echoed(client, Buffer.from('moved'))).toBe(true);
+    const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
+    writeFileSync(setup.program, `${code}\n${BUILT}`);
+    setup.serve.child.kill('SIGUSR2');
+    // The pipes of both have to close.
+    expect(await setup.serve.ended).toEqual({ code: null, signal: 'SIGKILL' });
+    expect(setup.serve.stderr).toContain('HSW_HANDOVER_FAILED');
+    expect(setup.serve.stdout.split('"listening"')).toHaveLength(2);
+    await until(() => clients.every((client) => client.destroyed || client.readableEnded), 'the streams have ended');
+    const again = runWith(harness, {}, 'serve', '--config', setup.configFile);
+    await until(() => again.stdout.includes('"listening"'), 'the next one can listen');
+  });
+
+  test.each([
+    ['once it has told the new one to listen', doAt('listen', 1, KILL_OLD)],
+    ['when the new one listens', doBefore('listening', `(${KILL_OLD}, say(message, ...rest))`)],
+  ])('when the old process is killed %s, the new one is the watchdog', async (_when, code) => {
+    const historyFile = join(harness.folder(), 'history.jsonl');
+    const setup = await start({ settings: `drain: off\nhistory-file: ${historyFile}\n` });
+    const clients = [await control(setup.port), await harness.upgraded(setup.port, '/other')];
+    const pidFile = join(harness.folder(), 'pid');
+    const notePid = `import { writeFileSync } from 'node:fs'; writeFileSync('${pidFile}', String(process.pid));`;
+    writeFileSync(setup.program, `${notePid}\n${code}\n${BUILT}`);
+    harness.defer(() => kill(Number(readFileSync(pidFile)), 'SIGKILL'));
+    setup.serve.child.kill('SIGUSR2');
+    await until(() => setup.serve.stdout.split('"listening"').length === 3, 'the new one listens');
+    await until(() => setup.serve.child.signalCode !== null, 'the old one has ended');
+    clients.push(await control(setup.port));
+    expect(await areAlive(clients)).toEqual([true, true, true]);
+    writeFileSync(setup.program, BUILT);
+    expect(await handOver(setup)).toMatchObject({ ok: true });
+    expect(await areAlive(clients)).toEqual([true, true, true]);
+    process.kill(Number(readFileSync(pidFile)), 'SIGTERM');
+    await setup.serve.ended;
+    expect(pidsOf(setup.serve).filter(isThere)).toEqual([]);
+    const seqs = [...readFileSync(historyFile, 'utf8').matchAll(/"seq":(\d+)/g)].map(([, seq]) => Number(seq));
+    expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
+    expect(seqs.length).toBeGreaterThan(5);
+  });
+
+  test('when the settings or the key are wrong, nothing happens', async () => {
+    const setup = await startHere();
+    const { watchdog, configFile, keyFile, port } = setup;
+    const client = await control(port);
+    const [config, key] = [readFileSync(configFile), readFileSync(keyFile)];
+    for (const [what, spoil, why] of [
+      ['the settings are wrong', () => writeFileSync(configFile, 'listen: nowhere\n'), /listen/],
+      [
+        "the key is not Headscale's",
+        () => writeFileSync(keyFile, `privkey:${'42'.repeat(32)}\n`),
+        /HSW_NOISE_KEY_MISMATCH/,
+      ],
+      ['the key file is gone', () => rmSync(keyFile), /HSW_NOISE_KEY_UNREADABLE/],
+    ] as const) {
+      spoil();
+      const problems = [expect.stringMatching(why)];
+      expect(await watchdog.handOver(), what).toMatchObject({ ok: false, problems });
+      expect(await echoed(client, Buffer.from('still here')), what).toBe(true);
+      writeFileSync(configFile, config);
+      writeFileSync(keyFile, key, { mode: 0o600 });
+    }
+    client.destroy();
+    await until(() => setup.streams() === 0, 'it has closed');
+    await theNextOneCan(setup);
   });
 
   test('when two are asked for at the same time, one happens and the other one says that it is under way', async () => {
@@ -240,9 +402,10 @@ describe('a hand-over', () => {
     const client = await control(setup.port);
     // The new process takes its time, so that both commands meet.
     writeFileSync(setup.program, `await new Promise((resolve) => setTimeout(resolve, 2000));\n${BUILT}`);
-    const both = await Promise.all([handOver(setup), handOver(setup)]);
+    const both = await Promise.all([handOverByCommand(setup), handOverByCommand(setup)]);
     expect(both.map(({ code }) => code).sort()).toEqual([0, 1]);
-    expect(both.find(({ code }) => code === 1)?.stderr).toContain('a hand-over is under way already');
+    const { stderr } = both.find(({ code }) => code === 1) ?? {};
+    expect(stderr).toMatch(/^error \[HSW_HANDOVER_FAILED\]: not handed over:\n.*a hand-over is under way already\n/);
     expect(pidsOf(setup.serve)).toHaveLength(1);
     expect(await echoed(client, Buffer.from('moved'))).toBe(true);
   });
@@ -269,7 +432,7 @@ describe('a hand-over', () => {
       if (!isOver) all.push(open(waits.during));
     }, 20);
     harness.defer(() => clearInterval(timer));
-    for (let i = 0; i < 5; i++) expect(await handOver(setup)).toMatchObject({ code: 0, stderr: '' });
+    for (let i = 0; i < 5; i++) expect(await handOver(setup)).toMatchObject({ ok: true });
     isOver = true;
     await Promise.all(all);
     const [before, during] = [waits.before, waits.during].map((each) => Math.round(Math.max(...each)));
@@ -287,7 +450,7 @@ describe('a hand-over', () => {
     const machine = generateNoiseKey();
     for (const when of ['before', 'during', 'after'] as const) {
       const old = await control(setup.port, machine);
-      if (when === 'after') expect(await handOver(setup)).toMatchObject({ code: 0 });
+      if (when === 'after') expect(await handOver(setup)).toMatchObject({ ok: true });
       const handing = when === 'during' ? handOver(setup) : undefined;
       if (handing !== undefined)
         await until(() => setup.serve.stdout.split('"handover_started"').length > 1, 'it begins');
@@ -314,7 +477,7 @@ describe('a hand-over', () => {
       readonly lastSeq: number;
       readonly events: { readonly seq: number }[];
     };
-    for (let i = 0; i < 2; i++) expect(await handOver(setup)).toMatchObject({ code: 0 });
+    for (let i = 0; i < 2; i++) expect(await handOver(setup)).toMatchObject({ ok: true });
     const done = 'headscale_watchdog_handovers_total{result="done"}';
     await until(async () => (await scrape(admin)).get(done) === 2, 'both hand-overs are counted');
     const after = await scrape(admin);
@@ -347,9 +510,9 @@ describe('a hand-over', () => {
     const events = async (): Promise<Events> =>
       JSON.parse((await get(`http://127.0.0.1:${setup.admin}/events?after=0&limit=1000`)).text);
     const before = await events();
-    const { code, stdout } = await handOver(setup);
-    expect(code).toBe(0);
-    expect(stdout).toMatch(/: 1 streams went on, 1 cannot go\n$/);
+    const { code, stdout, stderr } = await handOverByCommand(setup);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^handed over to process \d+ in .*: 1 streams went on, 1 cannot go\n$/);
     expect(await echoed(plain, Buffer.from('moved'))).toBe(true);
     // Both processes have something to note now.
     setup.serve.child.kill('SIGHUP');
@@ -382,7 +545,7 @@ describe('a hand-over', () => {
 
   test('with a service manager, the new process becomes the main one, with the sockets of the manager, and the old one ends', async () => {
     const folder = harness.folder();
-    const manager = await service(harness, { ports: [0], notify: join(folder, 'notify'), flags: ['--drain', '10s'] });
+    const manager = await service(harness, { ports: [0], notify: join(folder, 'notify'), flags: ['--drain', '1s'] });
     const [port = 0] = manager.ports;
     const first = await manager.started();
     const client = await harness.upgraded(port, '/other');
@@ -413,8 +576,8 @@ describe('a hand-over', () => {
 
   test('without a service manager, the first process stays, passes signals on, and ends with the last one', async () => {
     const setup = await start({ settings: 'drain: off\n' });
-    expect(await handOver(setup)).toMatchObject({ code: 0 });
-    expect(await handOver(setup)).toMatchObject({ code: 0 });
+    expect(await handOver(setup)).toMatchObject({ ok: true });
+    expect(await handOver(setup)).toMatchObject({ ok: true });
     expect(setup.serve.child.exitCode).toBeNull();
     setup.serve.child.kill('SIGHUP');
     await until(() => setup.serve.stdout.includes('"settings_reloaded"'), 'the last one reloads');
@@ -452,14 +615,14 @@ describe('a hand-over of one of two replicas', () => {
     for (const when of ['before', 'during', 'after'] as const) {
       const old = await control(a.port, machine);
       await new Promise((resolve) => setTimeout(resolve, 1200));
-      if (when === 'after') expect(await handOver(a)).toMatchObject({ code: 0, stderr: '' });
+      if (when === 'after') expect(await handOver(a)).toMatchObject({ ok: true });
       const handing = when === 'during' ? handOver(a) : undefined;
       if (handing !== undefined)
         await until(() => a.serve.stdout.split('"handover_started"').length > 1, 'the hand-over begins');
       const newcomer = await control(b.port, machine);
       await until(() => old.destroyed || old.readableEnded, `the old stream at A is severed, ${when}`, 20_000);
       expect(newcomer.destroyed || newcomer.readableEnded).toBe(false);
-      if (handing !== undefined) expect(await handing).toMatchObject({ code: 0, stderr: '' });
+      if (handing !== undefined) expect(await handing).toMatchObject({ ok: true });
       newcomer.destroy();
       await knows(0, 'b#');
     }
@@ -467,7 +630,7 @@ describe('a hand-over of one of two replicas', () => {
     if (process.env.E2E_LONG === '1') await new Promise((resolve) => setTimeout(resolve, 21_000));
     expect((await shown()).map(({ id, replica }) => `${replica}/${id}`).sort()).toEqual(before);
     expect((await lease()).split('\r\n').sort()).toEqual(leases.split('\r\n').sort());
-    expect(b.serve.stdout).not.toMatch(/"replica_gone"|"replica_message_rejected"|"redis_down"/);
+    expect(b.serve.stdout.match(/"(replica_gone|replica_message_rejected|redis_down)".*/)).toBeNull();
     for (const client of idle) expect(await echoed(client, Buffer.from('still here'))).toBe(true);
     expect(pidsOf(a.serve)).toHaveLength(2);
 
@@ -477,22 +640,33 @@ describe('a hand-over of one of two replicas', () => {
     const newcomer = await control(a.port, machine);
     await until(() => old.destroyed || old.readableEnded, 'the old stream at B is severed', 20_000);
     expect(await echoed(newcomer, Buffer.from('the new one'))).toBe(true);
+
+    // What is lost with a new process is gone for the other one, too.
+    await knows(6, 'a#');
+    writeFileSync(a.program, `${doBefore('listening', DIE)}\n${BUILT}`);
+    expect(await handOver(a)).toMatchObject({ ok: false });
+    await knows(0, 'a#');
   }, 120_000);
 });
 
 const DIE = "process.kill(process.pid, 'SIGKILL')";
+const STOP = "process.kill(process.pid, 'SIGSTOP')";
+/** It waits until the old process has ended. */
+const KILL_OLD =
+  "(process.kill(process.ppid, 'SIGKILL'), Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100))";
+const KILLED = /was ended by SIGKILL/;
 
-/** The program as it dies before it says something. */
-function diesBefore(kind: string): string {
-  return `const say = process.send?.bind(process); process.send = (message, ...rest) => message.kind === '${kind}' ? ${DIE} : say(message, ...rest);`;
+/** The program as it does something before it says something. */
+function doBefore(kind: string, what: string): string {
+  return `const say = process.send?.bind(process); process.send = (message, ...rest) => message.kind === '${kind}' ? ${what} : say(message, ...rest);`;
 }
 
-function diesAfter(kind: string): string {
-  return `const say = process.send?.bind(process); process.send = (message, ...rest) => { const sent = say(message, ...rest); if (message.kind === '${kind}') setTimeout(() => ${DIE}, 0); return sent; };`;
+function doAfter(kind: string, what: string): string {
+  return `const say = process.send?.bind(process); process.send = (message, ...rest) => { const sent = say(message, ...rest); if (message.kind === '${kind}') setTimeout(() => ${what}, 0); return sent; };`;
 }
 
-/** The program as it dies when it hears something for the n-th time. */
-function diesAt(kind: string, nth: number): string {
+/** The program as it does something when it hears something for the n-th time. */
+function doAt(kind: string, nth: number, what: string): string {
   // A listener of its own would take the first messages away from the program's.
-  return `let heard = 0; const emit = process.emit.bind(process); process.emit = (event, message, ...rest) => { if (event === 'message' && message.kind === '${kind}' && ++heard === ${nth}) ${DIE}; return emit(event, message, ...rest); };`;
+  return `let heard = 0; const emit = process.emit.bind(process); process.emit = (event, message, ...rest) => { if (event === 'message' && message.kind === '${kind}' && ++heard === ${nth}) ${what}; return emit(event, message, ...rest); };`;
 }
