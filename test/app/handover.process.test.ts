@@ -285,12 +285,17 @@ describe('a hand-over', () => {
       const handing = setup.watchdog.handOver();
       await until(() => existsSync(pidFile) && isStopped(Number(readFileSync(pidFile))), `it hangs, ${when}`);
       const pid = Number(readFileSync(pidFile));
+      let isOver = false;
+      void handing.then(() => {
+        isOver = true;
+      });
       const newcomers: Socket[] = [];
       const coming = Array.from({ length: 12 }, async () => {
         newcomers.push(await harness.upgraded(setup.port, '/other'));
       });
       // Eight wait for the new process at most.
       await until(() => newcomers.length >= 4, `newcomers are let in, ${when}`);
+      expect(isOver, when).toBe(false);
       setup.clock.ahead += afterMs;
       expect(await handing, when).toMatchObject({ ok: false, problems: [expect.stringMatching(why)] });
       await Promise.all(coming);
@@ -641,11 +646,14 @@ describe('a hand-over of one of two replicas', () => {
     await until(() => old.destroyed || old.readableEnded, 'the old stream at B is severed', 20_000);
     expect(await echoed(newcomer, Buffer.from('the new one'))).toBe(true);
 
-    // What is lost with a new process is gone for the other one, too.
+    // What is lost with a new process is gone for the other one, and in Redis.
     await knows(6, 'a#');
+    const announced = async (): Promise<string> => redis.command('KEYS', 'headscale-watchdog:node:*');
+    expect(await announced()).toMatch(/^\*6\r/);
     writeFileSync(a.program, `${doBefore('listening', DIE)}\n${BUILT}`);
     expect(await handOver(a)).toMatchObject({ ok: false });
     await knows(0, 'a#');
+    await until(async () => (await announced()).startsWith('*0\r'), 'Redis has none of them any more');
   }, 120_000);
 });
 
