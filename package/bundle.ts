@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -67,6 +68,17 @@ export async function bundle(folder: string, arch: Arch): Promise<void> {
     (file) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file) ?? [],
   );
   writeLicences(folder, [...new Set([...libraries, 'node_modules/koffi'])].sort());
+  letEverybodyRead(folder);
+}
+
+/** Copies have the rights of the sources, which only their owner may read after a `git clone` with `umask 077`. */
+export function letEverybodyRead(folder: string): void {
+  chmodSync(folder, 0o755);
+  for (const each of readdirSync(folder, { withFileTypes: true, recursive: true })) {
+    const path = join(each.parentPath, each.name);
+    const isProgram = each.isDirectory() || (statSync(path).mode & 0o100) !== 0;
+    chmodSync(path, isProgram ? 0o755 : 0o644);
+  }
 }
 
 /**

@@ -17,7 +17,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { parse } from 'yaml';
-import { ARCHES, type Arch, bundle, type DebianArch, PROJECT, withPackage } from './bundle.ts';
+import { ARCHES, type Arch, bundle, type DebianArch, letEverybodyRead, PROJECT, withPackage } from './bundle.ts';
 import { manPage } from './man-page.ts';
 import { settingsFile } from './settings-file.ts';
 
@@ -140,13 +140,9 @@ function gzip(content: string | Buffer): Buffer {
 
 /** Gives everything the same date, and the rights that anybody may have. */
 function settle(root: string): void {
-  for (const each of readdirSync(root, { withFileTypes: true, recursive: true })) {
-    const path = join(each.parentPath, each.name);
-    const isProgram = each.isDirectory() || (statSync(path).mode & 0o100) !== 0;
-    chmodSync(path, isProgram ? 0o755 : 0o644);
-    lutimesSync(path, epoch, epoch);
-  }
-  chmodSync(root, 0o755);
+  letEverybodyRead(root);
+  for (const each of readdirSync(root, { recursive: true, encoding: 'utf8' }))
+    lutimesSync(join(root, each), epoch, epoch);
   lutimesSync(root, epoch, epoch);
 }
 

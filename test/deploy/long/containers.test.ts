@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
@@ -27,7 +27,8 @@ interface Shown {
 }
 
 const cleanup = new Cleanup();
-const TOKEN = randomBytes(32).toString('hex');
+/** Of the admin server. */
+let token = '';
 /** <linux/socket.h> */
 const AF_NETLINK = 16;
 let network: ServerNetwork;
@@ -75,12 +76,12 @@ async function up(files: readonly string[], ...services: readonly string[]): Pro
 
 const headscale = (...args: readonly string[]) => podman.run('exec', 'headscale_headscale_1', 'headscale', ...args);
 const watchdog = (...args: readonly string[]) =>
-  podman.run('exec', 'headscale_watchdog_1', 'node', '/app/dist/bundle/cli.js', ...args);
+  podman.run('exec', 'headscale_watchdog_1', 'headscale-watchdog', ...args);
 const log = async (): Promise<string> => (await podman.run('logs', 'headscale_watchdog_1')).stdout;
 
 /** What the published admin server says, as an operator on the machine asks it. */
 async function admin(path: string): Promise<string> {
-  const authorization = ['--header', `Authorization: Bearer ${TOKEN}`];
+  const authorization = ['--header', `Authorization: Bearer ${token}`];
   const { stdout } = await network.inside(
     'curl',
     '--silent',
@@ -138,11 +139,12 @@ describe('deploy/compose, run by podman-compose', () => {
     mkdirSync(join(folder, '..'), { recursive: true });
     for (const each of ['compose', 'prometheus', 'grafana'])
       cpSync(join(PROJECT, 'deploy', each), join(folder, '..', each), { recursive: true });
-    // As docs/deploying.md says.
-    mkdirSync(join(folder, 'secrets'));
-    writeFileSync(join(folder, 'secrets', 'admin-token'), `${TOKEN}\n`);
-    chmodSync(join(folder, 'secrets'), 0o755);
-    chmodSync(join(folder, 'secrets', 'admin-token'), 0o644);
+    // As `git clone` makes them with `umask 077`.
+    await run(['chmod', '--recursive', 'go=', join(folder, '..')]);
+    const page = readFileSync(join(PROJECT, 'docs', 'deploying.md'), 'utf8');
+    const [, commands] = /^ *cd deploy\/compose\n([\s\S]*?)```/m.exec(page) ?? [];
+    await run(['sh', '-euc', `umask 077\n${commands}`], {}, folder);
+    token = readFileSync(join(folder, 'secrets', 'admin-token'), 'utf8').trim();
     edit('headscale.yaml', (text) => text.replace('headscale.example.com', SERVER_NAME));
     // Silence alone ends nothing here, so what ends a stream is evidence.
     edit('watchdog.yaml', (text) => `${text}silent-after: 1h\n`);
@@ -375,7 +377,7 @@ function podOf(certificate: string, key: string): string {
     configMap('headscale', { 'config.yaml': config, 'derp.yaml': DERP_MAP }),
     // Silence alone ends nothing here, so what ends a stream is evidence.
     configMap('headscale-watchdog', { 'watchdog.yaml': `${read('watchdog.yaml')}silent-after: 1h\n` }),
-    configMap('secret-headscale-watchdog', { 'admin-token': TOKEN }),
+    configMap('secret-headscale-watchdog', { 'admin-token': token }),
     configMap('secret-headscale-tls', {
       'tls.crt': readFileSync(certificate, 'utf8'),
       'tls.key': readFileSync(key, 'utf8'),
@@ -410,6 +412,7 @@ describe('the pod of deploy/kubernetes, run by podman kube play', () => {
 
   beforeAll(async () => {
     await podman.removeAll();
+    token = randomBytes(32).toString('hex');
     const folder = cleanup.folder();
     const [certificate, key, pod] = ['tls.crt', 'tls.key', 'pod.yaml'].map((name) => join(folder, name)) as [
       string,

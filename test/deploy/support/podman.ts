@@ -6,6 +6,8 @@ import { type Cleanup, debianRoot, PROGRAMS, PROJECT, type Ran, run, type Server
 /** What the containers' programs need of Debian. */
 const BASE = ['ca-certificates', 'caddy', 'iproute2', 'libatomic1', 'libstdc++6', 'passwd'];
 
+const DOCKERFILE = 'deploy/compose/Dockerfile';
+
 /**
  * Podman with storage of its own. Containers run in the network of a test, images are built in the machine's. There are no
  * registries, so the images that others publish are made here, under their names, from Debian's packages and built programs.
@@ -112,8 +114,21 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
     await run(['podman', 'build', '--quiet', '--tag', name, context], this.#env);
   }
 
-  /** Builds the watchdog's own image, as the documentation says. */
+  /** Builds the watchdog's own image, as the documentation says, from sources as `git clone` makes them with `umask 077`. */
   async buildOwn(): Promise<void> {
+    const source = join(this.#folder, 'source');
+    for (const each of [
+      'package.json',
+      'package-lock.json',
+      '.npmrc',
+      '.dockerignore',
+      'tsconfig.json',
+      'package',
+      'src',
+      DOCKERFILE,
+    ])
+      cpSync(join(PROJECT, each), join(source, each), { recursive: true });
+    await run(['chmod', '--recursive', 'go=', source]);
     const config = (key: string): string => execFileSync('npm', ['config', 'get', key], { encoding: 'utf8' }).trim();
     // What this machine's npm needs to reach its registry.
     const shown = [
@@ -125,10 +140,10 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       [
         ...['podman', 'build', '--quiet', '--network=host', '--format=docker', '--ulimit=nofile=20000:20000'],
         ...shown.map(([from, to]) => `--volume=${from}:${to}:ro`),
-        ...['--file', 'deploy/compose/Dockerfile', '--tag', 'headscale-watchdog', '.'],
+        ...['--file', DOCKERFILE, '--tag', 'headscale-watchdog', '.'],
       ],
       this.#env,
-      PROJECT,
+      source,
     );
   }
 }
