@@ -118,6 +118,8 @@ async function leave(
     passOn(signal);
     void watchdog.close();
   });
+  // Nobody listens any more. Whoever started the watchdog starts it again once this process has ended.
+  void successor.exited.then(() => watchdog.close());
   await left;
   if (isManaged) {
     successor.forget();

@@ -43,7 +43,7 @@ describe('hand-overs, Headscale 0.29.2', () => {
     const vanishAndReturn = async (): Promise<void> => {
       await phone.vanish();
       await phone.start();
-      returned.push(await phone.running(20_000));
+      returned.push(await phone.running(60_000));
       await watchdog.onlyStreamFrom(phone.host.address);
     };
     await vanishAndReturn();
