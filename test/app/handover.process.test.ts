@@ -567,10 +567,11 @@ describe('a hand-over', () => {
 
   test('when the new process is killed later, the old one ends its last streams at once, so that both can be started again', async () => {
     const setup = await start({ settings: 'drain: 2m\n', listen: withTls });
-    const secured = await securedStream(setup.port + 1);
-    expect(await handOver(setup)).toMatchObject({ ok: true, stayed: 1 });
+    const secured: Socket[] = [];
+    for (let i = 0; i < 3; i++) secured.push(await securedStream(setup.port + 1));
+    expect(await handOver(setup)).toMatchObject({ ok: true, stayed: 3 });
     kill(pidsOf(setup.serve)[0] as number, 'SIGKILL');
-    await until(() => secured.destroyed || secured.readableEnded, 'its stream ends');
+    await until(() => secured.every((each) => each.destroyed || each.readableEnded), 'its streams end');
     expect(await setup.serve.ended).toEqual({ code: 1, signal: null });
   });
 
