@@ -75,6 +75,7 @@ export function headscaleApi(upstream: URL, options: HeadscaleApiOptions = {}): 
 /** What to do about the error of a call. */
 export function adviceOn(error: unknown, { host }: URL): string {
   const code = codeOf(error) ?? '';
+  if (error instanceof NoAnswerError) return `look at its log and load, and restart it, or ${POINT_AT_HEADSCALE}`;
   if (speaksNoTls(error)) return `write http://${host}, or ${POINT_AT_HEADSCALE}`;
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'write a name that is in its certificate';
   if (/SELF_SIGNED|ISSUER_CERT|VERIFY_LEAF/.test(code))

@@ -1,8 +1,9 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { afterEach, describe, expect, test } from 'vitest';
-import { headscaleApi } from '../../src/headscale/api.ts';
+import { adviceOn, headscaleApi } from '../../src/headscale/api.ts';
 import type { NodesAccess } from '../../src/headscale/capabilities.ts';
 import type { NodesLimits } from '../../src/headscale/node-requests.ts';
+import { NoAnswerError } from '../../src/lib/errors.ts';
 import { Harness } from '../support/harness.ts';
 import { ANSWER_0_22, ANSWER_0_29, entry, nodeInfo } from './node-answers.ts';
 
@@ -161,4 +162,12 @@ describe('HeadscaleApi.nodes', () => {
     const { nodes, close } = await api(() => void close());
     await expect(nodes()).rejects.toThrow(/^asking Headscale for its nodes/);
   });
+});
+
+test('a Headscale that takes connections without an answer runs already: the advice is to restart it', () => {
+  const upstream = new URL('http://127.0.0.1:8082');
+  expect(adviceOn(new NoAnswerError('not answered'), upstream)).toMatch(
+    /^look at its log and load, and restart it, or/,
+  );
+  expect(adviceOn(new Error('refused'), upstream)).toMatch(/^start it, or point --upstream at/);
 });
