@@ -216,7 +216,7 @@ ${indented(readFileSync(join(home, 'LICENSE.node'), 'utf8').split('\n"""\n').sli
 
 interface Sbom {
   serialNumber?: string;
-  readonly metadata: { timestamp: string; readonly component: { readonly 'bom-ref': string } };
+  readonly metadata: { timestamp: string; readonly component: { readonly 'bom-ref': string; name: string } };
   components: { readonly 'bom-ref': string; readonly name: string }[];
   dependencies: { readonly ref: string; dependsOn: string[] }[];
 }
@@ -239,6 +239,8 @@ function writeSbom(path: string): void {
   sbom.components = sbom.components.filter((each) => inside.has(each['bom-ref']));
   sbom.dependencies = sbom.dependencies.filter(({ ref }) => inside.has(ref));
   delete sbom.serialNumber;
+  // npm writes the name of the folder.
+  sbom.metadata.component.name = NAME;
   sbom.metadata.timestamp = date.toISOString();
   const node = { 'bom-ref': `node@${NODE.version}`, type: 'platform', name: 'node', version: NODE.version };
   sbom.components.push({

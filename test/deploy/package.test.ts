@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -84,10 +84,20 @@ describe('npm run package', () => {
   const one = (end: string): string => join(made[0] ?? '', files().find((name) => name.endsWith(end)) ?? end);
 
   beforeAll(async () => {
-    for (const out of made) await say('npm', 'run', '--silent', 'package', '--', out, 'amd64');
+    // Another folder, to which nothing that was built is copied.
+    const elsewhere = join(folder, 'elsewhere');
+    mkdirSync(elsewhere);
+    const copied = readdirSync(PROJECT).filter((name) => !['.git', 'dist', 'out'].includes(name));
+    await execute('cp', ['--archive', '--target-directory', elsewhere, ...copied], { cwd: PROJECT });
+    const env = { ...process.env, SOURCE_DATE_EPOCH: '1790000000' };
+    await Promise.all(
+      [PROJECT, elsewhere].map((cwd, i) =>
+        execute('npm', ['run', '--silent', 'package', '--', made[i] ?? '', 'amd64'], { cwd, env }),
+      ),
+    );
   }, 600_000);
 
-  test('gives the same bytes when it is run again', () => {
+  test('gives the same bytes when it is run again, in another folder', () => {
     const sums = made.map((out) => readFileSync(join(out, 'SHA256SUMS'), 'utf8'));
     expect(sums[1]).toBe(sums[0]);
     expect(files()).toHaveLength(5);
@@ -139,7 +149,11 @@ describe('npm run package', () => {
   });
 
   test('the list of what is inside has the libraries and Node, and nothing of the development', () => {
-    const { components } = JSON.parse(readFileSync(one('.cdx.json'), 'utf8')) as { components: { name: string }[] };
+    const { components, metadata } = JSON.parse(readFileSync(one('.cdx.json'), 'utf8')) as {
+      components: { name: string }[];
+      metadata: { component: { name: string } };
+    };
+    expect(metadata.component.name).toBe('headscale-watchdog');
     const names = components.map(({ name }) => name);
     expect(names).toEqual(
       expect.arrayContaining([
