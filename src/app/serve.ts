@@ -55,10 +55,15 @@ async function serveAfter(
   warnOfManager(log, inherited.unusedReason, manager.unreachableReason);
   const stopped = Promise.race([nextSignal(), ...(hasFile ? [] : [nextHangup()])]);
   let watchdog: Watchdog | undefined;
-  process.on('SIGUSR2', () => void watchdog?.handOver());
-  // Without a listener, SIGHUP would end the process: during the start, and when a closed terminal sends it twice.
+  const signals: Signals = { SIGUSR2: () => void watchdog?.handOver(), SIGHUP: reload };
+  // Each has one listener from the beginning: a signal that comes while it is replaced would be lost. Without a listener, SIGHUP
+  // would end the process: during the start, and when a closed terminal sends it twice.
+  process.on('SIGUSR2', () => signals.SIGUSR2());
   process.on('SIGHUP', () => {
-    if (watchdog === undefined || !hasFile) return;
+    if (hasFile) signals.SIGHUP();
+  });
+  function reload(): void {
+    if (watchdog === undefined) return;
     manager.reloading();
     try {
       watchdog.reload();
@@ -66,7 +71,7 @@ async function serveAfter(
       // systemd waits for this, even if the reload failed.
       manager.ready(statusOf(watchdog));
     }
-  });
+  }
   const successor = { program: thisProgram(), env: { ...process.env, ...manager.environment } };
   watchdog = await startWatchdog(config, { log, reread: readConfig, inherited, old, successor });
   // Nobody would answer who connects there.
@@ -81,8 +86,11 @@ async function serveAfter(
   if (typeof next === 'string') {
     log.info({ signal: next }, 'stopping');
     await stop(watchdog, manager, log);
-  } else await leave(watchdog, next, stopped, manager);
+  } else await leave(watchdog, next, { stopped, signals }, manager);
 }
+
+/** What the signals do that do not stop the watchdog. */
+type Signals = Record<'SIGHUP' | 'SIGUSR2', () => void>;
 
 /**
  * The signals that are meant for whoever serves. On a terminal, Ctrl-C goes to every process by itself. A look at
@@ -102,7 +110,7 @@ const PASSED_ON: readonly NodeJS.Signals[] = [
 async function leave(
   watchdog: Watchdog,
   { successor, left }: HandedOver,
-  stopped: Promise<NodeJS.Signals>,
+  { stopped, signals }: { readonly stopped: Promise<NodeJS.Signals>; readonly signals: Signals },
   manager: ServiceManager,
 ): Promise<void> {
   const isManaged = manager.environment !== undefined;
@@ -112,7 +120,7 @@ async function leave(
   const passOn = (signal: NodeJS.Signals): void => {
     if (!isManaged && pid !== undefined && PASSED_ON.includes(signal)) process.kill(pid, signal);
   };
-  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.removeAllListeners(signal).on(signal, passOn);
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) signals[signal] = () => passOn(signal);
   void stopped.then((signal) => {
     for (const later of ['SIGTERM', 'SIGINT'] as const) process.on(later, passOn);
     passOn(signal);

@@ -52,6 +52,8 @@ describe('hand-overs, Headscale 0.29.2', () => {
       jsonLines(nodes.stdout).at(-1)?.running === NODES ? true : undefined,
     );
     const said = nodes.stdout.length;
+    // On a busy machine, some nodes need several tries until they are logged in.
+    const openedBefore = watchdog.logged('stream_opened').length;
     const restless = await crowd('restless', RESTLESS);
 
     const tookMs: number[] = [];
@@ -65,6 +67,10 @@ describe('hand-overs, Headscale 0.29.2', () => {
       restless.signal('SIGUSR2');
     }
     await vanishAndReturn();
+    printFigures(`hand-overs of ${NODES} nodes`, [
+      ['each', seconds(...tookMs)],
+      ['start → Running before, during, after', seconds(...returned)],
+    ]);
 
     // Those that nobody disturbed have the streams that they had, and have noticed nothing.
     const phoneKey = (await watchdog.onlyStreamFrom(phone.host.address)).machineKey;
@@ -74,16 +80,15 @@ describe('hand-overs, Headscale 0.29.2', () => {
     }
     expect(jsonLines(nodes.stdout.slice(said))).toEqual([]);
     expect((await idle.status()).BackendState).toBe('Running');
-    const reconnected = watchdog.logged('stream_opened').filter(({ machineKey }) => {
-      return machineKey !== phoneKey && [...keptBefore.values()].includes(String(machineKey));
-    });
-    expect(reconnected.length).toBe(NODES + 1);
+    const reconnected = watchdog
+      .logged('stream_opened')
+      .slice(openedBefore)
+      .filter(({ machineKey }) => {
+        return machineKey !== phoneKey && [...keptBefore.values()].includes(String(machineKey));
+      });
+    expect(reconnected).toEqual([]);
     expect(watchdog.severings().filter(({ reason }) => reason !== 'dead')).toEqual([]);
     expect(watchdog.errors()).toEqual([]);
     expect((await watchdog.metrics()).sum('handovers_total')).toBe(TIMES);
-    printFigures(`hand-overs of ${NODES} nodes`, [
-      ['each', seconds(...tookMs)],
-      ['start → Running before, during, after', seconds(...returned)],
-    ]);
   }, 600_000);
 });
