@@ -255,8 +255,16 @@ async function main([folder = join(PROJECT, 'out'), only]: readonly string[]): P
   rmSync(out, { recursive: true, force: true });
   const work = join(out, '.work');
   mkdirSync(work, { recursive: true });
+  const tell = (what: string): void => void process.stderr.write(`package: ${what} …\n`);
+  const npm = output('npm', ['--version'], PROJECT).trim();
+  if (Number.parseInt(npm, 10) < 10) throw new Error(`npm sbom needs npm 10 or later; this is npm ${npm}`);
+  // First what takes seconds.
+  tell('the package for npm');
+  output('npm', ['pack', '--silent', '--pack-destination', out], PROJECT);
+  writeSbom(join(out, `${NAME}-${version}.cdx.json`));
   for (const [arch, npmArch] of Object.entries(ARCHES) as [DebianArch, Arch][]) {
     if (only !== undefined && only !== arch) continue;
+    tell(`Debian package and archive for ${arch}`);
     const root = join(work, arch);
     await makeTree(root, npmArch);
     settle(root);
@@ -268,8 +276,6 @@ async function main([folder = join(PROJECT, 'out'), only]: readonly string[]): P
     await Promise.all([makeArchive(tree, out, `${NAME}-${version}-linux-${arch}`), makeDeb(root, out, arch)]);
   }
   rmSync(work, { recursive: true });
-  output('npm', ['pack', '--silent', '--pack-destination', out], PROJECT);
-  writeSbom(join(out, `${NAME}-${version}.cdx.json`));
   const sums = readdirSync(out)
     .sort()
     .map(
