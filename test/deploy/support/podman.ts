@@ -1,11 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Cleanup, debianRoot, PROGRAMS, PROJECT, type Ran, run, type ServerNetwork } from './machines.ts';
 
 /** What the containers' programs need of Debian. */
 const BASE = ['ca-certificates', 'caddy', 'iproute2', 'libatomic1', 'libstdc++6', 'passwd'];
 
+/** What Node for arm64 needs of it. */
+const ARM64_BASE = ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1', 'dash', 'coreutils'];
+const NODE_IMAGE = 'docker.io/library/node:26-slim';
 const DOCKERFILE = 'deploy/compose/Dockerfile';
 
 /**
@@ -86,7 +89,7 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
     await run(['podman', 'import', '--quiet', base, 'base'], this.#env);
     const npm = execFileSync('npm', ['root', '--global'], { encoding: 'utf8' }).trim();
     const npmCli = '../lib/node_modules/npm/bin/npm-cli.js';
-    await this.#image('docker.io/library/node:26-slim', { node, npm: join(npm, 'npm') }, [
+    await this.#image(NODE_IMAGE, { node, npm: join(npm, 'npm') }, [
       'COPY node /usr/local/bin/node',
       'COPY npm /usr/local/lib/node_modules/npm',
       `RUN ln -s ${npmCli} /usr/local/bin/npm && useradd --uid 1000 --create-home node`,
@@ -116,6 +119,35 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
 
   /** Builds the watchdog's own image, as the documentation says, from sources as `git clone` makes them with `umask 077`. */
   async buildOwn(): Promise<void> {
+    await this.#build('headscale-watchdog', readFileSync(join(PROJECT, DOCKERFILE), 'utf8'));
+  }
+
+  /**
+   * Builds the image for arm64 on this processor. From then on, the image with Node is one for arm64.
+   *
+   * @param node the program, for arm64.
+   */
+  async buildForArm64(node: string): Promise<void> {
+    const base = join(this.#folder, 'base-arm64.tar');
+    await debianRoot('bookworm', base, ARM64_BASE, 'arm64');
+    await run(['podman', 'import', '--quiet', '--arch=arm64', base, 'base-arm64'], this.#env);
+    const context = join(this.#folder, 'context', 'arm64');
+    mkdirSync(context, { recursive: true });
+    cpSync(node, join(context, 'node'));
+    writeFileSync(join(context, 'passwd'), 'root:x:0:0::/root:/bin/sh\nnode:x:1000:1000::/:/bin/sh\n');
+    const steps = ['FROM base-arm64', 'COPY node /usr/local/bin/node', 'COPY passwd /etc/passwd', ''];
+    writeFileSync(join(context, 'Containerfile'), steps.join('\n'));
+    await run(['podman', 'tag', NODE_IMAGE, 'node-amd64'], this.#env);
+    await run(['podman', 'build', '--quiet', '--platform=linux/arm64', '--tag', NODE_IMAGE, context], this.#env);
+    // Podman 4.3 does not know BUILDPLATFORM, and gives a stage without a platform that of the stage before.
+    const dockerfile = readFileSync(join(PROJECT, DOCKERFILE), 'utf8');
+    const own = dockerfile
+      .replace('--platform=$BUILDPLATFORM node:26-slim', '--platform=linux/amd64 node-amd64')
+      .replace(/^FROM node:26-slim$/m, 'FROM --platform=linux/arm64 node:26-slim');
+    await this.#build('headscale-watchdog-arm64', own, '--platform=linux/arm64');
+  }
+
+  async #build(name: string, dockerfile: string, ...args: readonly string[]): Promise<void> {
     const source = join(this.#folder, 'source');
     for (const each of [
       'package.json',
@@ -125,9 +157,9 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       'tsconfig.json',
       'package',
       'src',
-      DOCKERFILE,
     ])
       cpSync(join(PROJECT, each), join(source, each), { recursive: true });
+    writeFileSync(join(source, 'Dockerfile'), dockerfile);
     await run(['chmod', '--recursive', 'go=', source]);
     const config = (key: string): string => execFileSync('npm', ['config', 'get', key], { encoding: 'utf8' }).trim();
     // What this machine's npm needs to reach its registry.
@@ -140,7 +172,7 @@ runc = ["/usr/sbin/runc", "/usr/bin/runc"]
       [
         ...['podman', 'build', '--quiet', '--network=host', '--format=docker', '--ulimit=nofile=20000:20000'],
         ...shown.map(([from, to]) => `--volume=${from}:${to}:ro`),
-        ...['--file', DOCKERFILE, '--tag', 'headscale-watchdog', '.'],
+        ...[...args, '--tag', name, '.'],
       ],
       this.#env,
       source,
