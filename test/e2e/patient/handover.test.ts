@@ -34,6 +34,10 @@ describe('hand-overs, Headscale 0.29.2', () => {
       );
     const nodes = await crowd('nodes', NODES);
     await haveStreams(NODES);
+    // Headscale is busy until then.
+    await until('all nodes have their map', { timeoutMs: 180_000 }, () =>
+      jsonLines(nodes.stdout).at(-1)?.running === NODES ? true : undefined,
+    );
     const phone = new Phone(lab, 'phone');
     await phone.logIn(watchdog.url, authKey);
     const idle = new Phone(lab, 'idle');
@@ -48,9 +52,6 @@ describe('hand-overs, Headscale 0.29.2', () => {
     };
     await vanishAndReturn();
     const keptBefore = new Map((await openStreams()).map(({ id, machineKey }) => [id, machineKey]));
-    await until('all nodes have their map', { timeoutMs: 60_000 }, () =>
-      jsonLines(nodes.stdout).at(-1)?.running === NODES ? true : undefined,
-    );
     const said = nodes.stdout.length;
     // On a busy machine, some nodes need several tries until they are logged in.
     const openedBefore = watchdog.logged('stream_opened').length;
