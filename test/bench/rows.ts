@@ -25,6 +25,8 @@ const SETTLE_MS = 3000;
 /** Longer than Headscale's keepalives are apart. */
 const IDLE_FOR_MS = 57_000;
 export const KEEPALIVE_EVERY_S = 55;
+/** In its first seconds a Node that speaks TLS on 64 connections fills buffers, and echoes next to nothing. */
+const FILLED_S = '20';
 /** As many as a small network has. */
 const FEW_NODES = 100;
 
@@ -93,7 +95,7 @@ export function rowsOf({ load, rounds, seconds, mostTunnels }: RowTerms): readon
       ...{ measure: residentMemory(load), direct: false, rounds: few, tls: false },
     },
     overTls('echoed, 4 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '4'),
-    overTls('echoed, 64 tunnels', 'MB/s', 'mbPerS', 'throughput', seconds, '64'),
+    overTls('echoed, 64 tunnels', 'MB/s', 'mbPerS', 'throughput', FILLED_S, '64'),
     overTls('handshakes and upgrades', '/s', 'perS', 'upgrades', seconds, '16'),
     processorOfUpgrade(true, 'TLS: handshakes and upgrades'),
     ...[1000, 4000].map((tunnels) => memory(true, tunnels)),
