@@ -54,9 +54,9 @@ async function measureRows(rows: readonly Row[], folder: string, load: Load): Pr
   }
 }
 
-/** @param wanted a part of a row's name, `growth`, `replicas`, `behind nginx` (both of its parts) or `size`; all of it when undefined. */
-async function bench(folder: string, wanted: string | undefined): Promise<void> {
-  const isWanted = (name: string): boolean => wanted === undefined || name.includes(wanted);
+/** @param wanted parts of rows' names, `growth`, `replicas`, `behind nginx` (both of its parts) or `size`; all of it when empty. */
+async function bench(folder: string, wanted: readonly string[]): Promise<void> {
+  const isWanted = (name: string): boolean => wanted.length === 0 || wanted.some((part) => name.includes(part));
   process.stderr.write('bench: building …\n');
   await buildContenders();
   // What `npm ci` and `npm run build` install.
@@ -97,7 +97,7 @@ async function bench(folder: string, wanted: string | undefined): Promise<void> 
 
 const folder = mkdtempSync(join(tmpdir(), 'watchdog-bench-'));
 try {
-  await bench(folder, process.argv[2]);
+  await bench(folder, process.argv.slice(2));
 } finally {
   rmSync(folder, { recursive: true });
 }
