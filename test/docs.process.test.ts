@@ -124,7 +124,7 @@ const all = [...pages].flatMap(([path, text]) => commandsOf(text).map((command) 
 
 type Where = '.ci/run' | 'test/e2e/patient/acme.test.ts' | 'test/workflows.test.ts' | 'below' | 'nowhere';
 
-/** Other programs' commands, and where they are run; those of `nowhere` need a service manager, Headscale, Docker or a cluster, or change the machine's users. */
+/** Other programs' commands, and where they are run; those of `nowhere` need root, a service manager, Headscale, Docker or a cluster, or change the machine's users. */
 const OTHERS: Readonly<Record<string, Where>> = {
   npm: '.ci/run',
   lego: 'test/e2e/patient/acme.test.ts',
@@ -138,6 +138,7 @@ const OTHERS: Readonly<Record<string, Where>> = {
   sed: 'below',
   '.ci/release': 'test/workflows.test.ts',
   systemctl: 'nowhere',
+  install: 'nowhere',
   useradd: 'nowhere',
   groupadd: 'nowhere',
   headscale: 'nowhere',
