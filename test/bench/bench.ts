@@ -54,9 +54,10 @@ async function measureRows(rows: readonly Row[], folder: string, load: Load): Pr
   }
 }
 
-/** @param wanted parts of rows' names, `growth`, `replicas`, `behind nginx` (both of its parts) or `size`; all of it when empty. */
+/** @param wanted regular expressions for the names of rows, `growth`, `replicas`, `behind nginx` (both of its parts) or `size`; all of it when empty. */
 async function bench(folder: string, wanted: readonly string[]): Promise<void> {
-  const isWanted = (name: string): boolean => wanted.length === 0 || wanted.some((part) => name.includes(part));
+  const isWanted = (name: string): boolean =>
+    wanted.length === 0 || wanted.some((pattern) => new RegExp(pattern).test(name));
   process.stderr.write('bench: building …\n');
   await buildContenders();
   // What `npm ci` and `npm run build` install.
