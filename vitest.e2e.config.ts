@@ -1,21 +1,4 @@
 import { defineConfig } from 'vitest/config';
-import { BaseSequencer, type TestSpecification } from 'vitest/node';
-
-/** Those that wait longest, two to four minutes. One that began last would keep all others waiting for it. */
-const LONGEST = [
-  ...['live-behind-proxy', 'notifications', 'replica-dies', 'routers', 'presence'],
-  ...['missed-return', 'gone', 'gone-proxy', 'clones'],
-];
-
-class LongestFirst extends BaseSequencer {
-  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const place = ({ moduleId }: TestSpecification): number => {
-      const found = LONGEST.findIndex((name) => moduleId.endsWith(`/patient/${name}.test.ts`));
-      return found < 0 ? LONGEST.length : found;
-    };
-    return (await super.sort(files)).sort((one, other) => place(one) - place(other));
-  }
-}
 
 const patience = {
   testTimeout: 120_000,
@@ -30,7 +13,6 @@ export default defineConfig({
     globalSetup: ['test/e2e/support/global-setup.ts'],
     reporters: ['verbose'],
     disableConsoleIntercept: true,
-    sequence: { sequencer: LongestFirst },
     projects: [
       {
         // One file after another: each measures tenths of a second, on machines that may have two cores.
