@@ -173,7 +173,7 @@ export async function openHistory(config: Config, options: KeptHistoryOptions): 
       for (const entry of entries) history.add(entry);
     },
     goOn() {
-      // The file may have been too new to have it when this process read it.
+      // When this process read the file, the old one may not have written it yet.
       if (notes.get('series') !== history.run) notes.set('series', history.run);
       file?.release();
       history.goOn();

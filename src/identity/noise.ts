@@ -1,4 +1,5 @@
 import {
+  type CipherKey,
   createCipheriv,
   createDecipheriv,
   createPublicKey,
@@ -38,14 +39,17 @@ export function prologueOf(version: number): Buffer {
 export class SymmetricState {
   #h: Buffer = INITIAL_HASH;
   #ck: Buffer = INITIAL_HASH;
-  #k: Buffer = EMPTY;
+  #k: CipherKey = EMPTY;
 
   mixHash(data: Uint8Array): void {
     this.#h = hashOf(Buffer.concat([this.#h, data]));
   }
 
   mixKey(sharedSecret: Uint8Array): void {
-    [this.#ck, this.#k] = hkdf(this.#ck, sharedSecret);
+    const [ck, k] = hkdf(this.#ck, sharedSecret);
+    this.#ck = ck;
+    // As bytes it would take Node 24 50 µs longer to find out what it is, each time it is used.
+    this.#k = createSecretKey(k);
   }
 
   encryptAndHash(plaintext: Uint8Array): Buffer {
@@ -59,9 +63,7 @@ export class SymmetricState {
   /** @returns the plaintext, or undefined when the tag is wrong. After that this state must not be used any more. */
   decryptAndHash(sealed: Uint8Array): Buffer | undefined {
     const split = sealed.length - TAG_LENGTH;
-    // From bytes it takes Node 24 50 µs longer.
-    const key = createSecretKey(this.#k);
-    const decipher = createDecipheriv('chacha20-poly1305', key, ZERO_NONCE, { authTagLength: TAG_LENGTH });
+    const decipher = createDecipheriv('chacha20-poly1305', this.#k, ZERO_NONCE, { authTagLength: TAG_LENGTH });
     decipher.setAAD(this.#h, { plaintextLength: split });
     decipher.setAuthTag(sealed.subarray(split));
     const plaintext = decipher.update(sealed.subarray(0, split));
