@@ -86,9 +86,7 @@ describe.skipIf(lacks !== '')(`the package for arm64, with QEMU${lacks}`, () => 
     await client.logIn(`http://${SERVER_ADDRESS}:8080`, 'ignored');
     const { streams } = JSON.parse(await ask(`${ADMIN}/streams`)) as { streams: readonly { machineKey: string }[] };
     expect(streams).toMatchObject([{ machineKey: expect.stringMatching(/^mkey:/) }]);
-    await client.vanish();
-    await client.start();
-    await client.running();
+    await client.comeBackElsewhere();
     await until('the old stream was severed', async () => watchdog.output.includes('"event":"stream_severed"'));
   });
 });

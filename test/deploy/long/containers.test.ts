@@ -10,6 +10,7 @@ import {
   emulateArm64,
   PROJECT,
   QEMU_ARM64,
+  type Ran,
   run,
   SERVER_ADDRESS,
   SERVER_NAME,
@@ -106,6 +107,15 @@ function ownStream(): Promise<Shown> {
   );
 }
 
+/** A client of the first user logs in. @param headscale runs its command line. @param authority the file with the certificate that the client trusts. */
+async function logInFirst(headscale: (...args: readonly string[]) => Promise<Ran>, authority: string): Promise<void> {
+  await headscale('users', 'create', 'alice');
+  const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--reusable', '--output', 'json');
+  client = new Tailscaled(network, cleanup, authority);
+  await client.start();
+  await client.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+}
+
 const check = () =>
   watchdog('check', '--config', '/etc/headscale-watchdog/watchdog.yaml').catch((error: Error) => ({
     stdout: error.message,
@@ -170,11 +180,7 @@ describe('deploy/compose, run by podman-compose', () => {
       await podman.run('cp', 'headscale_caddy_1:/data/caddy/pki/authorities/local/root.crt', root);
       return existsSync(root);
     });
-    await headscale('users', 'create', 'alice');
-    const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--reusable', '--output', 'json');
-    client = new Tailscaled(network, cleanup, root);
-    await client.start();
-    await client.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+    await logInFirst(headscale, root);
   }, 240_000);
 
   test('a client from outside is known by its own address, and the evidence is from the socket of Caddy, by its port', async () => {
@@ -221,9 +227,7 @@ describe('deploy/compose, run by podman-compose', () => {
     timeout: 180_000,
   }, async () => {
     const old = await ownStream();
-    await client.vanish();
-    await client.start();
-    await client.running();
+    await client.comeBackElsewhere();
     await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id), 90_000);
     const severing = (await log()).split('\n').find((line) => line.includes('"event":"stream_severed"'));
     const { msg } = JSON.parse(severing ?? '{}') as { msg?: string };
@@ -427,11 +431,7 @@ describe('the pod of deploy/kubernetes, run by podman kube play', () => {
     writeFileSync(pod, podOf(certificate, key));
     await podman.run('kube', 'play', pod);
     await until('Headscale answers', () => headscale('users', 'list'));
-    await headscale('users', 'create', 'alice');
-    const { stdout } = await headscale('preauthkeys', 'create', '--user', '1', '--reusable', '--output', 'json');
-    client = new Tailscaled(network, cleanup, certificate);
-    await client.start();
-    await client.logIn(`https://${SERVER_NAME}`, (JSON.parse(stdout) as { key: string }).key);
+    await logInFirst(headscale, certificate);
   }, 240_000);
 
   test('the sidecar waits for the key that Headscale makes, and knows a client from outside by its own connection', async () => {
@@ -451,9 +451,7 @@ describe('the pod of deploy/kubernetes, run by podman kube play', () => {
 
   test('a client that vanished and is back elsewhere takes over', async () => {
     const old = await ownStream();
-    await client.vanish();
-    await client.start();
-    await client.running();
+    await client.comeBackElsewhere();
     await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id));
     expect((await podman.run('logs', 'headscale-0-watchdog')).stdout).toContain('"event":"stream_severed"');
   });

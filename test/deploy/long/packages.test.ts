@@ -170,9 +170,7 @@ describe.each(['bookworm', 'trixie'])('on Debian %s, under its own systemd', (su
 
   test('a client that vanished and is back elsewhere takes over', async () => {
     const old = await ownStream();
-    await client.vanish();
-    await client.start();
-    await client.running();
+    await client.comeBackElsewhere();
     await until('the old stream has ended', async () => !(await streams()).some(({ id }) => id === old.id));
     expect(await machine.journal(SERVICE)).toContain('"event":"stream_severed"');
   });

@@ -256,6 +256,13 @@ export class Tailscaled {
     this.#host = undefined;
   }
 
+  /** Vanishes, and is soon Running at another address. */
+  async comeBackElsewhere(): Promise<void> {
+    await this.vanish();
+    await this.start();
+    await this.running();
+  }
+
   #tailscale(...args: readonly string[]): Promise<Ran> {
     return run([join(PROGRAMS, 'tailscale'), `--socket=${this.#socket}`, ...args]);
   }
