@@ -251,13 +251,14 @@ function writeSbom(path: string): void {
 }
 
 async function main([folder = join(PROJECT, 'out'), only]: readonly string[]): Promise<void> {
+  // Before anything of an earlier run is deleted.
+  const npm = output('npm', ['--version'], PROJECT).trim();
+  if (Number.parseInt(npm, 10) < 10) throw new Error(`npm sbom needs npm 10 or later; this is npm ${npm}`);
+  const tell = (what: string): void => void process.stderr.write(`package: ${what} …\n`);
   const out = resolve(folder);
   rmSync(out, { recursive: true, force: true });
   const work = join(out, '.work');
   mkdirSync(work, { recursive: true });
-  const tell = (what: string): void => void process.stderr.write(`package: ${what} …\n`);
-  const npm = output('npm', ['--version'], PROJECT).trim();
-  if (Number.parseInt(npm, 10) < 10) throw new Error(`npm sbom needs npm 10 or later; this is npm ${npm}`);
   // First what takes seconds.
   tell('the package for npm');
   output('npm', ['pack', '--silent', '--pack-destination', out], PROJECT);
