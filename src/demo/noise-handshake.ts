@@ -1,7 +1,7 @@
 import { diffieHellman, generateKeyPairSync } from 'node:crypto';
 import { decodeHandshakeHeader, INITIATION_LENGTH, INITIATION_TYPE, parseInitiation } from '../identity/initiation.ts';
-import { type MachineKey, publicKeyOf, rawPublicKeyOf } from '../identity/keys.ts';
-import { type NoiseKey, prologueOf, readInitiation, SymmetricState } from '../identity/noise.ts';
+import { type MachineKey, publicKeyOf } from '../identity/keys.ts';
+import { type NoiseKey, noiseKeyOf, prologueOf, readInitiation, SymmetricState } from '../identity/noise.ts';
 
 /**
  * The server's answer to an initiation, 51 bytes:
@@ -122,8 +122,7 @@ const PKCS8_HEADER_LENGTH = 16;
 
 /** Creates an X25519 key pair: a server's Noise key, a machine key, or the ephemeral key of a handshake. */
 export function generateNoiseKey(): NoiseKey {
-  const { privateKey, publicKey } = generateKeyPairSync('x25519');
-  return { privateKey, publicRaw: rawPublicKeyOf(publicKey) };
+  return noiseKeyOf(generateKeyPairSync('x25519').privateKey);
 }
 
 /** The content of Headscale's `noise_private.key` for this key: `privkey:<64 hex>` and a newline. */

@@ -16,6 +16,8 @@ export interface Load {
 
 const HANDSHAKES = 16_000;
 const PAIRS = 1000;
+/** Of so many machines are the handshakes of nodes that come back again and again. */
+const RETURNING = 1000;
 
 export function buildLoad(folder: string): Load {
   const program = join(folder, 'load');
@@ -38,8 +40,15 @@ export function buildLoad(folder: string): Load {
     'pairs',
     Array.from({ length: PAIRS }, generateNoiseKey).flatMap((machine) => [handshake(machine), handshake(machine)]),
   );
+  const machines = Array.from({ length: RETURNING }, generateNoiseKey);
+  const manyEach = write(
+    'returning',
+    Array.from({ length: HANDSHAKES }, (_, i) => handshake(machines[i % RETURNING] as NoiseKey)),
+  );
   const args: Load['args'] = (tls, port, measure, ...more) => [
-    ...[measure, `${tls ? 'tls:' : ''}127.0.0.1:${port}`, measure === 'contests' ? twoEach : oneEach],
+    measure === 'returns' ? 'upgrades' : measure,
+    `${tls ? 'tls:' : ''}127.0.0.1:${port}`,
+    { contests: twoEach, returns: manyEach }[measure] ?? oneEach,
     ...more,
   ];
   const shares = (of: number): readonly string[] => {

@@ -1,6 +1,14 @@
 import { describe, expect, test } from 'vitest';
-import { formatMachineKey } from '../../src/identity/keys.ts';
-import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
+import { generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
+import { formatMachineKey, machineKeyOf } from '../../src/identity/keys.ts';
+import {
+  formatNoiseKey,
+  identify,
+  KEPT_SECRETS,
+  type NoiseKey,
+  parseNoiseKey,
+  StaticSecrets,
+} from '../../src/identity/noise.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 function readBy(key: NoiseKey, header: string | undefined): string {
@@ -63,6 +71,47 @@ describe('identify', () => {
     bytes.fill(0, 5, 37);
     bytes[5] = point;
     expect(identify(key, bytes.toString('base64'))).toEqual({ kind: 'unreadable', why: 'key exchange' });
+  });
+});
+
+describe('the secret that the server shares with a machine', () => {
+  const server = generateNoiseKey();
+  const headerOf = (machine: NoiseKey): string =>
+    startHandshake(machine, server.publicRaw, 142).initiation.toString('base64');
+
+  test('is kept, and used for the next handshake of the same machine', () => {
+    const machine = generateNoiseKey();
+    expect(server.secrets.get(machineKeyOf(machine.publicRaw))).toBeUndefined();
+    expect(readBy(server, headerOf(machine))).toBe(formatMachineKey(machineKeyOf(machine.publicRaw)));
+    expect(server.secrets.get(machineKeyOf(machine.publicRaw))).toHaveLength(32);
+    expect(readBy(server, headerOf(machine))).toBe(formatMachineKey(machineKeyOf(machine.publicRaw)));
+    // The next one really uses it: with a wrong one, it could not be read.
+    server.secrets.keep(machineKeyOf(machine.publicRaw), Buffer.alloc(32));
+    expect(readBy(server, headerOf(machine))).toBe('unreadable');
+  });
+
+  test('is not kept for a machine that has not proved that it holds the key', () => {
+    const machine = generateNoiseKey();
+    const bytes = Buffer.from(headerOf(machine), 'base64');
+    bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
+    expect(identify(server, bytes.toString('base64'))).toEqual({ kind: 'unreadable', why: 'tag' });
+    expect(server.secrets.get(machineKeyOf(machine.publicRaw))).toBeUndefined();
+  });
+
+  test(`is kept for the last ${KEPT_SECRETS} machines, and not for more than twice as many`, () => {
+    const secrets = new StaticSecrets();
+    const key = (i: number) => machineKeyOf(Buffer.alloc(32).fill(`${i} `));
+    secrets.keep(key(0), Buffer.alloc(32));
+    for (let i = 1; i < 10 * KEPT_SECRETS; i++) {
+      secrets.keep(key(i), Buffer.alloc(32));
+      if (i % 100 === 0) secrets.keep(key(0), Buffer.alloc(32));
+    }
+    const kept = Array.from({ length: 10 * KEPT_SECRETS }, (_, i) => i).filter(
+      (i) => secrets.get(key(i)) !== undefined,
+    );
+    expect(kept[0]).toBe(0);
+    expect(kept.slice(-KEPT_SECRETS)).toEqual(Array.from({ length: KEPT_SECRETS }, (_, i) => 9 * KEPT_SECRETS + i));
+    expect(kept.length).toBeLessThanOrEqual(2 * KEPT_SECRETS);
   });
 });
 
