@@ -135,16 +135,8 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   // Build the way of a connection.
   const proxySockets = new ProxySockets({ clock, emit, diag: await loadSockDiag(clock) });
   const services: Services = {
-    clock,
-    events,
-    registry,
-    kernel,
-    proxySockets,
-    noiseKey,
-    keys,
-    checkup,
-    directory,
-    live,
+    ...{ clock, events, registry, kernel, proxySockets },
+    ...{ noiseKey, keys, checkup, directory, live },
   };
   const pipeline = await buildPipeline(config, services, options.old?.hello.replica);
   const { takeover, acceptor, upstream, replicas } = pipeline;
@@ -381,7 +373,7 @@ function buildListeners(
 }
 
 function buildPatrol(services: Services, acceptor: StreamAcceptor): Patrol {
-  const { clock, events, registry, proxySockets, checkup, live } = services;
+  const { clock, events, registry, kernel, proxySockets, checkup, live } = services;
   return new Patrol({
     ...{ clock, emit: events.emit },
     streams: () => registry.all(),
@@ -395,6 +387,8 @@ function buildPatrol(services: Services, acceptor: StreamAcceptor): Patrol {
     silent: (silent, of) => checkup.streamsSilent(silent, of),
     seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
-    releaseMemory: releaseIdle,
+    releaseBuffers: releaseIdle,
+    opened: () => registry.lastId,
+    trimMemory: () => kernel?.trimMemory(),
   });
 }

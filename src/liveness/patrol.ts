@@ -6,6 +6,10 @@ import { isGoneBehindProxy, isOutstanding } from './evidence.ts';
 import type { ProxiedClient } from './proxied-client.ts';
 
 const EVERY_MS = 4000;
+/** Memory is given back after this many new streams, as when all nodes come back: it takes some milliseconds. */
+const TRIM_AFTER = 100;
+/** And not while nodes are coming back: when at least this many did in one round. */
+const BUSY = 10;
 /** If a round is this late, our process was blocked, and data that arrived meanwhile has not been read yet. */
 const LATE_MS = 2000;
 
@@ -30,8 +34,12 @@ export interface PatrolOptions {
   /** Whether to sever streams on which Headscale is silent. */
   seversUpstreamSilent(): boolean;
   sever(stream: Stream): void;
-  /** Gives back memory that was not needed since the last round. */
-  releaseMemory(): void;
+  /** Gives back buffers that were not needed since the last round. */
+  releaseBuffers(): void;
+  /** How many streams have been opened since the start. */
+  opened(): number;
+  /** Gives the memory that is free inside the process back to Linux. */
+  trimMemory(): void;
 }
 
 /**
@@ -42,6 +50,9 @@ export class Patrol {
   readonly #options: PatrolOptions;
   #timer: Timer | undefined;
   #closed = false;
+  /** How many streams had been opened at the last round, and when memory was given back. */
+  #openedBefore = 0;
+  #openedAtTrim = 0;
   /** Since when a client has acknowledged no further byte, although data was waiting. */
   readonly #unacknowledged = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
@@ -70,23 +81,40 @@ export class Patrol {
   }
 
   #round(isLate: boolean): void {
-    this.#options.releaseMemory();
+    this.#releaseMemory();
     const now = this.#options.clock.now();
-    const streams = [...this.#options.streams()];
-    for (const stream of streams) this.#options.refresh(stream, now);
+    const silent: Stream[] = [];
+    let control = 0;
+    for (const stream of this.#options.streams()) {
+      this.#options.refresh(stream, now);
+      if (isLate || stream.state.kind !== 'open') continue;
+      if (stream.kind === 'control') control += 1;
+      if (this.#options.isSilent(stream, now)) silent.push(stream);
+      else this.#observe(stream, now);
+    }
     if (isLate) return;
-    const open = streams.filter(({ state }) => state.kind === 'open');
-    const silent = open.filter((stream) => this.#options.isSilent(stream, now));
-    this.#options.silent(silent.length, open.filter(({ kind }) => kind === 'control').length);
-    for (const stream of silent) this.#upstreamSilent(stream);
-    for (const stream of open) this.#observe(stream, now);
+    this.#options.silent(silent.length, control);
+    for (const stream of silent) {
+      this.#upstreamSilent(stream);
+      this.#observe(stream, now);
+    }
     void this.#options.surveyProxies().then(() => this.#endGoneBehindProxies());
+  }
+
+  #releaseMemory(): void {
+    this.#options.releaseBuffers();
+    const opened = this.#options.opened();
+    const isBusy = opened - this.#openedBefore >= BUSY;
+    this.#openedBefore = opened;
+    if (isBusy || opened - this.#openedAtTrim < TRIM_AFTER) return;
+    this.#openedAtTrim = opened;
+    this.#options.trimMemory();
   }
 
   #endGoneBehindProxies(): void {
     if (this.#closed) return;
     const { emit, behindProxy, policyOf, severGone } = this.#options;
-    for (const stream of [...this.#options.streams()]) {
+    for (const stream of this.#options.streams()) {
       const client = behindProxy(stream);
       if (client === undefined || stream.state.kind !== 'open') continue;
       const { goneAfterMs, observeOnly } = policyOf(stream);

@@ -163,7 +163,9 @@ function consumeRead(this: ReadingInto & Socket, length: number, buffer: Buffer)
   const large = this[LARGE] as LargeBuffer | undefined;
   let isFree = false;
   if (large === undefined) {
-    consume(this, Buffer.from(buffer.subarray(0, length)));
+    const chunk = Buffer.allocUnsafe(length);
+    buffer.copy(chunk, 0, 0, length);
+    consume(this, chunk);
   } else {
     large.writes += 1;
     large.isBusy = true;

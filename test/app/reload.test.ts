@@ -39,6 +39,7 @@ async function bench(text: string) {
       },
       setUserTimeout: () => {},
       probe: () => {},
+      trimMemory: () => {},
     },
   };
   const asked: (string | undefined)[] = [];

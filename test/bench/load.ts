@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { formatNoiseKeyFile, generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
+import type { NoiseKey } from '../../src/identity/noise.ts';
 
 /** A generator of load that is built, and the handshakes it shows. */
 export interface Load {

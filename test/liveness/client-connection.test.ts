@@ -24,6 +24,7 @@ function bench(behindProxy?: ProxiedClient) {
       void calls.push(`order ${userTimeoutMs} ${idleMs} ${everyMs} ${probes}`),
     setUserTimeout: (_socket, ms) => void calls.push(`timeout ${ms}`),
     probe: () => void calls.push('probe'),
+    trimMemory: () => {},
   };
   return { kernel, line: new ClientConnection(kernel, new Socket(), behindProxy), calls, world: line };
 }

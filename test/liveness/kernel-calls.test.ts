@@ -125,6 +125,14 @@ describe('kernelOf', () => {
     expect(callsOf(() => kernel.applyTimeouts(socket, timeouts))).toBe(6);
   });
 
+  test('trimMemory calls malloc_trim of glibc, and does nothing with another C library', () => {
+    const trimmed: unknown[] = [];
+    const nothing = () => 0;
+    kernelOf(nothing, nothing, (keep) => trimmed.push(keep)).trimMemory();
+    kernelOf(nothing, nothing).trimMemory();
+    expect(trimmed).toEqual([0]);
+  });
+
   test('a failed call, or a socket without a descriptor, gives no evidence', () => {
     expect(bench(() => {}, -1).kernel.evidenceOf(socketWith(7))).toBeUndefined();
     const { kernel, calls } = bench();

@@ -23,6 +23,8 @@ let policy: { goneAfterMs: number; observeOnly: boolean };
 let severs: boolean;
 let tended: number;
 let released: number;
+let opened: number;
+let trimmed: number;
 let counted: string[];
 let client: ProxiedClient | undefined;
 let gone: Stream[];
@@ -36,6 +38,8 @@ beforeEach(() => {
   severs = false;
   tended = 0;
   released = 0;
+  opened = 0;
+  trimmed = 0;
   counted = [];
   client = undefined;
   gone = [];
@@ -57,8 +61,12 @@ beforeEach(() => {
     silent: (number, of) => void counted.push(`${number} of ${of}`),
     seversUpstreamSilent: () => severs,
     sever: (each) => severed.push(each),
-    releaseMemory: () => {
+    releaseBuffers: () => {
       released += 1;
+    },
+    opened: () => opened,
+    trimMemory: () => {
+      trimmed += 1;
     },
   });
 });
@@ -138,6 +146,32 @@ describe('Patrol', () => {
     clock.advance(60_000);
     expect(tended).toBeGreaterThanOrEqual(60 / 5);
     expect(released).toBe(tended);
+  });
+});
+
+describe('Patrol, memory', () => {
+  const ROUND_MS = 4000;
+
+  test('when many nodes have come back, memory is given back once, in the first round in which few of them come', () => {
+    opened = 300;
+    clock.advance(ROUND_MS);
+    opened = 320;
+    clock.advance(ROUND_MS);
+    expect(trimmed).toBe(0);
+    opened = 325;
+    clock.advance(ROUND_MS);
+    expect(trimmed).toBe(1);
+    clock.advance(600_000);
+    expect(trimmed).toBe(1);
+  });
+
+  test('single nodes that come now and then add up', () => {
+    for (; opened < 99; opened++) clock.advance(ROUND_MS);
+    clock.advance(600_000);
+    expect(trimmed).toBe(0);
+    opened = 100;
+    clock.advance(ROUND_MS);
+    expect(trimmed).toBe(1);
   });
 });
 

@@ -71,7 +71,7 @@ describe('behind a trusted proxy', () => {
 
   test('kernel evidence is not used, because it would be about the proxy', async () => {
     const asked: (number | undefined)[] = [];
-    const nothing = { applyTimeouts: () => {}, setUserTimeout: () => {}, probe: () => {} };
+    const nothing = { applyTimeouts: () => {}, setUserTimeout: () => {}, probe: () => {}, trimMemory: () => {} };
     const evidenceOf = ({ remotePort }: { remotePort?: number | undefined }) => void asked.push(remotePort);
     const kernel = { ok: true as const, kernel: { ...nothing, evidenceOf } };
     const upstream = await harness.upstream((_request, socket) => socket.on('error', () => {}).write(SWITCHING));

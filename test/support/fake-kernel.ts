@@ -25,6 +25,7 @@ export function fakeKernel() {
         if (userTimeoutMs > 0) calls.push(`order ${remotePort} ${userTimeoutMs} ${idleMs}`);
       },
       setUserTimeout: () => {},
+      trimMemory: () => {},
       probe: ({ remotePort }) => void calls.push(`probe ${remotePort}`),
     },
   };
