@@ -11,8 +11,7 @@ export default defineConfig({
     // In CI they get a second try, and are named there: a busy machine is no fault of theirs.
     retry: process.env.CI ? 1 : 0,
     pool: 'forks',
-    // One file after another: each runs several programs, on machines that may have two cores.
-    maxWorkers: 1,
-    fileParallelism: false,
+    // Two at once, on machines that may have two cores: each runs several programs, and mostly waits for them.
+    maxWorkers: 2,
   },
 });

@@ -28,7 +28,7 @@ export default defineConfig({
         },
       },
       {
-        // Side by side, each file in a lab of its own: they do little but wait, for half a minute and longer.
+        // Side by side, each file in a lab of its own: they do little but wait, and measure no tenths of a second.
         test: {
           ...patience,
           name: 'patient',

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
 /** What spawns programs, drives a shell, waits for real time or takes long. */
@@ -12,6 +13,7 @@ export default defineConfig({
     // In CI they get a second try, and are named there: a busy machine is no fault of theirs.
     retry: process.env.CI ? 1 : 0,
     pool: 'forks',
-    maxWorkers: '100%',
+    // They often wait, so on a machine with two cores a third one fits in.
+    maxWorkers: Math.max(3, availableParallelism()),
   },
 });

@@ -9,7 +9,7 @@ import { pause, processorShare, withIdle } from './rows.ts';
 
 const STREAMS = [100, 500, 1000, 2000, 4000, 8000];
 const FILE = join('docs', 'growth.svg');
-const SETTLE_MS = 3000;
+const SETTLE_MS = 10_000;
 const OVER_MS = 30_000;
 
 /** Draws what memory, processor and verdict come to with ever more streams, and tells the figures. */

@@ -20,7 +20,7 @@ export interface Row {
   readonly only?: readonly string[];
 }
 
-/** A collector has had its turn by then. */
+/** A collector has had its turn by then, and memory that is free has gone back to Linux. */
 const SETTLE_MS = 10_000;
 /** Longer than Headscale's keepalives are apart. */
 const IDLE_FOR_MS = 57_000;

@@ -1,12 +1,12 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { ControlServer } from './support/control-server.ts';
-import { printFigures, seconds } from './support/figures.ts';
-import { useLab } from './support/lab.ts';
-import { tcpConnections } from './support/network.ts';
-import { Phone } from './support/phone.ts';
-import { ROUNDS, restartCleanly } from './support/rounds.ts';
-import { delay } from './support/wait.ts';
-import { Watchdog } from './support/watchdog.ts';
+import { ControlServer } from '../support/control-server.ts';
+import { printFigures, seconds } from '../support/figures.ts';
+import { useLab } from '../support/lab.ts';
+import { tcpConnections } from '../support/network.ts';
+import { Phone } from '../support/phone.ts';
+import { ROUNDS, restartCleanly } from '../support/rounds.ts';
+import { delay } from '../support/wait.ts';
+import { Watchdog } from '../support/watchdog.ts';
 
 const SLOWEST_MS = 1_000;
 

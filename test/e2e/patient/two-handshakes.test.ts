@@ -1,11 +1,11 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { Headscale } from './support/headscale.ts';
-import { useLab } from './support/lab.ts';
-import { Phone } from './support/phone.ts';
-import { Recorder } from './support/recorder.ts';
-import { logInWithTwo, type TwoHandshakes } from './support/stranger.ts';
-import { delay, until } from './support/wait.ts';
-import { Watchdog } from './support/watchdog.ts';
+import { Headscale } from '../support/headscale.ts';
+import { useLab } from '../support/lab.ts';
+import { Phone } from '../support/phone.ts';
+import { Recorder } from '../support/recorder.ts';
+import { logInWithTwo, type TwoHandshakes } from '../support/stranger.ts';
+import { delay, until } from '../support/wait.ts';
+import { Watchdog } from '../support/watchdog.ts';
 
 const SILENT_AFTER_MS = 2_000;
 /** A newcomer that has settled would take over a second after its first record. */

@@ -1,12 +1,12 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { printFigures, seconds } from './support/figures.ts';
-import { Headscale } from './support/headscale.ts';
-import { useLab } from './support/lab.ts';
-import { Phone } from './support/phone.ts';
-import { Recorder } from './support/recorder.ts';
-import { replay } from './support/replay.ts';
-import { delay, until } from './support/wait.ts';
-import { Watchdog } from './support/watchdog.ts';
+import { printFigures, seconds } from '../support/figures.ts';
+import { Headscale } from '../support/headscale.ts';
+import { useLab } from '../support/lab.ts';
+import { Phone } from '../support/phone.ts';
+import { Recorder } from '../support/recorder.ts';
+import { replay } from '../support/replay.ts';
+import { delay, until } from '../support/wait.ts';
+import { Watchdog } from '../support/watchdog.ts';
 
 const SILENT_AFTER_MS = 2_000;
 const WATCHED_MS = 10_000;
