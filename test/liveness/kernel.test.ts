@@ -1,4 +1,5 @@
 import { type AddressInfo, connect, createServer, Socket } from 'node:net';
+import koffi from 'koffi';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Instant, plus } from '../../src/lib/clock.ts';
 import { isDead } from '../../src/liveness/evidence.ts';
@@ -96,6 +97,30 @@ describe.runIf(process.platform === 'linux')('loadKernel, on Linux', () => {
     kernel.applyTimeouts(accepted, { userTimeoutMs: 1000, idleMs: 75_000, everyMs: 15_000, probes: 9 });
   });
 });
+
+const libc = process.platform === 'linux' ? koffi.load(null) : undefined;
+
+// musl keeps little that is free, and has no call to give it back.
+describe.runIf(isGlibc())('trimMemory, with glibc', () => {
+  test('gives memory back that is free, but that glibc keeps because something behind it is in use', async () => {
+    const loaded = await loadKernel();
+    if (!loaded.ok) throw new Error(loaded.why);
+    const malloc = libc?.func('void *calloc(size_t, size_t)') as (count: number, size: number) => unknown;
+    const free = libc?.func('void free(void *)') as (block: unknown) => void;
+    const MANY = 30_000;
+    const blocks = Array.from({ length: MANY }, () => malloc(1, 1024));
+    for (const block of blocks.slice(0, -1)) free(block);
+    const before = process.memoryUsage.rss();
+    loaded.kernel.trimMemory();
+    expect(before - process.memoryUsage.rss()).toBeGreaterThan((MANY * 1024) / 2);
+    free(blocks.at(-1));
+  });
+});
+
+function isGlibc(): boolean {
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime !== undefined;
+}
 
 describe('loadKernel', () => {
   test('says why there is no kernel evidence on other systems', async () => {
