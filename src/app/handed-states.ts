@@ -1,4 +1,6 @@
 import type { HandedHistory, HistoryEntry } from '../history/history.ts';
+import type { HandedMessages } from '../notify/delivery.ts';
+import type { Notifier } from '../notify/notifier.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Replicas } from '../replicas/replicas.ts';
 import type { Takeover } from '../takeover/takeover.ts';
@@ -16,15 +18,17 @@ interface HandedStatesOptions {
   readonly acceptor: StreamAcceptor;
   readonly takeover: Takeover;
   readonly replicas: Pick<Replicas, 'members'> | undefined;
+  readonly notifier: Pick<Notifier, 'pause' | 'take'>;
 }
 
-/** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, which machine keys two machines may use, and which other replicas there are. */
+/** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, which machine keys two machines may use, which other replicas there are, and which notifications wait. */
 export function handedStates({
   metrics,
   kept,
   acceptor,
   takeover,
   replicas,
+  notifier,
 }: HandedStatesOptions): readonly HandedState[] {
   return [
     {
@@ -53,6 +57,13 @@ export function handedStates({
       read(state) {
         for (const name of state as readonly string[]) replicas?.members.heardFrom(name);
       },
+    },
+    {
+      part: 'notifications',
+      isRepeated: false,
+      write: async () =>
+        (await notifier.pause()).flatMap(([notesOf, messages]) => chunks(messages).map((each) => [notesOf, each])),
+      read: (state) => notifier.take(state as HandedMessages),
     },
   ];
 }

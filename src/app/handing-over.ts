@@ -24,7 +24,7 @@ type Shared = 'clock' | 'emit' | 'registry' | 'acceptor';
 
 interface HandingOverOptions
   extends Pick<SuccessionOptions, Shared | 'checkup' | 'isKeyMissing' | 'replicas'>,
-    Pick<HandoverOptions, 'fromManager' | 'kept'> {
+    Pick<HandoverOptions, 'fromManager' | 'kept' | 'notifier'> {
   readonly config: Pick<Config, 'admin'>;
   readonly listeners: readonly ClientListener[];
   readonly admission: Admission;

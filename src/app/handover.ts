@@ -1,6 +1,7 @@
 import { type MachineKey, parseMachineKey } from '../identity/keys.ts';
 import { type Clock, type Instant, plus, type Timer } from '../lib/clock.ts';
 import { descriptorOf, handleOf } from '../lib/handles.ts';
+import type { Notifier } from '../notify/notifier.ts';
 import { nextToGo } from '../pipeline/departures.ts';
 import { writeHanded } from '../pipeline/handed-stream.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
@@ -60,6 +61,7 @@ export interface HandoverOptions {
   readonly states: readonly HandedState[];
   readonly replicas: Replicas | undefined;
   readonly kept: Pick<KeptHistory, 'pause' | 'goOn'>;
+  readonly notifier: Pick<Notifier, 'goOn'>;
   /** The successor listens, so this process stops listening. */
   leave(successor: SuccessorProcess): void;
 }
@@ -275,7 +277,7 @@ export class Handover {
     newcomer?.admit();
   }
 
-  /** From here on the successor numbers the events and writes to the history file, unless this process has to go on. */
+  /** From here on the successor numbers the events, writes to the history file and notifies, unless this process has to go on. */
   async #switch(): Promise<void> {
     await this.#options.kept.pause();
     await this.#sayState(this.#options.states);
@@ -328,6 +330,7 @@ export class Handover {
       emit({ kind: 'stream_closed', stream, reason: 'handover_failed', lifetimeMs: clock.now() - stream.openedAt });
     }
     this.#options.kept.goOn();
+    this.#options.notifier.goOn();
     const problems = problemsOf(why);
     emit({ kind: 'handover_failed', problems, lost: this.#moved.size });
     this.#done({ ok: false, code: 'HSW_HANDOVER_FAILED', problems });

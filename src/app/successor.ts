@@ -5,6 +5,7 @@ import { atMost, type Clock, type Timer } from '../lib/clock.ts';
 import { StartError } from '../lib/errors.ts';
 import { type SocketHandle, socketFrom } from '../lib/handles.ts';
 import { version } from '../lib/version.ts';
+import type { Notifier } from '../notify/notifier.ts';
 import { type Handed, readHanded } from '../pipeline/handed-stream.ts';
 import type { StreamAcceptor } from '../pipeline/stream-acceptor.ts';
 import type { Replicas } from '../replicas/replicas.ts';
@@ -27,6 +28,7 @@ export interface SuccessionOptions {
   isKeyMissing(): boolean;
   readonly replicas: Replicas | undefined;
   readonly kept: Pick<KeptHistory, 'goOn'>;
+  readonly notifier: Pick<Notifier, 'goOn'>;
   /** Counts a client's connection, and watches both sockets of a stream. */
   connected(client: Socket, upstream: Socket | undefined): void;
 }
@@ -87,7 +89,10 @@ export class Succession {
       alone: () => this.#alone(),
     });
     await listen;
-    this.#old.onMain(() => this.#options.kept.goOn());
+    this.#old.onMain(() => {
+      this.#options.kept.goOn();
+      this.#options.notifier.goOn();
+    });
     emit({ kind: 'handover_received', streams: this.#streams });
   }
 

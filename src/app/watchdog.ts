@@ -146,7 +146,10 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const { sightings, reconciler } = followNodes({ ...services, acceptor, replicas, kept });
 
   const { notes } = kept;
-  const notifier = new Notifier({ ...services, emit, replicas, notes, poster: poster(), random: Math.random });
+  const notifier = new Notifier({
+    ...{ ...services, emit, replicas, notes, poster: poster(), random: Math.random },
+    isPaused: options.old !== undefined,
+  });
   events.listen(notifier.listen);
 
   // Connect what changes while the watchdog runs: key files, the configuration, the list of nodes.
@@ -206,7 +209,7 @@ export async function startWatchdog(config: Config, options: WatchdogOptions): P
   const handing = new HandingOver({
     ...{ clock, emit, registry, acceptor, checkup, listeners, config, shutdown, fromManager: inherited.listeners },
     ...{ admission: pipeline.admission, upstream, replicas, trust: currentTrust(() => live.config.trustedProxies) },
-    ...{ drainMs: () => live.config.drainMs, successor: options.successor, kept },
+    ...{ drainMs: () => live.config.drainMs, successor: options.successor, kept, notifier },
     isKeyMissing: () => config.noiseKeyFile !== undefined && noiseKey() === undefined,
   });
   const handOver = () => handing.handOver();

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Agent } from 'undici';
 import type { NotifyTarget } from '../config/types.ts';
-import { type Clock, pause, plus } from '../lib/clock.ts';
+import { atMost, type Clock, pause, plus } from '../lib/clock.ts';
 import { codeOf } from '../lib/errors.ts';
 import type { Emit, EventOf } from '../streams/events.ts';
 import { type Message, messageIn, type Outgoing, outgoing } from './messages.ts';
@@ -118,6 +118,12 @@ export interface OutboxOptions {
   readonly notes: Notes;
 }
 
+/** While another process takes over what waits, an attempt may go on for this long. Then that process makes it anew. */
+const FINISHED_WITHIN_MS = 100;
+
+/** What waits for one target, for another process: the beginning of its notes, and messages as they are in notes. */
+export type HandedMessages = readonly [notesOf: string, messages: readonly unknown[]];
+
 type DropReason = EventOf<'notification_dropped'>['reason'];
 
 /** Delivers the messages for one target, one after the other, and tries again while the receiver is away. */
@@ -131,22 +137,36 @@ export class Outbox {
   readonly #notesOf: string;
   /** Ends the wait for the next attempt. */
   #wake = new AbortController();
-  readonly #ended = new AbortController();
+  #ended = new AbortController();
   #isStopping = false;
+  /** Another process delivers, or this one does so later. */
+  #isPaused: boolean;
+  /** What that process has got. */
+  readonly #handed: { readonly message: Message; readonly until: number }[] = [];
   #running: Promise<void> | undefined;
   /** Failed attempts since the receiver last answered as it should. */
   #failures = 0;
   #hasWarned = false;
 
-  /** @param label the target, for the log. */
-  constructor(options: OutboxOptions, label: string, target: NotifyTarget, secret: string | undefined) {
+  /**
+   * @param label the target, for the log.
+   * @param isPaused whether it begins only with `takeOver`.
+   */
+  constructor(
+    options: OutboxOptions,
+    label: string,
+    target: NotifyTarget,
+    secret: string | undefined,
+    isPaused = false,
+  ) {
     this.#options = options;
     this.#label = label;
     this.#target = target;
     this.#secret = secret;
     const identity = JSON.stringify([target.url.href, target.format]);
     this.#notesOf = `waiting/${createHash('sha256').update(identity).digest('hex').slice(0, 16)}/`;
-    this.#takeUp();
+    this.#isPaused = isPaused;
+    if (!isPaused) this.#takeUp();
   }
 
   /** Goes on with what waited when the watchdog stopped. */
@@ -160,10 +180,56 @@ export class Outbox {
       if (message === undefined || leftMs <= 0) notes.set(name, null);
       else this.#waiting.push({ message, until: plus(clock.now(), leftMs) });
     }
-    if (this.#waiting.length > 0) this.#start();
+    this.#waiting.sort((one, other) => one.message.at.getTime() - other.message.at.getTime());
+    this.#start();
+  }
+
+  /**
+   * Attempts nothing any more, because another process does. It gets what waits now: an attempt that is under way is made anew
+   * there, unless it ends within 100 ms.
+   */
+  async pause(): Promise<HandedMessages> {
+    this.#isPaused = true;
+    this.#wake.abort();
+    if (this.#running !== undefined) await atMost(this.#options.clock, FINISHED_WITHIN_MS, this.#running);
+    this.#ended.abort();
+    await this.#running;
+    this.#ended = new AbortController();
+    this.#handed.push(...this.#waiting.splice(0));
+    return [this.#notesOf, this.#handed.map(({ message }) => inNotes(message))];
+  }
+
+  /** Ends a pause: the other process did not take over. */
+  goOn(): void {
+    this.#isPaused = false;
+    this.#waiting.unshift(...this.#handed.splice(0));
+    this.#start();
+  }
+
+  /**
+   * Begins, in a process that has taken over.
+   *
+   * @param handed what the process before it gave for all targets. Undefined if it gave nothing: then what is in the notes counts.
+   */
+  takeOver(handed: readonly HandedMessages[] | undefined): void {
+    const { notes } = this.#options;
+    // What this process has told meanwhile is in the notes, too.
+    const here = this.#waiting.splice(0).map(({ message }) => this.#notesOf + message.id);
+    if (handed !== undefined) {
+      const values = handed.filter(([notesOf]) => notesOf === this.#notesOf).flatMap(([, messages]) => messages);
+      const before = new Map(values.map((value) => [this.#notesOf + messageIn(value)?.id, value]));
+      // The notes that this process has read are of an earlier moment.
+      for (const [name] of [...notes.all()]) {
+        if (name.startsWith(this.#notesOf) && !before.has(name) && !here.includes(name)) notes.set(name, null);
+      }
+      for (const [name, value] of before) if (notes.get(name) === undefined) notes.set(name, value);
+    }
+    this.#isPaused = false;
+    this.#takeUp();
   }
 
   #start(): void {
+    if (this.#isPaused || this.#waiting.length === 0) return;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
     });
@@ -187,14 +253,16 @@ export class Outbox {
       this.#dropped('overflow', `more than ${MOST_WAITING} were waiting`, 1);
     }
     this.#waiting.push({ message, until: plus(this.#options.clock.now(), WORTH_MS) });
-    this.#options.notes.set(this.#notesOf + message.id, { ...message, at: message.at.toISOString() });
+    this.#options.notes.set(this.#notesOf + message.id, inNotes(message));
     this.#start();
   }
 
   /** Tries at once what waits, until something fails or `signal` aborts. What is left is dropped. */
   async stop(signal: AbortSignal, reason: 'stopped' | 'removed'): Promise<void> {
     this.#isStopping = true;
+    this.#isPaused = false;
     this.#wake.abort();
+    this.#start();
     const end = (): void => this.#ended.abort();
     if (signal.aborted) end();
     else signal.addEventListener('abort', end, { once: true });
@@ -217,9 +285,10 @@ export class Outbox {
         this.#dropped('expired', 'it could not be delivered for an hour', 1, head.message.title);
         continue;
       }
-      if (this.#ended.signal.aborted) return;
+      if (this.#ended.signal.aborted || this.#isPaused) return;
       const wasStopping = this.#isStopping;
       const outcome = await deliverOnce(this.#options, this.#target, this.#secret, head.message, this.#ended.signal);
+      if (this.#isPaused && outcome.kind === 'failed') return;
       this.#note(outcome, head.message.title);
       if (outcome.kind !== 'failed') {
         this.#waiting.shift();
@@ -286,4 +355,8 @@ export class Outbox {
     const ms = /^\d+$/.test(text) ? Number(text) * 1000 : date - clock.dateOf(clock.now()).getTime();
     return Number.isNaN(ms) ? 0 : Math.min(Math.max(0, ms), LONGEST_RETRY_AFTER_MS);
   }
+}
+
+function inNotes(message: Message): unknown {
+  return { ...message, at: message.at.toISOString() };
 }

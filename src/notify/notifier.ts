@@ -6,7 +6,7 @@ import type { NodeInfo } from '../identity/node-info.ts';
 import type { Clock, Instant, Timer } from '../lib/clock.ts';
 import { span } from '../lib/units.ts';
 import { type Emit, type EventKind, type EventOf, hasBegun, type WatchdogEvent } from '../streams/events.ts';
-import { Outbox, type OutboxOptions, type Poster } from './delivery.ts';
+import { type HandedMessages, Outbox, type OutboxOptions, type Poster } from './delivery.ts';
 import { messagesFor } from './messages.ts';
 import { type Change, ExpiryWatch, NodeTracker } from './tracker.ts';
 
@@ -23,6 +23,8 @@ export interface NotifierOptions extends Omit<OutboxOptions, 'post'> {
   };
   /** A node that leaves may be on another replica. Undefined if this is the only watchdog. */
   readonly replicas: { readonly isFirst: boolean; remoteKeys(): Promise<ReadonlySet<MachineKey>> } | undefined;
+  /** Whether another process delivers until `goOn`. */
+  readonly isPaused?: boolean;
 }
 
 /**
@@ -80,12 +82,20 @@ export class Notifier {
   #askedReplicasAt: Instant | undefined;
   #timer: Timer | undefined;
   #isStopping = false;
+  /** Another process delivers what there is to tell, until `goOn`. */
+  #isPaused: boolean;
+  /** In a process that takes over: what the one before it gave, if anything. */
+  #taken: HandedMessages[] | undefined;
+  /** Whether this process has begun to deliver. */
+  #hasBegun: boolean;
 
   constructor(options: NotifierOptions) {
     this.#options = options;
     this.#clock = options.clock;
     this.#emit = options.emit;
-    const { live, directory } = options;
+    const { live, directory, isPaused = false } = options;
+    this.#isPaused = isPaused;
+    this.#hasBegun = !isPaused;
     this.#expiry = new ExpiryWatch(options.notes);
     this.#tracker = new NodeTracker(
       {
@@ -114,7 +124,8 @@ export class Notifier {
       const secret = this.#options.keys.notifySecretOf(target);
       const label = `${i + 1} (${formatTarget(target)})`;
       const outbox =
-        kept?.[2] ?? new Outbox({ ...this.#options, post: this.#options.poster.post }, label, target, secret);
+        kept?.[2] ??
+        new Outbox({ ...this.#options, post: this.#options.poster.post }, label, target, secret, this.#isPaused);
       outbox.use(label, secret);
       return [identity, target, outbox];
     });
@@ -170,6 +181,31 @@ export class Notifier {
     this.#tracker.listed(all, (instant) => this.#clock.dateOf(instant));
     this.#changes.push(...this.#expiry.due(all, this.#clock.dateOf(this.#clock.now())));
     this.#schedule();
+  }
+
+  /** Delivers nothing more, because another process does. @returns what waits, for that process. */
+  async pause(): Promise<readonly HandedMessages[]> {
+    this.#tell(this.#changes.splice(0));
+    this.#isPaused = true;
+    return Promise.all(this.#outboxes.map(([, , outbox]) => outbox.pause()));
+  }
+
+  /** Takes what the process before this one has returned from `pause`. It is delivered after `goOn`. */
+  take(handed: HandedMessages): void {
+    this.#taken ??= [];
+    this.#taken.push(handed);
+  }
+
+  /** From now on this process delivers. */
+  goOn(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    for (const [, , outbox] of this.#outboxes) {
+      if (this.#hasBegun) outbox.goOn();
+      else outbox.takeOver(this.#taken);
+    }
+    this.#hasBegun = true;
+    this.#taken = undefined;
   }
 
   /** Tries for a moment to deliver what waits, and ends. */

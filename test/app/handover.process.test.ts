@@ -491,6 +491,36 @@ describe('a hand-over', () => {
     expect(setup.serve.stdout.split('"stream_severed"').length - 1).toBe(3);
   });
 
+  test.each(['', 'history-file'] as const)(
+    'a notification waits while its receiver is away, goes along, and is delivered once; %s',
+    async (kept) => {
+      const receiver = { status: 500, tries: 0, got: 0 };
+      const { url } = await harness.upstream(
+        (_request, socket) => void socket.destroy(),
+        (request, response) => {
+          receiver.tries += 1;
+          if (receiver.status === 200) receiver.got += 1;
+          response.statusCode = receiver.status;
+          request.resume().once('end', () => response.end());
+        },
+      );
+      const file = kept && `history-file: ${join(harness.folder(), 'history.jsonl')}\n`;
+      const notify = `notify: [{ url: '${url}', format: text, events: [takeover] }]\n`;
+      const setup = await start({ settings: `silent-after: 1s\ndrain: 20s\n${notify}${file}` });
+      const [{ machine, old } = {}] = await leaveStreams(setup.port);
+      await control(setup.port, machine);
+      await until(() => old?.readableEnded === true || old?.closed === true, 'the old stream is severed');
+      await until(() => receiver.tries > 1, 'the receiver was tried');
+      expect(await handOver(setup)).toMatchObject({ ok: true });
+      const tried = receiver.tries;
+      await until(() => receiver.tries > tried, 'the new process tries, too');
+      receiver.status = 200;
+      await until(() => receiver.got > 0, 'it is delivered');
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+      expect(receiver.got).toBe(1);
+    },
+  );
+
   test("counters and history go on, and a stream's bytes too", async () => {
     const setup = await start();
     const admin = `http://127.0.0.1:${setup.admin}`;

@@ -28,12 +28,18 @@ const bare = (body: string): string => body.replace(/^At \d\d:\d\d UTC on [\d-]+
 const message = (text: string): Message => ({ ...testMessage(new Date(0)), text });
 
 /** An outbox with virtual time, whose receiver does what `receiver` says. */
-function outboxBench(receiver: { post: Post }, random = (): number => 1, notes = new Notes(() => {}, false)) {
+function outboxBench(
+  receiver: { post: Post },
+  random = (): number => 1,
+  notes = new Notes(() => {}, false),
+  isPaused = false,
+) {
   const clock = new FakeClock();
   const events: WatchdogEvent[] = [];
   const emit = (event: WatchdogEvent): void => void events.push(event);
   const post: Post = (...all) => receiver.post(...all);
-  const outbox = new Outbox({ clock, emit, post, random, notes }, '1 (text)', targetOf('http://r.example/'), undefined);
+  const target = targetOf('http://r.example/');
+  const outbox = new Outbox({ clock, emit, post, random, notes }, '1 (text)', target, undefined, isPaused);
   const pass = async (ms: number): Promise<void> => {
     await settle();
     for (let left = ms; left > 0; left -= 1000) {
@@ -251,6 +257,80 @@ describe('Outbox', () => {
       const third = outboxBench(receiver, undefined, notesNow());
       await third.pass(1000);
       expect(receiver.got).toHaveLength(2);
+    });
+
+    test('another process takes over what waits: nothing is lost, and nothing is attempted by both', async () => {
+      const away = receiverOf(500);
+      const first = outboxBench(away);
+      for (const id of ['a', 'b', 'c']) first.outbox.send({ ...message(id), id });
+      await first.pass(5000);
+      const handed = JSON.parse(JSON.stringify(await first.outbox.pause()));
+      const { length } = away.tries;
+      expect(first.outbox.waiting).toBe(0);
+
+      const notes = new Notes(() => {});
+      // The file was read a moment ago: one has been delivered since, and two have come.
+      for (const id of ['a', 'delivered'])
+        notes.read(`${handed[0]}${id}`, { ...message(id), id, at: new Date(0).toISOString() });
+      const receiver = receiverOf(200);
+      const second = outboxBench(receiver, undefined, notes, true);
+      second.outbox.send({ ...message('d'), id: 'd', at: new Date(1) });
+      await second.pass(5000);
+      expect(receiver.got).toEqual([]);
+      second.outbox.takeOver([['waiting/of-another/', [{ ...message('x'), at: new Date(0).toISOString() }]], handed]);
+      await second.pass(5000);
+      expect(receiver.got).toEqual(['a', 'b', 'c', 'd']);
+      expect([...notes.all()]).toEqual([]);
+
+      first.outbox.send({ ...message('e'), id: 'e' });
+      await first.pass(60_000);
+      expect(away.tries).toHaveLength(length);
+      away.status = 200;
+      await first.outbox.stop(new AbortController().signal, 'stopped');
+      expect(away.got).toEqual(['e']);
+    });
+
+    test('if the other process does not take over, it goes on', async () => {
+      const receiver = receiverOf(500);
+      const { outbox, pass } = outboxBench(receiver);
+      for (const id of ['a', 'b']) outbox.send({ ...message(id), id });
+      await pass(1000);
+      await outbox.pause();
+      outbox.send({ ...message('c'), id: 'c' });
+      receiver.status = 200;
+      await pass(60_000);
+      expect(receiver.got).toEqual([]);
+      outbox.goOn();
+      await pass(1000);
+      expect(receiver.got).toEqual(['a', 'b', 'c']);
+    });
+
+    test.each([
+      [50, 'is finished', ['b']],
+      [5000, 'is made anew', ['a', 'b']],
+    ] as const)('an attempt that takes %d ms more %s', async (ms, _what, expected) => {
+      const clock = { now: undefined as FakeClock | undefined };
+      const {
+        outbox,
+        pass,
+        clock: itsClock,
+        kinds,
+      } = outboxBench({
+        post: (_url, _request, signal) =>
+          new Promise((resolve, reject) => {
+            clock.now?.after(ms, () => resolve({ status: 200, retryAfter: undefined }));
+            signal.addEventListener('abort', () => reject(new Error('aborted')));
+          }),
+      });
+      clock.now = itsClock;
+      for (const id of ['a', 'b']) outbox.send({ ...message(id), id });
+      await settle();
+      const pausing = outbox.pause();
+      itsClock.advance(100);
+      const [, messages] = await pausing;
+      expect(messages.map((each) => (each as { id: string }).id)).toEqual(expected);
+      await pass(1000);
+      expect(kinds()).toEqual(expected.length === 1 ? ['notification_sent'] : []);
     });
 
     test('what was sent, refused or removed is not sent again, and a garbled note is no message', async () => {
