@@ -5,12 +5,10 @@ import { contests } from './contests.ts';
 import type { Load } from './load.ts';
 import { machineOf } from './machine.ts';
 import { type Panel, plot } from './plot.ts';
-import { pause, processorShare, withIdle } from './rows.ts';
+import { IDLE_FOR_MS, pause, processorShare, SETTLE_MS, withIdle } from './rows.ts';
 
 const STREAMS = [100, 500, 1000, 2000, 4000, 8000];
 const FILE = join('docs', 'growth.svg');
-const SETTLE_MS = 10_000;
-const OVER_MS = 30_000;
 
 /** Draws what memory, processor and verdict come to with ever more streams, and tells the figures. */
 export async function drawGrowth(load: Load, watchdog: Contender): Promise<string> {
@@ -22,7 +20,7 @@ export async function drawGrowth(load: Load, watchdog: Contender): Promise<strin
       const figures = await withIdle(load, false, watchdog.port, streams, async () => {
         await pause(SETTLE_MS);
         const megabytes = running.residentBytes() / 1e6;
-        const percent = await processorShare(running, OVER_MS);
+        const percent = await processorShare(running, IDLE_FOR_MS);
         return { megabytes, percent, verdictMs: await contests(load, 3)(watchdog, running) };
       });
       points.push({ streams, ...figures });

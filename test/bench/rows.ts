@@ -21,9 +21,9 @@ export interface Row {
 }
 
 /** A collector has had its turn by then, and memory that is free has gone back to Linux. */
-const SETTLE_MS = 10_000;
+export const SETTLE_MS = 10_000;
 /** Longer than Headscale's keepalives are apart. */
-const IDLE_FOR_MS = 57_000;
+export const IDLE_FOR_MS = 57_000;
 export const KEEPALIVE_EVERY_S = 55;
 /** In its first seconds a Node that speaks TLS on 64 connections fills buffers, and echoes next to nothing. */
 const FILLED_S = '20';
