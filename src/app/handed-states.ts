@@ -18,7 +18,7 @@ interface HandedStatesOptions {
   readonly acceptor: StreamAcceptor;
   readonly takeover: Takeover;
   readonly replicas: Pick<Replicas, 'members'> | undefined;
-  readonly notifier: Pick<Notifier, 'pause' | 'take'>;
+  readonly notifier: Pick<Notifier, 'handed' | 'take'>;
 }
 
 /** What a new process goes on with besides streams: what was counted, what has happened, which handshakes were seen, which machine keys two machines may use, which other replicas there are, and which notifications wait. */
@@ -61,8 +61,9 @@ export function handedStates({
     {
       part: 'notifications',
       isRepeated: false,
+      // If nothing waits, that is said, too.
       write: async () =>
-        (await notifier.pause()).flatMap(([notesOf, messages]) => chunks(messages).map((each) => [notesOf, each])),
+        notifier.handed().flatMap(([notesOf, all]) => [[], ...chunks(all)].map((messages) => [notesOf, messages])),
       read: (state) => notifier.take(state as HandedMessages),
     },
   ];

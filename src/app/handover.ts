@@ -61,7 +61,7 @@ export interface HandoverOptions {
   readonly states: readonly HandedState[];
   readonly replicas: Replicas | undefined;
   readonly kept: Pick<KeptHistory, 'pause' | 'goOn'>;
-  readonly notifier: Pick<Notifier, 'goOn'>;
+  readonly notifier: Pick<Notifier, 'pause' | 'goOn'>;
   /** The successor listens, so this process stops listening. */
   leave(successor: SuccessorProcess): void;
 }
@@ -279,6 +279,8 @@ export class Handover {
 
   /** From here on the successor numbers the events, writes to the history file and notifies, unless this process has to go on. */
   async #switch(): Promise<void> {
+    // Before the history pauses: the successor must not hear later what has been noted of messages that it has then delivered.
+    await this.#options.notifier.pause();
     await this.#options.kept.pause();
     await this.#sayState(this.#options.states);
     this.#successor.say({ kind: 'listen' });

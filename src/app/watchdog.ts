@@ -391,7 +391,7 @@ function buildPatrol(services: Services, acceptor: StreamAcceptor): Patrol {
     seversUpstreamSilent: () => live.config.upstreamSilentSever,
     sever: (stream) => acceptor.sever(stream, 'upstream_silent'),
     releaseBuffers: releaseIdle,
-    opened: () => registry.lastId,
+    lastId: () => registry.lastId,
     trimMemory: () => kernel?.trimMemory(),
   });
 }

@@ -8,6 +8,7 @@ import {
   hash,
   type KeyObject,
 } from 'node:crypto';
+import { Recent } from '../lib/recent.ts';
 import { decodeHandshakeHeader, type Initiation, type Parsed, parseInitiation } from './initiation.ts';
 import {
   formatMachineKey,
@@ -119,35 +120,15 @@ function padded(key: Uint8Array, pad: number, start: Uint8Array, end: Uint8Array
 export interface NoiseKey {
   readonly privateKey: KeyObject;
   readonly publicRaw: Buffer;
-  /** The shared secrets with machines that have proved that they hold their keys. */
-  readonly secrets: StaticSecrets;
+  /**
+   * X25519 of this key and a machine's (`ss`), by the machine key, for machines that have proved that they hold theirs. It is the same
+   * in every handshake of a machine, and takes a third of the time to read one. WireGuard keeps it, too.
+   */
+  readonly secrets: Recent<Buffer>;
 }
 
 /** Of at least so many machines the shared secret is kept, and of at most twice as many: 1.5 MB. */
 export const KEPT_SECRETS = 2048;
-
-/**
- * X25519 of the server's and a machine's static keys (`ss`). It is the same in every handshake of this machine, and takes a third
- * of the time to read one. WireGuard keeps it, too.
- */
-export class StaticSecrets {
-  #newer = new Map<MachineKey, Buffer>();
-  /** What `#newer` was before it was full. */
-  #older: ReadonlyMap<MachineKey, Buffer> = new Map();
-
-  get(machineKey: MachineKey): Buffer | undefined {
-    return this.#newer.get(machineKey) ?? this.#older.get(machineKey);
-  }
-
-  /** Call it only once the machine has proved that it holds the key, so that nobody else fills the memory. */
-  keep(machineKey: MachineKey, secret: Buffer): void {
-    if (this.#newer.size === KEPT_SECRETS) {
-      this.#older = this.#newer;
-      this.#newer = new Map();
-    }
-    this.#newer.set(machineKey, secret);
-  }
-}
 
 /** @param file the bytes of Headscale's `noise_private.key`. @returns undefined when they contain no key. */
 export function parseNoiseKey(file: Uint8Array): NoiseKey | undefined {
@@ -157,7 +138,7 @@ export function parseNoiseKey(file: Uint8Array): NoiseKey | undefined {
 
 /** @param privateKey an X25519 key. */
 export function noiseKeyOf(privateKey: KeyObject): NoiseKey {
-  return { privateKey, publicRaw: rawPublicKeyOf(createPublicKey(privateKey)), secrets: new StaticSecrets() };
+  return { privateKey, publicRaw: rawPublicKeyOf(createPublicKey(privateKey)), secrets: new Recent(KEPT_SECRETS) };
 }
 
 /** The public half, in the form that Headscale's `/key` answers: `mkey:<64 hex>`. */
@@ -225,7 +206,8 @@ export function readInitiation(key: NoiseKey, initiation: Initiation): Parsed<Re
   state.mixKey(ss);
   // The tag of the empty payload proves that the client holds the machine key.
   if (state.decryptAndHash(initiation.sealedPayload) === undefined) return { ok: false, why: 'tag' };
-  key.secrets.keep(machineKey, ss);
+  // Only now, so that nobody else fills the memory.
+  key.secrets.set(machineKey, ss);
   return { ok: true, value: { machineKey, state } };
 }
 

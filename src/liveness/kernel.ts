@@ -14,7 +14,7 @@ export interface SocketTimeouts {
   readonly probes: number;
 }
 
-/** What Linux can tell us and do about a client's connection, and our memory. Only this file calls getsockopt and setsockopt. */
+/** What Linux can tell us about a client's connection, and do about it and about our memory. Only this file calls getsockopt and setsockopt. */
 export interface Kernel {
   /** @returns undefined when the connection is gone or is not a TCP connection. */
   evidenceOf(socket: Socket): KernelEvidence | undefined;

@@ -36,8 +36,8 @@ export interface PatrolOptions {
   sever(stream: Stream): void;
   /** Gives back buffers that were not needed since the last round. */
   releaseBuffers(): void;
-  /** How many streams have been opened since the start. */
-  opened(): number;
+  /** The number of the newest stream. Each has the next one. */
+  lastId(): number;
   /** Gives the memory that is free inside the process back to Linux. */
   trimMemory(): void;
 }
@@ -50,9 +50,9 @@ export class Patrol {
   readonly #options: PatrolOptions;
   #timer: Timer | undefined;
   #closed = false;
-  /** How many streams had been opened at the last round, and when memory was given back. */
-  #openedBefore = 0;
-  #openedAtTrim = 0;
+  /** The newest stream at the last round, and when memory was given back. */
+  #lastIdBefore = 0;
+  #lastIdAtTrim = 0;
   /** Since when a client has acknowledged no further byte, although data was waiting. */
   readonly #unacknowledged = new WeakMap<Stream, { readonly ackedBytes: number; readonly since: Instant }>();
 
@@ -103,11 +103,11 @@ export class Patrol {
 
   #releaseMemory(): void {
     this.#options.releaseBuffers();
-    const opened = this.#options.opened();
-    const isBusy = opened - this.#openedBefore >= BUSY;
-    this.#openedBefore = opened;
-    if (isBusy || opened - this.#openedAtTrim < TRIM_AFTER) return;
-    this.#openedAtTrim = opened;
+    const lastId = this.#options.lastId();
+    const isBusy = lastId - this.#lastIdBefore >= BUSY;
+    this.#lastIdBefore = lastId;
+    if (isBusy || lastId - this.#lastIdAtTrim < TRIM_AFTER) return;
+    this.#lastIdAtTrim = lastId;
     this.#options.trimMemory();
   }
 

@@ -185,17 +185,24 @@ export class Outbox {
   }
 
   /**
-   * Attempts nothing any more, because another process does. It gets what waits now: an attempt that is under way is made anew
-   * there, unless it ends within 100 ms.
+   * Attempts nothing any more, because another process does. It gets what waits now, see `handed`: an attempt that is under way is
+   * made anew there, unless it ends within 100 ms.
    */
-  async pause(): Promise<HandedMessages> {
+  async pause(): Promise<void> {
     this.#isPaused = true;
     this.#wake.abort();
     if (this.#running !== undefined) await atMost(this.#options.clock, FINISHED_WITHIN_MS, this.#running);
+    // The other process may have ended meanwhile.
+    if (!this.#isPaused) return;
     this.#ended.abort();
     await this.#running;
     this.#ended = new AbortController();
-    this.#handed.push(...this.#waiting.splice(0));
+    if (this.#isPaused) this.#handed.push(...this.#waiting.splice(0));
+    else this.#start();
+  }
+
+  /** What waited when it paused. */
+  get handed(): HandedMessages {
     return [this.#notesOf, this.#handed.map(({ message }) => inNotes(message))];
   }
 

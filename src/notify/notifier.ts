@@ -183,17 +183,22 @@ export class Notifier {
     this.#schedule();
   }
 
-  /** Delivers nothing more, because another process does. @returns what waits, for that process. */
-  async pause(): Promise<readonly HandedMessages[]> {
+  /** Delivers nothing more, because another process does. */
+  async pause(): Promise<void> {
     this.#tell(this.#changes.splice(0));
     this.#isPaused = true;
-    return Promise.all(this.#outboxes.map(([, , outbox]) => outbox.pause()));
+    await Promise.all(this.#outboxes.map(([, , outbox]) => outbox.pause()));
   }
 
-  /** Takes what the process before this one has returned from `pause`. It is delivered after `goOn`. */
-  take(handed: HandedMessages): void {
+  /** What waits, for that process. */
+  handed(): readonly HandedMessages[] {
+    return this.#outboxes.map(([, , outbox]) => outbox.handed);
+  }
+
+  /** Takes what the process before this one had waiting, piece by piece. It is delivered after `goOn`. @throws when it is garbled. */
+  take([notesOf, messages]: HandedMessages): void {
     this.#taken ??= [];
-    this.#taken.push(handed);
+    this.#taken.push([notesOf, [...messages]]);
   }
 
   /** From now on this process delivers. */

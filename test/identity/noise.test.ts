@@ -1,14 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { generateNoiseKey, startHandshake } from '../../src/demo/noise-handshake.ts';
 import { formatMachineKey, machineKeyOf } from '../../src/identity/keys.ts';
-import {
-  formatNoiseKey,
-  identify,
-  KEPT_SECRETS,
-  type NoiseKey,
-  parseNoiseKey,
-  StaticSecrets,
-} from '../../src/identity/noise.ts';
+import { formatNoiseKey, identify, type NoiseKey, parseNoiseKey } from '../../src/identity/noise.ts';
 import { initiations, noiseKeyOf } from '../support/initiations.ts';
 
 function readBy(key: NoiseKey, header: string | undefined): string {
@@ -86,7 +79,7 @@ describe('the secret that the server shares with a machine', () => {
     expect(server.secrets.get(machineKeyOf(machine.publicRaw))).toHaveLength(32);
     expect(readBy(server, headerOf(machine))).toBe(formatMachineKey(machineKeyOf(machine.publicRaw)));
     // The next one really uses it: with a wrong one, it could not be read.
-    server.secrets.keep(machineKeyOf(machine.publicRaw), Buffer.alloc(32));
+    server.secrets.set(machineKeyOf(machine.publicRaw), Buffer.alloc(32));
     expect(readBy(server, headerOf(machine))).toBe('unreadable');
   });
 
@@ -96,22 +89,6 @@ describe('the secret that the server shares with a machine', () => {
     bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
     expect(identify(server, bytes.toString('base64'))).toEqual({ kind: 'unreadable', why: 'tag' });
     expect(server.secrets.get(machineKeyOf(machine.publicRaw))).toBeUndefined();
-  });
-
-  test(`is kept for the last ${KEPT_SECRETS} machines, and not for more than twice as many`, () => {
-    const secrets = new StaticSecrets();
-    const key = (i: number) => machineKeyOf(Buffer.alloc(32).fill(`${i} `));
-    secrets.keep(key(0), Buffer.alloc(32));
-    for (let i = 1; i < 10 * KEPT_SECRETS; i++) {
-      secrets.keep(key(i), Buffer.alloc(32));
-      if (i % 100 === 0) secrets.keep(key(0), Buffer.alloc(32));
-    }
-    const kept = Array.from({ length: 10 * KEPT_SECRETS }, (_, i) => i).filter(
-      (i) => secrets.get(key(i)) !== undefined,
-    );
-    expect(kept[0]).toBe(0);
-    expect(kept.slice(-KEPT_SECRETS)).toEqual(Array.from({ length: KEPT_SECRETS }, (_, i) => 9 * KEPT_SECRETS + i));
-    expect(kept.length).toBeLessThanOrEqual(2 * KEPT_SECRETS);
   });
 });
 

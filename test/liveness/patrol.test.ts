@@ -64,7 +64,7 @@ beforeEach(() => {
     releaseBuffers: () => {
       released += 1;
     },
-    opened: () => opened,
+    lastId: () => opened,
     trimMemory: () => {
       trimmed += 1;
     },

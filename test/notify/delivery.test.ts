@@ -264,7 +264,8 @@ describe('Outbox', () => {
       const first = outboxBench(away);
       for (const id of ['a', 'b', 'c']) first.outbox.send({ ...message(id), id });
       await first.pass(5000);
-      const handed = JSON.parse(JSON.stringify(await first.outbox.pause()));
+      await first.outbox.pause();
+      const handed = JSON.parse(JSON.stringify(first.outbox.handed));
       const { length } = away.tries;
       expect(first.outbox.waiting).toBe(0);
 
@@ -305,6 +306,27 @@ describe('Outbox', () => {
       expect(receiver.got).toEqual(['a', 'b', 'c']);
     });
 
+    test('if the other process ends while an attempt is still under way, nothing is forgotten', async () => {
+      const got: string[] = [];
+      let hangs = true;
+      const { outbox, pass } = outboxBench({
+        post: (_url, { body }, signal) =>
+          new Promise((resolve, reject) => {
+            if (!hangs) got.push(bare(body));
+            if (!hangs) resolve({ status: 200, retryAfter: undefined });
+            signal.addEventListener('abort', () => reject(new Error('aborted')));
+          }),
+      });
+      for (const id of ['a', 'b']) outbox.send({ ...message(id), id });
+      await settle();
+      const pausing = outbox.pause();
+      hangs = false;
+      outbox.goOn();
+      await pass(20_000);
+      await pausing;
+      expect(got).toEqual(['a', 'b']);
+    });
+
     test.each([
       [50, 'is finished', ['b']],
       [5000, 'is made anew', ['a', 'b']],
@@ -327,7 +349,8 @@ describe('Outbox', () => {
       await settle();
       const pausing = outbox.pause();
       itsClock.advance(100);
-      const [, messages] = await pausing;
+      await pausing;
+      const [, messages] = outbox.handed;
       expect(messages.map((each) => (each as { id: string }).id)).toEqual(expected);
       await pass(1000);
       expect(kinds()).toEqual(expected.length === 1 ? ['notification_sent'] : []);
