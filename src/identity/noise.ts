@@ -128,7 +128,7 @@ export interface NoiseKey {
 }
 
 /** Of at least so many machines the shared secret is kept, and of at most twice as many: 1.5 MB. */
-export const KEPT_SECRETS = 2048;
+const KEPT_SECRETS = 2048;
 
 /** @param file the bytes of Headscale's `noise_private.key`. @returns undefined when they contain no key. */
 export function parseNoiseKey(file: Uint8Array): NoiseKey | undefined {
